@@ -1,0 +1,22 @@
+//! The nouns of crossfade: sides and streams, positions and GTID sets, values, rows, changes, table shapes.
+//!
+//! Everything here is plain data. Nothing does I/O, nothing knows a database driver, and two equal values mean the
+//! same thing on both sides of a migration. Parsing is the only thing that can fail, and says what it could not read.
+
+mod change;
+mod clock;
+mod gtid;
+mod name;
+mod position;
+mod seen;
+mod shape;
+mod value;
+
+pub use change::{Message, Origin, Row, RowChange, RowOp, TableLayout, TransactionHead};
+pub use clock::Clock;
+pub use gtid::{GtidSet, Interval, MariaDbGtidPosition, ParseGtidError};
+pub use name::{Direction, MessageId, ParseNameError, Side, StreamId, TableName, quote_identifier};
+pub use position::{ParsePositionError, Position, ResumePoint};
+pub use seen::{LaneProgress, Seen, StreamProgress};
+pub use shape::{Column, ColumnKind, ForeignKey, ReferentialAction, TableShape, UniqueKey};
+pub use value::{CalendarDate, JsonDocument, OpaqueKind, OpaqueNode, TimeOfDay, Value};
