@@ -1,1 +1,31 @@
-//! crossfade-config
+//! Settings: read, checked, typed.
+//!
+//! # What it is for
+//!
+//! [`Settings::load`] turns a TOML file and the environment into values that need no further checking: lengths of time
+//! are [`std::time::Duration`]s, sizes are bytes, URLs are taken apart, table names are matched by [`TablePattern`]s.
+//!
+//! # What it promises
+//!
+//! - No connection is made and no file but the configuration is opened.
+//! - All [`Problems`] are reported together, each with file, line and remedy. Unknown keys are problems.
+//! - Secrets never print: a password is a [`Secret`], and no problem's text repeats a URL or the value of a variable.
+//!
+//! # How it fails
+//!
+//! With [`Problems`], and never by a panic, whatever the file holds.
+
+mod environment;
+mod problem;
+mod quantity;
+mod reader;
+mod secret;
+mod settings;
+mod table;
+mod url;
+
+pub use problem::{Problem, Problems};
+pub use secret::Secret;
+pub use settings::{ApplySettings, MemorySettings, Settings, SideSettings, StoreSettings};
+pub use table::{Policy, SelectedTable, TablePattern, TableSettings};
+pub use url::{Endpoint, ServerUrl, TlsMode};

@@ -1,0 +1,340 @@
+//! The whole configuration.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crossfade_model::{Side, TableName};
+use toml::de::DeTable;
+
+use crate::problem::Collector;
+use crate::reader::{Section, Source, Text};
+use crate::table::{self, Policy, SelectedTable, TablePattern, TableSettings};
+use crate::{Problems, ServerUrl};
+
+const PAIR_NAME_MAX_CHARS: usize = 32;
+
+/// Everything that the configuration file says, with defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The migration's name: lower-case letters, digits, `_` and `-`, at most 32.
+    pub pair: String,
+    pub old: SideSettings,
+    pub new: SideSettings,
+    pub store: StoreSettings,
+    /// In the file's order; never empty.
+    pub tables: Vec<TableSettings>,
+    /// The side that wins where nothing else decides.
+    pub prefer: Side,
+    pub apply: ApplySettings,
+    pub memory: MemorySettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SideSettings {
+    pub url: ServerUrl,
+    /// Where to read the binlog, if not at `url`.
+    pub binlog_url: Option<ServerUrl>,
+}
+
+impl SideSettings {
+    /// The server whose binlog is read.
+    pub fn binlog_url(&self) -> &ServerUrl {
+        self.binlog_url.as_ref().unwrap_or(&self.url)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// `None`: the schema `crossfade` on the new side.
+    pub url: Option<ServerUrl>,
+    /// How long settled messages are kept.
+    pub retention: Duration,
+    /// Bytes of unsettled messages at which reading pauses.
+    pub max_backlog_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplySettings {
+    pub lanes: u16,
+    /// Most changes in one batch.
+    pub batch_rows: u32,
+    /// Most bytes of row images in one batch.
+    pub batch_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// Most memory that one sync process may use for changes under way.
+    pub limit_bytes: u64,
+}
+
+impl Settings {
+    /// Reads a file and fills variables from the process environment.
+    ///
+    /// # Errors
+    ///
+    /// All problems of the file, together.
+    pub fn load(path: &Path) -> Result<Settings, Problems> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Settings::parse(path, &text, &|name| std::env::var(name).ok()),
+            Err(error) => {
+                let mut collector = Collector::new(path, "");
+                collector.add_for_file(
+                    format!("the configuration cannot be read: {error}"),
+                    "name it with `--config`; README.md shows the least that works",
+                );
+                collector.finish(None)
+            }
+        }
+    }
+
+    /// Reads a configuration's text. `file` is only named in problems.
+    ///
+    /// # Errors
+    ///
+    /// All problems of the text, together.
+    pub fn parse(file: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Problems> {
+        let mut collector = Collector::new(file, text);
+        let (document, syntax_errors) = DeTable::parse_recoverable(text);
+        if !syntax_errors.is_empty() {
+            for error in &syntax_errors {
+                let line = error.span().map_or(1, |span| collector.line_of(span.start));
+                collector.add(line, format!("not TOML: {}", error.message()), "correct the line; see https://toml.io");
+            }
+            return collector.finish(None);
+        }
+        let source = Source { collector: RefCell::new(collector), environment };
+        let settings = read(&source, document.get_ref());
+        source.collector.into_inner().finish(settings)
+    }
+
+    pub fn side(&self, side: Side) -> &SideSettings {
+        match side {
+            Side::Old => &self.old,
+            Side::New => &self.new,
+        }
+    }
+
+    /// Where the store is.
+    pub fn store_url(&self) -> &ServerUrl {
+        self.store.url.as_ref().unwrap_or(&self.new.url)
+    }
+
+    /// What to look for on the old side.
+    pub fn old_patterns(&self) -> Vec<TablePattern> {
+        self.tables.iter().map(|entry| entry.old.clone()).collect()
+    }
+
+    /// The synced tables among those that the old side has, ordered by the old name. A table that an entry names
+    /// exactly is selected even if it is not in `existing`.
+    pub fn select(&self, existing: &[TableName]) -> Vec<SelectedTable<'_>> {
+        table::select(&self.tables, existing)
+    }
+}
+
+fn read(source: &Source, document: &DeTable) -> Option<Settings> {
+    let mut root = Section::root(source, document);
+    let pair = root.require_text("pair", "\"users\"").and_then(|text| pair_name(&root, text));
+    let old = side(&mut root, "old", "[old]");
+    let new = side(&mut root, "new", "[new]");
+    let store = store(&mut root);
+    let prefer = conflict(&mut root);
+    let apply = apply(&mut root);
+    let memory = memory(&mut root, &apply);
+    let tables = tables(&mut root, prefer);
+    root.finish();
+    Some(Settings { pair: pair?, old: old?, new: new?, store, tables: tables?, prefer, apply, memory })
+}
+
+fn pair_name(root: &Section, text: Text) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    let length = text.value.chars().count();
+    if (1..=PAIR_NAME_MAX_CHARS).contains(&length) && text.value.chars().all(allowed) {
+        return Some(text.value);
+    }
+    root.problem(
+        text.line,
+        format!("`pair = \"{}\"` is not a name", text.written),
+        format!("use 1 to {PAIR_NAME_MAX_CHARS} of a-z, 0-9, `_` and `-`"),
+    );
+    None
+}
+
+fn side(root: &mut Section, key: &'static str, name: &'static str) -> Option<SideSettings> {
+    let Some(mut section) = root.section(key, name) else {
+        if !root.has(key) {
+            root.problem(1, format!("section `{name}` is missing"), format!("add `{name}` with a `url` below it"));
+        }
+        return None;
+    };
+    let url = section.require_url("url");
+    let binlog_url = section.url("binlog_url");
+    section.finish();
+    Some(SideSettings { url: url?, binlog_url })
+}
+
+fn store(root: &mut Section) -> StoreSettings {
+    let mut section = root.section_or_empty("store", "[store]");
+    let store = StoreSettings {
+        url: section.url("url"),
+        retention: section.duration("retention", Duration::from_secs(60), "7d"),
+        max_backlog_bytes: section.size("max_backlog", 1 << 20, "16GiB"),
+    };
+    section.finish();
+    store
+}
+
+fn conflict(root: &mut Section) -> Side {
+    let mut section = root.section_or_empty("conflict", "[conflict]");
+    let prefer = section.text("prefer", "\"new\"");
+    let side = match prefer.as_ref().map(|text| text.value.as_str()) {
+        None | Some("new") => Side::New,
+        Some("old") => Side::Old,
+        Some(_) => {
+            if let Some(text) = &prefer {
+                let message = format!("`prefer = \"{}\"` is not a side", text.written);
+                section.problem(text.line, message, "use `old` or `new`");
+            }
+            Side::New
+        }
+    };
+    section.finish();
+    side
+}
+
+fn apply(root: &mut Section) -> ApplySettings {
+    let mut section = root.section_or_empty("apply", "[apply]");
+    let apply = ApplySettings {
+        lanes: section.number("lanes", 1..=64, 2) as u16,
+        batch_rows: section.number("batch_rows", 1..=100_000, 2_000),
+        batch_bytes: section.size("batch_bytes", 1 << 10, "4MiB"),
+    };
+    section.finish();
+    apply
+}
+
+fn memory(root: &mut Section, apply: &ApplySettings) -> MemorySettings {
+    let mut section = root.section_or_empty("memory", "[memory]");
+    let memory = MemorySettings { limit_bytes: section.size("limit", 64 << 20, "512MiB") };
+    if apply.batch_bytes > memory.limit_bytes / 4 {
+        section.problem(
+            section.line,
+            "`batch_bytes` is more than a quarter of the memory limit",
+            "raise `limit` in `[memory]`, or lower `batch_bytes` in `[apply]`",
+        );
+    }
+    section.finish();
+    memory
+}
+
+fn tables(root: &mut Section, prefer: Side) -> Option<Vec<TableSettings>> {
+    let sections = root.sections("table", "[[table]]");
+    if sections.is_empty() && !root.has("table") {
+        root.problem(1, "no table is named", "add `[[table]]` with `name = \"schema.table\"` below it");
+    }
+    let mut tables: Vec<TableSettings> = Vec::new();
+    for mut section in sections {
+        let entry = table_entry(&mut section, prefer);
+        if let Some(entry) = entry {
+            let taken = tables.iter().find(|other| other.old == entry.old || other.new == entry.new);
+            if let Some(other) = taken {
+                let name = if other.old == entry.old { &entry.old } else { &entry.new };
+                section.problem(
+                    section.line,
+                    format!("`{name}` is named a second time"),
+                    format!("remove this `[[table]]`, or the one of line {}", other.line),
+                );
+            }
+            tables.push(entry);
+        }
+        section.finish();
+    }
+    Some(tables)
+}
+
+fn table_entry(section: &mut Section, prefer: Side) -> Option<TableSettings> {
+    let names = table_names(section);
+    let clock = section.text("clock", "\"updated_at\"");
+    let default = if clock.is_some() { Policy::Newest } else { Policy::prefer(prefer) };
+    let policy = policy(section, default, clock.is_some());
+    let columns = columns(section);
+    let one_way = section.boolean("one_way", false);
+    let clock = clock.map(|text| text.value);
+    let (old, new) = names?;
+    Some(TableSettings { old, new, clock, policy, columns, one_way, line: section.line })
+}
+
+fn policy(section: &mut Section, default: Policy, has_clock: bool) -> Policy {
+    let Some(text) = section.text("policy", "\"newest\"") else { return default };
+    let Some(policy) = Policy::parse(&text.value) else {
+        let message = format!("`policy = \"{}\"` is not a policy", text.written);
+        section.problem(text.line, message, "use `newest`, `version`, `prefer-old` or `prefer-new`");
+        return default;
+    };
+    if policy.needs_clock() && !has_clock {
+        section.problem(
+            text.line,
+            format!("policy `{policy}` needs a clock"),
+            "add `clock = \"<column>\"`, or use `prefer-old` or `prefer-new`",
+        );
+    }
+    policy
+}
+
+/// Either `name`, or `old` and `new`.
+fn table_names(section: &mut Section) -> Option<(TablePattern, TablePattern)> {
+    let mut pattern = |key: &'static str| {
+        let text = section.text(key, "\"app.users\"")?;
+        let parsed = TablePattern::parse(&text.value);
+        let parsed = parsed.map_err(|message| {
+            section.problem(
+                text.line,
+                format!("`{key}`: {message}"),
+                "write `schema.table`, or `schema.*` for all tables; odd names go into back-quotes",
+            );
+        });
+        Some((parsed.ok(), text.line))
+    };
+    let (name, old, new) = (pattern("name"), pattern("old"), pattern("new"));
+    match (name, old, new) {
+        (Some((name, _)), None, None) => name.map(|name| (name.clone(), name)),
+        (None, Some((old, _)), Some((new, line))) => {
+            let (old, new) = (old?, new?);
+            let same_tables = old.table == new.table && old.is_pattern == new.is_pattern;
+            if (old.is_pattern || new.is_pattern) && !same_tables {
+                section.problem(
+                    line,
+                    "with a `*`, `old` and `new` must have the same table part",
+                    "write `old = \"a.*\"` and `new = \"b.*\"`, or one `[[table]]` for each table",
+                );
+                return None;
+            }
+            Some((old, new))
+        }
+        _ => {
+            section.problem(
+                section.line,
+                "`[[table]]` needs either `name`, or both `old` and `new`",
+                "write `name = \"app.users\"`, or `old = \"app.users\"` and `new = \"crm.users\"`",
+            );
+            None
+        }
+    }
+}
+
+fn columns(section: &mut Section) -> BTreeMap<String, String> {
+    let mut columns: BTreeMap<String, String> = BTreeMap::new();
+    for (old, new, line) in section.texts("columns", "{ old_name = \"new_name\" }") {
+        let same = |known: &String, name: &str| known.eq_ignore_ascii_case(name);
+        if old.is_empty() || new.is_empty() {
+            section.problem(line, "`columns` has an empty name", "name a column on both sides");
+        } else if columns.iter().any(|(known_old, known_new)| same(known_old, &old) || same(known_new, &new)) {
+            section.problem(line, format!("`columns` names `{old}` or `{new}` twice"), "name each column once");
+        } else {
+            columns.insert(old, new);
+        }
+    }
+    columns
+}
