@@ -29,6 +29,8 @@ pub struct Column {
     pub generated: bool,
     pub invisible: bool,
     pub auto_increment: bool,
+    /// The server fills it when an INSERT leaves it out: a literal or expression default other than the implied NULL.
+    pub has_default: bool,
     /// `ON UPDATE CURRENT_TIMESTAMP`.
     pub on_update_now: bool,
     /// The declared type as SQL, for messages to people: `varchar(190)`.
