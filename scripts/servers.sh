@@ -14,7 +14,7 @@
 #
 # CROSSFADE_SERVERS_DIR puts the unpacked servers elsewhere than target/servers.
 #
-# Tested on Debian 12. Debian 13 takes the same way. On Ubuntu, its own mysql-server-core is unpacked: untested.
+# Tested on Debian 12. Debian 13 takes the same way, and on Ubuntu its own mysql-server-core is unpacked: both untested.
 #
 # How MySQL gets here: Debian's stable releases carry no MySQL server, its suite `sid` does. A private apt state (own
 # lists, own cache, empty status file, so that every library is resolved from sid as well) downloads the packages
@@ -57,7 +57,9 @@ quietly() {
 
 # --- the distribution --------------------------------------------------------------------------------------------
 
+# shellcheck source=/dev/null
 distribution() { (. /etc/os-release && printf '%s' "${ID:-unknown}"); }
+# shellcheck source=/dev/null
 codename() { (. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}"); }
 
 # One line per source of the machine's own apt configuration: "uri suite signed-by-or-dash", main component only.
@@ -144,7 +146,7 @@ as_root() {
     elif command -v sudo >/dev/null; then
         sudo -- "$@"
     else
-        fail "packages are missing, and this user is neither root nor has sudo" \
+        fail "$wanted_packages: missing, and this user is neither root nor has sudo" \
             "run as root: apt-get update && apt-get install $wanted_packages"
     fi
 }
@@ -157,6 +159,7 @@ install_packages() {
     command -v apt-get >/dev/null ||
         fail "this machine has no apt-get, so $* cannot be installed" "install them with the system's own tool"
     local install=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@")
+    as_root true # Says so now if there is no way to become root, and asks for the password.
     say "installing $*"
     # Asking first spares a frightening message where the lists are merely empty.
     if apt-get install --simulate --no-install-recommends "$@" >/dev/null 2>&1 && as_root "${install[@]}" >/dev/null 2>&1; then
@@ -328,6 +331,8 @@ SOURCES
         -o "Dir::Etc::preferences=/dev/null" -o "Dir::Etc::preferencesparts=$apt/empty"
         -o "APT::Default-Release=" -o "APT::Install-Recommends=false" -o "APT::Update::Post-Invoke-Success="
         -o "Acquire::Languages=none" -o "Acquire::Retries=3"
+        # Else a list that cannot be fetched is but a warning.
+        -o "APT::Update::Error-Mode=any"
     )
     # apt as root drops to a user of its own, who cannot write here.
     if ((EUID == 0)); then private+=(-o "APT::Sandbox::User=root"); fi
