@@ -92,6 +92,23 @@ pub(crate) fn signal(child: &Child, signal: Signal) -> Result<(), Error> {
     }
 }
 
+/// Halts a process. The signal is taken up thread by thread, so this waits until all stand still (or have ended).
+pub(crate) fn freeze(child: &Child) -> Result<(), Error> {
+    signal(child, Signal::SIGSTOP)?;
+    let threads = format!("/proc/{}/task", child.id());
+    let all_stand_still = || {
+        std::fs::read_dir(&threads).into_iter().flatten().flatten().all(|thread| {
+            // `id (name) state …`; a thread that is gone has no such file any more.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['T', 't', 'Z', 'X']))
+        })
+    };
+    while !all_stand_still() {
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    Ok(())
+}
+
 /// Waits for the end of a process; `None` if it still runs when the time is over.
 pub(crate) fn wait(child: &mut Child, time_out: Duration) -> Result<Option<ExitStatus>, Error> {
     let end = Instant::now() + time_out;

@@ -141,14 +141,15 @@ impl Server {
         .await
     }
 
-    /// Halts the process (SIGSTOP): connections stay open, nothing answers. [`thaw`](Server::thaw) lets it go on.
-    pub fn freeze(&self) -> Result<(), Error> {
-        self.inner.signal(Signal::SIGSTOP)
+    /// Halts the process (SIGSTOP): connections stay open, nothing answers. Returns when all its threads stand still.
+    /// [`thaw`](Server::thaw) lets it go on.
+    pub async fn freeze(&self) -> Result<(), Error> {
+        self.blocking(|inner| inner.with_child(process::freeze)).await
     }
 
     /// Lets a frozen process go on (SIGCONT).
     pub fn thaw(&self) -> Result<(), Error> {
-        self.inner.signal(Signal::SIGCONT)
+        self.inner.with_child(|child| process::signal(child, Signal::SIGCONT))
     }
 
     /// The id of the server's process; `None` when it is stopped, killed or has crashed.
@@ -317,9 +318,9 @@ impl Inner {
         Ok(())
     }
 
-    fn signal(&self, signal: Signal) -> Result<(), Error> {
+    fn with_child(&self, work: impl FnOnce(&Child) -> Result<(), Error>) -> Result<(), Error> {
         match self.state().child.as_ref() {
-            Some(child) => process::signal(child, signal),
+            Some(child) => work(child),
             None => Err(Error::NotRunning { flavor: self.flavor() }),
         }
     }
