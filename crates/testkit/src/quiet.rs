@@ -1,0 +1,167 @@
+//! Waiting for a state: polling `crossfade status --json` until it says what is waited for.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::process;
+
+/// How often a state is asked for.
+const POLL: Duration = Duration::from_millis(200);
+/// How long one `status` may take.
+const STATUS_LIMIT: Duration = Duration::from_secs(20);
+
+/// Asks `probe` until it gives a value. After `limit` it fails with `what` and with what the probe said last.
+pub async fn until<T, F, P>(what: &str, limit: Duration, mut probe: P) -> Result<T>
+where
+    P: FnMut() -> F,
+    F: Future<Output = Result<Progress<T>>>,
+{
+    let end = Instant::now() + limit;
+    loop {
+        let last = match probe().await {
+            Ok(Progress::Reached(value)) => return Ok(value),
+            Ok(Progress::NotYet(state)) => state,
+            Err(error) => format!("{error:#}"),
+        };
+        if Instant::now() >= end {
+            bail!("{what}: not reached within {limit:?}; the last state was: {last}");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What a probe found.
+#[derive(Debug)]
+pub enum Progress<T> {
+    Reached(T),
+    /// Described for the message of a wait that fails.
+    NotYet(String),
+}
+
+/// Reads `status --json` of one pair.
+#[derive(Debug, Clone)]
+pub struct StatusReader {
+    pub binary: PathBuf,
+    pub config: PathBuf,
+}
+
+/// One answer of `status --json`.
+#[derive(Debug, Clone)]
+pub struct Status(pub Value);
+
+impl StatusReader {
+    pub fn new(binary: &Path, config: &Path) -> StatusReader {
+        StatusReader { binary: binary.to_owned(), config: config.to_owned() }
+    }
+
+    pub async fn read(&self) -> Result<Status> {
+        let config = self.config.to_string_lossy();
+        let output = process::run(&self.binary, &["--config", &config, "status", "--json"], &[], STATUS_LIMIT).await?;
+        Ok(Status(serde_json::from_str(&output).context("`status --json` gave something else than JSON")?))
+    }
+
+    /// Waits until every stream has captured and applied all that was written. Two answers in a row must say so and name the
+    /// same last messages, since what one direction applies the other still has to read.
+    pub async fn until_quiet(&self, limit: Duration) -> Result<Status> {
+        let mut before: Option<Vec<u64>> = None;
+        let end = Instant::now() + limit;
+        loop {
+            let status = self.read().await;
+            if let Ok(status) = &status
+                && status.is_caught_up()
+            {
+                let marks = status.all("last_seq");
+                if before.as_ref() == Some(&marks) {
+                    return Ok(status.clone());
+                }
+                before = Some(marks);
+            } else {
+                before = None;
+            }
+            if Instant::now() >= end {
+                match status {
+                    Ok(status) => bail!("not quiet within {limit:?}; the last state was: {}", status.0),
+                    Err(error) => return Err(error.context(format!("not quiet within {limit:?}"))),
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until every stream runs.
+    pub async fn until_running(&self, limit: Duration) -> Result<Status> {
+        until("all streams running", limit, || async {
+            let status = self.read().await?;
+            let running = status.streams().iter().all(|stream| stream["state"] == "running");
+            Ok(if running && !status.streams().is_empty() {
+                Progress::Reached(status)
+            } else {
+                Progress::NotYet(status.0.to_string())
+            })
+        })
+        .await
+    }
+}
+
+impl Status {
+    pub fn streams(&self) -> &[Value] {
+        self.0["streams"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    pub fn is_caught_up(&self) -> bool {
+        !self.streams().is_empty() && self.streams().iter().all(|stream| stream["caught_up"] == true)
+    }
+
+    /// A number of one direction, summed over its streams: `number("forward", "applied")`.
+    pub fn number(&self, direction: &str, field: &str) -> u64 {
+        let prefix = format!("{direction}/");
+        self.streams()
+            .iter()
+            .filter(|stream| stream["stream"].as_str().is_some_and(|name| name.starts_with(&prefix)))
+            .map(|stream| stream[field].as_u64().unwrap_or(0))
+            .sum()
+    }
+
+    /// A number of every stream, in order.
+    pub fn all(&self, field: &str) -> Vec<u64> {
+        self.streams().iter().map(|stream| stream[field].as_u64().unwrap_or(0)).collect()
+    }
+
+    /// Summed over both directions.
+    pub fn total(&self, field: &str) -> u64 {
+        self.all(field).iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_summed_by_direction() {
+        let status = Status(json!({"streams": [
+            {"stream": "forward/old", "applied": 3, "caught_up": true},
+            {"stream": "reverse/new-0", "applied": 4, "caught_up": true},
+            {"stream": "reverse/new-1", "applied": 5, "caught_up": false},
+        ]}));
+        assert_eq!((status.number("forward", "applied"), status.number("reverse", "applied")), (3, 9));
+        assert_eq!(status.total("applied"), 12);
+        assert!(!status.is_caught_up());
+        assert!(!Status(json!({"streams": []})).is_caught_up());
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_fails_tells_the_last_state() {
+        let limit = Duration::from_millis(1);
+        let error =
+            until::<(), _, _>("the moon", limit, || async { Ok(Progress::NotYet("half".into())) }).await.unwrap_err();
+        assert!(error.to_string().contains("the moon") && error.to_string().contains("half"), "{error}");
+    }
+}
