@@ -278,9 +278,13 @@ impl Planner {
     }
 
     fn death(&self, id: u64) -> Vec<String> {
+        // A join, since MariaDB before 11.1 reads the whole table for a delete with a subquery.
         let (items, orders) = (self.table("order_items"), self.table("orders"));
         vec![
-            format!("DELETE i FROM {items} AS i JOIN {orders} AS o ON o.id = i.order_id WHERE o.user_id = {id}"),
+            format!(
+                "DELETE FROM {items} USING {items} JOIN {orders} ON {orders}.id = {items}.order_id \
+                 WHERE {orders}.user_id = {id}"
+            ),
             format!("DELETE FROM {orders} WHERE user_id = {id}"),
             format!("DELETE FROM {} WHERE user_id = {id}", self.table("addresses")),
             format!("DELETE FROM {} WHERE user_id = {id}", self.table("profiles")),
@@ -292,8 +296,9 @@ impl Planner {
         let user = self.users.take_living(&mut self.rng)?;
         let (items, orders) = (self.table("order_items"), self.table("orders"));
         let statement = format!(
-            "UPDATE {items} SET line = IF(line > 1000, line - 1000, line + 1000) \
-             WHERE order_id IN (SELECT id FROM {orders} WHERE user_id = {})",
+            "UPDATE {items} JOIN {orders} ON {orders}.id = {items}.order_id \
+             SET {items}.line = IF({items}.line > 1000, {items}.line - 1000, {items}.line + 1000) \
+             WHERE {orders}.user_id = {}",
             user.id?
         );
         let same = Users { living: vec![user], dead: Vec::new() };
