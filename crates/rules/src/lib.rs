@@ -1,1 +1,22 @@
-//! crossfade-rules
+//! The rules of crossfade: which table maps to which, which keys are one, who wins, and in what order changes apply.
+//!
+//! Everything here is pure. Nothing does I/O, reads a clock or draws a random number, so the same input gives the same
+//! answer in every process and after every crash: a batch that was interrupted is planned again identically, and two
+//! directions that look at the same pair of changes pick the same winner. Nothing here panics on bad input; what cannot
+//! be mapped or planned is an error that says why.
+
+pub mod clock;
+pub mod decide;
+mod digest;
+mod error;
+mod fold;
+pub mod key;
+pub mod mapping;
+pub mod plan;
+pub mod seen;
+
+pub use decide::{Event, LastConcurrent, Loss, LossStatus, Verdict, decide};
+pub use error::RulesError;
+pub use mapping::{ClockColumn, MappedColumn, MappingProblem, ParentLink, Policy, Projection, TableMapping, TableRule};
+pub use plan::{ChangeKind, Departure, LanePlan, MappedChange, NetChange, Plan, Planner, Seqs, Step, plan};
+pub use seen::{SeenJudgement, judge_seen};

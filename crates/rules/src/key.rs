@@ -1,0 +1,176 @@
+//! Which keys are one: renderings and hashes of key values.
+//!
+//! *Exact* tells apart what the stored values tell apart; numbers are compared as numbers, whatever type carries them.
+//! *Folded* is at least as coarse as any collation of either server, so keys that fold differently are different rows
+//! everywhere, while keys that fold alike may or may not be one row. Both are the same in every process and version.
+
+use crossfade_model::{CalendarDate, TableName, TimeOfDay, Value};
+
+use crate::clock::micros_of_datetime;
+use crate::digest::hash_bytes;
+use crate::fold::fold_text;
+
+/// How fine a rendering is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fineness {
+    /// As coarse as the coarsest collation.
+    Folded,
+    /// Every difference counts.
+    Exact,
+}
+
+/// The hash of a key under the folding. Stable across processes and versions.
+///
+/// Both directions must hash under one name for their hashes to meet.
+pub fn folded_hash(table: &TableName, values: &[&Value]) -> u64 {
+    hash(Fineness::Folded, table, values)
+}
+
+/// The hash of a key as it is stored. Stable across processes and versions.
+pub fn exact_hash(table: &TableName, values: &[&Value]) -> u64 {
+    hash(Fineness::Exact, table, values)
+}
+
+fn hash(fineness: Fineness, table: &TableName, values: &[&Value]) -> u64 {
+    let mut bytes = Vec::with_capacity(64);
+    for name in [&table.schema, &table.table] {
+        sized(&mut bytes, |out| out.extend_from_slice(name.as_bytes()));
+    }
+    values.iter().for_each(|value| render(fineness, value, &mut bytes));
+    hash_bytes(&bytes)
+}
+
+/// Appends one value's rendering. Renderings of different values never run into each other.
+pub fn render(fineness: Fineness, value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(tag::NULL),
+        Value::Int(number) => render_integer(*number < 0, number.unsigned_abs(), out),
+        Value::UInt(number) | Value::Bit(number) => render_integer(false, *number, out),
+        Value::Year(year) => render_integer(false, u64::from(*year), out),
+        Value::Float(number) => render_double(f64::from(*number), out),
+        Value::Double(number) => render_double(*number, out),
+        Value::Decimal(digits) => render_decimal(digits, out),
+        Value::Text(text) | Value::Enum(text) | Value::Set(text) => render_text(fineness, text, out),
+        Value::Encoded { charset, bytes } => render_encoded(fineness, charset, bytes, out),
+        Value::Bytes(bytes) => render_bytes(fineness, bytes, out),
+        Value::Geometry(bytes) | Value::Vector(bytes) => render_bytes(Fineness::Exact, bytes, out),
+        Value::Json(document) => render_text(Fineness::Exact, &document.text, out),
+        Value::Date(date) => render_datetime(*date, TimeOfDay::default(), out),
+        Value::Datetime(date, time) => render_datetime(*date, *time, out),
+        Value::Timestamp(micros) => render_micros(*micros, out),
+        Value::Time { negative, hours, minute, second, micros } => {
+            out.push(tag::TIME);
+            let zero = *hours == 0 && *minute == 0 && *second == 0 && *micros == 0;
+            out.push(u8::from(*negative && !zero));
+            out.extend_from_slice(&hours.to_le_bytes());
+            out.extend_from_slice(&[*minute, *second]);
+            out.extend_from_slice(&micros.to_le_bytes());
+        }
+    }
+}
+
+mod tag {
+    pub const NULL: u8 = 0;
+    pub const INTEGER: u8 = 1;
+    pub const DECIMAL: u8 = 2;
+    pub const DOUBLE: u8 = 3;
+    pub const TEXT: u8 = 4;
+    pub const ENCODED: u8 = 5;
+    pub const BYTES: u8 = 6;
+    pub const MICROS: u8 = 7;
+    pub const PARTIAL_DATE: u8 = 8;
+    pub const TIME: u8 = 9;
+}
+
+/// Writes something with its length before it.
+fn sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+fn render_integer(negative: bool, magnitude: u64, out: &mut Vec<u8>) {
+    out.push(tag::INTEGER);
+    out.push(u8::from(negative && magnitude != 0));
+    out.extend_from_slice(&magnitude.to_le_bytes());
+}
+
+fn render_double(number: f64, out: &mut Vec<u8>) {
+    // Whole numbers below 2^53 are the same number in every type.
+    if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 {
+        return render_integer(number < 0.0, number.abs() as u64, out);
+    }
+    out.push(tag::DOUBLE);
+    out.extend_from_slice(&number.to_bits().to_le_bytes());
+}
+
+fn render_decimal(digits: &str, out: &mut Vec<u8>) {
+    let (negative, unsigned) = match digits.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, digits),
+    };
+    let number = match unsigned.split_once('.') {
+        Some(_) => unsigned.trim_end_matches('0').trim_end_matches('.'),
+        None => unsigned,
+    };
+    let number = number.trim_start_matches('0');
+    if number.is_empty() {
+        return render_integer(false, 0, out);
+    }
+    if let Ok(magnitude) = number.parse::<u64>() {
+        return render_integer(negative, magnitude, out);
+    }
+    out.push(tag::DECIMAL);
+    out.push(u8::from(negative));
+    sized(out, |out| out.extend_from_slice(number.as_bytes()));
+}
+
+fn render_text(fineness: Fineness, text: &str, out: &mut Vec<u8>) {
+    out.push(tag::TEXT);
+    sized(out, |out| match fineness {
+        Fineness::Folded => fold_text(text, out),
+        Fineness::Exact => out.extend_from_slice(text.as_bytes()),
+    });
+}
+
+fn render_encoded(fineness: Fineness, charset: &str, bytes: &[u8], out: &mut Vec<u8>) {
+    match fineness {
+        Fineness::Exact => {
+            out.push(tag::ENCODED);
+            sized(out, |out| out.extend_from_slice(charset.as_bytes()));
+            sized(out, |out| out.extend_from_slice(bytes));
+        }
+        Fineness::Folded => match crate::fold::decode_roughly(charset, bytes) {
+            Some(text) => render_text(Fineness::Folded, &text, out),
+            // Nothing is known about what such a text equals, so it may equal every other of its kind.
+            None => out.push(tag::ENCODED),
+        },
+    }
+}
+
+fn render_bytes(fineness: Fineness, bytes: &[u8], out: &mut Vec<u8>) {
+    // BINARY(n) of two lengths differ in padding.
+    let kept = match fineness {
+        Fineness::Exact => bytes.len(),
+        Fineness::Folded => bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1),
+    };
+    out.push(tag::BYTES);
+    sized(out, |out| out.extend_from_slice(&bytes[..kept]));
+}
+
+fn render_micros(micros: i64, out: &mut Vec<u8>) {
+    out.push(tag::MICROS);
+    out.extend_from_slice(&micros.to_le_bytes());
+}
+
+fn render_datetime(date: CalendarDate, time: TimeOfDay, out: &mut Vec<u8>) {
+    if let Some(micros) = micros_of_datetime(date, time) {
+        return render_micros(micros, out);
+    }
+    out.push(tag::PARTIAL_DATE);
+    out.extend_from_slice(&date.year.to_le_bytes());
+    out.extend_from_slice(&[date.month, date.day, time.hour, time.minute, time.second]);
+    out.extend_from_slice(&time.micros.to_le_bytes());
+}

@@ -1,0 +1,168 @@
+//! From a batch of changes to lanes of statements.
+//!
+//! A plan depends on nothing but the changes, the mappings and the lane count, so a batch that was interrupted between
+//! two lanes is planned again identically and only its unfinished lanes run.
+//!
+//! Lanes share no row, no unique value and no changed parent, so they may commit in any order. Within a lane the steps
+//! run in order; within a step the rows are independent of each other.
+
+mod batch;
+
+use std::sync::Arc;
+
+use crossfade_model::{Clock, Row, RowOp, Seen};
+
+use crate::RulesError;
+use crate::mapping::TableMapping;
+
+/// One change of a batch, its images in the order of its mapping's columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MappedChange {
+    pub seq: u64,
+    /// Index into the tables that the planner was made for.
+    pub table: usize,
+    pub op: RowOp,
+    pub before: Option<Row>,
+    pub after: Option<Row>,
+    pub effective: Option<Clock>,
+    pub seen: Arc<Seen>,
+    /// Number of the source transaction in the batch; for the caller only.
+    pub transaction: u32,
+}
+
+/// What a batch does to one row in the end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetChange {
+    /// The messages that it is made of.
+    pub seqs: Seqs,
+    /// The row as the batch found it. For a transient row the last image that it had.
+    pub before: Option<Row>,
+    /// The row as the batch leaves it.
+    pub after: Option<Row>,
+    /// Effective clock of the last message.
+    pub effective: Option<Clock>,
+    /// What the last message had seen.
+    pub seen: Arc<Seen>,
+    /// Source transaction of the last message.
+    pub transaction: u32,
+    /// Inserted and deleted again inside the batch: a delete of a row that the target is not expected to have.
+    pub transient: bool,
+    /// For [`ChangeKind::KeyChange`]: what the old key's part is judged by.
+    pub moved_from: Option<Box<Departure>>,
+}
+
+/// The leaving of an old key, a delete as far as conflicts are concerned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Departure {
+    /// Messages of the old key, the move included.
+    pub seqs: Seqs,
+    pub effective: Option<Clock>,
+    pub seen: Arc<Seen>,
+}
+
+/// Message numbers in ascending order; at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seqs {
+    first: u64,
+    rest: Vec<u64>,
+}
+
+impl Seqs {
+    pub fn one(seq: u64) -> Seqs {
+        Seqs { first: seq, rest: Vec::new() }
+    }
+
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    pub fn last(&self) -> u64 {
+        self.rest.last().copied().unwrap_or(self.first)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        std::iter::once(self.first).chain(self.rest.iter().copied())
+    }
+
+    fn push(&mut self, seq: u64) {
+        self.rest.push(seq);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ChangeKind {
+    Insert,
+    Update,
+    Delete,
+    /// The row moves from the key in `before` to the key in `after`.
+    KeyChange,
+}
+
+/// What a lane does next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Independent net changes of one table and one kind.
+    Net { table: usize, kind: ChangeKind, rows: Vec<NetChange> },
+    /// Changes as they were captured, one after the other.
+    InOrder(Vec<MappedChange>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LanePlan {
+    pub steps: Vec<Step>,
+}
+
+/// A batch in lanes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// As many as were asked for; some may be empty.
+    pub lanes: Vec<LanePlan>,
+    /// Every message with its lane, by number.
+    placed: Vec<(u64, u16)>,
+}
+
+impl Plan {
+    /// The lane that a message of the batch is in.
+    pub fn lane_of(&self, seq: u64) -> Option<u16> {
+        let index = self.placed.binary_search_by_key(&seq, |(placed, _)| *placed).ok()?;
+        self.placed.get(index).map(|(_, lane)| *lane)
+    }
+}
+
+/// Plans batches of a fixed set of tables.
+#[derive(Debug, Clone)]
+pub struct Planner {
+    tables: Vec<PlannedTable>,
+}
+
+#[derive(Debug, Clone)]
+struct PlannedTable {
+    width: usize,
+    target: crossfade_model::TableName,
+}
+
+impl Planner {
+    pub fn new(tables: &[TableMapping]) -> Planner {
+        let tables = tables
+            .iter()
+            .map(|table| PlannedTable { width: table.columns.len(), target: table.target.clone() })
+            .collect();
+        Planner { tables }
+    }
+
+    /// Plans a batch, whose changes are in the order of their numbers. `lanes` of 0 counts as 1.
+    ///
+    /// # Errors
+    /// The changes do not fit the mappings; nothing is planned.
+    pub fn plan(&self, changes: Vec<MappedChange>, lanes: u16) -> Result<Plan, RulesError> {
+        batch::plan(self, changes, lanes.max(1))
+    }
+}
+
+/// Plans one batch; see [`Planner`], which is worth keeping where many batches of the same tables are planned.
+///
+/// # Errors
+/// As [`Planner::plan`].
+pub fn plan(changes: Vec<MappedChange>, tables: &[TableMapping], lanes: u16) -> Result<Plan, RulesError> {
+    Planner::new(tables).plan(changes, lanes)
+}
