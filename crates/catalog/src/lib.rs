@@ -1,1 +1,31 @@
-//! crossfade-catalog
+//! Connections to servers, and what can be asked of them.
+//!
+//! # What it is for
+//!
+//! [`connect`] opens connections as a [`ServerUrl`](crossfade_config::ServerUrl) demands. [`ServerFacts`] holds a
+//! server's version, identity and settings, [`table_shapes`] reads table definitions, and [`Dialect`] has every
+//! statement whose text depends on the version: this is the only crate that asks which server it is.
+//!
+//! # What it promises
+//!
+//! - Asking changes nothing on a server.
+//! - Names are taken as they are, whatever characters they have.
+//! - Certificates are verified on the very connection that is used.
+//!
+//! # How it fails
+//!
+//! With a [`CatalogError`] whose text holds no password, and whose [`hint`](CatalogError::hint) says what to do.
+
+mod connect;
+mod dialect;
+mod error;
+mod facts;
+mod shape;
+mod version;
+
+pub use connect::{Purpose, connect, connection_options};
+pub use dialect::Dialect;
+pub use error::CatalogError;
+pub use facts::{BinlogFacts, ClockDifference, GtidMode, ServerFacts, server_version};
+pub use shape::{table_shape, table_shapes};
+pub use version::{Flavor, SUPPORTED_VERSIONS, SupportLevel, Version};

@@ -1,0 +1,94 @@
+//! The SQL whose text depends on the server's version. Nothing else in crossfade asks which server it is to build a
+//! statement.
+
+use crate::{Flavor, Version};
+
+/// Statements for one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    flavor: Flavor,
+    /// MySQL 8.2 and later: the words MASTER and SLAVE are going, and gone with 8.4.
+    binary_log_words: bool,
+    /// MySQL 8.0.22 and later.
+    replica_words: bool,
+}
+
+impl Dialect {
+    pub fn of(version: &Version) -> Dialect {
+        let mysql = version.flavor == Flavor::MySql;
+        Dialect {
+            flavor: version.flavor,
+            binary_log_words: mysql && version.at_least(8, 2, 0),
+            replica_words: mysql && version.at_least(8, 0, 22),
+        }
+    }
+
+    pub fn flavor(self) -> Flavor {
+        self.flavor
+    }
+
+    /// The file and offset that is written now, and the filters: columns `File`, `Position`, `Binlog_Do_DB`,
+    /// `Binlog_Ignore_DB`. No row where the binlog is off.
+    pub fn binlog_status(self) -> &'static str {
+        if self.binary_log_words { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" }
+    }
+
+    /// The server's binlog files: columns `Log_name`, `File_size`.
+    pub fn binlog_files(self) -> &'static str {
+        "SHOW BINARY LOGS"
+    }
+
+    /// Who reads the server's binlog under which `Server_id`.
+    pub fn binlog_readers(self) -> &'static str {
+        if self.replica_words { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" }
+    }
+
+    /// What has been committed, as a GTID set (MySQL) or a GTID position (MariaDB): one text.
+    pub fn gtid_executed(self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => "SELECT @@GLOBAL.gtid_executed",
+            Flavor::MariaDb => "SELECT @@GLOBAL.gtid_binlog_pos",
+        }
+    }
+
+    /// What is no longer in the binlog, as a GTID set; `None` where the server does not say.
+    pub fn gtid_purged(self) -> Option<&'static str> {
+        match self.flavor {
+            Flavor::MySql => Some("SELECT @@GLOBAL.gtid_purged"),
+            Flavor::MariaDb => None,
+        }
+    }
+
+    /// How `ON DUPLICATE KEY UPDATE` names the row that was to be inserted: what stands before it, and the expression
+    /// for a quoted column. MySQL deprecates `VALUES()` (manual, "INSERT … ON DUPLICATE KEY UPDATE"), MariaDB has no
+    /// row alias.
+    pub fn inserted_row_alias(self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => " AS new_row",
+            Flavor::MariaDb => "",
+        }
+    }
+
+    pub fn inserted_value(self, quoted_column: &str) -> String {
+        match self.flavor {
+            Flavor::MySql => format!("new_row.{quoted_column}"),
+            Flavor::MariaDb => format!("VALUES({quoted_column})"),
+        }
+    }
+
+    /// XA transactions that are prepared and not yet decided.
+    pub fn prepared_transactions(self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => "XA RECOVER CONVERT XID",
+            Flavor::MariaDb => "XA RECOVER FORMAT='SQL'",
+        }
+    }
+
+    /// The privilege that [`Dialect::binlog_status`] asks for.
+    pub fn binlog_status_privilege(self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => "REPLICATION CLIENT",
+            Flavor::MariaDb => "BINLOG MONITOR",
+        }
+    }
+}

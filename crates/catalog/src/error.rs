@@ -1,0 +1,70 @@
+//! How talking to a server fails.
+
+use std::time::Duration;
+
+/// What went wrong between crossfade and a server. No text holds a password.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    #[error("cannot connect to {server}")]
+    Connect { server: String, source: mysql_async::Error },
+    #[error("{server} did not answer within {waited:?}")]
+    TimedOut { server: String, waited: Duration },
+    #[error("{server} offers no TLS")]
+    NoTls { server: String },
+    #[error("cannot read the certificates in {path}")]
+    Certificates { path: String, source: std::io::Error },
+    #[error("cannot read {what}")]
+    Query { what: &'static str, source: mysql_async::Error },
+    #[error("{what} is `{found}`, which is not understood")]
+    Unexpected { what: &'static str, found: String },
+}
+
+impl CatalogError {
+    /// What a person can do about it; `None` where the message says it all.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            CatalogError::Connect { source, .. } => connect_hint(source),
+            CatalogError::TimedOut { .. } => Some("check host and port, and whether a firewall drops the packets"),
+            CatalogError::NoTls { .. } => {
+                Some("configure TLS on the server, or use `ssl-mode=PREFERRED` or `DISABLED` in its URL")
+            }
+            CatalogError::Certificates { .. } => Some("correct `ssl-ca` in the server's URL"),
+            CatalogError::Query { source, .. } => match source {
+                mysql_async::Error::Server(error) if is_denied(error.code) => {
+                    Some("run `crossfade check`: it prints the GRANT that is missing")
+                }
+                _ => None,
+            },
+            CatalogError::Unexpected { .. } => {
+                Some("`crossfade check` says whether this server's version was ever tested")
+            }
+        }
+    }
+}
+
+fn connect_hint(error: &mysql_async::Error) -> Option<&'static str> {
+    match error {
+        mysql_async::Error::Server(error) => match error.code {
+            1045 | 1698 => {
+                Some("check user and password in the server's URL, and that the account may log in from here")
+            }
+            1130 => Some("create the account for this machine's address"),
+            1040 | 1203 => Some("raise `max_connections`, or end connections that are not needed"),
+            3159 => Some("the account or the server demands TLS: use `ssl-mode=REQUIRED` in the server's URL"),
+            _ => None,
+        },
+        mysql_async::Error::Io(mysql_async::IoError::Tls(_)) => Some(
+            "check `ssl-mode` and `ssl-ca` in the server's URL; certificates that a server made for itself pass \
+             VERIFY_CA with its own `ca.pem`, but never VERIFY_IDENTITY",
+        ),
+        mysql_async::Error::Io(_) => Some("check host and port in the server's URL, and that the server runs"),
+        _ => None,
+    }
+}
+
+/// Whether a server's error says that a privilege is missing (MySQL error reference: ER_ACCESS_DENIED_ERROR,
+/// ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR,
+/// ER_SPECIFIC_ACCESS_DENIED_ERROR, ER_PROCACCESS_DENIED_ERROR).
+pub(crate) fn is_denied(code: u16) -> bool {
+    matches!(code, 1044 | 1045 | 1142 | 1143 | 1227 | 1370)
+}
