@@ -53,12 +53,20 @@ fn connect_hint(error: &mysql_async::Error) -> Option<&'static str> {
             3159 => Some("the account or the server demands TLS: use `ssl-mode=REQUIRED` in the server's URL"),
             _ => None,
         },
-        mysql_async::Error::Io(mysql_async::IoError::Tls(_)) => Some(
+        mysql_async::Error::Io(error) if is_tls(error) => Some(
             "check `ssl-mode` and `ssl-ca` in the server's URL; certificates that a server made for itself pass \
              VERIFY_CA with its own `ca.pem`, but never VERIFY_IDENTITY",
         ),
         mysql_async::Error::Io(_) => Some("check host and port in the server's URL, and that the server runs"),
         _ => None,
+    }
+}
+
+/// A certificate that is refused during the handshake comes as an error of reading.
+fn is_tls(error: &mysql_async::IoError) -> bool {
+    match error {
+        mysql_async::IoError::Tls(_) => true,
+        mysql_async::IoError::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
     }
 }
 

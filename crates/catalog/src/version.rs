@@ -96,3 +96,25 @@ impl fmt::Display for Version {
         write!(f, "{} {}.{}.{}", self.flavor, self.major, self.minor, self.patch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_with_all_their_suffixes() {
+        let cases = [
+            ("9.7.4-2", Flavor::MySql, (9, 7, 4)),
+            ("8.0.36-0ubuntu0.22.04.1-log", Flavor::MySql, (8, 0, 36)),
+            ("10.11.14-MariaDB-0+deb12u2-log", Flavor::MariaDb, (10, 11, 14)),
+            ("5.5.5-10.6.12-MariaDB", Flavor::MariaDb, (10, 6, 12)),
+        ];
+        for (text, flavor, numbers) in cases {
+            let version = Version::parse(text).unwrap();
+            assert_eq!((version.flavor, (version.major, version.minor, version.patch)), (flavor, numbers), "{text}");
+        }
+        for text in ["", "9", "9.7", "nine.seven.four", "99999.1.1"] {
+            assert!(Version::parse(text).is_err(), "{text}");
+        }
+    }
+}

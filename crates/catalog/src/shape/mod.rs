@@ -23,6 +23,9 @@ type ColumnRow = (String, String, String, String, String, Option<String>, Option
 /// A primary key over a prefix of a column does not tell two values apart that differ behind the prefix; it is listed
 /// among the unique keys, as partial, instead.
 ///
+/// Both servers print ENUM and SET labels in the three-byte `utf8mb3`, so a character beyond it stands as `?` here; the
+/// binlog's own row metadata (`binlog_row_metadata=FULL`) has it right.
+///
 /// # Errors
 ///
 /// [`CatalogError::Query`].

@@ -1,0 +1,155 @@
+//! Connections as the URL demands, on both servers.
+
+use crossfade_catalog::{CatalogError, GtidMode, Purpose, ServerFacts, SupportLevel, connect, server_version};
+use crossfade_config::ServerUrl;
+use crossfade_servers::{Flavor, Server, SharedPair};
+use mysql_async::prelude::Queryable;
+
+fn url(server: &Server, options: &str) -> ServerUrl {
+    ServerUrl::parse(&format!("{}{options}", server.root_url())).unwrap()
+}
+
+async fn cipher(url: &ServerUrl) -> Result<String, CatalogError> {
+    let mut conn = connect(url, Purpose::Catalog).await?;
+    let row: Option<(String, String)> = conn.query_first("SHOW SESSION STATUS LIKE 'Ssl_cipher'").await.unwrap();
+    Ok(row.unwrap().1)
+}
+
+#[tokio::test]
+async fn tls_follows_the_url_on_mysql() {
+    let pair = SharedPair::get(Flavor::MySql).await;
+    let server = pair.old();
+    let own_ca = server.data_dir().join("ca.pem").display().to_string();
+    // A certificate that has signed nothing.
+    let other_ca = server.data_dir().join("client-cert.pem").display().to_string();
+
+    for encrypted in ["", "?ssl-mode=PREFERRED", "?ssl-mode=REQUIRED", &format!("?ssl-mode=VERIFY_CA&ssl-ca={own_ca}")]
+    {
+        let cipher = cipher(&url(server, encrypted)).await.unwrap_or_else(|error| panic!("{encrypted}: {error:?}"));
+        assert_ne!(cipher, "", "{encrypted}");
+    }
+    assert_eq!(cipher(&url(server, "?ssl-mode=DISABLED")).await.unwrap(), "");
+
+    let refused = [
+        // The certificate of another authority, of no known authority, and for no host name.
+        format!("?ssl-mode=VERIFY_CA&ssl-ca={other_ca}"),
+        "?ssl-mode=VERIFY_CA".to_owned(),
+        format!("?ssl-mode=VERIFY_IDENTITY&ssl-ca={own_ca}"),
+    ];
+    for options in refused {
+        let error = cipher(&url(server, &options)).await.expect_err(&options);
+        assert!(error.hint().is_some_and(|hint| hint.contains("ssl-ca")), "{options}: {error:?}");
+    }
+    let error = cipher(&url(server, "?ssl-mode=VERIFY_CA&ssl-ca=/nowhere/ca.pem")).await.unwrap_err();
+    assert!(matches!(error, CatalogError::Certificates { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_taken_only_where_the_url_allows_it() {
+    let pair = SharedPair::get(Flavor::MariaDb).await;
+    assert_eq!(cipher(&url(pair.old(), "")).await.unwrap(), "", "PREFERRED falls back");
+    for options in ["?ssl-mode=REQUIRED", "?ssl-mode=VERIFY_CA"] {
+        let error = cipher(&url(pair.old(), options)).await.unwrap_err();
+        assert!(matches!(error, CatalogError::NoTls { .. }), "{options}: {error:?}");
+    }
+}
+
+async fn sockets_and_purposes_work(flavor: Flavor) {
+    let server = SharedPair::get(flavor).await.old();
+    let by_socket = url(server, &format!("?socket={}", server.socket().display()));
+    let mut conn = connect(&by_socket, Purpose::Catalog).await.unwrap();
+    let user: Option<String> = conn.query_first("SELECT USER()").await.unwrap();
+    assert_eq!(user.as_deref(), Some("root@localhost"));
+
+    let mut conn = connect(&url(server, ""), Purpose::Apply).await.unwrap();
+    conn.query_drop("CREATE TEMPORARY TABLE mysql.found (id INT PRIMARY KEY) SELECT 7 AS id").await.unwrap();
+    conn.query_drop("UPDATE mysql.found SET id = 7").await.unwrap();
+    assert_eq!(conn.affected_rows(), 1, "matched rows count for the applier");
+}
+
+#[tokio::test]
+async fn sockets_and_purposes_work_on_both_servers() {
+    sockets_and_purposes_work(Flavor::MySql).await;
+    sockets_and_purposes_work(Flavor::MariaDb).await;
+}
+
+#[tokio::test]
+async fn failures_name_the_server_and_never_the_password() {
+    let server = SharedPair::get(Flavor::MySql).await.old();
+    let wrong = ServerUrl::parse(&format!("mysql://root:sesame@127.0.0.1:{}", server.port())).unwrap();
+    let error = connect(&wrong, Purpose::Catalog).await.unwrap_err();
+    let shown = format!("{error} {error:?} {:?}", error.hint());
+    assert!(shown.contains("root@127.0.0.1") && shown.contains("check user and password"), "{shown}");
+    assert!(!shown.contains("sesame"), "{shown}");
+
+    let nobody = ServerUrl::parse("mysql://root@127.0.0.1:1").unwrap();
+    let error = connect(&nobody, Purpose::Catalog).await.unwrap_err();
+    assert!(error.hint().is_some_and(|hint| hint.contains("host and port")), "{error:?}");
+}
+
+#[tokio::test]
+async fn facts_are_those_of_the_server() {
+    for flavor in Flavor::ALL {
+        let server = SharedPair::get(flavor).await.old();
+        let mut conn = connect(&url(server, ""), Purpose::Catalog).await.unwrap();
+        let facts = ServerFacts::read(&mut conn).await.unwrap();
+        assert_eq!(facts.version, server_version(&mut conn).await.unwrap());
+        let version = server.version();
+        assert_eq!(
+            (facts.version.major, facts.version.minor, facts.version.patch),
+            (version.major, version.minor, version.patch)
+        );
+        // The two crates judge separately, since one of them is only for tests; they must agree.
+        let expected = match version.support_level() {
+            crossfade_servers::SupportLevel::Supported => SupportLevel::Supported,
+            crossfade_servers::SupportLevel::Expected => SupportLevel::Expected,
+            crossfade_servers::SupportLevel::Refused => SupportLevel::Refused,
+        };
+        assert_eq!(facts.support_level(), expected);
+        let asked: Option<(u32, u64)> = conn.query_first("SELECT @@server_id, @@max_allowed_packet").await.unwrap();
+        assert_eq!(Some((facts.server_id, facts.max_allowed_packet_bytes)), asked);
+        assert!(!facts.identity.is_empty());
+        assert!(facts.binlog.enabled && facts.has_gtids(), "{facts:?}");
+        assert_eq!((facts.binlog.format.as_str(), facts.binlog.row_image.as_str()), ("ROW", "FULL"));
+        assert_eq!(facts.binlog.row_metadata, "FULL");
+        assert_eq!(facts.gtid_mode, if flavor == Flavor::MySql { GtidMode::On } else { GtidMode::Always });
+        assert_eq!(facts.logs_cascades, flavor == Flavor::MySql && version.at_least(9, 6));
+        assert!(facts.clock.micros.abs() <= facts.clock.uncertainty_micros + 1_000, "one machine: {:?}", facts.clock);
+
+        let dialect = facts.dialect();
+        for statement in [dialect.binlog_status(), dialect.binlog_files(), dialect.gtid_executed()] {
+            let rows: Vec<mysql_async::Row> = conn.query(statement).await.unwrap();
+            assert!(!rows.is_empty(), "{statement}");
+        }
+        for statement in [Some(dialect.binlog_readers()), Some(dialect.prepared_transactions()), dialect.gtid_purged()]
+        {
+            let Some(statement) = statement else { continue };
+            conn.query_drop(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+        conn.query_drop("CREATE TEMPORARY TABLE mysql.upsert (id INT PRIMARY KEY, n INT) SELECT 1 AS id, 1 AS n")
+            .await
+            .unwrap();
+        let upsert = format!(
+            "INSERT INTO mysql.upsert VALUES (1, 5){} ON DUPLICATE KEY UPDATE n = {}",
+            dialect.inserted_row_alias(),
+            dialect.inserted_value("`n`")
+        );
+        conn.query_drop(upsert).await.unwrap();
+        assert_eq!(conn.query_first("SELECT n FROM mysql.upsert").await.unwrap(), Some(5));
+    }
+}
+
+#[test]
+fn both_crates_vouch_for_the_same_releases() {
+    for (text, flavor) in [("-MariaDB", Flavor::MariaDb), ("", Flavor::MySql)] {
+        for major in 5..=13 {
+            for minor in 0..=12 {
+                for patch in [0, 18, 19, 40] {
+                    let version = crossfade_catalog::Version::parse(&format!("{major}.{minor}.{patch}{text}")).unwrap();
+                    let theirs = crossfade_servers::support_level(flavor, major, minor, patch);
+                    assert_eq!(format!("{:?}", version.support_level()), format!("{theirs:?}"), "{version}");
+                }
+            }
+        }
+    }
+}
