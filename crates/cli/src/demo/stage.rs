@@ -1,0 +1,191 @@
+//! What the demonstration is played on: two servers with a users database each, a configuration, two sync processes.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use crossfade_servers::{Flavor, Server};
+use crossfade_testkit::compare::{self, Comparison};
+use crossfade_testkit::process::{self, Process};
+use crossfade_testkit::quiet::StatusReader;
+use crossfade_testkit::sql;
+use crossfade_testkit::userdb::{CLOCK, UserDb};
+use mysql_async::Pool;
+
+use super::DemoArgs;
+use super::display::Display;
+
+const SCHEMA: &str = "app";
+const SEED: u64 = 2026;
+/// `init` does not take long on an empty schema.
+const INIT_LIMIT: Duration = Duration::from_secs(60);
+/// A sync process promises to stop within 10 s.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+pub struct Stage {
+    old_server: Server,
+    new_server: Server,
+    pub old: Pool,
+    pub new: Pool,
+    pub data: UserDb,
+    /// Configuration and logs.
+    pub folder: PathBuf,
+    binary: PathBuf,
+    config: PathBuf,
+    keep_folder: Cell<bool>,
+}
+
+/// The two sync processes.
+pub struct Pair {
+    pub forward: Process,
+    pub reverse: Process,
+}
+
+impl Stage {
+    /// Starts the servers, loads both with the same users, and writes the configuration.
+    pub async fn set(args: &DemoArgs, display: &Display) -> Result<Stage> {
+        let binary = std::env::current_exe().context("cannot find this program's own file")?;
+        let folder = std::env::temp_dir().join(format!("crossfade-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let flavor = Flavor::from(args.flavor);
+        display.say(&format!("starting two private {} servers", name(flavor)));
+        let (old_server, new_server) = tokio::try_join!(server(flavor, 1), server(flavor, 2))?;
+        let config = folder.join("crossfade.toml");
+        std::fs::write(&config, configuration(&old_server, &new_server)).context("cannot write the configuration")?;
+        let stage = Stage {
+            old: sql::pool(&old_server.root_url(), 8)?,
+            new: sql::pool(&new_server.root_url(), 8)?,
+            old_server,
+            new_server,
+            data: UserDb { schema: SCHEMA.to_owned(), users: args.users, seed: SEED },
+            folder,
+            binary,
+            config,
+            keep_folder: Cell::new(args.keep),
+        };
+        stage.load(display).await?;
+        Ok(stage)
+    }
+
+    async fn load(&self, display: &Display) -> Result<()> {
+        display.say(&format!(
+            "old {} on port {}, new on port {}; loading {} users on both",
+            self.old_server.version().text,
+            self.old_server.port(),
+            self.new_server.port(),
+            super::display::grouped(self.data.users)
+        ));
+        let bar = display.bar("loading", self.data.users * 2);
+        let side = |pool: Pool| {
+            let bar = bar.clone();
+            let data = self.data.clone();
+            async move {
+                let before = Cell::new(0);
+                data.create(&pool).await?;
+                data.load(&pool, |users| bar.advance(users - before.replace(users))).await
+            }
+        };
+        let (rows, _) = tokio::try_join!(side(self.old.clone()), side(self.new.clone()))?;
+        bar.finish();
+        display.say(&format!("{} rows on each side", super::display::grouped(rows)));
+        Ok(())
+    }
+
+    fn arguments<'a>(&'a self, words: &'a [&'a str]) -> Vec<&'a std::ffi::OsStr> {
+        let mut arguments = vec!["--config".as_ref(), self.config.as_os_str()];
+        arguments.extend(words.iter().map(std::ffi::OsStr::new));
+        arguments
+    }
+
+    /// Runs one command of this binary to its end.
+    pub async fn crossfade(&self, words: &[&str]) -> Result<String> {
+        process::run(&self.binary, &self.arguments(words), &[], INIT_LIMIT).await
+    }
+
+    pub fn start_pair(&self) -> Result<Pair> {
+        Ok(Pair { forward: self.start_sync("forward")?, reverse: self.start_sync("reverse")? })
+    }
+
+    pub fn start_sync(&self, direction: &str) -> Result<Process> {
+        let log = self.folder.join(format!("{direction}.log"));
+        Process::start(&self.binary, &self.arguments(&["sync", direction]), &[], &log)
+    }
+
+    pub fn status(&self) -> StatusReader {
+        StatusReader::new(&self.binary, &self.config)
+    }
+
+    pub async fn compare(&self) -> Result<Comparison> {
+        compare::schemas(&self.old, &self.new, SCHEMA).await
+    }
+
+    /// What one can do while everything is left running.
+    pub fn invitation(&self) -> String {
+        format!(
+            "everything still runs; look around, and press Ctrl-C to end it:\n  \
+             crossfade --config {} status --watch\n  mysql -h 127.0.0.1 -P {} -u root {SCHEMA}    # old\n  \
+             mysql -h 127.0.0.1 -P {} -u root {SCHEMA}    # new",
+            self.config.display(),
+            self.old_server.port(),
+            self.new_server.port()
+        )
+    }
+
+    pub fn keep_folder(&self) {
+        self.keep_folder.set(true);
+    }
+
+    /// Removes configuration and logs, unless they shall be kept.
+    pub fn clear(&self) {
+        if !self.keep_folder.get() {
+            // What cannot be removed from a temporary folder does no harm.
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+impl Pair {
+    /// The ends of both logs, for messages.
+    pub fn log_ends(&self) -> String {
+        let end = |process: &Process| process::log_end(process.log(), 8);
+        format!("the log of forward ends:\n{}\nthe log of reverse ends:\n{}", end(&self.forward), end(&self.reverse))
+    }
+
+    /// Asks both to stop, as an operator would.
+    pub async fn stop(&mut self) -> Result<()> {
+        for process in [&mut self.forward, &mut self.reverse] {
+            if process.exit_status()?.is_none() {
+                process.terminate()?;
+            }
+        }
+        self.forward.wait(STOP_LIMIT).await.context("forward did not stop")?;
+        self.reverse.wait(STOP_LIMIT).await.context("reverse did not stop")?;
+        Ok(())
+    }
+}
+
+/// `offset` keeps generated keys of the two sides apart.
+async fn server(flavor: Flavor, offset: u8) -> Result<Server> {
+    Ok(Server::builder(flavor)
+        .option("auto_increment_increment", 2)
+        .option("auto_increment_offset", offset)
+        .option("innodb_buffer_pool_size", "256M")
+        .start()
+        .await?)
+}
+
+fn configuration(old: &Server, new: &Server) -> String {
+    format!(
+        "pair = \"demo\"\n\n[old]\nurl = \"{}\"\n\n[new]\nurl = \"{}\"\n\n[[table]]\nname = \"{SCHEMA}.*\"\nclock = \"{CLOCK}\"\n",
+        old.root_url(),
+        new.root_url()
+    )
+}
+
+fn name(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::MySql => "MySQL",
+        Flavor::MariaDb => "MariaDB",
+    }
+}

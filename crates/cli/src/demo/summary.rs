@@ -1,0 +1,93 @@
+//! The short table at the end.
+
+use std::fmt;
+use std::time::Duration;
+
+use crossfade_testkit::compare::Comparison;
+use crossfade_testkit::quiet::Status;
+
+use super::act::Written;
+use super::display::grouped;
+
+pub struct Summary {
+    pub written: Written,
+    pub status: Status,
+    pub comparison: Comparison,
+    pub caught_up_in: Duration,
+    pub took: Duration,
+}
+
+impl Summary {
+    /// Equal, and something happened: changes crossed both ways, echoes were recognised, rows were in conflict.
+    pub fn is_good(&self) -> bool {
+        self.comparison.is_equal() && self.missing().is_none()
+    }
+
+    fn conflicts(&self) -> u64 {
+        self.status.total("conflicts_won") + self.status.total("conflicts_lost")
+    }
+
+    /// What should have happened and did not.
+    fn missing(&self) -> Option<&'static str> {
+        let crossed = |direction| self.status.number(direction, "applied");
+        if crossed("forward") == 0 {
+            Some("no change went forward")
+        } else if crossed("reverse") == 0 {
+            Some("no change went back")
+        } else if self.status.total("echoes") == 0 {
+            Some("no echo was recognised")
+        } else if self.conflicts() == 0 {
+            Some("no row was in conflict")
+        } else {
+            None
+        }
+    }
+
+    fn result(&self) -> String {
+        if !self.comparison.is_equal() {
+            format!("DIFFERENT: {} rows", grouped(self.comparison.differences()))
+        } else if let Some(missing) = self.missing() {
+            format!("equal, but {missing}")
+        } else {
+            "EQUAL: every row of both sides".to_owned()
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (old, new) = (&self.written.old, &self.written.new);
+        let slowest = self.status.all("slowest_ms").into_iter().max().unwrap_or(0);
+        let failures = self.status.total("open_failures");
+        let lines = [
+            ("rows compared", grouped(self.comparison.rows_compared())),
+            (
+                "written on old",
+                format!("{} changes in {} transactions", grouped(old.changes), grouped(old.transactions)),
+            ),
+            (
+                "written on new",
+                format!("{} changes in {} transactions", grouped(new.changes), grouped(new.transactions)),
+            ),
+            ("changes forward", grouped(self.status.number("forward", "applied"))),
+            ("changes back", grouped(self.status.number("reverse", "applied"))),
+            ("echoes recognised", grouped(self.status.total("echoes"))),
+            ("conflicts won", grouped(self.status.total("conflicts_won"))),
+            ("conflicts lost", grouped(self.status.total("conflicts_lost"))),
+            ("parked rows", grouped(failures)),
+            ("killed with -9", format!("process {} (forward), in mid-work", self.written.killed_pid)),
+            ("slowest change", format!("{:.2} s from commit to visible", slowest as f64 / 1000.0)),
+            ("quiet after", format!("{:.1} s", self.caught_up_in.as_secs_f64())),
+            ("took", format!("{:.1} s", self.took.as_secs_f64())),
+            ("result", self.result()),
+        ];
+        writeln!(f)?;
+        for (name, value) in lines {
+            writeln!(f, "  {name:<18} {value}")?;
+        }
+        if !self.comparison.is_equal() {
+            write!(f, "\n{}", self.comparison)?;
+        }
+        Ok(())
+    }
+}
