@@ -1,1 +1,21 @@
-//! crossfade-binlog
+//! A source's binlog as an async stream of whole transactions of row changes.
+
+pub mod decode;
+mod dump;
+mod error;
+mod event_type;
+mod group;
+mod lexer;
+mod options;
+mod part;
+mod query;
+mod source;
+mod statement;
+mod synced;
+mod xa;
+
+pub use error::{BinlogError, Place, StopReason};
+pub use options::ReaderOptions;
+pub use part::{HeartbeatSeen, Notice, TransactionPart};
+pub use source::{current_file_position, current_position, is_reached};
+pub use synced::{SyncedTable, SyncedTables};
