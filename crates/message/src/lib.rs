@@ -1,1 +1,27 @@
-//! crossfade-message
+//! The store of one pair: message blocks, stream positions, leases, outcomes and failures, marks and the journal.
+//!
+//! Promises: messages and the position after them are one commit, which only happens if nobody else has moved the stream; the
+//! numbers of a stream's messages have no holes; what is read back is exactly what was captured; plain SQL reads the same
+//! through the view `message`.
+//!
+//! It fails with [`StoreError`]. Errors of the database leave nothing half done; only whether a commit has happened can be
+//! unknown, and then shows when the state is read again. Nothing here writes by itself: an idle pair writes lease renewals
+//! and nothing else.
+
+pub mod block;
+mod capture;
+mod error;
+mod lease;
+mod migration;
+mod partition;
+mod read;
+mod store;
+mod stream;
+
+pub use block::{Block, image_json, row_key_json};
+pub use capture::{Captured, PassedHeartbeat};
+pub use error::{CaptureError, StoreError};
+pub use lease::{Epoch, LeaseStatus};
+pub use migration::node_statements;
+pub use store::{Probe, SCHEMA, Store};
+pub use stream::{StreamCounters, StreamReport, StreamState, StreamStatus, Wish};

@@ -1,0 +1,237 @@
+//! Capture: messages and the position after them, in one commit.
+
+use chrono::NaiveDate;
+use crossfade_model::{Message, ResumePoint, Seen, StreamId};
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Connection, Row};
+
+use crate::block::{self, Block, FORMAT};
+use crate::partition::{is_missing_partition, micros_to_time};
+use crate::stream::{state_of_row, to_json};
+use crate::{CaptureError, Store, StoreError, StreamState};
+
+/// Chunks of what does not fit into a payload; below every server's default `max_allowed_packet`.
+const LARGE_CHUNK_BYTES: usize = 4 << 20;
+
+/// A heartbeat of the pair that was read from the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedHeartbeat {
+    pub writer: String,
+    pub counter: u64,
+}
+
+/// What a capture did.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// What the next batch starts from.
+    pub state: StreamState,
+    pub blocks: usize,
+    /// Bytes of payloads when unfolded, and as stored.
+    pub raw_bytes: u64,
+    pub stored_bytes: u64,
+}
+
+impl Store {
+    /// Writes `batch` and moves the stream to `end`, in one transaction, if the stream still is where `from` says. An empty
+    /// batch moves the position only.
+    ///
+    /// The messages of `batch` carry their numbers, from `from.next_seq()` on without holes. `key_hashes` goes beside them: the
+    /// hashes of each change's row key before and after. `seen` is what had been seen at `end`.
+    ///
+    /// If the connection is lost during the commit, an error is returned although the batch may be there: read the
+    /// stream's state again, as after [`CaptureError::Superseded`].
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Superseded`] if position, number or epoch have been moved by somebody else; nothing is written then.
+    pub async fn capture(
+        &self,
+        from: &StreamState,
+        batch: &[Message],
+        key_hashes: &[[u64; 2]],
+        end: &ResumePoint,
+        seen: &Seen,
+        heartbeats: &[PassedHeartbeat],
+    ) -> Result<Captured, CaptureError> {
+        if let Some(first) = batch.first().filter(|first| first.seq != from.next_seq()) {
+            return Err(StoreError::NotContiguous { expected: from.next_seq(), found: first.seq }.into());
+        }
+        let blocks = block::encode(batch, key_hashes)?;
+        self.register_layouts(&blocks).await?;
+        let end_state = StreamState {
+            position: end.clone(),
+            seen: seen.clone(),
+            last_seq: batch.last().map_or(from.last_seq, |last| last.seq),
+            ..from.clone()
+        };
+        match self.capture_once(from, &end_state, &blocks, heartbeats).await {
+            Err(CaptureError::Store(StoreError::Database { source, .. })) if is_missing_partition(&source) => {
+                // The first batch of a day that nobody prepared.
+                self.add_partitions().await?;
+                self.capture_once(from, &end_state, &blocks, heartbeats).await?;
+            }
+            other => other?,
+        }
+        self.reached("after-capture");
+        Ok(Captured {
+            state: end_state,
+            blocks: blocks.len(),
+            raw_bytes: blocks.iter().map(|block| u64::from(block.raw_bytes)).sum(),
+            stored_bytes: blocks.iter().map(|block| stored_bytes(block) as u64).sum(),
+        })
+    }
+
+    async fn capture_once(
+        &self,
+        from: &StreamState,
+        end: &StreamState,
+        blocks: &[Block],
+        heartbeats: &[PassedHeartbeat],
+    ) -> Result<(), CaptureError> {
+        let during = || StoreError::during("capture a batch");
+        let mut connection = self.pool.acquire().await.map_err(during())?;
+        let mut transaction = connection.begin().await.map_err(during())?;
+        let today = self.lock_stream(&mut transaction, from).await?;
+        let stream = &from.stream;
+        for block in blocks {
+            self.insert_block(&mut transaction, stream, block, today).await.map_err(during())?;
+        }
+        for heartbeat in heartbeats {
+            self.pass_heartbeat(&mut transaction, stream, heartbeat).await.map_err(during())?;
+        }
+        sqlx::query(
+            "UPDATE stream SET position = ?, seen = ?, last_seq = ?, captured_at = UTC_TIMESTAMP(6)
+             WHERE pair = ? AND stream = ?",
+        )
+        .bind(to_json(&end.position))
+        .bind(to_json(&end.seen))
+        .bind(end.last_seq)
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .execute(&mut *transaction)
+        .await
+        .map_err(during())?;
+        self.reached("inside-capture");
+        transaction.commit().await.map_err(during())?;
+        Ok(())
+    }
+
+    /// Locks the stream's row and compares it with what the batch started from. Gives the day by the store's clock.
+    async fn lock_stream(
+        &self,
+        connection: &mut MySqlConnection,
+        from: &StreamState,
+    ) -> Result<NaiveDate, CaptureError> {
+        let stream = &from.stream;
+        let row = sqlx::query(
+            "SELECT epoch, position, seen, last_seq, settled_seq, UTC_DATE() AS today
+             FROM stream WHERE pair = ? AND stream = ? FOR UPDATE",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .fetch_optional(connection)
+        .await
+        .map_err(StoreError::during("lock a stream"))?
+        .ok_or_else(|| StoreError::UnknownStream(stream.clone()))?;
+        let stored = state_of_row(stream, &row)?;
+        let reason = if stored.epoch != from.epoch {
+            format!("it has epoch {}, the batch has {}", stored.epoch, from.epoch)
+        } else if stored.last_seq != from.last_seq {
+            format!("its last message is {}, the batch follows {}", stored.last_seq, from.last_seq)
+        } else if stored.position != from.position {
+            format!("it stands at {}, the batch starts at {}", stored.position.position, from.position.position)
+        } else {
+            return Ok(row.try_get("today").map_err(StoreError::during("lock a stream"))?);
+        };
+        Err(CaptureError::Superseded { stream: stream.clone(), reason })
+    }
+
+    async fn insert_block(
+        &self,
+        connection: &mut MySqlConnection,
+        stream: &StreamId,
+        block: &Block,
+        today: NaiveDate,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO message_block (pair, stream, first_seq, last_seq, day, committed_from, committed_to, captured_at,
+               source_position, format, raw_bytes, stored_bytes, seen, key_filter, payload)
+             VALUES (?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .bind(block.first_seq)
+        .bind(block.last_seq)
+        .bind(today)
+        .bind(micros_to_time(block.committed_from))
+        .bind(micros_to_time(block.committed_to))
+        .bind(&*block.source_position)
+        .bind(FORMAT)
+        .bind(block.raw_bytes)
+        .bind(u32::try_from(stored_bytes(block)).unwrap_or(u32::MAX))
+        .bind(&block.seen)
+        .bind(&block.key_filter)
+        .bind(&block.payload)
+        .execute(&mut *connection)
+        .await?;
+        for (part, chunk) in block.large.chunks(LARGE_CHUNK_BYTES).enumerate() {
+            sqlx::query(
+                "INSERT INTO message_large (pair, stream, first_seq, part, day, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+            )
+            .bind(&*self.pair)
+            .bind(stream.as_str())
+            .bind(block.first_seq)
+            .bind(part as u32)
+            .bind(today)
+            .bind(chunk)
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn pass_heartbeat(
+        &self,
+        connection: &mut MySqlConnection,
+        stream: &StreamId,
+        heartbeat: &PassedHeartbeat,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO heartbeat_seen (pair, stream, writer, counter) VALUES (?, ?, ?, ?)
+             ON DUPLICATE KEY UPDATE counter = GREATEST(counter, VALUES(counter))",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .bind(&heartbeat.writer)
+        .bind(heartbeat.counter)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps the definitions that the store does not have yet. Before the capture's transaction: a definition that no
+    /// message uses does no harm.
+    async fn register_layouts(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        for stored in blocks.iter().flat_map(|block| &block.layouts) {
+            if self.known_layout(stored.id).is_some() {
+                continue;
+            }
+            sqlx::query(
+                "INSERT INTO layout (pair, id, definition, created_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6))
+                 ON DUPLICATE KEY UPDATE id = VALUES(id)",
+            )
+            .bind(&*self.pair)
+            .bind(stored.id)
+            .bind(&*stored.definition)
+            .execute(&self.pool)
+            .await
+            .map_err(StoreError::during("keep the columns of a table"))?;
+            self.remember_layout(stored.id, stored.layout.clone());
+        }
+        Ok(())
+    }
+}
+
+fn stored_bytes(block: &Block) -> usize {
+    block.payload.len() + block.large.len() + block.seen.len() + block.key_filter.len()
+}

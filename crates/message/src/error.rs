@@ -1,0 +1,123 @@
+//! What can go wrong with the store.
+
+use crossfade_model::StreamId;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL of the store cannot be read. Without the URL, which may hold a password.
+    #[error("the store's URL cannot be read")]
+    Url(#[source] sqlx::Error),
+
+    /// Connection, server or statement failed. Whether a commit that failed this way has happened is unknown: read the
+    /// state again.
+    #[error("the store could not {what}")]
+    Database {
+        what: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+
+    /// The store's tables are missing or older than this program.
+    #[error("the store's tables are {}, this program needs {needed}", .found.as_deref().map_or("missing".to_owned(), |found| format!("version {found}")))]
+    NotMigrated { found: Option<String>, needed: String },
+
+    /// The store was migrated by a program that is too new to run beside this one.
+    #[error("the store's tables are version {found}, which this program of version {known} does not understand")]
+    TooNew { found: String, known: String },
+
+    /// Somebody else migrates the store right now.
+    #[error("another process is migrating the store")]
+    MigrationBusy,
+
+    #[error("stream {0} is unknown to the store")]
+    UnknownStream(StreamId),
+
+    /// Two processes run with different rules.
+    #[error(
+        "{subject} would run with rules {mine:016x}, but {other_subject} runs with rules {other:016x} ({other_holder})"
+    )]
+    RulesDiffer { subject: String, mine: u64, other_subject: String, other: u64, other_holder: String },
+
+    /// A message that should be there is not.
+    #[error("messages {first} to {last} of stream {stream} are not in the store")]
+    Missing { stream: StreamId, first: u64, last: u64 },
+
+    /// A block does not hold what it should.
+    #[error("message block {stream}:{first_seq} cannot be read: {reason}")]
+    Corrupt { stream: StreamId, first_seq: u64, reason: String },
+
+    /// A row of the store's own tables does not hold what it should.
+    #[error("the store's {what} cannot be read: {reason}")]
+    Unreadable { what: &'static str, reason: String },
+
+    #[error("a batch must start at message {expected} and have no holes, but has {found} there")]
+    NotContiguous { expected: u64, found: u64 },
+
+    /// A change contradicts its own layout.
+    #[error("message {seq} cannot be stored: {reason}")]
+    BadChange { seq: u64, reason: String },
+
+    /// A younger lease has what this process held.
+    #[error("{subject} was taken over: it has epoch {current}, this process epoch {mine}")]
+    Overtaken { subject: String, mine: u64, current: u64 },
+
+    #[error("settling stream {stream} up to {settled} is beyond its last message {last}")]
+    SettledBeyond { stream: StreamId, settled: u64, last: u64 },
+
+    #[error("a mark named `{0}` exists already")]
+    MarkExists(String),
+}
+
+impl StoreError {
+    /// For `map_err`: what the store was asked to do when the database refused.
+    pub(crate) fn during(what: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+        move |source| StoreError::Database { what, source }
+    }
+
+    /// What a person can do about it; kept apart from the message.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            StoreError::NotMigrated { .. } => Some("run `crossfade init`"),
+            StoreError::TooNew { .. } => Some("upgrade this program"),
+            StoreError::RulesDiffer { .. } => {
+                Some("stop both processes and start them with the same configuration file")
+            }
+            StoreError::Missing { .. } => {
+                Some("the messages were purged or the store was restored from a backup; do not go on from here")
+            }
+            StoreError::UnknownStream(_) => Some("run `crossfade init`"),
+            _ => None,
+        }
+    }
+
+    /// The connection failed or the server was busy, so that the same call can succeed later.
+    pub fn is_transient(&self) -> bool {
+        let StoreError::Database { source, .. } = self else { return matches!(self, StoreError::MigrationBusy) };
+        match source {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Protocol(_) => true,
+            _ => server_error(source).is_some_and(|code| TRANSIENT.contains(&code)),
+        }
+    }
+}
+
+/// Server errors that pass: too many connections, shutdown, lock wait, deadlock, killed, read-only
+/// (MySQL 9.7 error reference; the numbers are the same on MariaDB).
+const TRANSIENT: [u16; 9] = [1040, 1053, 1205, 1213, 1290, 1317, 1836, 1927, 3024];
+
+/// The server's own number of an error, if the server sent it.
+pub(crate) fn server_error(error: &sqlx::Error) -> Option<u16> {
+    error.as_database_error()?.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|error| error.number())
+}
+
+/// Why a batch was not captured.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// Somebody else has moved the stream since the batch was started. Throw the batch away and read the stream's
+    /// state again.
+    #[error("stream {stream} was moved by somebody else: {reason}")]
+    Superseded { stream: StreamId, reason: String },
+
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

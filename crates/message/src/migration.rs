@@ -1,0 +1,177 @@
+//! The store's tables and their versions.
+//!
+//! A version is `major.minor`. A new minor version only adds, so a program one minor version older still runs on it and
+//! a pair can be upgraded one process at a time. A new major version is refused by older programs.
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+
+use crate::{Store, StoreError};
+
+/// What this program writes and reads.
+const CURRENT: Version = Version { major: 1, minor: 0 };
+
+/// In order. Every statement is repeatable, since DDL commits by itself and a migration can be interrupted anywhere.
+const STEPS: &[(Version, &[&str])] = &[(
+    Version { major: 1, minor: 0 },
+    &[include_str!("../../../sql/store/001_tables.sql"), include_str!("../../../sql/store/002_message_view.sql")],
+)];
+
+const NODE: &str = include_str!("../../../sql/node/001_tables.sql");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Version {
+    major: u16,
+    minor: u16,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// The statements that make the schema `crossfade` of a side's node. Repeatable; run them in order on any connection.
+pub fn node_statements() -> Vec<&'static str> {
+    statements(NODE)
+}
+
+/// Statements end with a semicolon at the end of a line. Comments between them go with the next one.
+fn statements(script: &'static str) -> Vec<&'static str> {
+    script.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()).collect()
+}
+
+impl Store {
+    /// Creates the schema and brings its tables to this program's version. Calling it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::TooNew`] when a newer program was here, [`StoreError::MigrationBusy`] when one is at it for longer
+    /// than 30 s.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut connection = self.connect_without_schema().await?;
+        let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK('crossfade.migrate', 30)")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(StoreError::during("lock itself for migration"))?;
+        if locked != Some(1) {
+            return Err(StoreError::MigrationBusy);
+        }
+        let done = migrate_locked(&mut connection).await;
+        // Ends the lock too.
+        let _ = connection.close().await;
+        done?;
+        self.add_partitions().await
+    }
+
+    /// Whether this program can work with the store as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotMigrated`] or [`StoreError::TooNew`].
+    pub async fn version_check(&self) -> Result<(), StoreError> {
+        let mut connection = self.connect_without_schema().await?;
+        let found = stored_version(&mut connection).await?;
+        let _ = connection.close().await;
+        check(found)
+    }
+}
+
+fn check(found: Option<Version>) -> Result<(), StoreError> {
+    let needed = CURRENT.to_string();
+    match found {
+        None => Err(StoreError::NotMigrated { found: None, needed }),
+        Some(found) if is_too_new(found) => Err(StoreError::TooNew { found: found.to_string(), known: needed }),
+        Some(found) if found < CURRENT => Err(StoreError::NotMigrated { found: Some(found.to_string()), needed }),
+        Some(_) => Ok(()),
+    }
+}
+
+fn is_too_new(found: Version) -> bool {
+    found.major > CURRENT.major || (found.major == CURRENT.major && found.minor > CURRENT.minor + 1)
+}
+
+async fn migrate_locked(connection: &mut MySqlConnection) -> Result<(), StoreError> {
+    let run = StoreError::during("be migrated");
+    let found = stored_version(connection).await?;
+    if let Some(found) = found.filter(|found| is_too_new(*found)) {
+        return Err(StoreError::TooNew { found: found.to_string(), known: CURRENT.to_string() });
+    }
+    if found.is_some_and(|found| found >= CURRENT) {
+        return Ok(());
+    }
+    run_statements(connection, found).await.map_err(run)
+}
+
+async fn run_statements(connection: &mut MySqlConnection, found: Option<Version>) -> Result<(), sqlx::Error> {
+    connection.execute("CREATE DATABASE IF NOT EXISTS crossfade DEFAULT CHARACTER SET utf8mb4").await?;
+    connection.execute("USE crossfade").await?;
+    connection
+        .execute(
+            "CREATE TABLE IF NOT EXISTS store_version (
+               id TINYINT UNSIGNED NOT NULL PRIMARY KEY, major SMALLINT UNSIGNED NOT NULL, minor SMALLINT UNSIGNED NOT NULL,
+               migrated_at DATETIME(6) NOT NULL) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4",
+        )
+        .await?;
+    for (version, scripts) in STEPS.iter().filter(|(version, _)| found.is_none_or(|found| *version > found)) {
+        for statement in scripts.iter().flat_map(|script| statements(script)) {
+            sqlx::raw_sql(statement).execute(&mut *connection).await?;
+        }
+        let record = format!(
+            "INSERT INTO store_version VALUES (1, {}, {}, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE
+               major = VALUES(major), minor = VALUES(minor), migrated_at = VALUES(migrated_at)",
+            version.major, version.minor
+        );
+        sqlx::raw_sql(AssertSqlSafe(record)).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// `None` where there is no store.
+async fn stored_version(connection: &mut MySqlConnection) -> Result<Option<Version>, StoreError> {
+    let during = || StoreError::during("tell its version");
+    let exists: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'crossfade' AND table_name = 'store_version'",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(during())?;
+    if exists == 0 {
+        return Ok(None);
+    }
+    let row = sqlx::query("SELECT major, minor FROM crossfade.store_version WHERE id = 1")
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(during())?;
+    row.map(|row| Ok(Version { major: row.try_get(0)?, minor: row.try_get(1)? })).transpose().map_err(during())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(major: u16, minor: u16) -> Option<Version> {
+        Some(Version { major, minor })
+    }
+
+    #[test]
+    fn neighbouring_versions_run_together_and_newer_ones_are_refused() {
+        let Version { major, minor } = CURRENT;
+        assert!(check(version(major, minor)).is_ok());
+        assert!(check(version(major, minor + 1)).is_ok());
+        assert!(matches!(check(version(major, minor + 2)), Err(StoreError::TooNew { .. })));
+        assert!(matches!(check(version(major + 1, 0)), Err(StoreError::TooNew { .. })));
+        assert!(matches!(check(version(major - 1, 99)), Err(StoreError::NotMigrated { found: Some(_), .. })));
+        assert!(matches!(check(None), Err(StoreError::NotMigrated { found: None, .. })));
+    }
+
+    #[test]
+    fn scripts_split_into_whole_statements() {
+        let node = node_statements();
+        assert_eq!(node.len(), 5);
+        assert!(node.iter().all(|statement| statement.contains("IF NOT EXISTS")), "{node:?}");
+        let store: Vec<_> = STEPS.iter().flat_map(|(_, scripts)| scripts.iter()).flat_map(|s| statements(s)).collect();
+        assert!(store.iter().all(|s| s.contains("IF NOT EXISTS") || s.contains("CREATE OR REPLACE")), "{store:?}");
+        assert!(store.iter().chain(&node).all(|statement| !statement.ends_with(';')));
+    }
+}

@@ -1,0 +1,224 @@
+//! Reading messages back.
+
+use std::sync::{Arc, PoisonError};
+
+use chrono::NaiveDateTime;
+use crossfade_model::{Message, StreamId, TableLayout};
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use crate::block::{BlockError, FORMAT, StoredBlock, StoredLayout, filter_may_hold};
+use crate::{Store, StoreError};
+
+/// A block's row without its messages.
+#[derive(Debug, Clone)]
+pub(crate) struct BlockHead {
+    pub stream: StreamId,
+    pub first_seq: u64,
+    pub last_seq: u64,
+    pub captured_at: NaiveDateTime,
+    raw_bytes: u64,
+}
+
+impl Store {
+    /// Messages from `from_seq` on, in order and without holes: at least one whole block if there is any, and no more
+    /// blocks once `limit_bytes` of payload are reached. Empty if there are none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if the store has later messages but not these.
+    pub async fn read_messages(
+        &self,
+        stream: &StreamId,
+        from_seq: u64,
+        limit_bytes: u64,
+    ) -> Result<Vec<Message>, StoreError> {
+        let mut messages = Vec::new();
+        let mut next = from_seq;
+        let mut bytes = 0;
+        // Heads first: they are small, and tell how many payloads the limit allows.
+        for head in self.heads(stream, from_seq, u64::MAX, 64).await? {
+            if head.first_seq > next {
+                return Err(StoreError::Missing { stream: stream.clone(), first: next, last: head.first_seq - 1 });
+            }
+            if bytes > 0 && bytes + head.raw_bytes > limit_bytes {
+                break;
+            }
+            bytes += head.raw_bytes.max(1);
+            let block = self.messages_of(&head).await?;
+            messages.extend(block.into_iter().filter(|message| message.seq >= from_seq));
+            next = head.last_seq + 1;
+        }
+        Ok(messages)
+    }
+
+    /// The messages with numbers from `first` to `last`, both inclusive, that `wanted` takes, from those blocks that may
+    /// hold one of `key_hashes`. The filter knows only half of each hash, so `wanted` must look at the key.
+    pub async fn read_messages_of_keys(
+        &self,
+        stream: &StreamId,
+        first: u64,
+        last: u64,
+        key_hashes: &[u64],
+        wanted: impl Fn(&Message) -> bool,
+    ) -> Result<Vec<Message>, StoreError> {
+        let mut found = Vec::new();
+        for head in self.heads_of_keys(Some(stream), first, last, key_hashes).await? {
+            let messages = self.messages_of(&head).await?;
+            found.extend(messages.into_iter().filter(|m| (first..=last).contains(&m.seq) && wanted(m)));
+        }
+        Ok(found)
+    }
+
+    /// Heads of the blocks with messages in `first..=last`, in order.
+    pub(crate) async fn heads(
+        &self,
+        stream: &StreamId,
+        first: u64,
+        last: u64,
+        limit: u32,
+    ) -> Result<Vec<BlockHead>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes FROM message_block
+             WHERE pair = ? AND stream = ? AND last_seq >= ? AND first_seq <= ? ORDER BY last_seq LIMIT ?",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .bind(first)
+        .bind(last)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::during("find messages"))?;
+        rows.iter().map(head_of_row).collect()
+    }
+
+    /// Heads of the blocks of one stream, or of all, whose key filter may hold one of the hashes; by stream, in order.
+    pub(crate) async fn heads_of_keys(
+        &self,
+        stream: Option<&StreamId>,
+        first: u64,
+        last: u64,
+        key_hashes: &[u64],
+    ) -> Result<Vec<BlockHead>, StoreError> {
+        let during = || StoreError::during("find messages of a row");
+        let rows = sqlx::query(
+            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes, key_filter FROM message_block
+             WHERE pair = ? AND (? IS NULL OR stream = ?) AND last_seq >= ? AND first_seq <= ?
+             ORDER BY stream, last_seq",
+        )
+        .bind(&*self.pair)
+        .bind(stream.map(StreamId::as_str))
+        .bind(stream.map(StreamId::as_str))
+        .bind(first)
+        .bind(last)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(during())?;
+        let mut heads = Vec::new();
+        for row in &rows {
+            let filter: &[u8] = row.try_get("key_filter").map_err(during())?;
+            if key_hashes.iter().any(|hash| filter_may_hold(filter, *hash)) {
+                heads.push(head_of_row(row)?);
+            }
+        }
+        Ok(heads)
+    }
+
+    pub(crate) async fn messages_of(&self, head: &BlockHead) -> Result<Vec<Message>, StoreError> {
+        let during = || StoreError::during("read messages");
+        let row = sqlx::query(
+            "SELECT format, seen, payload FROM message_block WHERE pair = ? AND stream = ? AND first_seq = ?",
+        )
+        .bind(&*self.pair)
+        .bind(head.stream.as_str())
+        .bind(head.first_seq)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(during())?
+        .ok_or_else(|| StoreError::Missing {
+            stream: head.stream.clone(),
+            first: head.first_seq,
+            last: head.last_seq,
+        })?;
+        let corrupt = |reason| StoreError::Corrupt { stream: head.stream.clone(), first_seq: head.first_seq, reason };
+        let format: u8 = row.try_get("format").map_err(during())?;
+        if format != FORMAT {
+            return Err(corrupt(format!("its format {format} is not known to this program")));
+        }
+        let seen: String = row.try_get("seen").map_err(during())?;
+        let large = self.large_of(head).await?;
+        let block = StoredBlock {
+            first_seq: head.first_seq,
+            last_seq: head.last_seq,
+            seen: &seen,
+            payload: row.try_get("payload").map_err(during())?,
+            large: &large,
+        };
+        let mut decoded = block.messages(&|id| self.known_layout(id));
+        if let Err(BlockError::UnknownLayout(_)) = decoded {
+            self.load_layouts().await?;
+            decoded = block.messages(&|id| self.known_layout(id));
+        }
+        decoded.map_err(|error| match error {
+            BlockError::UnknownLayout(id) => corrupt(format!("the store has no layout {id:016x}")),
+            BlockError::Corrupt(reason) => corrupt(reason),
+        })
+    }
+
+    async fn large_of(&self, head: &BlockHead) -> Result<Vec<u8>, StoreError> {
+        let during = || StoreError::during("read large values");
+        let parts: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT bytes FROM message_large WHERE pair = ? AND stream = ? AND first_seq = ? ORDER BY part",
+        )
+        .bind(&*self.pair)
+        .bind(head.stream.as_str())
+        .bind(head.first_seq)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(during())?;
+        Ok(parts.concat())
+    }
+
+    async fn load_layouts(&self) -> Result<(), StoreError> {
+        let during = || StoreError::during("read the columns of tables");
+        let rows = sqlx::query("SELECT id, definition FROM layout WHERE pair = ?")
+            .bind(&*self.pair)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(during())?;
+        for row in &rows {
+            let id: u64 = row.try_get(0).map_err(during())?;
+            if self.known_layout(id).is_none() {
+                let definition: &str = row.try_get(1).map_err(during())?;
+                let stored = StoredLayout::parse(id, definition)
+                    .map_err(|reason| StoreError::Unreadable { what: "layout of a table", reason })?;
+                self.remember_layout(id, stored.layout);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn known_layout(&self, id: u64) -> Option<Arc<TableLayout>> {
+        self.layouts.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn remember_layout(&self, id: u64, layout: Arc<TableLayout>) {
+        self.layouts.write().unwrap_or_else(PoisonError::into_inner).insert(id, layout);
+    }
+}
+
+pub(crate) fn stream_of(text: &str) -> Result<StreamId, StoreError> {
+    text.parse().map_err(|error| StoreError::Unreadable { what: "stream's name", reason: format!("{error}") })
+}
+
+fn head_of_row(row: &MySqlRow) -> Result<BlockHead, StoreError> {
+    let during = || StoreError::during("find messages");
+    Ok(BlockHead {
+        stream: stream_of(row.try_get("stream").map_err(during())?)?,
+        first_seq: row.try_get("first_seq").map_err(during())?,
+        last_seq: row.try_get("last_seq").map_err(during())?,
+        captured_at: row.try_get("captured_at").map_err(during())?,
+        raw_bytes: u64::from(row.try_get::<u32, _>("raw_bytes").map_err(during())?),
+    })
+}

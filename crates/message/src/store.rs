@@ -1,0 +1,104 @@
+//! The connection to the store.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use crossfade_model::TableLayout;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
+use sqlx::{ConnectOptions, Executor};
+
+use crate::StoreError;
+
+/// The schema that holds the store, wherever its server is.
+pub const SCHEMA: &str = "crossfade";
+
+/// One pair's part of the store. Cheap to clone; clones share connections.
+///
+/// Every method may be dropped before it ends: an open transaction is then rolled back. Whether a commit that was under
+/// way has happened shows when the state is read again.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) pool: MySqlPool,
+    pub(crate) pair: Arc<str>,
+    options: Arc<MySqlConnectOptions>,
+    /// Layouts that are known to be in the store, by id.
+    pub(crate) layouts: Arc<RwLock<HashMap<u64, Arc<TableLayout>>>>,
+    pub(crate) probe: Option<Probe>,
+}
+
+/// Called at named points inside the store's work; tests stop the process there.
+pub type Probe = Arc<dyn Fn(&'static str) + Send + Sync>;
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("pair", &self.pair).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// `url` reads like `mysql://user:password@host:3306/?ssl-mode=PREFERRED&ssl-ca=…` or `…?socket=/path`, with user and
+    /// password percent-encoded. A schema in it is ignored: the store is always in [`SCHEMA`].
+    ///
+    /// Connects on first use, so it succeeds before the schema exists.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Url`] if the URL cannot be read.
+    pub fn connect(url: &str, pair: &str) -> Result<Store, StoreError> {
+        let options = MySqlConnectOptions::from_str(url).map_err(StoreError::Url)?.database(SCHEMA);
+        let options = options.disable_statement_logging();
+        let pool = MySqlPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(10))
+            .idle_timeout(Duration::from_secs(300))
+            .after_connect(|connection, _| Box::pin(prepare_session(connection)))
+            .connect_lazy_with(options.clone());
+        Ok(Store { pool, pair: pair.into(), options: Arc::new(options), layouts: Arc::default(), probe: None })
+    }
+
+    /// Calls `probe` at the points `inside-capture` (rows written, not committed) and `after-capture`.
+    pub fn with_probe(mut self, probe: Probe) -> Store {
+        self.probe = Some(probe);
+        self
+    }
+
+    pub fn pair(&self) -> &str {
+        &self.pair
+    }
+
+    /// Closes all connections, also those of clones.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// A connection of its own, outside any schema, which may not exist yet.
+    pub(crate) async fn connect_without_schema(&self) -> Result<MySqlConnection, StoreError> {
+        // sqlx has no way to unset a schema; this one is on every server.
+        let options = (*self.options).clone().database("information_schema");
+        let mut connection = options.connect().await.map_err(StoreError::during("connect"))?;
+        prepare_session(&mut connection).await.map_err(StoreError::during("connect"))?;
+        Ok(connection)
+    }
+
+    pub(crate) fn reached(&self, point: &'static str) {
+        if let Some(probe) = &self.probe {
+            probe(point);
+        }
+    }
+}
+
+/// sqlx sets UTC, utf8mb4 and a sql_mode of its own; the rest is ours.
+async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    // Read committed asks for row format on servers that write a binlog (MySQL manual, "Transaction Isolation Levels");
+    // the default sql_mode of sqlx lets a value be cut silently, which the store must never do.
+    connection
+        .execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO', innodb_lock_wait_timeout = 10")
+        .await?;
+    // Table sizes are cached for a day on MySQL 8 and later. MariaDB knows no such setting and skips comments of
+    // versions 50700 to 99999 (MariaDB documentation, "Comment Syntax").
+    connection.execute("/*!80000 SET SESSION information_schema_stats_expiry = 0 */").await?;
+    Ok(())
+}

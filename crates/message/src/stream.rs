@@ -1,0 +1,321 @@
+//! Streams: how far each source is read and settled, what its process says of itself, and what it is wished to do.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use crossfade_model::{Direction, ResumePoint, Seen, StreamId};
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use crate::{Epoch, Store, StoreError};
+
+/// What a batch starts from. A capture succeeds only while the store still says the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamState {
+    pub stream: StreamId,
+    pub epoch: Epoch,
+    pub position: ResumePoint,
+    pub seen: Seen,
+    /// 0 before the first message.
+    pub last_seq: u64,
+    pub settled_seq: u64,
+}
+
+impl StreamState {
+    pub fn next_seq(&self) -> u64 {
+        self.last_seq + 1
+    }
+}
+
+/// What `status` shows of a stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamStatus {
+    pub stream: String,
+    pub position: ResumePoint,
+    pub epoch: Epoch,
+    pub last_seq: u64,
+    pub settled_seq: u64,
+    pub captured_at: Option<DateTime<Utc>>,
+    pub settled_at: Option<DateTime<Utc>>,
+    pub open_failures: u64,
+    pub held: u64,
+    /// `None` until a process has reported.
+    pub report: Option<StreamReport>,
+    pub reported_at: Option<DateTime<Utc>>,
+    /// The state and its reason hold since then.
+    pub since: Option<DateTime<Utc>>,
+}
+
+/// What a process says of its stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// `running`, `waiting`, `stopped`, …
+    pub state: String,
+    pub reason: Option<String>,
+    pub counters: StreamCounters,
+}
+
+/// Since the stream was created, unless said otherwise. A process that starts goes on from what the store has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamCounters {
+    pub captured: u64,
+    pub applied: u64,
+    /// Rows of origin sync that were recognised and not captured.
+    pub echoes: u64,
+    pub conflicts_won: u64,
+    pub conflicts_lost: u64,
+    pub failed: u64,
+    /// Slowest change from commit on the source to commit on the target.
+    pub slowest_ms: u64,
+    /// Age of the oldest change that is not applied; of the time of the report.
+    pub lag_ms: u64,
+    /// Everything that the source had at the time of the report is captured and applied.
+    pub caught_up: bool,
+    pub rows_per_second: u64,
+}
+
+/// What a direction is wished to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Off until the direction is first started. While off, nobody waits for it.
+    pub declared: bool,
+    pub capture: bool,
+    pub apply: bool,
+}
+
+impl Wish {
+    pub const RUN: Wish = Wish { declared: true, capture: true, apply: true };
+    pub const OFF: Wish = Wish { declared: false, capture: false, apply: false };
+    /// Messages go on being captured, so that nothing is missed, and are not applied.
+    pub const CAPTURE_ONLY: Wish = Wish { declared: true, capture: true, apply: false };
+}
+
+impl Store {
+    /// Makes the stream known, to be read from `start`. A stream that is known already stays as it is.
+    pub async fn create_stream(&self, stream: &StreamId, start: &ResumePoint) -> Result<StreamState, StoreError> {
+        sqlx::query(
+            "INSERT INTO stream (pair, stream, epoch, position, seen, last_seq, settled_seq, created_at)
+             VALUES (?, ?, 0, ?, '{}', 0, 0, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE stream = VALUES(stream)",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .bind(to_json(start))
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("create a stream"))?;
+        self.stream_state(stream).await
+    }
+
+    /// # Errors
+    ///
+    /// [`StoreError::UnknownStream`].
+    pub async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
+        let row = sqlx::query(
+            "SELECT epoch, position, seen, last_seq, settled_seq FROM stream WHERE pair = ? AND stream = ?",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::during("read a stream"))?
+        .ok_or_else(|| StoreError::UnknownStream(stream.clone()))?;
+        state_of_row(stream, &row)
+    }
+
+    /// Takes the stream over for the lease of `epoch`: from now on, captures of older epochs fail.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Overtaken`] if a younger lease has the stream already.
+    pub async fn adopt_stream(&self, stream: &StreamId, epoch: Epoch) -> Result<StreamState, StoreError> {
+        sqlx::query("UPDATE stream SET epoch = ? WHERE pair = ? AND stream = ? AND epoch < ?")
+            .bind(epoch.0)
+            .bind(&*self.pair)
+            .bind(stream.as_str())
+            .bind(epoch.0)
+            .execute(&self.pool)
+            .await
+            .map_err(StoreError::during("take a stream over"))?;
+        let state = self.stream_state(stream).await?;
+        if state.epoch == epoch {
+            Ok(state)
+        } else {
+            Err(StoreError::Overtaken { subject: stream.to_string(), mine: epoch.0, current: state.epoch.0 })
+        }
+    }
+
+    /// Everything up to and including `seq` is applied, or has an outcome or failure row. Going back is not possible;
+    /// a lower `seq` than is settled changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::SettledBeyond`] the stream's last message.
+    pub async fn settle(&self, stream: &StreamId, seq: u64) -> Result<(), StoreError> {
+        let done = sqlx::query(
+            "UPDATE stream SET settled_seq = ?, settled_at = UTC_TIMESTAMP(6)
+             WHERE pair = ? AND stream = ? AND settled_seq < ? AND last_seq >= ?",
+        )
+        .bind(seq)
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .bind(seq)
+        .bind(seq)
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("settle messages"))?;
+        if done.rows_affected() == 0 {
+            let state = self.stream_state(stream).await?;
+            if state.last_seq < seq {
+                return Err(StoreError::SettledBeyond { stream: stream.clone(), settled: seq, last: state.last_seq });
+            }
+        }
+        Ok(())
+    }
+
+    /// How far `stream` has read the heartbeats that `writer` writes to its source; 0 for not at all.
+    pub async fn heartbeat_passed(&self, stream: &StreamId, writer: &str) -> Result<u64, StoreError> {
+        let counter: Option<u64> =
+            sqlx::query_scalar("SELECT counter FROM heartbeat_seen WHERE pair = ? AND stream = ? AND writer = ?")
+                .bind(&*self.pair)
+                .bind(stream.as_str())
+                .bind(writer)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(StoreError::during("read a heartbeat"))?;
+        Ok(counter.unwrap_or(0))
+    }
+
+    /// Publishes what a process says of its stream. An unchanged report writes nothing, so that an idle pair stays idle;
+    /// that the process lives is told by its lease.
+    pub async fn report(&self, stream: &StreamId, report: &StreamReport) -> Result<(), StoreError> {
+        // Assignments run from left to right and see what those before them have set (MySQL manual, "UPDATE
+        // Statement"), so `since` is decided before state and reason change.
+        sqlx::query(
+            "INSERT INTO stream_report (pair, stream, state, reason, since, counters, reported_at)
+             VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6), ?, UTC_TIMESTAMP(6))
+             ON DUPLICATE KEY UPDATE
+               since = IF(state = VALUES(state) AND reason <=> VALUES(reason), since, VALUES(since)),
+               reported_at = IF(state = VALUES(state) AND reason <=> VALUES(reason) AND counters = VALUES(counters),
+                                reported_at, VALUES(reported_at)),
+               state = VALUES(state), reason = VALUES(reason), counters = VALUES(counters)",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .bind(&report.state)
+        .bind(&report.reason)
+        .bind(to_json(&report.counters))
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("publish a report"))?;
+        Ok(())
+    }
+
+    /// All streams of the pair, in the order of their names.
+    pub async fn stream_statuses(&self) -> Result<Vec<StreamStatus>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT s.stream, s.position, s.epoch, s.last_seq, s.settled_seq, s.captured_at, s.settled_at,
+                    r.state, r.reason, r.counters, r.reported_at, r.since,
+                    (SELECT COUNT(*) FROM failure f WHERE f.pair = s.pair AND f.stream = s.stream) AS open_failures,
+                    (SELECT COUNT(*) FROM outcome o
+                      WHERE o.pair = s.pair AND o.stream = s.stream AND o.status = 'held') AS held
+             FROM stream s LEFT JOIN stream_report r ON r.pair = s.pair AND r.stream = s.stream
+             WHERE s.pair = ? ORDER BY s.stream",
+        )
+        .bind(&*self.pair)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::during("read the streams"))?;
+        rows.iter().map(status_of_row).collect()
+    }
+
+    /// The wish of a direction, which is as `default` says until somebody wishes.
+    pub async fn wish_or(&self, direction: Direction, default: Wish) -> Result<Wish, StoreError> {
+        let row = sqlx::query("SELECT declared, capture, apply FROM direction WHERE pair = ? AND direction = ?")
+            .bind(&*self.pair)
+            .bind(direction.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(StoreError::during("read a wish"))?;
+        let Some(row) = row else { return Ok(default) };
+        let read = || -> Result<Wish, sqlx::Error> {
+            Ok(Wish { declared: row.try_get(0)?, capture: row.try_get(1)?, apply: row.try_get(2)? })
+        };
+        read().map_err(StoreError::during("read a wish"))
+    }
+
+    pub async fn set_wish(&self, direction: Direction, wish: Wish) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO direction (pair, direction, declared, capture, apply, changed_at)
+             VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6))
+             ON DUPLICATE KEY UPDATE declared = VALUES(declared), capture = VALUES(capture), apply = VALUES(apply),
+               changed_at = VALUES(changed_at)",
+        )
+        .bind(&*self.pair)
+        .bind(direction.as_str())
+        .bind(wish.declared)
+        .bind(wish.capture)
+        .bind(wish.apply)
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("keep a wish"))?;
+        Ok(())
+    }
+}
+
+/// Plain data without maps keyed by anything but strings and numbers: nothing in it can fail to be written.
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+pub(crate) fn from_json<'a, T: Deserialize<'a>>(what: &'static str, text: &'a str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Unreadable { what, reason: error.to_string() })
+}
+
+pub(crate) fn utc(time: NaiveDateTime) -> DateTime<Utc> {
+    time.and_utc()
+}
+
+pub(crate) fn state_of_row(stream: &StreamId, row: &MySqlRow) -> Result<StreamState, StoreError> {
+    let during = || StoreError::during("read a stream");
+    let position: String = row.try_get("position").map_err(during())?;
+    let seen: String = row.try_get("seen").map_err(during())?;
+    Ok(StreamState {
+        stream: stream.clone(),
+        epoch: Epoch(row.try_get("epoch").map_err(during())?),
+        position: from_json("position of a stream", &position)?,
+        seen: from_json("seen of a stream", &seen)?,
+        last_seq: row.try_get("last_seq").map_err(during())?,
+        settled_seq: row.try_get("settled_seq").map_err(during())?,
+    })
+}
+
+fn status_of_row(row: &MySqlRow) -> Result<StreamStatus, StoreError> {
+    let during = || StoreError::during("read the streams");
+    let position: String = row.try_get("position").map_err(during())?;
+    let time = |column: &str| -> Result<Option<DateTime<Utc>>, StoreError> {
+        Ok(row.try_get::<Option<NaiveDateTime>, _>(column).map_err(during())?.map(utc))
+    };
+    let state: Option<String> = row.try_get("state").map_err(during())?;
+    let report = match state {
+        None => None,
+        Some(state) => {
+            let counters: String = row.try_get("counters").map_err(during())?;
+            let reason = row.try_get("reason").map_err(during())?;
+            Some(StreamReport { state, reason, counters: from_json("report of a stream", &counters)? })
+        }
+    };
+    Ok(StreamStatus {
+        stream: row.try_get("stream").map_err(during())?,
+        position: from_json("position of a stream", &position)?,
+        epoch: Epoch(row.try_get("epoch").map_err(during())?),
+        last_seq: row.try_get("last_seq").map_err(during())?,
+        settled_seq: row.try_get("settled_seq").map_err(during())?,
+        captured_at: time("captured_at")?,
+        settled_at: time("settled_at")?,
+        open_failures: row.try_get::<i64, _>("open_failures").map_err(during())?.unsigned_abs(),
+        held: row.try_get::<i64, _>("held").map_err(during())?.unsigned_abs(),
+        report,
+        reported_at: time("reported_at")?,
+        since: time("since")?,
+    })
+}
