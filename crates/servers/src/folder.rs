@@ -84,6 +84,12 @@ impl Folder {
         self.path.join("error.log")
     }
 
+    /// Each server needs a folder for temporary tables of its own: a MariaDB that starts removes all that look like left
+    /// behind there, also those that another server is using.
+    pub(crate) fn temporary_tables(&self) -> Result<PathBuf, Error> {
+        temporary_tables_in(&self.path)
+    }
+
     /// The socket lies in the folder, unless its path would be longer than the 107 bytes a socket address can hold.
     pub(crate) fn socket(&self) -> PathBuf {
         let socket = self.path.join("server.sock");
@@ -108,6 +114,13 @@ impl Folder {
         }
         let _ = std::fs::remove_file(lock_path(&self.path));
     }
+}
+
+/// The folder for temporary tables within a server's folder; made if missing.
+pub(crate) fn temporary_tables_in(folder: &Path) -> Result<PathBuf, Error> {
+    let path = folder.join("tmp");
+    std::fs::create_dir_all(&path).map_err(Error::system(format!("create {}", path.display())))?;
+    Ok(path)
 }
 
 fn lock_path(folder: &Path) -> PathBuf {

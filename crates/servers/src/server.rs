@@ -357,6 +357,7 @@ impl Inner {
             .arg("--no-defaults")
             .arg(format!("--datadir={}", self.folder.data().display()))
             .arg(format!("--socket={}", self.socket.display()))
+            .arg(format!("--tmpdir={}", self.folder.temporary_tables()?.display()))
             .arg(format!("--pid-file={}", self.folder.path().join("server.pid").display()))
             .arg(format!("--log-error={}", log_path.display()))
             .arg(format!("--port={}", self.port.number()))

@@ -8,6 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::folder::temporary_tables_in;
 use crate::options::Options;
 use crate::{Error, Flavor, ServerBinary, place, process};
 
@@ -159,6 +160,7 @@ fn initialise_command(binary: &ServerBinary, options: &Options, making: &Path) -
         .map_err(Error::system(format!("open {}", log.display())))?;
     let mut command = Command::new(binary.path());
     command.arg("--no-defaults").arg(format!("--datadir={}", making.join("data").display())).args(options.arguments());
+    command.arg(format!("--tmpdir={}", temporary_tables_in(making)?.display()));
     // Both refuse to run as root unless told to.
     if nix::unistd::geteuid().is_root() {
         command.arg("--user=root");

@@ -32,6 +32,7 @@ on_both!(
     a_server_that_does_not_start_shows_its_log,
     a_server_dies_with_its_killed_parent,
     a_frozen_server_goes_on_when_thawed,
+    a_starting_server_leaves_the_temporary_tables_of_others_alone,
     tests_share_a_pair_and_have_schemas_of_their_own,
 );
 
@@ -209,6 +210,21 @@ async fn a_frozen_server_goes_on_when_thawed(flavor: Flavor) -> TestResult {
     assert!(frozen.is_err(), "a frozen server does not answer");
     server.thaw()?;
     server.connect().await?.query_drop("SELECT 1").await?;
+    Ok(())
+}
+
+/// MariaDB clears its folder of temporary tables when it starts; in a shared folder it takes those of running servers.
+async fn a_starting_server_leaves_the_temporary_tables_of_others_alone(flavor: Flavor) -> TestResult {
+    let server = quick(flavor).start().await?;
+    let mut connection = server.connect().await?;
+    connection.query_drop("CREATE DATABASE t").await?;
+    connection.query_drop("CREATE TEMPORARY TABLE t.t (id INT) ENGINE=MyISAM").await?;
+    connection.query_drop("INSERT INTO t.t VALUES (1)").await?;
+    let _other = quick(flavor).start().await?;
+    connection.query_drop("FLUSH TABLES").await?;
+    connection.query_drop("ALTER TABLE t.t ADD COLUMN n INT").await?;
+    let rows: Option<u32> = connection.query_first("SELECT COUNT(*) FROM t.t").await?;
+    assert_eq!(rows, Some(1));
     Ok(())
 }
 
