@@ -153,11 +153,22 @@ impl Settings {
     }
 }
 
+/// What the writers are told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Write,
+    Rest,
+    Stop,
+}
+
+/// How often somebody who waits for the writers to rest looks at them.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Writers at work. Dropping it stops them.
 #[derive(Debug)]
 pub struct Workload {
     counters: Arc<Counters>,
-    stop: watch::Sender<bool>,
+    order: watch::Sender<Order>,
     tasks: JoinSet<Result<()>>,
 }
 
@@ -172,13 +183,13 @@ impl Workload {
             settings.users
         );
         let counters = Arc::new(Counters::default());
-        let (stop, stopped) = watch::channel(false);
+        let (order, orders) = watch::channel(Order::Write);
         let mut tasks = JoinSet::new();
         for number in 0..settings.writers {
-            let writer = writer::Writer::new(pool.clone(), settings, number, counters.clone(), stopped.clone());
+            let writer = writer::Writer::new(pool.clone(), settings, number, counters.clone(), orders.clone());
             tasks.spawn(writer.run());
         }
-        Ok(Workload { counters, stop, tasks })
+        Ok(Workload { counters, order, tasks })
     }
 
     /// What has been done so far.
@@ -191,9 +202,22 @@ impl Workload {
         self.counters.running() > 0
     }
 
+    /// Lets the writers rest after the transaction each is in; returns when all of them do. They keep what they know about
+    /// their users, which a second workload on the same data would not have.
+    pub async fn pause(&self) {
+        self.order.send(Order::Rest).ok();
+        while self.counters.resting() < self.counters.running() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub fn resume(&self) {
+        self.order.send(Order::Write).ok();
+    }
+
     /// Stops the writers after the transaction each is in, and returns what was done.
     pub async fn finish(mut self) -> Result<Counts> {
-        self.stop.send(true).ok();
+        self.order.send(Order::Stop).ok();
         self.join().await
     }
 

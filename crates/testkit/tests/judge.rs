@@ -145,7 +145,11 @@ async fn writers_do_what_they_count(flavor: Flavor) -> Result<()> {
     settings = Settings { mix: Mix::conflicts(), rate: Some(100.0), limit: None, run: 1, ..settings };
     let workload = Workload::start(&old, &settings)?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(workload.is_running());
+    workload.pause().await;
+    let quiet = binlog_window::now(&old).await?;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(workload.is_running() && binlog_window::now(&old).await? == quiet, "nobody writes during a pause");
+    workload.resume();
     let counts = workload.finish().await?;
     let attempts = counts.transactions + counts.lost_races;
     assert!((20..=130).contains(&attempts) && counts.changes == counts.hot_changes, "the rate is kept: {counts:?}");

@@ -48,6 +48,7 @@ pub struct Counters {
     /// Transactions begun, for the limit.
     pub begun: AtomicU64,
     running: AtomicU64,
+    resting: AtomicU64,
 }
 
 impl Counters {
@@ -66,6 +67,18 @@ impl Counters {
 
     pub fn running(&self) -> u64 {
         self.running.load(Ordering::Relaxed)
+    }
+
+    pub fn resting(&self) -> u64 {
+        self.resting.load(Ordering::Acquire)
+    }
+
+    pub fn lie_down(&self) {
+        self.resting.fetch_add(1, Ordering::Release);
+    }
+
+    pub fn get_up(&self) {
+        self.resting.fetch_sub(1, Ordering::Release);
     }
 
     pub fn enter(&self) {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::counts::{Counters, add};
 use super::plan::{Planner, Transaction};
-use super::{Settings, Side};
+use super::{Order, Settings, Side};
 
 /// Pause before a broken connection is made again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ pub struct Writer {
     pool: Pool,
     planner: Planner,
     counters: Arc<Counters>,
-    stopped: watch::Receiver<bool>,
+    orders: watch::Receiver<Order>,
     side: Side,
     /// Time between the starts of two transactions of this writer.
     pace: Option<Duration>,
@@ -45,12 +45,12 @@ impl Writer {
         settings: &Settings,
         number: u64,
         counters: Arc<Counters>,
-        stopped: watch::Receiver<bool>,
+        orders: watch::Receiver<Order>,
     ) -> Writer {
         counters.enter();
         let pace = settings.rate.map(|rate| Duration::from_secs_f64(settings.writers as f64 / rate.max(0.001)));
         let planner = Planner::new(settings, number);
-        Writer { pool, planner, counters, stopped, side: settings.side, pace, limit: settings.limit }
+        Writer { pool, planner, counters, orders, side: settings.side, pace, limit: settings.limit }
     }
 
     pub async fn run(mut self) -> Result<()> {
@@ -62,7 +62,7 @@ impl Writer {
     async fn write(&mut self) -> Result<()> {
         let mut connection = None;
         let mut start = Instant::now();
-        while !*self.stopped.borrow() && self.may_begin() {
+        while self.wait_for_order().await != Order::Stop && self.may_begin() {
             let transaction = self.planner.next();
             self.carry_out(&mut connection, transaction).await?;
             if let Some(pace) = self.pace {
@@ -74,6 +74,19 @@ impl Writer {
         Ok(())
     }
 
+    /// The order, once it is not to rest.
+    async fn wait_for_order(&mut self) -> Order {
+        let order = *self.orders.borrow();
+        if order != Order::Rest {
+            return order;
+        }
+        self.counters.lie_down();
+        // Nobody is left to give orders: stop.
+        let order = self.orders.wait_for(|order| *order != Order::Rest).await.map_or(Order::Stop, |order| *order);
+        self.counters.get_up();
+        order
+    }
+
     fn may_begin(&self) -> bool {
         let begun = self.counters.begun.fetch_add(1, Ordering::Relaxed);
         self.limit.is_none_or(|limit| begun < limit)
@@ -81,7 +94,7 @@ impl Writer {
 
     async fn rest_until(&mut self, moment: Instant) {
         // Running out of time is the usual end of this wait.
-        timeout_at(moment, self.stopped.wait_for(|stopped| *stopped)).await.ok();
+        timeout_at(moment, self.orders.wait_for(|order| *order != Order::Write)).await.ok();
     }
 
     /// Runs a transaction until it has an end, and keeps the books.
@@ -132,7 +145,7 @@ impl Writer {
     /// The connection, made anew where it broke; `None` once the workload is stopped.
     async fn connected<'a>(&mut self, connection: &'a mut Option<Conn>) -> Option<&'a mut Conn> {
         while connection.is_none() {
-            if *self.stopped.borrow() {
+            if *self.orders.borrow() == Order::Stop {
                 return None;
             }
             match self.connect().await {
