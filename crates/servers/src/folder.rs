@@ -84,7 +84,7 @@ impl Folder {
         self.path.join("error.log")
     }
 
-    /// Each server needs a folder for temporary tables of its own: a MariaDB that starts removes all that look like left
+    /// Each server needs a folder for temporary tables of its own: a server that starts removes all that look left
     /// behind there, also those that another server is using.
     pub(crate) fn temporary_tables(&self) -> Result<PathBuf, Error> {
         temporary_tables_in(&self.path)

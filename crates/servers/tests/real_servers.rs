@@ -213,7 +213,7 @@ async fn a_frozen_server_goes_on_when_thawed(flavor: Flavor) -> TestResult {
     Ok(())
 }
 
-/// MariaDB clears its folder of temporary tables when it starts; in a shared folder it takes those of running servers.
+/// A server clears its folder of temporary tables when it starts; in a shared folder it takes those of running servers.
 async fn a_starting_server_leaves_the_temporary_tables_of_others_alone(flavor: Flavor) -> TestResult {
     let server = quick(flavor).start().await?;
     let mut connection = server.connect().await?;
