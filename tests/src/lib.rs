@@ -1,1 +1,10 @@
-//! End-to-end tests.
+//! End-to-end tests: real servers, real processes of the binary `crossfade`, an independent judge.
+//!
+//! A test binary shares one old and one new server per brand; each test has schemas and a pair name of its own, so tests of one
+//! binary run side by side, as several migrations on one pair of servers may.
+
+mod binary;
+mod migration;
+
+pub use binary::{binary, is_soak, rounds};
+pub use migration::{Direction, Migration, Setup};

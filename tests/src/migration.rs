@@ -1,0 +1,255 @@
+//! One migration under test: its schema on both sides, its configuration, its processes.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::{Flavor, SharedPair};
+use crossfade_testkit::compare::{self, Comparison};
+use crossfade_testkit::process::{self, Process};
+use crossfade_testkit::quiet::{Status, StatusReader};
+use crossfade_testkit::sql;
+use crossfade_testkit::userdb::{CLOCK, UserDb};
+use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
+
+/// How long a command that ends by itself may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// A process whose predecessor was killed waits for the lease to run out first.
+const START_LIMIT: Duration = Duration::from_secs(45);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Each side's connections for writers and for the judge.
+const CONNECTIONS: usize = 12;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Forward,
+    Reverse,
+}
+
+impl Direction {
+    pub const BOTH: [Direction; 2] = [Direction::Forward, Direction::Reverse];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Forward => "forward",
+            Direction::Reverse => "reverse",
+        }
+    }
+}
+
+/// What a test asks of its migration.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub flavor: Flavor,
+    /// The test's name; part of the pair's and the schema's name.
+    pub name: &'static str,
+    /// Added to the least configuration, as TOML after the `[[table]]` entry.
+    pub settings: String,
+}
+
+impl Setup {
+    pub fn new(flavor: Flavor, name: &'static str) -> Setup {
+        Setup { flavor, name, settings: String::new() }
+    }
+}
+
+/// A migration of one schema. Dropping it kills its processes; configuration and logs are kept unless [`Migration::stop_both`]
+/// ended it well.
+pub struct Migration {
+    pub servers: &'static SharedPair,
+    pub pair: String,
+    pub schema: String,
+    pub old: Pool,
+    pub new: Pool,
+    pub folder: PathBuf,
+    binary: PathBuf,
+    forward: Option<Process>,
+    reverse: Option<Process>,
+    ended_well: bool,
+}
+
+impl Migration {
+    /// Writes the configuration. The schema exists on both sides and is empty: create tables, then call [`init`](Self::init).
+    pub async fn new(setup: &Setup) -> Result<Migration> {
+        let servers = SharedPair::get(setup.flavor).await;
+        let schema = servers.create_schema(setup.name).await?;
+        let pair = unique(setup.name);
+        let folder = std::env::temp_dir().join(format!("crossfade-test-{}-{pair}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let migration = Migration {
+            old: sql::pool(&servers.old().root_url(), CONNECTIONS)?,
+            new: sql::pool(&servers.new().root_url(), CONNECTIONS)?,
+            servers,
+            pair,
+            schema,
+            folder,
+            binary: crate::binary(),
+            forward: None,
+            reverse: None,
+            ended_well: false,
+        };
+        std::fs::write(migration.config(), migration.configuration(&setup.settings))?;
+        Ok(migration)
+    }
+
+    /// A migration of the users database, loaded alike on both sides and initialised.
+    pub async fn of_users(setup: &Setup, users: u64) -> Result<Migration> {
+        let migration = Migration::new(setup).await?;
+        let data = UserDb { schema: migration.schema.clone(), users, seed: 1 };
+        for pool in [&migration.old, &migration.new] {
+            data.create(pool).await?;
+            data.load(pool, |_| ()).await?;
+        }
+        migration.init().await?;
+        Ok(migration)
+    }
+
+    fn configuration(&self, settings: &str) -> String {
+        format!(
+            "pair = \"{}\"\n\n[old]\nurl = \"{}\"\n\n[new]\nurl = \"{}\"\n\n[[table]]\nname = \"{}.*\"\nclock = \"{CLOCK}\"\n{settings}\n",
+            self.pair,
+            self.servers.old().root_url(),
+            self.servers.new().root_url(),
+            self.schema
+        )
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join("crossfade.toml")
+    }
+
+    pub fn log(&self, direction: Direction) -> PathBuf {
+        self.folder.join(format!("{}.log.txt", direction.as_str()))
+    }
+
+    /// Runs statements on both sides; `{schema}` stands for the migration's schema.
+    pub async fn on_both(&self, statements: &[&str]) -> Result<()> {
+        for pool in [&self.old, &self.new] {
+            self.on(pool, statements).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs statements on one side, in one session.
+    pub async fn on(&self, pool: &Pool, statements: &[&str]) -> Result<()> {
+        let mut connection = pool.get_conn().await?;
+        for statement in statements {
+            let statement = statement.replace("{schema}", &sql::name(&self.schema));
+            connection.query_drop(&statement).await.with_context(|| format!("cannot run: {statement}"))?;
+        }
+        Ok(())
+    }
+
+    fn arguments(&self, words: &[&str]) -> Vec<String> {
+        let mut arguments = vec!["--config".to_owned(), self.config().to_string_lossy().into_owned()];
+        arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        arguments
+    }
+
+    /// Runs a command to its end; anything but exit code 0 is an error.
+    pub async fn crossfade(&self, words: &[&str]) -> Result<String> {
+        process::run(&self.binary, &self.arguments(words), &[], COMMAND_LIMIT).await
+    }
+
+    /// Runs a command whatever its exit code: code, standard output, standard error.
+    pub async fn crossfade_any(&self, words: &[&str]) -> Result<(Option<i32>, String, String)> {
+        process::run_any(&self.binary, &self.arguments(words), &[], COMMAND_LIMIT).await
+    }
+
+    pub async fn init(&self) -> Result<()> {
+        self.crossfade(&["init"]).await.context("init")?;
+        Ok(())
+    }
+
+    /// Starts one direction, with environment variables such as a fail point.
+    pub fn start(&mut self, direction: Direction, environment: &[(&str, &str)]) -> Result<()> {
+        let arguments = self.arguments(&["sync", direction.as_str()]);
+        let process = Process::start(&self.binary, &arguments, environment, &self.log(direction))?;
+        *self.slot(direction) = Some(process);
+        self.ended_well = false;
+        Ok(())
+    }
+
+    /// Starts both directions and waits until both run.
+    pub async fn start_both(&mut self) -> Result<()> {
+        for direction in Direction::BOTH {
+            self.start(direction, &[])?;
+        }
+        self.status().until_running(START_LIMIT).await.with_context(|| self.log_ends())?;
+        Ok(())
+    }
+
+    fn slot(&mut self, direction: Direction) -> &mut Option<Process> {
+        match direction {
+            Direction::Forward => &mut self.forward,
+            Direction::Reverse => &mut self.reverse,
+        }
+    }
+
+    /// The running process of a direction.
+    pub fn process(&mut self, direction: Direction) -> Result<&mut Process> {
+        self.slot(direction).as_mut().with_context(|| format!("{} was not started", direction.as_str()))
+    }
+
+    /// Asks both processes to stop, and expects exit code 0 of each.
+    pub async fn stop_both(&mut self) -> Result<()> {
+        for direction in Direction::BOTH {
+            self.process(direction)?.terminate()?;
+        }
+        for direction in Direction::BOTH {
+            let status = self.process(direction)?.wait(STOP_LIMIT).await?;
+            ensure!(status.success(), "{} ended with {status}\n{}", direction.as_str(), self.log_ends());
+        }
+        self.ended_well = true;
+        Ok(())
+    }
+
+    pub fn status(&self) -> StatusReader {
+        StatusReader::new(&self.binary, &self.config())
+    }
+
+    pub async fn compare(&self) -> Result<Comparison> {
+        compare::schemas(&self.old, &self.new, &self.schema).await
+    }
+
+    /// Waits until both directions have nothing left to do, then compares every row. Differences are an error that lists the
+    /// first of them.
+    pub async fn until_quiet_and_equal(&self, limit: Duration) -> Result<(Status, Comparison)> {
+        let status = self.status().until_quiet(limit).await.with_context(|| self.log_ends())?;
+        let comparison = self.compare().await?;
+        ensure!(
+            comparison.is_equal(),
+            "the sides of {} differ when all is quiet\n{comparison}\n{}\n{}",
+            self.pair,
+            status.0,
+            self.log_ends()
+        );
+        Ok((status, comparison))
+    }
+
+    /// The ends of both logs, for messages.
+    pub fn log_ends(&self) -> String {
+        let end = |direction| process::log_end(&self.log(direction), 15);
+        format!("forward's log ends:\n{}\nreverse's log ends:\n{}", end(Direction::Forward), end(Direction::Reverse))
+    }
+}
+
+impl Drop for Migration {
+    fn drop(&mut self) {
+        if self.ended_well && !std::thread::panicking() {
+            // What stays in a temporary folder does no harm.
+            let _ = std::fs::remove_dir_all(&self.folder);
+        } else {
+            eprintln!("configuration and logs are kept in {}", self.folder.display());
+        }
+    }
+}
+
+/// A pair name that no other test of this process has.
+fn unique(name: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let short: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(24).collect();
+    format!("{short}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
