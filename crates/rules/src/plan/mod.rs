@@ -7,6 +7,13 @@
 //! run in order; within a step the rows are independent of each other.
 
 mod batch;
+mod graph;
+mod lane;
+mod order;
+mod slot;
+mod table;
+mod tie;
+mod token;
 
 use std::sync::Arc;
 
@@ -14,6 +21,7 @@ use crossfade_model::{Clock, Row, RowOp, Seen};
 
 use crate::RulesError;
 use crate::mapping::TableMapping;
+use table::PlannedTable;
 
 /// One change of a batch, its images in the order of its mapping's columns.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,19 +143,9 @@ pub struct Planner {
     tables: Vec<PlannedTable>,
 }
 
-#[derive(Debug, Clone)]
-struct PlannedTable {
-    width: usize,
-    target: crossfade_model::TableName,
-}
-
 impl Planner {
     pub fn new(tables: &[TableMapping]) -> Planner {
-        let tables = tables
-            .iter()
-            .map(|table| PlannedTable { width: table.columns.len(), target: table.target.clone() })
-            .collect();
-        Planner { tables }
+        Planner { tables: table::planned_tables(tables) }
     }
 
     /// Plans a batch, whose changes are in the order of their numbers. `lanes` of 0 counts as 1.
@@ -155,7 +153,11 @@ impl Planner {
     /// # Errors
     /// The changes do not fit the mappings; nothing is planned.
     pub fn plan(&self, changes: Vec<MappedChange>, lanes: u16) -> Result<Plan, RulesError> {
-        batch::plan(self, changes, lanes.max(1))
+        batch::check(&self.tables, &changes)?;
+        let slots = slot::fold(&self.tables, &changes);
+        let ties = tie::tie(&self.tables, &changes, &slots);
+        let order = order::order(&self.tables, &changes, &slots, &ties);
+        Ok(lane::fill(changes, &slots, &ties, &order, lanes.max(1)))
     }
 }
 

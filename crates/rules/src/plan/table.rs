@@ -1,0 +1,115 @@
+//! What the planner needs to know of a table.
+
+use crossfade_model::{ColumnKind, ReferentialAction, TableName};
+
+use crate::mapping::{ParentLink, TableMapping};
+
+#[derive(Debug, Clone)]
+pub(super) struct PlannedTable {
+    pub target: TableName,
+    pub width: usize,
+    /// Changes of one row may be made one. Otherwise the table's changes stay as they are.
+    pub folds: bool,
+    pub keyless: bool,
+    /// Keys whose equal values tie rows: the row key first (unless keyless), the other unique keys, and what children
+    /// refer to beside these.
+    pub keys: Vec<PlannedKey>,
+    /// Foreign keys to synced tables.
+    pub links: Vec<PlannedLink>,
+    /// The server itself changes children when a row of this table goes or changes its key.
+    pub cascades: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct PlannedKey {
+    pub columns: Vec<usize>,
+    /// Folded and exact rendering of the values are the same.
+    pub plain: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct PlannedLink {
+    /// The child's columns in the order of the parent's key.
+    pub columns: Vec<usize>,
+    pub parent: usize,
+    /// Index into the parent's keys.
+    pub key: usize,
+}
+
+pub(super) fn planned_tables(mappings: &[TableMapping]) -> Vec<PlannedTable> {
+    let mut tables: Vec<PlannedTable> = mappings.iter().map(planned_table).collect();
+    for (child, mapping) in mappings.iter().enumerate() {
+        for link in &mapping.parents {
+            add_link(&mut tables, mappings, child, link);
+        }
+    }
+    tables
+}
+
+fn planned_table(mapping: &TableMapping) -> PlannedTable {
+    let row_key = Some(&mapping.row_key).filter(|key| !key.is_empty());
+    let keys = row_key.into_iter().chain(&mapping.unique_keys).map(|key| planned_key(mapping, key.clone())).collect();
+    let keyless = mapping.keyless || mapping.row_key.is_empty();
+    PlannedTable {
+        target: mapping.target.clone(),
+        width: mapping.columns.len(),
+        folds: !keyless && !mapping.in_order,
+        keyless,
+        keys,
+        links: Vec::new(),
+        cascades: false,
+    }
+}
+
+fn planned_key(mapping: &TableMapping, columns: Vec<usize>) -> PlannedKey {
+    let plain = columns.iter().all(|column| mapping.columns.get(*column).is_some_and(|c| is_plain(&c.source_kind)));
+    PlannedKey { columns, plain }
+}
+
+/// No collation and no padding applies to values of this kind.
+fn is_plain(kind: &ColumnKind) -> bool {
+    use ColumnKind::*;
+    match kind {
+        Integer { .. } | Float | Double | Decimal { .. } | Year | Bit { .. } => true,
+        Date | Time { .. } | Datetime { .. } | Timestamp { .. } => true,
+        Text { .. } | Bytes { .. } | Enum { .. } | Set { .. } | Json | Geometry | Vector => false,
+        Inet4 | Inet6 | Uuid | Other { .. } => false,
+    }
+}
+
+fn add_link(tables: &mut [PlannedTable], mappings: &[TableMapping], child: usize, link: &ParentLink) {
+    let Some(parent) = find_table(mappings, &link.parent) else { return };
+    let names = link.parent_columns.iter().map(|name| mappings[parent].target_column(name));
+    let Some(referred) = names.collect::<Option<Vec<usize>>>().filter(|key| key.len() == link.columns.len()) else {
+        return;
+    };
+    let (key, columns) = match find_key(&tables[parent].keys, &referred, &link.columns) {
+        Some(found) => found,
+        None => {
+            tables[parent].keys.push(planned_key(&mappings[parent], referred));
+            (tables[parent].keys.len() - 1, link.columns.clone())
+        }
+    };
+    tables[child].links.push(PlannedLink { columns, parent, key });
+    let restricts = |action| action == ReferentialAction::Restrict;
+    tables[parent].cascades |= !restricts(link.on_delete) || !restricts(link.on_update);
+}
+
+/// Servers may spell a parent's name in another case than its own definition.
+fn find_table(mappings: &[TableMapping], name: &TableName) -> Option<usize> {
+    let alike = |mapping: &TableMapping| {
+        mapping.target.schema.eq_ignore_ascii_case(&name.schema)
+            && mapping.target.table.eq_ignore_ascii_case(&name.table)
+    };
+    mappings.iter().position(|mapping| mapping.target == *name).or_else(|| mappings.iter().position(alike))
+}
+
+/// A key on the same columns, and the child's columns in its order.
+fn find_key(keys: &[PlannedKey], referred: &[usize], child: &[usize]) -> Option<(usize, Vec<usize>)> {
+    keys.iter().enumerate().filter(|(_, key)| key.columns.len() == referred.len()).find_map(|(index, key)| {
+        let place = |column: &usize| referred.iter().position(|other| other == column);
+        let columns =
+            key.columns.iter().map(|column| place(column).map(|at| child[at])).collect::<Option<Vec<usize>>>();
+        columns.map(|columns| (index, columns))
+    })
+}
