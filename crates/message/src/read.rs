@@ -21,8 +21,19 @@ pub(crate) struct BlockHead {
 }
 
 impl Store {
-    /// Messages from `from_seq` on, in order and without holes: at least one whole block if there is any, and no more
-    /// blocks once `limit_bytes` of payload are reached. Empty if there are none yet.
+    /// The number of the stream's last captured message; 0 before the first.
+    pub async fn last_seq(&self, stream: &StreamId) -> Result<u64, StoreError> {
+        let last: Option<u64> = sqlx::query_scalar("SELECT last_seq FROM stream WHERE pair = ? AND stream = ?")
+            .bind(&*self.pair)
+            .bind(stream.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(StoreError::during("read a stream"))?;
+        last.ok_or_else(|| StoreError::UnknownStream(stream.clone()))
+    }
+
+    /// Messages from `from_seq` on, in order and without holes: at most `rows`, and as many as `bytes` of memory hold, but
+    /// at least one if there is any. Reads whole blocks, so bounds near a block's size are cheapest.
     ///
     /// # Errors
     ///
@@ -31,25 +42,52 @@ impl Store {
         &self,
         stream: &StreamId,
         from_seq: u64,
-        limit_bytes: u64,
+        rows: usize,
+        bytes: usize,
     ) -> Result<Vec<Message>, StoreError> {
-        let mut messages = Vec::new();
-        let mut next = from_seq;
-        let mut bytes = 0;
-        // Heads first: they are small, and tell how many payloads the limit allows.
+        let mut read = Vec::new();
+        let (mut next, mut read_bytes) = (from_seq, 0);
+        // Heads first: they are small, and tell how many payloads the bounds allow.
         for head in self.heads(stream, from_seq, u64::MAX, 64).await? {
             if head.first_seq > next {
                 return Err(StoreError::Missing { stream: stream.clone(), first: next, last: head.first_seq - 1 });
             }
-            if bytes > 0 && bytes + head.raw_bytes > limit_bytes {
+            let block_rows = (head.last_seq - next + 1) as usize;
+            if !read.is_empty() && (read.len() + block_rows > rows || read_bytes + head.raw_bytes as usize > bytes) {
                 break;
             }
-            bytes += head.raw_bytes.max(1);
-            let block = self.messages_of(&head).await?;
-            messages.extend(block.into_iter().filter(|message| message.seq >= from_seq));
+            for message in self.messages_of(&head).await?.into_iter().filter(|message| message.seq >= next) {
+                read_bytes += message.change.memory_bytes();
+                if !read.is_empty() && (read.len() >= rows || read_bytes > bytes) {
+                    return Ok(read);
+                }
+                read.push(message);
+            }
             next = head.last_seq + 1;
         }
-        Ok(messages)
+        Ok(read)
+    }
+
+    /// All messages with numbers from `first` to `last`, both inclusive.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if one of them is not there.
+    pub async fn read_range(&self, stream: &StreamId, first: u64, last: u64) -> Result<Vec<Message>, StoreError> {
+        let mut read = Vec::new();
+        let mut next = first;
+        for head in self.heads(stream, first, last, u32::MAX).await? {
+            if head.first_seq > next {
+                break;
+            }
+            let messages = self.messages_of(&head).await?;
+            read.extend(messages.into_iter().filter(|message| (next..=last).contains(&message.seq)));
+            next = head.last_seq + 1;
+        }
+        if next <= last {
+            return Err(StoreError::Missing { stream: stream.clone(), first: next, last });
+        }
+        Ok(read)
     }
 
     /// The messages with numbers from `first` to `last`, both inclusive, that `wanted` takes, from those blocks that may

@@ -1,0 +1,361 @@
+//! How messages ended that did not simply apply.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use crossfade_model::{Clock, MessageId, RowChange, RowOp, StreamId, TableName};
+use serde::{Deserialize, Serialize};
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Connection, MySql, QueryBuilder, Row};
+
+use crate::read::stream_of;
+use crate::stream::utc;
+use crate::{Store, StoreError, image_json, row_key_json};
+
+/// Where a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Pending,
+    Applied,
+    /// Waits for the opposite direction before it can be judged.
+    Held,
+    /// Its contents had been overtaken anyway.
+    Stale,
+    ConflictLost,
+    /// A later message of the same row stood in for it.
+    Superseded,
+    /// Parked, with a row in `failure`.
+    Failed,
+    /// Given up by a person.
+    Discarded,
+}
+
+impl Status {
+    pub const ALL: [Status; 8] = [
+        Status::Pending,
+        Status::Applied,
+        Status::Held,
+        Status::Stale,
+        Status::ConflictLost,
+        Status::Superseded,
+        Status::Failed,
+        Status::Discarded,
+    ];
+
+    /// As the view `message` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::Applied => "applied",
+            Status::Held => "held",
+            Status::Stale => "stale",
+            Status::ConflictLost => "conflict_lost",
+            Status::Superseded => "superseded",
+            Status::Failed => "failed",
+            Status::Discarded => "discarded",
+        }
+    }
+}
+
+impl std::str::FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Status, String> {
+        let all = || Status::ALL.map(Status::as_str).join(", ");
+        let found = Status::ALL.into_iter().find(|status| status.as_str() == text);
+        found.ok_or_else(|| format!("`{text}` is not a status; it is one of {}", all()))
+    }
+}
+
+/// The end of a message that did not simply apply. Row key and images are taken from the message itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub seq: u64,
+    /// The table at the source.
+    pub table: TableName,
+    /// Not `pending` or `failed`, which have no row of this kind.
+    pub status: Status,
+    pub reason: String,
+    /// The message that won.
+    pub winner: Option<MessageId>,
+    pub source_clock: Option<Clock>,
+    pub target_clock: Option<Clock>,
+}
+
+/// What is shown of a message beside its end.
+#[derive(Default)]
+struct Images {
+    row_key: Option<String>,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+/// A parked message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    pub seq: u64,
+    /// The table at the source.
+    pub table: TableName,
+    pub op: RowOp,
+    /// The server's error number, or a word of crossfade's own.
+    pub error_code: String,
+    pub error_text: String,
+    pub next_retry_at: Option<DateTime<Utc>>,
+}
+
+/// A parked message with its history.
+#[derive(Debug, Clone, Serialize)]
+pub struct ParkedMessage {
+    pub id: String,
+    pub table: String,
+    pub op: String,
+    /// JSON, as are the images.
+    pub row_key: Option<String>,
+    pub before_image: Option<String>,
+    pub after_image: Option<String>,
+    pub error_code: String,
+    pub error_text: String,
+    pub attempts: u32,
+    pub first_failed_at: DateTime<Utc>,
+    pub last_failed_at: DateTime<Utc>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+}
+
+/// Rows of one statement, and bytes of images after which a statement ends; below every server's default packet size.
+const STATEMENT_ROWS: usize = 500;
+const STATEMENT_BYTES: usize = 4 << 20;
+
+/// Images above this are left out: the message itself keeps them.
+const IMAGE_BYTES: usize = 1 << 20;
+
+impl Store {
+    /// Keeps outcomes, in one transaction. One that is recorded again replaces the one before.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if the stream has no such message.
+    pub async fn record_outcomes(&self, stream: &StreamId, outcomes: &[Outcome]) -> Result<(), StoreError> {
+        let during = || StoreError::during("record outcomes");
+        if outcomes.is_empty() {
+            return Ok(());
+        }
+        let images = self.images_of(stream, outcomes.iter().map(|outcome| outcome.seq)).await?;
+        let rows: Vec<_> = outcomes.iter().zip(&images).collect();
+        let mut connection = self.pool.acquire().await.map_err(during())?;
+        let mut transaction = connection.begin().await.map_err(during())?;
+        for chunk in chunks(&rows) {
+            insert_outcomes(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
+        }
+        transaction.commit().await.map_err(during())
+    }
+
+    /// Parks messages, in one transaction. One that is parked already counts another attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if the stream has no such message.
+    pub async fn record_failures(&self, stream: &StreamId, failures: &[Failure]) -> Result<(), StoreError> {
+        let during = || StoreError::during("park messages");
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let images = self.images_of(stream, failures.iter().map(|failure| failure.seq)).await?;
+        let rows: Vec<_> = failures.iter().zip(&images).collect();
+        let mut connection = self.pool.acquire().await.map_err(during())?;
+        let mut transaction = connection.begin().await.map_err(during())?;
+        for chunk in chunks(&rows) {
+            insert_failures(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
+        }
+        transaction.commit().await.map_err(during())
+    }
+
+    /// What people are shown of messages, in the order of `seqs`.
+    async fn images_of(&self, stream: &StreamId, seqs: impl Iterator<Item = u64>) -> Result<Vec<Images>, StoreError> {
+        let seqs: Vec<u64> = seqs.collect();
+        let mut sorted = seqs.clone();
+        sorted.sort_unstable();
+        let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return Ok(Vec::new()) };
+        let mut images = HashMap::new();
+        for head in self.heads(stream, *first, *last, u32::MAX).await? {
+            if sorted.partition_point(|seq| *seq < head.first_seq)
+                == sorted.partition_point(|seq| *seq <= head.last_seq)
+            {
+                continue;
+            }
+            for message in self.messages_of(&head).await? {
+                if sorted.binary_search(&message.seq).is_ok() {
+                    images.insert(message.seq, Images::of(&message.change));
+                }
+            }
+        }
+        let take = |seq: u64| {
+            images.remove(&seq).ok_or_else(|| StoreError::Missing { stream: stream.clone(), first: seq, last: seq })
+        };
+        seqs.into_iter().map(take).collect()
+    }
+
+    /// Ends failures and held messages that have been applied after all: their rows go, so that the view says `applied`.
+    pub async fn clear_outcomes(&self, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
+        let during = || StoreError::during("clear outcomes");
+        let mut connection = self.pool.acquire().await.map_err(during())?;
+        let mut transaction = connection.begin().await.map_err(during())?;
+        for chunk in seqs.chunks(STATEMENT_ROWS) {
+            for table in ["failure", "outcome"] {
+                let mut query = QueryBuilder::<MySql>::new(format!("DELETE FROM {table} WHERE pair = "));
+                query.push_bind(&*self.pair).push(" AND stream = ").push_bind(stream.as_str()).push(" AND seq IN (");
+                let mut list = query.separated(", ");
+                for seq in chunk {
+                    list.push_bind(*seq);
+                }
+                query.push(")");
+                query.build().execute(&mut *transaction).await.map_err(during())?;
+            }
+        }
+        transaction.commit().await.map_err(during())
+    }
+
+    /// Parked messages, oldest first.
+    pub async fn failures(&self, stream: Option<&StreamId>, limit: u32) -> Result<Vec<ParkedMessage>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM failure WHERE pair = ? AND (? IS NULL OR stream = ?) ORDER BY stream, seq LIMIT ?",
+        )
+        .bind(&*self.pair)
+        .bind(stream.map(StreamId::as_str))
+        .bind(stream.map(StreamId::as_str))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::during("read parked messages"))?;
+        rows.iter().map(failure_of_row).collect()
+    }
+}
+
+impl Images {
+    /// Images above the bound are left out: the message keeps them.
+    fn of(change: &RowChange) -> Images {
+        let image = |row: &Option<crossfade_model::Row>| {
+            let row = row.as_ref().filter(|_| change.memory_bytes() <= IMAGE_BYTES)?;
+            Some(image_json(&change.layout, row)).filter(|json| json.len() <= IMAGE_BYTES)
+        };
+        Images {
+            row_key: row_key_json(change).filter(|key| key.len() <= IMAGE_BYTES),
+            before: image(&change.before),
+            after: image(&change.after),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        [&self.row_key, &self.before, &self.after].into_iter().flatten().map(String::len).sum()
+    }
+}
+
+/// Splits rows so that each part fits into a statement.
+fn chunks<'a, T>(rows: &'a [(T, &'a Images)]) -> Vec<&'a [(T, &'a Images)]> {
+    let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (index, (_, images)) in rows.iter().enumerate() {
+        if index > start && (index - start >= STATEMENT_ROWS || bytes + images.bytes() > STATEMENT_BYTES) {
+            parts.push(&rows[start..index]);
+            (start, bytes) = (index, 0);
+        }
+        bytes += images.bytes();
+    }
+    parts.push(&rows[start..]);
+    parts
+}
+
+async fn insert_outcomes(
+    connection: &mut MySqlConnection,
+    pair: &str,
+    stream: &StreamId,
+    outcomes: &[(&Outcome, &Images)],
+) -> Result<(), sqlx::Error> {
+    let mut query = QueryBuilder::<MySql>::new(
+        "INSERT INTO outcome (pair, stream, seq, table_schema, table_name, row_key, status, reason, winner, source_clock,
+           target_clock, before_image, after_image, decided_at) ",
+    );
+    query.push_values(outcomes, |mut row, (outcome, images)| {
+        row.push_bind(pair)
+            .push_bind(stream.as_str())
+            .push_bind(outcome.seq)
+            .push_bind(&*outcome.table.schema)
+            .push_bind(&*outcome.table.table)
+            .push_bind(&images.row_key)
+            .push_bind(outcome.status.as_str())
+            .push_bind(cut(&outcome.reason))
+            .push_bind(outcome.winner.as_ref().map(ToString::to_string))
+            .push_bind(outcome.source_clock.map(|clock| clock.0))
+            .push_bind(outcome.target_clock.map(|clock| clock.0))
+            .push_bind(&images.before)
+            .push_bind(&images.after)
+            .push("UTC_TIMESTAMP(6)");
+    });
+    query.push(
+        " ON DUPLICATE KEY UPDATE row_key = VALUES(row_key), status = VALUES(status), reason = VALUES(reason),
+           winner = VALUES(winner), source_clock = VALUES(source_clock), target_clock = VALUES(target_clock),
+           before_image = VALUES(before_image), after_image = VALUES(after_image), decided_at = VALUES(decided_at)",
+    );
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+async fn insert_failures(
+    connection: &mut MySqlConnection,
+    pair: &str,
+    stream: &StreamId,
+    failures: &[(&Failure, &Images)],
+) -> Result<(), sqlx::Error> {
+    let mut query = QueryBuilder::<MySql>::new(
+        "INSERT INTO failure (pair, stream, seq, table_schema, table_name, op, row_key, before_image, after_image,
+           error_code, error_text, attempts, first_failed_at, last_failed_at, next_retry_at) ",
+    );
+    query.push_values(failures, |mut row, (failure, images)| {
+        row.push_bind(pair)
+            .push_bind(stream.as_str())
+            .push_bind(failure.seq)
+            .push_bind(&*failure.table.schema)
+            .push_bind(&*failure.table.table)
+            .push_bind(failure.op.as_str())
+            .push_bind(&images.row_key)
+            .push_bind(&images.before)
+            .push_bind(&images.after)
+            .push_bind(failure.error_code.chars().take(32).collect::<String>())
+            .push_bind(cut(&failure.error_text))
+            .push("1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)")
+            .push_bind(failure.next_retry_at.map(|time| time.naive_utc()));
+    });
+    query.push(
+        " ON DUPLICATE KEY UPDATE attempts = attempts + 1, error_code = VALUES(error_code), error_text = VALUES(error_text),
+           last_failed_at = VALUES(last_failed_at), next_retry_at = VALUES(next_retry_at)",
+    );
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+/// TEXT holds 65,535 bytes; a reason that long has said what it has to say earlier.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(8000)]
+}
+
+fn failure_of_row(row: &MySqlRow) -> Result<ParkedMessage, StoreError> {
+    let during = || StoreError::during("read parked messages");
+    let stream = stream_of(row.try_get("stream").map_err(during())?)?;
+    let read = || -> Result<ParkedMessage, sqlx::Error> {
+        let table = TableName::new(row.try_get::<String, _>("table_schema")?, row.try_get::<String, _>("table_name")?);
+        Ok(ParkedMessage {
+            id: MessageId { stream, seq: row.try_get("seq")? }.to_string(),
+            table: table.to_string(),
+            op: row.try_get("op")?,
+            row_key: row.try_get("row_key")?,
+            before_image: row.try_get("before_image")?,
+            after_image: row.try_get("after_image")?,
+            error_code: row.try_get("error_code")?,
+            error_text: row.try_get("error_text")?,
+            attempts: row.try_get("attempts")?,
+            first_failed_at: utc(row.try_get::<NaiveDateTime, _>("first_failed_at")?),
+            last_failed_at: utc(row.try_get::<NaiveDateTime, _>("last_failed_at")?),
+            next_retry_at: row.try_get::<Option<NaiveDateTime>, _>("next_retry_at")?.map(utc),
+        })
+    };
+    read().map_err(during())
+}
