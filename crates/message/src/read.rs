@@ -128,7 +128,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await
         .map_err(StoreError::during("find messages"))?;
-        rows.iter().map(head_of_row).collect()
+        rows.iter().map(BlockHead::of_row).collect()
     }
 
     /// Heads of the blocks of one stream, or of all, whose key filter may hold one of the hashes; by stream, in order.
@@ -157,7 +157,7 @@ impl Store {
         for row in &rows {
             let filter: &[u8] = row.try_get("key_filter").map_err(during())?;
             if key_hashes.iter().any(|hash| filter_may_hold(filter, *hash)) {
-                heads.push(head_of_row(row)?);
+                heads.push(BlockHead::of_row(row)?);
             }
         }
         Ok(heads)
@@ -250,13 +250,15 @@ pub(crate) fn stream_of(text: &str) -> Result<StreamId, StoreError> {
     text.parse().map_err(|error| StoreError::Unreadable { what: "stream's name", reason: format!("{error}") })
 }
 
-fn head_of_row(row: &MySqlRow) -> Result<BlockHead, StoreError> {
-    let during = || StoreError::during("find messages");
-    Ok(BlockHead {
-        stream: stream_of(row.try_get("stream").map_err(during())?)?,
-        first_seq: row.try_get("first_seq").map_err(during())?,
-        last_seq: row.try_get("last_seq").map_err(during())?,
-        captured_at: row.try_get("captured_at").map_err(during())?,
-        raw_bytes: u64::from(row.try_get::<u32, _>("raw_bytes").map_err(during())?),
-    })
+impl BlockHead {
+    pub fn of_row(row: &MySqlRow) -> Result<BlockHead, StoreError> {
+        let during = || StoreError::during("find messages");
+        Ok(BlockHead {
+            stream: stream_of(row.try_get("stream").map_err(during())?)?,
+            first_seq: row.try_get("first_seq").map_err(during())?,
+            last_seq: row.try_get("last_seq").map_err(during())?,
+            captured_at: row.try_get("captured_at").map_err(during())?,
+            raw_bytes: u64::from(row.try_get::<u32, _>("raw_bytes").map_err(during())?),
+        })
+    }
 }

@@ -1,0 +1,190 @@
+//! Purging: whole days of messages that nobody needs any more.
+
+use chrono::{Days, NaiveDate};
+use crossfade_model::{Seen, StreamId};
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::partition::{DayPartition, PARTITIONED};
+use crate::read::stream_of;
+use crate::stream::from_json;
+use crate::{Store, StoreError};
+
+/// What a purge did, or would do.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Purged {
+    /// Last day of each partition that was dropped.
+    pub dropped: Vec<NaiveDate>,
+    pub kept: Vec<KeptDay>,
+    /// Outcome rows whose messages are gone.
+    pub outcomes: u64,
+}
+
+/// A day that is older than the retention and stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptDay {
+    pub day: NaiveDate,
+    pub reason: String,
+}
+
+impl Store {
+    /// Drops the days that ended more than `retention_days` ago and that no pair of the store needs: every message is
+    /// settled, none is held or parked, and none could still be needed to judge a change of the other direction. Days
+    /// are looked at from the oldest; behind one that stays, the others stay too.
+    pub async fn purge(&self, retention_days: u32, dry_run: bool) -> Result<Purged, StoreError> {
+        let during = || StoreError::during("purge messages");
+        let today: NaiveDate = sqlx::query_scalar("SELECT UTC_DATE()").fetch_one(&self.pool).await.map_err(during())?;
+        let oldest_kept = today.checked_sub_days(Days::new(u64::from(retention_days))).unwrap_or(NaiveDate::MIN);
+        let mut purged = Purged::default();
+        // The first partition holds no days; it keeps the table from having none.
+        for partition in self.partitions(PARTITIONED[0]).await?.into_iter().skip(1) {
+            let Some(last_day) = partition.end.pred_opt().filter(|day| *day < oldest_kept) else { break };
+            if let Some(reason) = self.needed_for(&partition).await? {
+                purged.kept.push(KeptDay { day: last_day, reason });
+                break;
+            }
+            if !dry_run {
+                self.drop_partition(&partition).await?;
+            }
+            purged.dropped.push(last_day);
+        }
+        if !dry_run {
+            purged.outcomes = self.drop_outcomes().await?;
+        }
+        Ok(purged)
+    }
+
+    /// Why a partition must stay; of the first stream that needs it.
+    async fn needed_for(&self, partition: &DayPartition) -> Result<Option<String>, StoreError> {
+        let during = || StoreError::during("tell what a day is needed for");
+        let query = format!(
+            "SELECT b.pair, b.stream, MAX(b.last_seq) AS last_seq, MIN(b.first_seq) AS first_seq,
+                    (SELECT s.settled_seq FROM stream s WHERE s.pair = b.pair AND s.stream = b.stream) AS settled_seq
+             FROM message_block PARTITION ({}) b GROUP BY b.pair, b.stream",
+            partition.name
+        );
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&self.pool).await.map_err(during())?;
+        for row in rows {
+            let pair: String = row.try_get("pair").map_err(during())?;
+            let stream = stream_of(row.try_get("stream").map_err(during())?)?;
+            let (first, last): (u64, u64) =
+                (row.try_get("first_seq").map_err(during())?, row.try_get("last_seq").map_err(during())?);
+            let settled: Option<u64> = row.try_get("settled_seq").map_err(during())?;
+            let Some(settled) = settled else {
+                return Ok(Some(format!("pair {pair} has messages of stream {stream}, which the store does not know")));
+            };
+            if settled < last {
+                return Ok(Some(format!("messages {} to {last} of {pair} {stream} are not settled", settled + 1)));
+            }
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT (SELECT COUNT(*) FROM failure WHERE pair = ? AND stream = ? AND seq BETWEEN ? AND ?)
+                      + (SELECT COUNT(*) FROM outcome WHERE pair = ? AND stream = ? AND seq BETWEEN ? AND ?
+                           AND status = 'held')",
+            )
+            .bind(&pair)
+            .bind(stream.as_str())
+            .bind(first)
+            .bind(last)
+            .bind(&pair)
+            .bind(stream.as_str())
+            .bind(first)
+            .bind(last)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(during())?;
+            if waiting > 0 {
+                return Ok(Some(format!("{waiting} messages of {pair} {stream} are parked or held")));
+            }
+            if let Some(reason) = self.needed_to_judge(&pair, &stream, last).await? {
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A change of an opposite stream that is not settled is judged against all messages of this stream that its writer had
+    /// not seen. A direction that is declared off keeps nothing: nobody has waited for it either.
+    async fn needed_to_judge(&self, pair: &str, stream: &StreamId, last: u64) -> Result<Option<String>, StoreError> {
+        let during = || StoreError::during("tell what a day is needed for");
+        // The oldest message that is not settled has seen the least; where there is none, the next one will have seen
+        // at least what its stream has.
+        let rows = sqlx::query(
+            "SELECT s.stream, s.seen,
+                    (SELECT b.seen FROM message_block b
+                      WHERE b.pair = s.pair AND b.stream = s.stream AND b.last_seq > s.settled_seq
+                      ORDER BY b.last_seq LIMIT 1) AS pending_seen
+             FROM stream s LEFT JOIN direction d ON d.pair = s.pair AND d.direction = ?
+             WHERE s.pair = ? AND s.stream LIKE ? AND COALESCE(d.declared, TRUE)",
+        )
+        .bind(stream.direction().opposite().as_str())
+        .bind(pair)
+        .bind(format!("{}/%", stream.direction().opposite()))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(during())?;
+        for row in rows {
+            let seen: String = row.try_get("seen").map_err(during())?;
+            let pending: Option<String> = row.try_get("pending_seen").map_err(during())?;
+            let seen: Vec<Seen> = match pending {
+                Some(pending) => from_json("seen of a block", &pending)?,
+                None => vec![from_json("seen of a stream", &seen)?],
+            };
+            let through =
+                |seen: &Seen| seen.streams.get(stream.as_str()).map_or(0, |progress| progress.applied_through());
+            let least = seen.iter().map(through).min().unwrap_or(0);
+            if least < last {
+                let opposite: String = row.try_get("stream").map_err(during())?;
+                return Ok(Some(format!(
+                    "changes of {pair} {opposite} may have to be judged against messages {} to {last} of {stream}",
+                    least + 1
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn drop_partition(&self, partition: &DayPartition) -> Result<(), StoreError> {
+        // Large values first: a block without them would be unreadable only if it were still there.
+        for table in PARTITIONED.iter().rev() {
+            let exists = self.partitions(table).await?.iter().any(|other| other.name == partition.name);
+            if exists {
+                let statement = format!("ALTER TABLE {table} DROP PARTITION {}", partition.name);
+                sqlx::raw_sql(AssertSqlSafe(statement))
+                    .execute(&self.pool)
+                    .await
+                    .map_err(StoreError::during("drop a day"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes this pair's outcomes whose messages are gone, some thousand at a time.
+    async fn drop_outcomes(&self) -> Result<u64, StoreError> {
+        let during = || StoreError::during("remove old outcomes");
+        let mut removed = 0;
+        for state in self.stream_statuses().await? {
+            let first: Option<u64> =
+                sqlx::query_scalar("SELECT MIN(first_seq) FROM message_block WHERE pair = ? AND stream = ?")
+                    .bind(&*self.pair)
+                    .bind(&state.stream)
+                    .fetch_one(&self.pool)
+                    .await
+                    .map_err(during())?;
+            let first = first.unwrap_or(state.last_seq + 1);
+            loop {
+                let done = sqlx::query("DELETE FROM outcome WHERE pair = ? AND stream = ? AND seq < ? LIMIT 5000")
+                    .bind(&*self.pair)
+                    .bind(&state.stream)
+                    .bind(first)
+                    .execute(&self.pool)
+                    .await
+                    .map_err(during())?;
+                removed += done.rows_affected();
+                if done.rows_affected() < 5000 {
+                    break;
+                }
+            }
+        }
+        Ok(removed)
+    }
+}
