@@ -1,0 +1,42 @@
+# The project's commands. `make help` lists them.
+
+CARGO ?= cargo
+# Extra arguments for the demonstration, as in: make demo DEMO="--flavor mariadb --seconds 60"
+DEMO ?=
+# One test binary for `make soak`, as in: make soak SUITE=kill_matrix
+SUITE ?=
+
+# Servers of other versions come in by variable (make hands it on): make test CROSSFADE_MYSQLD=/opt/mysql-8.4/bin/mysqld
+
+.DEFAULT_GOAL := help
+.PHONY: help servers demo test soak bench fmt lint
+
+help: ## Lists the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
+
+servers: ## Puts MySQL 9.7 and MariaDB on this machine, where they are missing
+	@scripts/servers.sh
+
+demo: servers ## A whole pair at work on two private servers, in under 90 s after the build
+	$(CARGO) build --release -p crossfade-cli
+	target/release/crossfade --log warn demo $(DEMO)
+
+# The end-to-end tests start the binary; cargo does not build another package's binary for a test.
+test: servers ## All tests, as the continuous integration runs them
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace --no-fail-fast
+
+soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix
+	$(CARGO) build --release -p crossfade-cli
+	CROSSFADE_SOAK=1 $(CARGO) test --release -p crossfade-tests $(if $(SUITE),--test $(SUITE)) --no-fail-fast -- --nocapture
+
+bench: servers ## Measures speed; see docs/performance.md
+	@test -x scripts/bench.sh || { echo "there is no benchmark yet" >&2; exit 1; }
+	scripts/bench.sh
+
+fmt: ## Formats the code
+	$(CARGO) fmt --all
+
+lint: ## What the continuous integration refuses
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
