@@ -4,7 +4,8 @@
 //!
 //! [`connect`] opens connections as a [`ServerUrl`](crossfade_config::ServerUrl) demands. [`ServerFacts`] holds a
 //! server's version, identity and settings, [`table_shapes`] reads table definitions, and [`Dialect`] has every
-//! statement whose text depends on the version: this is the only crate that asks which server it is.
+//! statement whose text depends on the version: this is the only crate that asks which server it is. [`check::check`]
+//! looks at every precondition of a migration at once.
 //!
 //! # What it promises
 //!
@@ -16,10 +17,12 @@
 //!
 //! With a [`CatalogError`] whose text holds no password, and whose [`hint`](CatalogError::hint) says what to do.
 
+pub mod check;
 mod connect;
 mod dialect;
 mod error;
 mod facts;
+mod rule;
 mod shape;
 mod version;
 
@@ -27,5 +30,6 @@ pub use connect::{Purpose, connect, connection_options};
 pub use dialect::Dialect;
 pub use error::CatalogError;
 pub use facts::{BinlogFacts, ClockDifference, GtidMode, ServerFacts, server_version};
+pub use rule::table_rule;
 pub use shape::{table_shape, table_shapes};
 pub use version::{Flavor, SUPPORTED_VERSIONS, SupportLevel, Version};

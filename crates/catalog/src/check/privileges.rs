@@ -1,0 +1,150 @@
+//! Findings about what accounts may do.
+
+use std::collections::BTreeSet;
+
+use crossfade_model::{Side, TableName, TableShape, quote_identifier};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+
+use super::grants::Grants;
+use super::{Finding, Severity};
+use crate::error::is_denied;
+use crate::{CatalogError, Dialect, Flavor};
+
+const ROW_PRIVILEGES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
+/// On crossfade's own schema of a side.
+const NODE_PRIVILEGES: [&str; 8] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX"];
+/// And what the store's view needs.
+const VIEW_PRIVILEGES: [&str; 2] = ["CREATE VIEW", "SHOW VIEW"];
+
+pub(super) const OWN_SCHEMA: &str = "crossfade";
+
+/// One connection's account, asked once.
+pub(super) struct Account {
+    /// As a GRANT names it: `` `sync`@`%` ``.
+    name: String,
+    grants: Grants,
+}
+
+impl Account {
+    pub(super) async fn read(conn: &mut Conn, dialect: Dialect) -> Result<Account, CatalogError> {
+        let query = |source| CatalogError::Query { what: "the account's privileges", source };
+        let (user, role): (String, Option<String>) =
+            conn.query_first("SELECT CURRENT_USER(), CURRENT_ROLE()").await.map_err(query)?.unwrap_or_default();
+        let role = role.filter(|role| role != "NONE");
+        let mut lines = Vec::new();
+        match (dialect.flavor(), &role) {
+            (Flavor::MySql, Some(roles)) => {
+                lines.extend(grant_lines(conn, &format!("SHOW GRANTS FOR CURRENT_USER() USING {roles}")).await?);
+            }
+            (Flavor::MariaDb, Some(_)) => {
+                lines.extend(grant_lines(conn, "SHOW GRANTS").await?);
+                lines.extend(grant_lines(conn, "SHOW GRANTS FOR CURRENT_ROLE").await?);
+            }
+            (_, None) => lines.extend(grant_lines(conn, "SHOW GRANTS").await?),
+        }
+        let (user, host) = user.rsplit_once('@').unwrap_or((&user, "%"));
+        Ok(Account {
+            name: format!("{}@{}", quote_identifier(user), quote_identifier(host)),
+            grants: Grants::parse(lines.iter().map(String::as_str)),
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What reading the binlog needs.
+    pub(super) fn binlog_findings(&self, side: Side, dialect: Dialect) -> Option<Finding> {
+        let needed = ["REPLICATION SLAVE", dialect.binlog_status_privilege()];
+        let missing: Vec<&str> = needed.into_iter().filter(|privilege| !self.grants.has_global(privilege)).collect();
+        self.missing(Some(side), &missing, "*.*", "read the binlog")
+    }
+
+    /// What crossfade's own schema needs.
+    pub(super) fn own_schema_findings(&self, side: Option<Side>, is_store: bool) -> Option<Finding> {
+        let views = VIEW_PRIVILEGES.iter().filter(|_| is_store);
+        let missing: Vec<&str> = NODE_PRIVILEGES
+            .iter()
+            .chain(views)
+            .copied()
+            .filter(|privilege| !self.grants.has_on_schema(privilege, OWN_SCHEMA))
+            .collect();
+        let what = if is_store { "keep the message table" } else { "keep checkpoints" };
+        self.missing(side, &missing, &format!("{}.*", quote_identifier(OWN_SCHEMA)), what)
+    }
+
+    /// What synced tables need. What `SHOW GRANTS` does not show is tried out before it is reported missing.
+    pub(super) async fn table_findings(&self, conn: &mut Conn, side: Side, shapes: &[&TableShape]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for shape in shapes {
+            let TableName { schema, table } = &shape.name;
+            let mut missing = Vec::new();
+            for privilege in ROW_PRIVILEGES {
+                if !self.grants.has_on_table(privilege, schema, table) && !may(conn, privilege, shape).await {
+                    missing.push(privilege);
+                }
+            }
+            findings.extend(self.missing(Some(side), &missing, &shape.name.quoted(), "sync the table"));
+        }
+        findings
+    }
+
+    /// What is needed on tables that cannot be seen, one finding per schema.
+    pub(super) fn schema_findings(&self, side: Side, schemas: &BTreeSet<&str>) -> Vec<Finding> {
+        let finding = |schema: &&str| {
+            let lacks = |privilege: &&str| !self.grants.has_on_schema(privilege, schema);
+            let missing: Vec<&str> = ROW_PRIVILEGES.into_iter().filter(lacks).collect();
+            self.missing(Some(side), &missing, &format!("{}.*", quote_identifier(schema)), "sync its tables")
+        };
+        schemas.iter().filter_map(finding).collect()
+    }
+
+    /// Without TRIGGER, `information_schema.triggers` looks empty.
+    pub(super) fn sees_triggers(&self, name: &TableName) -> bool {
+        self.grants.has_on_table("TRIGGER", &name.schema, &name.table)
+    }
+
+    pub(super) fn trigger_grant(&self, name: &TableName) -> String {
+        format!("GRANT TRIGGER ON {} TO {};", name.quoted(), self.name)
+    }
+
+    fn missing(&self, side: Option<Side>, missing: &[&str], object: &str, purpose: &str) -> Option<Finding> {
+        if missing.is_empty() {
+            return None;
+        }
+        let list = missing.join(", ");
+        Some(Finding::new(
+            Severity::Error,
+            "privilege-missing",
+            side,
+            object,
+            format!("{} may not {purpose}: {list} missing on {object}", self.name),
+            format!("GRANT {list} ON {object} TO {};", self.name),
+        ))
+    }
+}
+
+async fn grant_lines(conn: &mut Conn, statement: &str) -> Result<Vec<String>, CatalogError> {
+    let what = "the account's privileges";
+    conn.query(statement).await.map_err(|source| CatalogError::Query { what, source })
+}
+
+/// Lets the server judge, by a statement that changes nothing.
+async fn may(conn: &mut Conn, privilege: &str, shape: &TableShape) -> bool {
+    let table = shape.name.quoted();
+    let column = shape.columns.iter().find(|column| !column.generated).map_or("", |column| column.name.as_str());
+    let column = quote_identifier(column);
+    let statement = match privilege {
+        "SELECT" => format!("SELECT 1 FROM {table} LIMIT 0"),
+        "INSERT" => format!("EXPLAIN INSERT INTO {table} ({column}) VALUES (DEFAULT({column}))"),
+        "UPDATE" => format!("EXPLAIN UPDATE {table} SET {column} = NULL WHERE FALSE"),
+        _ => format!("EXPLAIN DELETE FROM {table} WHERE FALSE"),
+    };
+    conn.query::<Row, _>(statement).await.is_ok()
+}
+
+/// Whether a query failed because the account may not ask.
+pub(super) fn denied(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(error) if is_denied(error.code))
+}
