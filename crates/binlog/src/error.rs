@@ -1,0 +1,215 @@
+//! Why a stream could not be opened or had to stop.
+
+use std::fmt;
+
+use crossfade_catalog::CatalogError;
+use crossfade_model::{Position, TableName};
+
+use crate::decode::DecodeError;
+
+/// A place in a source's binlog, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    pub file: String,
+    /// Where the event begins, bytes.
+    pub offset: u64,
+    /// The transaction's GTID; empty where it has none.
+    pub transaction: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.offset)?;
+        if self.transaction.is_empty() { Ok(()) } else { write!(f, " in transaction {}", self.transaction) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BinlogError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("{server} refused `{what}`")]
+    Query {
+        server: String,
+        what: &'static str,
+        #[source]
+        source: Box<mysql_async::Error>,
+    },
+    #[error("the binlog connection to {server} broke")]
+    Broken {
+        server: String,
+        #[source]
+        source: Box<mysql_async::Error>,
+    },
+    #[error("{server} ended the binlog stream")]
+    Ended { server: String },
+    #[error("{server} was silent for {seconds} s")]
+    Silent { server: String, seconds: u64 },
+    #[error("the answer of {server} to `{what}` cannot be read")]
+    BadAnswer { server: String, what: &'static str },
+    #[error("the binary log of {server} is off")]
+    BinlogOff { server: String },
+    #[error("position {position} belongs to another kind of server than {server}")]
+    PositionKind { server: String, position: Box<Position> },
+    #[error("position {position} was taken on server {expected}, and {server} is {found}")]
+    WrongServer { server: String, position: Box<Position>, expected: String, found: String },
+    #[error("{server} has never had {missing} of the position to start from")]
+    PositionAhead { server: String, missing: String },
+    #[error("{server} has purged {missing}, which is not read yet")]
+    Purged { server: String, missing: String },
+    #[error("offset {offset} of {file} cannot be asked for: the protocol's offsets have 32 bits")]
+    OffsetTooLarge { file: String, offset: u64 },
+    #[error("no free server id was found on {server} in {attempts} attempts")]
+    NoServerId { server: String, attempts: u32 },
+    #[error("a damaged event at {place}: {what}")]
+    Corrupt { place: Box<Place>, what: String },
+    #[error("an event at {place} cannot be read")]
+    Decode {
+        place: Box<Place>,
+        #[source]
+        source: DecodeError,
+    },
+    #[error("{reason} at {place}{}", Quoted(statement))]
+    Stopped { place: Box<Place>, reason: StopReason, statement: Option<String> },
+}
+
+struct Quoted<'a>(&'a Option<String>);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(statement) => write!(f, ": {statement}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Something in the binlog that cannot be carried to the other side.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StopReason {
+    #[error("table {table} was changed by a statement instead of rows")]
+    StatementFormat { table: TableName },
+    #[error("a statement without row changes may have changed synced tables")]
+    OpaqueStatement,
+    #[error("the row image of table {table} is not complete")]
+    PartialRowImage { table: TableName },
+    #[error("table {table} was emptied without row changes")]
+    Truncated { table: TableName },
+    #[error("table {table} was dropped")]
+    Dropped { table: TableName },
+    #[error("table {table} was renamed or replaced")]
+    Renamed { table: TableName },
+    #[error("table {table} lost columns that are mapped: {}", columns.join(", "))]
+    ColumnsLost { table: TableName, columns: Vec<String> },
+    #[error("table {table} does not exist any more")]
+    TableLost { table: TableName },
+    #[error("a statement that names {table} is not understood")]
+    UnreadStatement { table: TableName },
+    #[error("event type {event_type} is unknown and may carry rows")]
+    UnknownEvent { event_type: u8 },
+    #[error("the source reports an incident: events may be missing")]
+    Incident,
+    #[error("a transaction without GTID, where the stream is read by GTID")]
+    Anonymous,
+    #[error("rows that were already delivered are rolled back")]
+    LateRollback,
+    #[error("the rows of XA transaction {xid} are not in the binlog any more")]
+    PreparedRowsGone { xid: String },
+    #[error("the transaction has {found} row changes of synced tables, and {expected} of it were read before")]
+    TransactionChanged { expected: u64, found: u64 },
+}
+
+impl BinlogError {
+    /// Whether trying again later can help without anybody doing something.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            BinlogError::Query { source, .. } | BinlogError::Broken { source, .. } => passes(source),
+            BinlogError::Catalog(CatalogError::Connect { source, .. } | CatalogError::Query { source, .. }) => {
+                passes(source)
+            }
+            BinlogError::Catalog(CatalogError::TimedOut { .. }) => true,
+            BinlogError::Ended { .. } | BinlogError::Silent { .. } | BinlogError::NoServerId { .. } => true,
+            // A checksum that fails may be the network's fault; what is damaged on disk fails again and again, and shows.
+            _ => false,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            BinlogError::Catalog(error) => return error.hint().map(str::to_owned),
+            BinlogError::BinlogOff { .. } => "start the server with `log_bin` on",
+            BinlogError::PositionKind { .. } => {
+                "take a new start mark with `crossfade init` after checking which server the URL names"
+            }
+            BinlogError::WrongServer { .. } => {
+                "point the URL at the server that the position was taken on, or use GTID positions, which survive a fail-over"
+            }
+            BinlogError::PositionAhead { .. } => {
+                "the server was restored, reset or replaced by one that lacks these transactions; point the URL at the right server, or begin again with a new start mark and verify"
+            }
+            BinlogError::Purged { .. } => {
+                "restore the purged binlog files if a backup has them; otherwise take a new start mark, verify with repair, and raise the retention (`binlog_expire_logs_seconds`)"
+            }
+            BinlogError::OffsetTooLarge { .. } => {
+                "use GTID positions, or keep binlog files under 4 GiB (`max_binlog_size`)"
+            }
+            BinlogError::NoServerId { .. } => "look at the replicas that are registered at the server",
+            BinlogError::Corrupt { .. } | BinlogError::Decode { .. } => {
+                "read the place with the server's `mysqlbinlog --verify-binlog-checksum`; if it is damaged there too, read from a healthy replica"
+            }
+            BinlogError::Stopped { reason, .. } => reason.hint(),
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+impl StopReason {
+    fn hint(&self) -> &'static str {
+        match self {
+            StopReason::StatementFormat { .. } | StopReason::OpaqueStatement => {
+                "set `binlog_format=ROW` for every session of the source; then take a new start mark and repair the table with verify"
+            }
+            StopReason::PartialRowImage { .. } => {
+                "set `binlog_row_image=FULL` for every session of the source; then take a new start mark and repair the table with verify"
+            }
+            StopReason::Truncated { .. } | StopReason::Dropped { .. } | StopReason::TableLost { .. } => {
+                "empty or drop the table on the other side by hand if that is meant, or take it out of the configuration; then take a new start mark"
+            }
+            StopReason::Renamed { .. } => {
+                "name the new table in the configuration, take a new start mark, and verify the table; online schema changes of synced tables wait for the end of the migration"
+            }
+            StopReason::ColumnsLost { .. } => "bring the columns back, or change the mapping and take a new start mark",
+            StopReason::UnreadStatement { .. } | StopReason::UnknownEvent { .. } => {
+                "find out what it did to synced tables; if nothing, or when it is repeated by hand on the other side, take a new start mark after it"
+            }
+            StopReason::Incident => "verify all tables; transactions may be missing from the binlog",
+            StopReason::Anonymous => "set `gtid_mode=ON` and `enforce_gtid_consistency=ON` on the source",
+            StopReason::LateRollback => {
+                "do not mix transactional and other tables in transactions; take a new start mark and verify"
+            }
+            StopReason::PreparedRowsGone { .. } => {
+                "restore the purged binlog files, or take a new start mark and repair with verify"
+            }
+            StopReason::TransactionChanged { .. } => {
+                "the binlog or the list of synced tables is not the one that the position was taken with; take a new start mark and verify"
+            }
+        }
+    }
+}
+
+/// Sorts what the driver reports: connections come back, refusals do not.
+fn passes(error: &mysql_async::Error) -> bool {
+    match error {
+        mysql_async::Error::Io(_) => true,
+        mysql_async::Error::Driver(_) => false,
+        mysql_async::Error::Server(server) => matches!(
+            server.code,
+            // Too many connections, shutdown in progress, aborted, query interrupted, lost connection, lock wait, the dump thread's
+            // place taken by a reader with the same server id, connection killed.
+            1040 | 1053 | 1152 | 1158..=1161 | 1205 | 1317 | 2006 | 2013 | 3032 | 1927 | 4031
+        ),
+        _ => false,
+    }
+}

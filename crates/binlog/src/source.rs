@@ -1,0 +1,219 @@
+//! What a source says of itself: who it is, where its binlog stands, what it has purged.
+
+use crossfade_catalog::ServerFacts;
+use crossfade_model::{GtidSet, MariaDbGtidPosition, Position};
+use mysql_async::Conn;
+use mysql_async::prelude::FromRow;
+use mysql_async::prelude::Queryable;
+use rand::Rng;
+
+use crate::BinlogError;
+use crate::decode::Flavor;
+
+const EXECUTED: &str = "SELECT @@GLOBAL.gtid_executed";
+const PURGED: &str = "SELECT @@GLOBAL.gtid_purged";
+const MARIA_EXECUTED: &str = "SELECT @@GLOBAL.gtid_binlog_pos";
+
+/// Server ids are drawn from this range: far from those that people give to their servers.
+const SERVER_IDS: std::ops::RangeInclusive<u32> = 3_000_000_000..=4_294_900_000;
+const SERVER_ID_ATTEMPTS: u32 = 20;
+
+/// A source as the reader needs to know it. Asked anew at each connection, since a URL can lead to another server.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub address: String,
+    pub flavor: Flavor,
+    pub facts: ServerFacts,
+}
+
+impl Source {
+    pub async fn ask(conn: &mut Conn, address: &str) -> Result<Source, BinlogError> {
+        let facts = ServerFacts::read(conn).await?;
+        if !facts.binlog.enabled {
+            return Err(BinlogError::BinlogOff { server: address.to_owned() });
+        }
+        let flavor = match facts.flavor() {
+            crossfade_catalog::Flavor::MySql => Flavor::MySql,
+            crossfade_catalog::Flavor::MariaDb => Flavor::MariaDb,
+        };
+        Ok(Source { address: address.to_owned(), flavor, facts })
+    }
+
+    /// Table names do not depend on case.
+    pub fn folds_names(&self) -> bool {
+        self.facts.lower_case_table_names != 0
+    }
+
+    /// The end of the binlog in the form that survives most: GTIDs where the server has them.
+    pub async fn current_position(&self, conn: &mut Conn) -> Result<Position, BinlogError> {
+        match self.flavor {
+            Flavor::MariaDb => Ok(Position::MariaDb { gtid: self.maria_binlog_position(conn).await? }),
+            Flavor::MySql if self.facts.has_gtids() => {
+                Ok(Position::MySql { executed: self.gtid_set(conn, EXECUTED).await? })
+            }
+            Flavor::MySql => self.current_file_position(conn).await,
+        }
+    }
+
+    pub async fn current_file_position(&self, conn: &mut Conn) -> Result<Position, BinlogError> {
+        let row: Option<mysql_async::Row> = self.first(conn, self.facts.dialect().binlog_status()).await?;
+        let place = row.and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?)));
+        let (file, offset) = place.ok_or_else(|| BinlogError::BinlogOff { server: self.address.clone() })?;
+        Ok(Position::File { server: self.facts.identity.clone(), file, offset })
+    }
+
+    /// Refuses a position that this server cannot go on from.
+    pub async fn check_start(&self, conn: &mut Conn, start: &Position) -> Result<(), BinlogError> {
+        match (start, self.flavor) {
+            (Position::MySql { executed }, Flavor::MySql) => self.check_gtid_set(conn, executed).await,
+            (Position::MariaDb { gtid }, Flavor::MariaDb) => self.check_maria_position(conn, gtid).await,
+            (Position::File { server, file, offset }, _) => {
+                if *server != self.facts.identity {
+                    return Err(BinlogError::WrongServer {
+                        server: self.address.clone(),
+                        position: Box::new(start.clone()),
+                        expected: server.clone(),
+                        found: self.facts.identity.clone(),
+                    });
+                }
+                self.check_file(conn, file, *offset).await
+            }
+            _ => Err(BinlogError::PositionKind { server: self.address.clone(), position: Box::new(start.clone()) }),
+        }
+    }
+
+    async fn check_gtid_set(&self, conn: &mut Conn, start: &GtidSet) -> Result<(), BinlogError> {
+        let executed = self.gtid_set(conn, EXECUTED).await?;
+        let purged = self.gtid_set(conn, PURGED).await?;
+        let (gone, ahead) = (purged.subtract(start), start.subtract(&executed));
+        if !gone.is_empty() {
+            return Err(self.purged(format!("transactions {gone}")));
+        }
+        if !ahead.is_empty() {
+            return Err(self.ahead(format!("transactions {ahead}")));
+        }
+        Ok(())
+    }
+
+    async fn check_maria_position(&self, conn: &mut Conn, start: &MariaDbGtidPosition) -> Result<(), BinlogError> {
+        let oldest = self.maria_oldest_position(conn).await?;
+        for (domain, (server, sequence)) in &oldest.domains {
+            let begin = start.domains.get(domain).map_or(0, |(_, begin)| *begin);
+            if begin < *sequence {
+                return Err(self.purged(format!("transactions {domain}-{server}-{} to {sequence}", begin + 1)));
+            }
+        }
+        let end = self.maria_binlog_position(conn).await?;
+        if !start.is_at_or_before(&end) {
+            return Err(self.ahead(format!("transactions up to {start}, its binlog ends at `{end}`")));
+        }
+        Ok(())
+    }
+
+    /// The state before the oldest binlog file, from the list of GTIDs at its head.
+    async fn maria_oldest_position(&self, conn: &mut Conn) -> Result<MariaDbGtidPosition, BinlogError> {
+        let files = self.files(conn).await?;
+        let Some((file, _)) = files.first() else { return Ok(MariaDbGtidPosition::default()) };
+        let query = format!("SHOW BINLOG EVENTS IN '{}' LIMIT 5", file.replace('\'', "''"));
+        let events: Vec<mysql_async::Row> = conn.query(query).await.map_err(self.refused("SHOW BINLOG EVENTS"))?;
+        let list = events
+            .iter()
+            .find_map(|event| (event.get::<String, _>(2)? == "Gtid_list").then(|| event.get::<String, _>(5)).flatten());
+        // A file without the list has no event before its own.
+        let list = list.unwrap_or_default();
+        Ok(list.trim_matches(['[', ']']).parse().unwrap_or_default())
+    }
+
+    async fn check_file(&self, conn: &mut Conn, file: &str, offset: u64) -> Result<(), BinlogError> {
+        let files = self.files(conn).await?;
+        match files.iter().find(|(name, _)| name == file) {
+            Some((_, bytes)) if offset <= *bytes => Ok(()),
+            Some((_, bytes)) => Err(self.ahead(format!("offset {offset} of {file}, which has {bytes} bytes"))),
+            None => Err(self.purged(format!("file {file}"))),
+        }
+    }
+
+    /// Binlog files with their sizes in bytes, oldest first.
+    pub async fn files(&self, conn: &mut Conn) -> Result<Vec<(String, u64)>, BinlogError> {
+        let rows: Vec<mysql_async::Row> =
+            conn.query("SHOW BINARY LOGS").await.map_err(self.refused("SHOW BINARY LOGS"))?;
+        Ok(rows.iter().filter_map(|row| Some((row.get(0)?, row.get(1)?))).collect())
+    }
+
+    async fn gtid_set(&self, conn: &mut Conn, query: &'static str) -> Result<GtidSet, BinlogError> {
+        let text: String = self.first(conn, query).await?.unwrap_or_default();
+        // The server breaks long sets into lines.
+        let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        text.parse().map_err(|_| BinlogError::BadAnswer { server: self.address.clone(), what: query })
+    }
+
+    async fn maria_binlog_position(&self, conn: &mut Conn) -> Result<MariaDbGtidPosition, BinlogError> {
+        let text: String = self.first(conn, MARIA_EXECUTED).await?.unwrap_or_default();
+        text.parse().map_err(|_| BinlogError::BadAnswer { server: self.address.clone(), what: MARIA_EXECUTED })
+    }
+
+    /// Draws a server id that neither the source nor a replica registered there has.
+    pub async fn free_server_id(&self, conn: &mut Conn) -> Result<u32, BinlogError> {
+        let list = self.facts.dialect().binlog_readers();
+        let replicas: Result<Vec<mysql_async::Row>, _> = conn.query(list).await;
+        let mut taken: Vec<u32> = match replicas {
+            Ok(rows) => rows.iter().filter_map(|row| row.get(0)).collect(),
+            // Without the privilege to list them, the size of the range must do.
+            Err(mysql_async::Error::Server(_)) => Vec::new(),
+            Err(source) => return Err(self.refused(list)(source)),
+        };
+        taken.push(self.facts.server_id);
+        let drawn =
+            (0..SERVER_ID_ATTEMPTS).map(|_| rand::rng().random_range(SERVER_IDS)).find(|id| !taken.contains(id));
+        drawn.ok_or_else(|| BinlogError::NoServerId { server: self.address.clone(), attempts: SERVER_ID_ATTEMPTS })
+    }
+
+    async fn first<T: FromRow + Send + 'static>(
+        &self,
+        conn: &mut Conn,
+        query: &'static str,
+    ) -> Result<Option<T>, BinlogError> {
+        conn.query_first(query).await.map_err(self.refused(query))
+    }
+
+    pub fn refused(&self, what: &'static str) -> impl Fn(mysql_async::Error) -> BinlogError + use<> {
+        let server = self.address.clone();
+        move |source| BinlogError::Query { server: server.clone(), what, source: Box::new(source) }
+    }
+
+    fn purged(&self, missing: String) -> BinlogError {
+        BinlogError::Purged { server: self.address.clone(), missing }
+    }
+
+    fn ahead(&self, missing: String) -> BinlogError {
+        BinlogError::PositionAhead { server: self.address.clone(), missing }
+    }
+}
+
+/// Where a server's binlog ends now: a GTID set, a MariaDB GTID position, or file and offset where it has no GTIDs.
+pub async fn current_position(conn: &mut Conn, address: &str) -> Result<Position, BinlogError> {
+    Source::ask(conn, address).await?.current_position(conn).await
+}
+
+/// As [`current_position`], always as file and offset with the server's identity.
+pub async fn current_file_position(conn: &mut Conn, address: &str) -> Result<Position, BinlogError> {
+    Source::ask(conn, address).await?.current_file_position(conn).await
+}
+
+/// Whether everything before `target` has been read by one who stands at `read`. False for positions of different kinds.
+pub fn is_reached(read: &Position, target: &Position) -> bool {
+    match (read, target) {
+        (Position::MySql { executed }, Position::MySql { executed: target }) => target.is_subset_of(executed),
+        (Position::MariaDb { gtid }, Position::MariaDb { gtid: target }) => target.is_at_or_before(gtid),
+        (
+            Position::File { server, file, offset },
+            Position::File { server: target_server, file: target_file, offset: target_offset },
+        ) => server == target_server && (file_number(file), *offset) >= (file_number(target_file), *target_offset),
+        _ => false,
+    }
+}
+
+/// `binlog.000012` is file 12; numbers grow past six digits.
+fn file_number(file: &str) -> u64 {
+    file.rsplit_once('.').and_then(|(_, digits)| digits.parse().ok()).unwrap_or(0)
+}
