@@ -64,3 +64,6 @@ pub(crate) fn filter_may_hold(filter: &[u8], hash: u64) -> bool {
     let (entries, _) = filter.as_chunks::<4>();
     entries.binary_search_by_key(&wanted, |entry| u32::from_le_bytes(*entry)).is_ok()
 }
+
+#[cfg(test)]
+mod tests;
