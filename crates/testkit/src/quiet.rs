@@ -1,4 +1,4 @@
-//! Waiting for a state: polling `crossfade status --json` until it says what is waited for.
+//! Waiting for a state: by `crossfade status --json`, until it says what is waited for.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -65,39 +65,27 @@ impl StatusReader {
         Ok(Status(serde_json::from_str(&output).context("`status --json` gave something else than JSON")?))
     }
 
-    /// Waits until every stream has captured and applied all that was written. Two answers in a row must say so and name the
-    /// same last messages, since what one direction applies the other still has to read.
+    /// Waits until both directions have captured and applied all that was written before this call, and then once more, so
+    /// that what they wrote to either side has been read back there too. Nobody should be writing meanwhile.
     pub async fn until_quiet(&self, limit: Duration) -> Result<Status> {
-        let mut before: Option<Vec<u64>> = None;
-        let end = Instant::now() + limit;
-        loop {
-            let status = self.read().await;
-            if let Ok(status) = &status
-                && status.is_caught_up()
-            {
-                let marks = status.all("last_seq");
-                if before.as_ref() == Some(&marks) {
-                    return Ok(status.clone());
-                }
-                before = Some(marks);
-            } else {
-                before = None;
-            }
-            if Instant::now() >= end {
-                match status {
-                    Ok(status) => bail!("not quiet within {limit:?}; the last state was: {}", status.0),
-                    Err(error) => return Err(error.context(format!("not quiet within {limit:?}"))),
-                }
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        self.caught_up(limit).await?;
+        self.caught_up(limit).await
     }
 
-    /// Waits until every stream runs.
+    async fn caught_up(&self, limit: Duration) -> Result<Status> {
+        let config = self.config.to_string_lossy();
+        let wait = format!("{}s", limit.as_secs().max(1));
+        let words = ["--config", &*config, "status", "--json", "--wait", &*wait];
+        let output = process::run(&self.binary, &words, &[], limit + STATUS_LIMIT).await?;
+        Ok(Status(serde_json::from_str(&output).context("`status --json` gave something else than JSON")?))
+    }
+
+    /// Waits until every stream runs, caught up or catching up.
     pub async fn until_running(&self, limit: Duration) -> Result<Status> {
         until("all streams running", limit, || async {
             let status = self.read().await?;
-            let running = status.streams().iter().all(|stream| stream["state"] == "running");
+            let runs = |stream: &Value| stream["state"] == "running" || stream["state"] == "catching-up";
+            let running = status.streams().iter().all(runs);
             Ok(if running && !status.streams().is_empty() {
                 Progress::Reached(status)
             } else {
