@@ -1,1 +1,52 @@
-//! crossfade-applier
+//! Applies one direction's messages to its target, each exactly once.
+//!
+//! # What it promises
+//!
+//! - Every transaction on the target begins with the lane's checkpoint row: the origin tag that the opposite reader
+//!   sees, the record of what was applied, and the fence against a process whose lease is gone.
+//! - Changes of one row, and of rows tied by a unique or foreign key, apply in source commit order.
+//! - A change is written only if no user change of the row on the target, unseen by the change's writer, wins against
+//!   it. What cannot be judged waits.
+//! - Values are bound as parameters, never written into SQL text.
+//!
+//! # How it fails
+//!
+//! With an [`ApplyError`], sorted by [`ApplyError::remedy`]. What passes by itself is tried again here; the rest ends
+//! the applier with nothing half done, since the checkpoint and the data are one transaction.
+
+mod applier;
+mod bind;
+mod checkpoint;
+mod concurrent;
+mod counters;
+mod error;
+mod feed;
+mod hold;
+mod judged;
+mod lane;
+mod lookup;
+mod mapped;
+mod progress;
+mod read;
+mod session;
+mod table;
+
+use std::sync::Arc;
+
+use crossfade_model::StreamId;
+
+pub use applier::{Applier, ApplierOptions, Wishes};
+pub use counters::{Counted, Counters};
+pub use error::{ApplyError, Remedy};
+pub use feed::{BatchBounds, Feed};
+pub use hold::beat;
+pub use progress::{ProgressView, Waiting};
+
+/// Called at named points of the work; tests end the process there.
+pub type Probe = Arc<dyn Fn(&'static str) + Send + Sync>;
+
+/// The stream that reads the target: a direction's messages are concurrent with that stream's.
+pub fn opposite_stream(stream: &StreamId) -> StreamId {
+    let direction = stream.direction().opposite();
+    StreamId::new(direction, direction.source().as_str())
+}

@@ -1,1 +1,99 @@
-fn main() {}
+//! The command line of crossfade: where all parts are wired together.
+
+mod args;
+mod command;
+mod demo;
+mod failure;
+mod pair;
+mod sync;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use crossfade_config::Settings;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use args::{Cli, Command, MessagesCommand};
+
+/// Forced by a second signal.
+const EXIT_FORCED: i32 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match start(&cli) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            failure::report(&error);
+            return ExitCode::from(2);
+        }
+    };
+    let code = match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        Err(error) => {
+            failure::report(&error);
+            ExitCode::from(failure::exit_code(&error))
+        }
+    };
+    // Nothing that still runs has anything to lose: what counts is committed.
+    runtime.shutdown_background();
+    code
+}
+
+fn start(cli: &Cli) -> anyhow::Result<tokio::runtime::Runtime> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)
+        .with_context(|| format!("`--log {}` is not a level or a filter", cli.log))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if cli.log_json {
+        subscriber.json().init();
+    } else {
+        subscriber.with_target(false).init();
+    }
+    tokio::runtime::Runtime::new().context("the runtime cannot start")
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Demo(args) => return demo::run(args).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let settings = Arc::new(Settings::load(&cli.config)?);
+    match cli.command {
+        Command::Check(output) => return Ok(ExitCode::from(command::check::run(&settings, output.json).await?)),
+        Command::Init(output) => command::init::run(settings, output.json).await?,
+        Command::Sync(args) => {
+            sync::run(settings, args.direction.into(), args.until_caught_up, stop_on_signals()?).await?;
+        }
+        Command::Status(args) => command::status::run(&settings, &args).await?,
+        Command::Start(args) => command::wish::start(&settings, args.direction.into()).await?,
+        Command::Stop(args) => command::wish::stop(&settings, args.direction.into(), args.capture).await?,
+        Command::Messages(MessagesCommand::List(args)) => command::messages::list(&settings, &args).await?,
+        Command::Messages(MessagesCommand::Show(args)) => command::messages::show(&settings, &args).await?,
+        Command::Messages(MessagesCommand::History(args)) => command::messages::history(settings, &args).await?,
+        Command::Messages(MessagesCommand::Purge(args)) => command::messages::purge(&settings, &args).await?,
+        Command::Demo(_) | Command::Completions { .. } => unreachable!("handled above"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first SIGTERM or SIGINT asks everything to end in order; the second ends the process at once.
+fn stop_on_signals() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be handled")?;
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping; a second signal forces");
+        asked.cancel();
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(EXIT_FORCED);
+    });
+    Ok(stop)
+}

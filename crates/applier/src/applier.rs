@@ -1,0 +1,312 @@
+//! One direction's applier: batches from the feed, planned, carried out by lanes, settled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossfade_catalog::{Flavor, Purpose, connect};
+use crossfade_config::ServerUrl;
+use crossfade_message::Store;
+use crossfade_model::{Column, Message, Side, StreamId, StreamProgress, TableShape};
+use crossfade_rules::{Plan, Planner, TableMapping};
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{CheckpointOwner, CheckpointStep};
+use crate::counters::Counters;
+use crate::error::ApplyError;
+use crate::feed::{BatchBounds, Feed};
+use crate::hold::{Hold, HoldWorker};
+use crate::lane::{Lane, Shared};
+use crate::lookup::Lookup;
+use crate::mapped::Mapper;
+use crate::progress::{Progress, ProgressView};
+use crate::table::TargetTable;
+use crate::{Probe, opposite_stream};
+
+/// A batch smaller than this is not worth a second transaction.
+const MIN_ROWS_FOR_LANES: usize = 200;
+
+/// `settled_seq` follows the checkpoint lazily; it is written at most this often.
+const SETTLE_EVERY: Duration = Duration::from_millis(250);
+
+/// What the applier needs to know.
+pub struct ApplierOptions {
+    pub pair: String,
+    pub stream: StreamId,
+    /// Of the direction's lease.
+    pub epoch: u64,
+    pub target: ServerUrl,
+    pub target_flavor: Flavor,
+    pub store: Store,
+    pub mappings: Arc<[TableMapping]>,
+    /// As many as `mappings`: the target's definitions.
+    pub target_shapes: Vec<Arc<TableShape>>,
+    /// Mappings of the opposite direction.
+    pub opposite_mappings: Arc<[TableMapping]>,
+    pub prefer: Side,
+    pub lanes: u16,
+    pub bounds: BatchBounds,
+    pub feed: Arc<Feed>,
+    pub wishes: watch::Receiver<Wishes>,
+    pub counters: Arc<Counters>,
+    pub probe: Probe,
+    /// Ends the applier between batches; a batch under way is finished or rolled back.
+    pub stop: CancellationToken,
+}
+
+/// What operators want, as the store has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wishes {
+    pub apply: bool,
+    /// The opposite direction has been started at least once and is not declared off.
+    pub opposite_declared: bool,
+}
+
+pub struct Applier {
+    options: ApplierOptions,
+    shared: Shared,
+    planner: Planner,
+    mapper: Mapper,
+    lanes: Vec<Lane>,
+    checkpoints: StreamProgress,
+    settled_seq: u64,
+    settled_at: Instant,
+}
+
+impl Applier {
+    /// Takes the stream's checkpoint rows over and reads them. Returns the applier, a view of its progress, and the
+    /// worker of its waits, which must run beside it.
+    pub async fn open(
+        options: ApplierOptions,
+    ) -> Result<(Applier, watch::Receiver<ProgressView>, impl Future<Output = Result<(), ApplyError>>), ApplyError> {
+        let opposite = opposite_stream(&options.stream);
+        let owner = CheckpointOwner {
+            pair: options.pair.clone(),
+            stream: options.stream.clone(),
+            epoch: options.epoch,
+        };
+        let checkpoints = {
+            let mut conn = connect(&options.target, Purpose::Apply).await?;
+            crate::session::prepare(&mut conn).await?;
+            owner.take_over(&mut conn, options.lanes).await?
+        };
+        let (hold, hold_worker) = Hold::new(HoldWorker {
+            store: options.store.clone(),
+            target: options.target.clone(),
+            pair: options.pair.clone(),
+            writer: options.stream.clone(),
+            opposite: opposite.clone(),
+            stop: options.stop.clone(),
+        });
+        let (progress, view) = Progress::new();
+        let lookup = Lookup::new(
+            options.store.clone(),
+            opposite,
+            options.opposite_mappings.clone(),
+            options.stream.direction().source(),
+            options.prefer,
+        );
+        let shared = Shared {
+            store: options.store.clone(),
+            target: options.target.clone(),
+            owner,
+            tables: target_tables(&options),
+            mappings: options.mappings.clone(),
+            lookup: Mutex::new(lookup),
+            hold,
+            counters: options.counters.clone(),
+            progress,
+            probe: options.probe.clone(),
+        };
+        let applier = Applier {
+            planner: Planner::new(&options.mappings),
+            mapper: Mapper::new(options.mappings.clone()),
+            lanes: (0..options.lanes).map(|_| Lane::new()).collect(),
+            shared,
+            checkpoints,
+            settled_seq: 0,
+            settled_at: Instant::now(),
+            options,
+        };
+        Ok((applier, view, hold_worker))
+    }
+
+    /// Applies until stopped, or until an error that a person must look at.
+    pub async fn run(mut self) -> Result<(), ApplyError> {
+        self.check_against_stream().await?;
+        self.finish_partial_batch().await?;
+        let stop = self.options.stop.clone();
+        loop {
+            let from_seq = self.checkpoints.applied_through() + 1;
+            self.shared.progress.applied(from_seq - 1);
+            let batch = tokio::select! {
+                () = stop.cancelled() => break,
+                batch = self.next_batch(from_seq) => batch?,
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                applied = self.apply_batch(batch) => applied?,
+            }
+            self.settle(false).await?;
+        }
+        self.shared.progress.applied(self.checkpoints.applied_through());
+        self.settle(true).await
+    }
+
+    async fn check_against_stream(&mut self) -> Result<(), ApplyError> {
+        let state = self.shared.store.stream_state(&self.options.stream).await?;
+        self.settled_seq = state.settled_seq;
+        let checkpoint = self.checkpoints.lanes.values().map(|lane| lane.batch_last).max().unwrap_or(0);
+        if checkpoint > state.last_seq {
+            let (stream, last_seq) = (self.options.stream.clone(), state.last_seq);
+            return Err(ApplyError::CheckpointBeyondStream { stream, checkpoint, last_seq });
+        }
+        if state.settled_seq > checkpoint {
+            let (stream, settled) = (self.options.stream.clone(), state.settled_seq);
+            return Err(ApplyError::CheckpointBehindSettled { stream, checkpoint, settled });
+        }
+        Ok(())
+    }
+
+    /// A batch of which only some lanes had committed when the process ended is planned again, identically, and its
+    /// other lanes run.
+    async fn finish_partial_batch(&mut self) -> Result<(), ApplyError> {
+        let Some((batch, done)) = self.checkpoints.partial_batch() else { return Ok(()) };
+        tracing::info!(first = batch.batch_first, last = batch.batch_last, ?done, "finishing an interrupted batch");
+        let stream = &self.options.stream;
+        let messages = self.shared.store.read_range(stream, batch.batch_first, batch.batch_last).await?;
+        while self.lanes.len() < usize::from(batch.lanes) {
+            self.lanes.push(Lane::new());
+        }
+        self.run_batch(messages, batch.lanes, &done).await
+    }
+
+    async fn next_batch(&mut self, from_seq: u64) -> Result<Vec<Message>, ApplyError> {
+        let mut wishes = self.options.wishes.clone();
+        loop {
+            until_apply_is(&mut wishes, true).await;
+            let settle_later = self.settle_later(from_seq - 1);
+            tokio::select! {
+                batch = self.options.feed.next(&self.shared.store, &self.options.stream, from_seq, self.options.bounds) => {
+                    return Ok(batch?);
+                }
+                () = until_apply_is(&mut wishes, false) => {}
+                () = settle_later => self.settle(true).await?,
+            }
+        }
+    }
+
+    /// Ends when an idle applier should write what it has settled; never where that is written already.
+    fn settle_later(&self, applied: u64) -> impl Future<Output = ()> + 'static {
+        let due = (applied > self.settled_seq).then(|| self.settled_at + SETTLE_EVERY);
+        async move {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn apply_batch(&mut self, batch: Vec<Message>) -> Result<(), ApplyError> {
+        let lanes = if batch.len() < MIN_ROWS_FOR_LANES { 1 } else { self.options.lanes };
+        self.run_batch(batch, lanes, &[]).await
+    }
+
+    async fn run_batch(&mut self, batch: Vec<Message>, lanes: u16, done: &[u16]) -> Result<(), ApplyError> {
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
+        let (batch_first, batch_last) = (first.seq, last.seq);
+        let committed_at = first.committed_at_micros;
+        let concurrent = self.options.wishes.borrow().opposite_declared;
+        if concurrent {
+            let mut lookup = self.shared.lookup.lock().await;
+            lookup.advance_floor(&first.seen);
+            lookup.refresh().await?;
+        }
+        let changes = self.mapper.map(batch)?;
+        let plan = self.planner.plan(changes, lanes).map_err(ApplyError::Plan)?;
+        self.run_lanes(&plan, batch_first, batch_last, lanes, done, concurrent).await?;
+        (self.shared.probe)("after-target-commit");
+        self.shared.counters.note_batch(micros_since(committed_at));
+        self.shared.progress.applied(batch_last);
+        Ok(())
+    }
+
+    async fn run_lanes(
+        &mut self,
+        plan: &Plan,
+        batch_first: u64,
+        batch_last: u64,
+        lanes: u16,
+        done: &[u16],
+        concurrent: bool,
+    ) -> Result<(), ApplyError> {
+        let shared = &self.shared;
+        let checkpoints = &self.checkpoints;
+        let work = self.lanes.iter_mut().zip(&plan.lanes).zip(0..lanes).filter(|(_, lane)| !done.contains(lane)).map(
+            |((lane, plan), number)| {
+                let from_seq = checkpoints.lanes.get(&number).map_or(0, |row| row.seq);
+                let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes };
+                async move {
+                    let ran = lane.run(shared, plan, step, concurrent).await;
+                    if ran.is_ok() {
+                        (shared.probe)("between-lanes");
+                    }
+                    ran
+                }
+            },
+        );
+        futures_util::future::try_join_all(work).await?;
+        for lane in 0..lanes {
+            let row = crossfade_model::LaneProgress { seq: batch_last, batch_first, batch_last, lanes };
+            self.checkpoints.lanes.insert(lane, row);
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, now: bool) -> Result<(), ApplyError> {
+        let applied = self.checkpoints.applied_through();
+        if applied <= self.settled_seq || (!now && self.settled_at.elapsed() < SETTLE_EVERY) {
+            return Ok(());
+        }
+        (self.shared.probe)("before-settle");
+        match self.shared.store.settle(&self.options.stream, applied).await {
+            Ok(()) => self.settled_seq = applied,
+            // The checkpoint is the truth; settling follows when the store is back.
+            Err(error) if error.is_transient() => tracing::warn!(%error, "settling waits for the store"),
+            Err(error) => return Err(error.into()),
+        }
+        self.settled_at = Instant::now();
+        Ok(())
+    }
+}
+
+/// Never ends when the sender is gone, which lives as long as the process.
+async fn until_apply_is(wishes: &mut watch::Receiver<Wishes>, wished: bool) {
+    let changed = wishes.wait_for(|wishes| wishes.apply == wished).await.is_ok();
+    if !changed {
+        std::future::pending().await
+    }
+}
+
+fn target_tables(options: &ApplierOptions) -> Vec<TargetTable> {
+    let is_mysql = options.target_flavor == Flavor::MySql;
+    options
+        .mappings
+        .iter()
+        .zip(&options.target_shapes)
+        .map(|(mapping, shape)| {
+            let columns: Vec<Column> = mapping
+                .columns
+                .iter()
+                .filter_map(|mapped| shape.column(&mapped.target).map(|index| shape.columns[index].clone()))
+                .collect();
+            let source_kinds: Vec<_> = mapping.columns.iter().map(|column| column.source_kind.clone()).collect();
+            TargetTable::new(&mapping.target, columns, &source_kinds, mapping.row_key.clone(), is_mysql)
+        })
+        .collect()
+}
+
+fn micros_since(micros: i64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(u64::try_from(micros).unwrap_or(0))
+}

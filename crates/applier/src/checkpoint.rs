@@ -1,0 +1,128 @@
+//! The checkpoint rows on the target: origin tag, exactly-once record, and fence in one.
+
+use std::collections::BTreeMap;
+
+use crossfade_model::{LaneProgress, StreamId, StreamProgress};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+
+use crate::error::ApplyError;
+
+/// Identifies the checkpoint rows of one stream, and who may write them.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckpointOwner {
+    pub pair: String,
+    pub stream: StreamId,
+    pub epoch: u64,
+}
+
+/// What a lane's transaction writes first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CheckpointStep {
+    pub lane: u16,
+    /// The lane's seq that the batch was planned from.
+    pub from_seq: u64,
+    pub batch_first: u64,
+    pub batch_last: u64,
+    pub lanes: u16,
+}
+
+impl CheckpointOwner {
+    /// Claims every lane row for this epoch and reads them afterwards, so that a transaction of an older epoch has
+    /// either committed before (and is seen here) or can never commit.
+    ///
+    /// Repeatable. Fails when a row already belongs to a younger epoch.
+    pub async fn take_over(&self, conn: &mut Conn, lanes: u16) -> Result<StreamProgress, ApplyError> {
+        for lane in 0..lanes {
+            conn.exec_drop(
+                "INSERT INTO crossfade.checkpoint \
+                 (pair, stream, lane, seq, batch_first, batch_last, lanes, epoch, writes, updated_at) \
+                 VALUES (?, ?, ?, 0, 0, 0, ?, ?, 1, UTC_TIMESTAMP(6)) \
+                 ON DUPLICATE KEY UPDATE writes = writes + 1",
+                (&self.pair, self.stream.as_str(), lane, lanes, self.epoch),
+            )
+            .await?;
+        }
+        conn.exec_drop(
+            "UPDATE crossfade.checkpoint SET epoch = ?, writes = writes + 1 WHERE pair = ? AND stream = ? AND epoch <= ?",
+            (self.epoch, &self.pair, self.stream.as_str(), self.epoch),
+        )
+        .await?;
+        let rows = self.read(conn).await?;
+        if let Some(found) = rows.values().map(|row| row.epoch).find(|epoch| *epoch != self.epoch) {
+            return Err(ApplyError::Fenced { mine: self.epoch, found });
+        }
+        Ok(StreamProgress { lanes: rows.into_iter().map(|(lane, row)| (lane, row.progress)).collect() })
+    }
+
+    async fn read(&self, conn: &mut Conn) -> Result<BTreeMap<u16, CheckpointRow>, ApplyError> {
+        let rows: Vec<Row> = conn
+            .exec(
+                "SELECT lane, seq, batch_first, batch_last, lanes, epoch FROM crossfade.checkpoint \
+                 WHERE pair = ? AND stream = ? FOR UPDATE",
+                (&self.pair, self.stream.as_str()),
+            )
+            .await?;
+        rows.into_iter().map(parse).collect()
+    }
+
+    /// Writes the lane's checkpoint inside the open transaction. `false`: the row is not as planned; nothing written.
+    pub async fn advance(&self, conn: &mut Conn, step: CheckpointStep) -> Result<bool, ApplyError> {
+        conn.exec_drop(
+            "UPDATE crossfade.checkpoint SET seq = ?, batch_first = ?, batch_last = ?, lanes = ?, writes = writes + 1, \
+             updated_at = UTC_TIMESTAMP(6) WHERE pair = ? AND stream = ? AND lane = ? AND epoch = ? AND seq = ?",
+            (
+                step.batch_last,
+                step.batch_first,
+                step.batch_last,
+                step.lanes,
+                &self.pair,
+                self.stream.as_str(),
+                step.lane,
+                self.epoch,
+                step.from_seq,
+            ),
+        )
+        .await?;
+        Ok(conn.affected_rows() == 1)
+    }
+
+    /// What became of a transaction whose end is unknown or whose checkpoint did not match. Waits for the row's lock,
+    /// so a COMMIT that is still on its way has arrived, or never will.
+    pub async fn outcome(&self, conn: &mut Conn, step: CheckpointStep) -> Result<LaneOutcome, ApplyError> {
+        let rows = self.read(conn).await?;
+        let Some(row) = rows.get(&step.lane) else {
+            return Err(ApplyError::CheckpointMissing { stream: self.stream.clone(), lane: step.lane });
+        };
+        if row.epoch != self.epoch {
+            return Err(ApplyError::Fenced { mine: self.epoch, found: row.epoch });
+        }
+        match row.progress.seq {
+            seq if seq == step.batch_last => Ok(LaneOutcome::Committed),
+            seq if seq == step.from_seq => Ok(LaneOutcome::NotCommitted),
+            found => Err(ApplyError::CheckpointUnexpected {
+                stream: self.stream.clone(),
+                lane: step.lane,
+                found,
+                planned_from: step.from_seq,
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LaneOutcome {
+    Committed,
+    NotCommitted,
+}
+
+struct CheckpointRow {
+    progress: LaneProgress,
+    epoch: u64,
+}
+
+fn parse(row: Row) -> Result<(u16, CheckpointRow), ApplyError> {
+    let (lane, seq, batch_first, batch_last, lanes, epoch) =
+        mysql_async::from_row_opt(row).map_err(|_| ApplyError::CheckpointUnreadable)?;
+    Ok((lane, CheckpointRow { progress: LaneProgress { seq, batch_first, batch_last, lanes }, epoch }))
+}

@@ -1,0 +1,130 @@
+//! What can go wrong when messages are applied, and who has to act.
+
+use crossfade_model::{StreamId, TableName};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("the target refused a statement")]
+    Target(#[from] mysql_async::Error),
+    #[error(transparent)]
+    Store(#[from] crossfade_message::StoreError),
+    #[error(transparent)]
+    Connect(#[from] crossfade_catalog::CatalogError),
+    #[error("another process has taken over: checkpoint rows are of epoch {found}, this process has epoch {mine}")]
+    Fenced { mine: u64, found: u64 },
+    #[error("the checkpoint row of {stream} lane {lane} is missing on the target")]
+    CheckpointMissing { stream: StreamId, lane: u16 },
+    #[error("the checkpoint row of {stream} lane {lane} is at {found}, though this batch was planned from {planned_from}")]
+    CheckpointUnexpected { stream: StreamId, lane: u16, found: u64, planned_from: u64 },
+    #[error("a checkpoint row on the target cannot be read")]
+    CheckpointUnreadable,
+    #[error("the target's checkpoint of {stream} is at {checkpoint}, beyond the stream's last message {last_seq}")]
+    CheckpointBeyondStream { stream: StreamId, checkpoint: u64, last_seq: u64 },
+    #[error("the target's checkpoint of {stream} is at {checkpoint}, though messages up to {settled} were applied before")]
+    CheckpointBehindSettled { stream: StreamId, checkpoint: u64, settled: u64 },
+    #[error("message {seq} of {stream} is missing in the message table")]
+    MessageMissing { stream: StreamId, seq: u64 },
+    #[error("message {seq} changes {table}, which the configuration does not name")]
+    TableUnknown { seq: u64, table: TableName },
+    #[error("message {seq} of {table} cannot be mapped: {problem}")]
+    Unmappable { seq: u64, table: TableName, problem: String },
+    #[error("the target refused a change of {table} (among messages {first} to {last})")]
+    Row {
+        table: TableName,
+        first: u64,
+        last: u64,
+        #[source]
+        source: mysql_async::Error,
+    },
+    #[error("a batch cannot be planned")]
+    Plan(#[source] crossfade_rules::RulesError),
+    #[error("the wait for the opposite reader has ended")]
+    HoldEnded,
+}
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Passes by itself within moments: deadlock, lock wait.
+    RetryAtOnce,
+    /// Passes by itself: connection, read-only, too many connections.
+    RetryLater,
+    /// The transaction's end is unknown: read the checkpoint, then decide.
+    OutcomeUnknown,
+    /// A person must act.
+    Stop,
+}
+
+impl ApplyError {
+    /// Sorts an error by its server code (MySQL manual, "Server Error Message Reference"; MariaDB "Error Codes").
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            ApplyError::Target(source) | ApplyError::Row { source, .. } => driver_remedy(source),
+            ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
+            ApplyError::Connect(source) => connect_remedy(source),
+            _ => Remedy::Stop,
+        }
+    }
+
+    /// The next step for the operator.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            ApplyError::Fenced { .. } => "nothing to do: this process stands by",
+            ApplyError::CheckpointBeyondStream { .. } => {
+                "the store is older than the target (was it restored from a backup?): restore the newer store, or run \
+                 `crossfade init` for a fresh pair after comparing both sides"
+            }
+            ApplyError::CheckpointBehindSettled { .. } => {
+                "the target has lost transactions (a restore or a fail-over): bring it back to its newest state, or \
+                 compare both sides before going on"
+            }
+            ApplyError::CheckpointMissing { .. } => "run `crossfade init`; it creates what is missing",
+            ApplyError::TableUnknown { .. } => "name the table in the configuration again, or let the direction drain first",
+            ApplyError::MessageMissing { .. } => {
+                "the message table was purged or restored: compare both sides before going on"
+            }
+            ApplyError::Row { .. } => {
+                "change the row or the table so that the change fits; the direction goes on by itself from this change"
+            }
+            ApplyError::Unmappable { .. } => "run `crossfade check`; it names the columns and the remedy",
+            _ => "see the server's message; the direction tries again by itself",
+        }
+    }
+}
+
+/// A server that is away comes back; one that refuses the account needs a person.
+fn connect_remedy(error: &crossfade_catalog::CatalogError) -> Remedy {
+    use crossfade_catalog::CatalogError;
+    match error {
+        CatalogError::TimedOut { .. } => Remedy::RetryLater,
+        CatalogError::Connect { source, .. } => match driver_remedy(source) {
+            Remedy::Stop => Remedy::Stop,
+            _ => Remedy::RetryLater,
+        },
+        _ => Remedy::Stop,
+    }
+}
+
+fn driver_remedy(error: &mysql_async::Error) -> Remedy {
+    match error {
+        mysql_async::Error::Server(server) => match server.code {
+            // Lock wait time-out, deadlock.
+            1205 | 1213 | 3572 => Remedy::RetryAtOnce,
+            // Too many connections, server shutdown, killed query or connection, read-only (1290, 1792, 1836), host blocked.
+            1040 | 1053 | 1129 | 1158 | 1159 | 1160 | 1161 | 1184 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 3024 | 3032 => {
+                Remedy::RetryLater
+            }
+            _ => Remedy::Stop,
+        },
+        mysql_async::Error::Io(_) => Remedy::OutcomeUnknown,
+        mysql_async::Error::Driver(
+            mysql_async::DriverError::ConnectionClosed | mysql_async::DriverError::PoolDisconnected,
+        ) => Remedy::OutcomeUnknown,
+        _ => Remedy::Stop,
+    }
+}
+
+/// The code of "duplicate entry for key".
+pub(crate) fn is_duplicate_key(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(server) if matches!(server.code, 1062 | 1586))
+}

@@ -1,0 +1,149 @@
+//! Captured messages on their way from the reader to the applier of the same process.
+//!
+//! The message table is the truth; this is a bounded window on its end, so that what was just captured need not be read
+//! back. Where the applier is behind the window, it reads from the store.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossfade_message::{Store, StoreError};
+use crossfade_model::{Message, StreamId};
+use tokio::sync::Notify;
+
+/// Bounds of one batch. A source transaction or block that does not fit is split.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchBounds {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+pub struct Feed {
+    window: Mutex<Window>,
+    arrived: Notify,
+    bytes_bound: usize,
+}
+
+#[derive(Default)]
+struct Window {
+    /// Contiguous messages, oldest first, ending with `last_seq`; empty when the window was overrun.
+    messages: VecDeque<Message>,
+    bytes: usize,
+    last_seq: u64,
+    /// What was read from the store and did not fit into one batch.
+    read_ahead: VecDeque<Message>,
+}
+
+impl Feed {
+    /// `last_seq` is the stream's last captured message; at most `bytes_bound` of messages are kept in memory.
+    pub fn new(last_seq: u64, bytes_bound: usize) -> Feed {
+        Feed {
+            window: Mutex::new(Window { last_seq, ..Window::default() }),
+            arrived: Notify::new(),
+            bytes_bound,
+        }
+    }
+
+    /// Hands over what was just captured. Never waits: what does not fit is read from the store later.
+    pub fn push(&self, messages: Vec<Message>) {
+        let mut window = self.window();
+        let Some(last) = messages.last() else { return };
+        let added = memory_bytes(&messages);
+        let follows = messages.first().is_some_and(|first| first.seq == window.last_seq + 1);
+        window.last_seq = last.seq;
+        if !follows || window.bytes + added > self.bytes_bound {
+            window.messages.clear();
+            window.bytes = 0;
+        }
+        if added <= self.bytes_bound {
+            window.bytes += added;
+            window.messages.extend(messages);
+        }
+        drop(window);
+        self.arrived.notify_waiters();
+    }
+
+    /// The stream's last message as far as this process knows.
+    pub fn last_seq(&self) -> u64 {
+        self.window().last_seq
+    }
+
+    /// The batch that starts with `from_seq`; waits until there is one.
+    pub async fn next(
+        &self,
+        store: &Store,
+        stream: &StreamId,
+        from_seq: u64,
+        bounds: BatchBounds,
+    ) -> Result<Vec<Message>, StoreError> {
+        loop {
+            let arrived = self.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            match self.take(from_seq, bounds) {
+                Taken::Batch(batch) => return Ok(batch),
+                Taken::InStore => {
+                    let read = store.read_messages(stream, from_seq, bounds.rows, bounds.bytes).await?;
+                    self.window().read_ahead = read.into();
+                }
+                Taken::Nothing => arrived.await,
+            }
+        }
+    }
+
+    fn take(&self, from_seq: u64, bounds: BatchBounds) -> Taken {
+        let mut window = self.window();
+        window.forget_before(from_seq);
+        let starts_at = |messages: &VecDeque<Message>| messages.front().is_some_and(|first| first.seq == from_seq);
+        if starts_at(&window.read_ahead) {
+            return Taken::Batch(take(&mut window.read_ahead, bounds));
+        }
+        if starts_at(&window.messages) {
+            let batch = take(&mut window.messages, bounds);
+            window.bytes = window.bytes.saturating_sub(memory_bytes(&batch));
+            return Taken::Batch(batch);
+        }
+        if window.last_seq >= from_seq { Taken::InStore } else { Taken::Nothing }
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        // Every change of the window leaves it whole, so a panic elsewhere does not spoil it.
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Taken {
+    Batch(Vec<Message>),
+    InStore,
+    Nothing,
+}
+
+impl Window {
+    fn forget_before(&mut self, seq: u64) {
+        while self.read_ahead.front().is_some_and(|message| message.seq < seq) {
+            self.read_ahead.pop_front();
+        }
+        while self.messages.front().is_some_and(|message| message.seq < seq) {
+            if let Some(message) = self.messages.pop_front() {
+                self.bytes = self.bytes.saturating_sub(message.change.memory_bytes());
+            }
+        }
+    }
+}
+
+fn take(messages: &mut VecDeque<Message>, bounds: BatchBounds) -> Vec<Message> {
+    let mut bytes = 0;
+    let fitting = messages
+        .iter()
+        .take(bounds.rows)
+        .take_while(|message| {
+            let fits = bytes < bounds.bytes;
+            bytes += message.change.memory_bytes();
+            fits
+        })
+        .count();
+    messages.drain(..fitting.max(1).min(messages.len())).collect()
+}
+
+fn memory_bytes(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.change.memory_bytes()).sum()
+}

@@ -1,0 +1,132 @@
+//! Waiting until the opposite reader has captured everything that users of the target committed before now.
+//!
+//! A wait commits a heartbeat on the target and polls the store until the opposite stream has captured it. All waits
+//! that begin before the heartbeat is written share it, so many lanes cost one commit.
+
+use std::time::Duration;
+
+use crossfade_catalog::{Purpose, connect};
+use crossfade_config::ServerUrl;
+use crossfade_message::Store;
+use crossfade_model::StreamId;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::ApplyError;
+
+/// Asks for a wait. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Hold {
+    requests: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+/// The wait's worker has ended with the process.
+#[derive(Debug)]
+pub(crate) struct HoldClosed;
+
+impl Hold {
+    /// Returns the handle and the worker, which runs until `stop` or until an error that does not pass.
+    pub fn new(worker: HoldWorker) -> (Hold, impl Future<Output = Result<(), ApplyError>>) {
+        let (requests, receiver) = mpsc::channel(64);
+        (Hold { requests }, worker.run(receiver))
+    }
+
+    /// Returns once every user transaction that had committed on the target when this was called is in the opposite
+    /// stream's messages. Waits for as long as that takes; cancel by dropping.
+    pub async fn captured_up_to_now(&self) -> Result<(), HoldClosed> {
+        let (done, wait) = oneshot::channel();
+        self.requests.send(done).await.map_err(|_| HoldClosed)?;
+        wait.await.map_err(|_| HoldClosed)
+    }
+}
+
+pub(crate) struct HoldWorker {
+    pub store: Store,
+    pub target: ServerUrl,
+    pub pair: String,
+    /// Names the heartbeat's row: the stream that waits.
+    pub writer: StreamId,
+    /// The stream that must capture it.
+    pub opposite: StreamId,
+    pub stop: CancellationToken,
+}
+
+/// Writes a heartbeat on a node and returns its counter. When a reader of the node has passed it, everything that was
+/// committed there before has been read.
+pub async fn beat(conn: &mut Conn, pair: &str, writer: &str) -> Result<u64, mysql_async::Error> {
+    conn.exec_drop(
+        "INSERT INTO crossfade.heartbeat (pair, writer, counter, beat_at) \
+         VALUES (?, ?, LAST_INSERT_ID(1), UTC_TIMESTAMP(6)) \
+         ON DUPLICATE KEY UPDATE counter = LAST_INSERT_ID(counter + 1), beat_at = UTC_TIMESTAMP(6)",
+        (pair, writer),
+    )
+    .await?;
+    Ok(conn.last_insert_id().unwrap_or(1))
+}
+
+impl HoldWorker {
+    async fn run(self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) -> Result<(), ApplyError> {
+        let mut conn: Option<Conn> = None;
+        loop {
+            let first = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                request = requests.recv() => match request {
+                    Some(request) => request,
+                    None => return Ok(()),
+                },
+            };
+            let mut waiting = vec![first];
+            while let Ok(more) = requests.try_recv() {
+                waiting.push(more);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                beat = self.beat_until_captured(&mut conn) => beat?,
+            }
+            for request in waiting {
+                // The asker may have given up meanwhile.
+                let _ = request.send(());
+            }
+        }
+    }
+
+    async fn beat_until_captured(&self, conn: &mut Option<Conn>) -> Result<(), ApplyError> {
+        loop {
+            match self.beat(conn).await {
+                Ok(counter) => return self.wait_for(counter).await,
+                Err(error) => {
+                    *conn = None;
+                    tracing::warn!(error = %error, "the heartbeat on the target failed; trying again");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+    }
+
+    async fn beat(&self, slot: &mut Option<Conn>) -> Result<u64, ApplyError> {
+        if slot.is_none() {
+            *slot = Some(connect(&self.target, Purpose::Apply).await?);
+        }
+        let Some(conn) = slot.as_mut() else { unreachable!("filled above") };
+        Ok(beat(conn, &self.pair, self.writer.as_str()).await?)
+    }
+
+    /// Polls more slowly the longer it takes: at most a millisecond is lost at first, 50 later.
+    async fn wait_for(&self, counter: u64) -> Result<(), ApplyError> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.store.heartbeat_passed(&self.opposite, self.writer.as_str()).await {
+                Ok(passed) if passed >= counter => return Ok(()),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(error = %error, "the store cannot be read; trying again");
+                    pause = Duration::from_millis(500);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 5 / 4).min(Duration::from_millis(50));
+        }
+    }
+}

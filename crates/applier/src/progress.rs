@@ -1,0 +1,54 @@
+//! How far the applier is, and what it waits for, as others may see it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// What an applier waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waiting {
+    /// The opposite direction's reader must first capture what users wrote on the target.
+    OppositeReader,
+    /// The target or the store refused for a reason that passes by itself.
+    Retry(String),
+}
+
+/// What is known of an applier at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProgressView {
+    /// Every message up to this one is applied, lost or parked.
+    pub applied_seq: u64,
+    pub waiting: Option<Waiting>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Progress {
+    view: Arc<watch::Sender<ProgressView>>,
+}
+
+impl Progress {
+    pub fn new() -> (Progress, watch::Receiver<ProgressView>) {
+        let (view, receiver) = watch::channel(ProgressView::default());
+        (Progress { view: Arc::new(view) }, receiver)
+    }
+
+    pub fn applied(&self, seq: u64) {
+        self.view.send_modify(|view| view.applied_seq = view.applied_seq.max(seq));
+    }
+
+    /// The applier waits until the guard is dropped.
+    pub fn wait(&self, waiting: Waiting) -> WaitingGuard {
+        self.view.send_modify(|view| view.waiting = Some(waiting));
+        WaitingGuard { view: self.view.clone() }
+    }
+}
+
+pub(crate) struct WaitingGuard {
+    view: Arc<watch::Sender<ProgressView>>,
+}
+
+impl Drop for WaitingGuard {
+    fn drop(&mut self) {
+        self.view.send_modify(|view| view.waiting = None);
+    }
+}

@@ -1,0 +1,24 @@
+//! The session that every connection which writes to a side runs in.
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+/// Accepts what the source held (zero and impossible dates, id 0) and refuses what would be cut or rounded: strict mode
+/// without the NO_ZERO modes (MySQL manual, "Server SQL Modes").
+pub(crate) const STRICT_SQL_MODE: &str = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
+
+/// As above without strictness: the only mode in which an ENUM's error value 0 can be written.
+pub(crate) const LENIENT_SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
+
+/// A lock wait longer than this is retried by us instead of holding other locks meanwhile.
+const LOCK_WAIT_SECONDS: u32 = 5;
+
+pub(crate) async fn prepare(conn: &mut Conn) -> Result<(), mysql_async::Error> {
+    conn.query_drop(format!(
+        "SET SESSION time_zone = '+00:00', sql_mode = '{STRICT_SQL_MODE}', \
+         innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, autocommit = 1, foreign_key_checks = 1, unique_checks = 1"
+    ))
+    .await?;
+    conn.query_drop("SET NAMES utf8mb4").await?;
+    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await
+}

@@ -1,0 +1,368 @@
+//! A table of the target: the statements that read and write it.
+
+use crossfade_model::{Column, ColumnKind, Row, TableName, Value as Cell, quote_identifier};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Value as Param};
+
+use crate::bind::{needs_lenient_mode, placeholder, push_params, select_expression};
+use crate::read::cell;
+use crate::session::{LENIENT_SQL_MODE, STRICT_SQL_MODE};
+
+/// Placeholders that one prepared statement may have (MySQL and MariaDB: 65,535), with room for the pieces of a row.
+const MAX_PLACEHOLDERS: usize = 60_000;
+/// Rows of one statement. Sizes are powers of two, so that few statements are prepared and all are used again.
+const MAX_ROWS: usize = 512;
+/// Bytes of values in one statement; far below the smallest usual `max_allowed_packet`.
+const MAX_BYTES: usize = 1 << 20;
+
+/// Rows in the order of the mapping's columns; keys in the order of the target's row key.
+pub(crate) struct TargetTable {
+    quoted: String,
+    columns: Vec<Column>,
+    key: Vec<usize>,
+    is_mysql: bool,
+    insert_head: String,
+    upsert_tail: String,
+    select_list: String,
+    key_list: String,
+    plain_row: String,
+    plain_key: String,
+}
+
+/// A row found under a key.
+pub(crate) struct Found {
+    /// Empty where only presence was asked for.
+    pub row: Row,
+}
+
+impl TargetTable {
+    pub fn new(
+        name: &TableName,
+        columns: Vec<Column>,
+        source_kinds: &[ColumnKind],
+        key: Vec<usize>,
+        is_mysql: bool,
+    ) -> TargetTable {
+        let quoted = name.quoted();
+        let names: Vec<String> = columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let assignments: Vec<String> = names
+            .iter()
+            .map(|name| if is_mysql { format!("{name} = incoming.{name}") } else { format!("{name} = VALUE({name})") })
+            .collect();
+        let selects: Vec<String> =
+            columns.iter().zip(source_kinds).map(|(column, kind)| select_expression(column, kind)).collect();
+        let key_names: Vec<&str> = key.iter().map(|index| names[*index].as_str()).collect();
+        TargetTable {
+            insert_head: format!("INSERT INTO {quoted} ({}) VALUES ", names.join(", ")),
+            upsert_tail: format!(
+                "{} ON DUPLICATE KEY UPDATE {}",
+                if is_mysql { " AS incoming" } else { "" },
+                assignments.join(", ")
+            ),
+            select_list: selects.join(", "),
+            key_list: key_names.join(", "),
+            plain_row: plain_tuple(columns.len()),
+            plain_key: plain_tuple(key.len()),
+            quoted,
+            columns,
+            key,
+            is_mysql,
+        }
+    }
+
+    /// Inserts rows that must not exist; a duplicate key is an error.
+    pub async fn insert(&self, conn: &mut Conn, rows: &[&Row]) -> Result<(), mysql_async::Error> {
+        self.write(conn, rows, "").await
+    }
+
+    /// Overwrites rows that exist and are locked by this transaction. The primary key is checked before every other
+    /// unique key, so the row that is found is the locked one.
+    pub async fn overwrite(&self, conn: &mut Conn, rows: &[&Row]) -> Result<(), mysql_async::Error> {
+        self.write(conn, rows, &self.upsert_tail).await
+    }
+
+    async fn write(&self, conn: &mut Conn, rows: &[&Row], tail: &str) -> Result<(), mysql_async::Error> {
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(self.chunk_len(rest, self.columns.len()));
+            rest = after;
+            let lenient = chunk.iter().any(|row| self.needs_lenient_mode(row));
+            if lenient {
+                set_sql_mode(conn, LENIENT_SQL_MODE).await?;
+            }
+            let written = self.write_chunk(conn, chunk, tail).await;
+            if lenient {
+                set_sql_mode(conn, STRICT_SQL_MODE).await?;
+            }
+            written?;
+        }
+        Ok(())
+    }
+
+    async fn write_chunk(&self, conn: &mut Conn, chunk: &[&Row], tail: &str) -> Result<(), mysql_async::Error> {
+        let mut sql = self.insert_head.clone();
+        let mut params = Vec::with_capacity(chunk.len() * self.columns.len());
+        for (number, row) in chunk.iter().enumerate() {
+            if number > 0 {
+                sql.push(',');
+            }
+            self.push_tuple(row, &mut sql, &mut params);
+        }
+        sql.push_str(tail);
+        conn.exec_drop(sql, params).await
+    }
+
+    fn push_tuple(&self, row: &Row, sql: &mut String, params: &mut Vec<Param>) {
+        if row.iter().all(is_plain) {
+            sql.push_str(&self.plain_row);
+        } else {
+            sql.push('(');
+            for (number, (cell, column)) in row.iter().zip(&self.columns).enumerate() {
+                sql.push_str(if number > 0 { "," } else { "" });
+                sql.push_str(&placeholder(cell, column, self.is_mysql));
+            }
+            sql.push(')');
+        }
+        for (cell, column) in row.iter().zip(&self.columns) {
+            push_params(cell, column, params);
+        }
+    }
+
+    /// Moves a locked row to a new key and sets all its columns.
+    pub async fn rekey(&self, conn: &mut Conn, from: &[&Cell], to: &Row) -> Result<(), mysql_async::Error> {
+        let mut params = Vec::new();
+        let mut sql = format!("UPDATE {} SET ", self.quoted);
+        for (number, (cell, column)) in to.iter().zip(&self.columns).enumerate() {
+            sql.push_str(if number > 0 { ", " } else { "" });
+            sql.push_str(&quote_identifier(&column.name));
+            sql.push_str(" = ");
+            sql.push_str(&placeholder(cell, column, self.is_mysql));
+            push_params(cell, column, &mut params);
+        }
+        sql.push_str(" WHERE ");
+        self.push_key_condition(&[from], &mut sql, &mut params);
+        conn.exec_drop(sql, params).await
+    }
+
+    /// Deletes by key; rows that do not exist are no error.
+    pub async fn delete(&self, conn: &mut Conn, keys: &[Vec<&Cell>]) -> Result<(), mysql_async::Error> {
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(chunk_rows(rest.len(), self.key.len()));
+            rest = after;
+            let mut sql = format!("DELETE FROM {} WHERE ", self.quoted);
+            let mut params = Vec::new();
+            let keys: Vec<&[&Cell]> = chunk.iter().map(Vec::as_slice).collect();
+            self.push_key_condition(&keys, &mut sql, &mut params);
+            conn.exec_drop(sql, params).await?;
+        }
+        Ok(())
+    }
+
+    /// Locks the rows of these keys and tells, in the order of `keys`, which exist; with their columns if `whole`.
+    ///
+    /// The server compares the keys. A row whose key equals an asked one only by collation is found by asking once more
+    /// for each key that found nothing.
+    pub async fn lock(
+        &self,
+        conn: &mut Conn,
+        keys: &[Vec<&Cell>],
+        whole: bool,
+    ) -> Result<Vec<Option<Found>>, mysql_async::Error> {
+        let mut found = Vec::with_capacity(keys.len());
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(chunk_rows(rest.len(), self.key.len()));
+            rest = after;
+            found.extend(self.lock_chunk(conn, chunk, whole).await?);
+        }
+        Ok(found)
+    }
+
+    async fn lock_chunk(
+        &self,
+        conn: &mut Conn,
+        keys: &[Vec<&Cell>],
+        whole: bool,
+    ) -> Result<Vec<Option<Found>>, mysql_async::Error> {
+        let slices: Vec<&[&Cell]> = keys.iter().map(Vec::as_slice).collect();
+        let mut rows = self.lock_rows(conn, &slices, whole).await?;
+        let mut found: Vec<Option<Found>> = Vec::with_capacity(keys.len());
+        let mut by_key: std::collections::HashMap<Vec<u8>, Row> =
+            rows.drain(..).map(|(key, row)| (key_bytes(key.iter()), row)).collect();
+        for key in keys {
+            found.push(by_key.remove(&key_bytes(key.iter().copied())).map(|row| Found { row }));
+        }
+        if !by_key.is_empty() {
+            for (slot, key) in found.iter_mut().zip(&slices).filter(|(slot, _)| slot.is_none()) {
+                *slot = self.lock_rows(conn, &[key], whole).await?.pop().map(|(_, row)| Found { row });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn lock_rows(
+        &self,
+        conn: &mut Conn,
+        keys: &[&[&Cell]],
+        whole: bool,
+    ) -> Result<Vec<(Row, Row)>, mysql_async::Error> {
+        let list = if whole { &self.select_list } else { &self.key_list };
+        let mut sql = format!("SELECT {list} FROM {} WHERE ", self.quoted);
+        let mut params = Vec::with_capacity(keys.len() * self.key.len());
+        self.push_key_condition(keys, &mut sql, &mut params);
+        sql.push_str(" FOR UPDATE");
+        let rows: Vec<mysql_async::Row> = conn.exec(sql, params).await?;
+        Ok(rows.into_iter().map(|row| self.cells(row, whole)).collect())
+    }
+
+    fn cells(&self, row: mysql_async::Row, whole: bool) -> (Row, Row) {
+        let raw = row.unwrap_raw();
+        let raw = raw.into_iter().map(|value| value.unwrap_or(Param::NULL));
+        if whole {
+            let row: Row = raw.zip(&self.columns).map(|(value, column)| cell(value, &column.kind)).collect();
+            (self.key.iter().map(|index| row[*index].clone()).collect(), row)
+        } else {
+            let key = raw.zip(&self.key).map(|(value, index)| cell(value, &self.columns[*index].kind)).collect();
+            (key, Row::new())
+        }
+    }
+
+    fn push_key_condition(&self, keys: &[&[&Cell]], sql: &mut String, params: &mut Vec<Param>) {
+        sql.push_str(if self.key.len() > 1 { "(" } else { "" });
+        sql.push_str(&self.key_list);
+        sql.push_str(if self.key.len() > 1 { ") IN (" } else { " IN (" });
+        for (number, key) in keys.iter().enumerate() {
+            sql.push_str(if number > 0 { "," } else { "" });
+            if self.key.len() > 1 && key.iter().all(|cell| is_plain(cell)) {
+                sql.push_str(&self.plain_key);
+            } else {
+                sql.push_str(if self.key.len() > 1 { "(" } else { "" });
+                for (part, (cell, index)) in key.iter().zip(&self.key).enumerate() {
+                    sql.push_str(if part > 0 { "," } else { "" });
+                    sql.push_str(&placeholder(cell, &self.columns[*index], self.is_mysql));
+                }
+                sql.push_str(if self.key.len() > 1 { ")" } else { "" });
+            }
+            for (cell, index) in key.iter().zip(&self.key) {
+                push_params(cell, &self.columns[*index], params);
+            }
+        }
+        sql.push(')');
+    }
+
+    /// Deletes one row that equals the image in every column; for tables without a key.
+    pub async fn delete_whole(&self, conn: &mut Conn, image: &Row) -> Result<(), mysql_async::Error> {
+        let mut sql = format!("DELETE FROM {} WHERE ", self.quoted);
+        let mut params = Vec::new();
+        self.push_whole_condition(image, &mut sql, &mut params);
+        sql.push_str(" LIMIT 1");
+        conn.exec_drop(sql, params).await
+    }
+
+    /// Updates one row that equals the image in every column; for tables without a key.
+    pub async fn update_whole(&self, conn: &mut Conn, before: &Row, after: &Row) -> Result<(), mysql_async::Error> {
+        let mut sql = format!("UPDATE {} SET ", self.quoted);
+        let mut params = Vec::new();
+        for (number, (cell, column)) in after.iter().zip(&self.columns).enumerate() {
+            sql.push_str(if number > 0 { ", " } else { "" });
+            sql.push_str(&quote_identifier(&column.name));
+            sql.push_str(" = ");
+            sql.push_str(&placeholder(cell, column, self.is_mysql));
+            push_params(cell, column, &mut params);
+        }
+        sql.push_str(" WHERE ");
+        self.push_whole_condition(before, &mut sql, &mut params);
+        sql.push_str(" LIMIT 1");
+        conn.exec_drop(sql, params).await
+    }
+
+    fn push_whole_condition(&self, image: &Row, sql: &mut String, params: &mut Vec<Param>) {
+        for (number, (cell, column)) in image.iter().zip(&self.columns).enumerate() {
+            sql.push_str(if number > 0 { " AND " } else { "" });
+            sql.push_str(&quote_identifier(&column.name));
+            sql.push_str(" <=> ");
+            sql.push_str(&placeholder(cell, column, self.is_mysql));
+            push_params(cell, column, params);
+        }
+    }
+
+    /// Whether the server takes two keys for one, by the collations of the key's columns.
+    pub async fn is_same_key(&self, conn: &mut Conn, a: &[&Cell], b: &[&Cell]) -> Result<bool, mysql_async::Error> {
+        let mut sql = String::from("SELECT ");
+        let mut params = Vec::new();
+        for (number, ((a, b), index)) in a.iter().zip(b).zip(&self.key).enumerate() {
+            let column = &self.columns[*index];
+            sql.push_str(if number > 0 { " AND " } else { "" });
+            let (mut left, mut right) = (placeholder(a, column, self.is_mysql), placeholder(b, column, self.is_mysql));
+            if let (Some(charset), Some(collation)) = (&column.charset, &column.collation) {
+                left = format!("CONVERT({left} USING {charset}) COLLATE {collation}").into();
+                right = format!("CONVERT({right} USING {charset}) COLLATE {collation}").into();
+            }
+            sql.push_str(&format!("{left} = {right}"));
+            push_params(a, column, &mut params);
+            push_params(b, column, &mut params);
+        }
+        let same: Option<Option<bool>> = conn.exec_first(sql, params).await?;
+        Ok(same.flatten().unwrap_or(false))
+    }
+
+    /// The key part of a row.
+    pub fn key_of<'a>(&self, row: &'a Row) -> Vec<&'a Cell> {
+        self.key.iter().map(|index| &row[*index]).collect()
+    }
+
+    fn needs_lenient_mode(&self, row: &Row) -> bool {
+        row.iter().zip(&self.columns).any(|(cell, column)| needs_lenient_mode(cell, column))
+    }
+
+    fn chunk_len(&self, rows: &[&Row], width: usize) -> usize {
+        let most = chunk_rows(rows.len(), width);
+        let mut bytes = 0;
+        let fitting = rows[..most]
+            .iter()
+            .take_while(|row| {
+                bytes += row.iter().map(Cell::heap_bytes).sum::<usize>();
+                bytes <= MAX_BYTES
+            })
+            .count();
+        floor_power_of_two(fitting.max(1))
+    }
+}
+
+async fn set_sql_mode(conn: &mut Conn, mode: &str) -> Result<(), mysql_async::Error> {
+    conn.exec_drop("SET SESSION sql_mode = ?", (mode,)).await
+}
+
+fn is_plain(cell: &Cell) -> bool {
+    !matches!(cell, Cell::Encoded { .. } | Cell::Geometry(_) | Cell::Vector(_))
+        && !matches!(cell, Cell::Json(document) if !document.opaque.is_empty())
+}
+
+fn plain_tuple(width: usize) -> String {
+    format!("({})", vec!["?"; width].join(","))
+}
+
+fn chunk_rows(rows: usize, width: usize) -> usize {
+    floor_power_of_two(rows.min(MAX_ROWS).min((MAX_PLACEHOLDERS / width.max(1)).max(1)))
+}
+
+fn floor_power_of_two(number: usize) -> usize {
+    1 << number.max(1).ilog2()
+}
+
+/// Bytes that are equal for keys that are equal in every byte.
+fn key_bytes<'a>(key: impl Iterator<Item = &'a Cell>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for cell in key {
+        // Debug text is exact for every kind; an integer reads the same whether the driver called it signed or not.
+        match cell {
+            Cell::Int(number) => bytes.extend_from_slice(number.to_string().as_bytes()),
+            Cell::UInt(number) => bytes.extend_from_slice(number.to_string().as_bytes()),
+            Cell::Encoded { bytes: raw, .. } | Cell::Bytes(raw) => bytes.extend_from_slice(raw),
+            other => bytes.extend_from_slice(format!("{other:?}").as_bytes()),
+        }
+        bytes.push(0xff);
+    }
+    bytes
+}

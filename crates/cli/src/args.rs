@@ -1,0 +1,199 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use crossfade_model::MessageId;
+
+/// Keeps an old and a new MySQL database in step, in both directions at once, until nobody needs the old one.
+#[derive(Debug, Parser)]
+#[command(name = "crossfade", version, propagate_version = true, after_help = MAIN_EXAMPLES)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(long, global = true, default_value = "crossfade.toml", env = "CROSSFADE_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// How much to log to standard error: error, warn, info, debug, trace, or a filter such as crossfade_binlog=debug
+    #[arg(long, global = true, default_value = "info", env = "CROSSFADE_LOG", value_name = "LEVEL")]
+    pub log: String,
+
+    /// Log lines as JSON
+    #[arg(long, global = true)]
+    pub log_json: bool,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const MAIN_EXAMPLES: &str = "\
+Examples:
+  crossfade check                     see whether everything is ready, with a remedy for each finding
+  crossfade init                      create the crossfade schemas and take the start mark
+  crossfade sync forward              carry changes from old to new
+  crossfade sync reverse              carry changes from new to old
+  crossfade status --watch            see where both directions stand
+
+Exit codes: 0 fine, 1 the command's own finding, 2 usage or configuration, 3 connection or internal error, 130 forced.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check every precondition on both sides and the store
+    #[command(after_help = "Examples:\n  crossfade check\n  crossfade check --json | jq '.findings[] | select(.severity == \"error\")'")]
+    Check(JsonOutput),
+    /// Create or migrate the crossfade schemas and take the start mark; repeatable
+    #[command(after_help = "Examples:\n  crossfade init\n  crossfade --config /etc/crossfade/users.toml init")]
+    Init(JsonOutput),
+    /// Run one direction
+    #[command(after_help = "Examples:\n  crossfade sync forward\n  crossfade sync reverse --until-caught-up")]
+    Sync(SyncArgs),
+    /// Show phase, streams, lag and open failures
+    #[command(after_help = "Examples:\n  crossfade status\n  crossfade status --watch\n  crossfade status --wait 60s\n  crossfade status --json | jq '.streams[].lag_seconds'")]
+    Status(StatusArgs),
+    /// Let a direction apply (again); also starts its capture
+    #[command(after_help = "Examples:\n  crossfade start reverse")]
+    Start(DirectionArgs),
+    /// Let a direction rest: capture goes on, applying ends
+    #[command(after_help = "Examples:\n  crossfade stop forward\n  crossfade stop reverse --capture")]
+    Stop(StopArgs),
+    /// Look at the message table
+    #[command(subcommand)]
+    Messages(MessagesCommand),
+    /// Run a whole migration on two private servers, from loading to comparing
+    #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
+    Demo(crate::demo::DemoArgs),
+    /// Print shell completions
+    #[command(after_help = "Examples:\n  crossfade completions bash > /etc/bash_completion.d/crossfade")]
+    Completions {
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub struct JsonOutput {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DirectionName {
+    /// Old to new
+    Forward,
+    /// New to old
+    Reverse,
+}
+
+impl From<DirectionName> for crossfade_model::Direction {
+    fn from(name: DirectionName) -> Self {
+        match name {
+            DirectionName::Forward => crossfade_model::Direction::Forward,
+            DirectionName::Reverse => crossfade_model::Direction::Reverse,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct DirectionArgs {
+    pub direction: DirectionName,
+}
+
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    pub direction: DirectionName,
+    /// Drain to where the source stands now, then exit
+    #[arg(long)]
+    pub until_caught_up: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    pub direction: DirectionName,
+    /// End capture too and declare the direction off: nothing waits for it any more
+    #[arg(long)]
+    pub capture: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// First wait, at most this long, until everything committed on either side by now is captured and applied; exit
+    /// code 1 if that takes longer
+    #[arg(long, value_name = "DURATION", conflicts_with = "watch")]
+    pub wait: Option<humantime::Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MessagesCommand {
+    /// List messages, the newest first
+    #[command(after_help = "Examples:\n  crossfade messages list --limit 20\n  crossfade messages list --table app.users --status pending\n  crossfade messages list --conflicts --since 1h")]
+    List(ListArgs),
+    /// Show one message with its images
+    #[command(after_help = "Examples:\n  crossfade messages show forward/old:17")]
+    Show(ShowArgs),
+    /// Tell the life of one row on both sides, in order
+    #[command(after_help = "Examples:\n  crossfade messages history app.users 42\n  crossfade messages history app.order_items 42 7")]
+    History(HistoryArgs),
+    /// Drop days older than the retention; never an unsettled message
+    #[command(after_help = "Examples:\n  crossfade messages purge\n  crossfade messages purge --older-than 30d")]
+    Purge(PurgeArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only this stream, for example forward/old
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<crossfade_model::StreamId>,
+    /// Only this table, as the source names it: schema.table
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// Only messages with this status
+    #[arg(long, value_name = "STATUS", value_parser = ["pending", "applied", "held", "stale", "conflict_lost", "superseded", "failed", "discarded"])]
+    pub status: Option<String>,
+    /// Only conflicts: stale and conflict_lost
+    #[arg(long)]
+    pub conflicts: bool,
+    /// Only messages committed within this time, for example 90s, 10m, 2h, 3d
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<humantime::Duration>,
+    /// At most this many
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub limit: u32,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// <stream>:<seq>, for example forward/old:17
+    pub id: MessageId,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// The table, as either side names it: schema.table
+    pub table: String,
+    /// The row's key, one value per key column
+    #[arg(required = true, num_args = 1..)]
+    pub key: Vec<String>,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+#[derive(Debug, Args)]
+pub struct PurgeArgs {
+    /// Only say what would be dropped
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Instead of the configured retention
+    #[arg(long, value_name = "DURATION")]
+    pub older_than: Option<humantime::Duration>,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}

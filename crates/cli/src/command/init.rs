@@ -1,0 +1,95 @@
+//! `crossfade init`: the crossfade schemas on both sides and in the store, and the start mark. Repeatable.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use crossfade_catalog::Purpose;
+use crossfade_config::Settings;
+use crossfade_message::{StoreError, node_statements};
+use crossfade_model::{Direction, Position, Side};
+use mysql_async::prelude::Queryable;
+use serde::Serialize;
+
+use super::{open_store, print_json};
+use crate::pair::{Pair, connect_side, stream_of};
+
+/// The name of the mark that a migration starts from.
+const START_MARK: &str = "start";
+
+#[derive(Serialize)]
+struct Initialised {
+    pair: String,
+    tables: usize,
+    rules: String,
+    old_position: String,
+    new_position: String,
+    /// Whether this call took the start mark, or an earlier one had.
+    mark_taken: bool,
+}
+
+pub async fn run(settings: Arc<Settings>, json: bool) -> anyhow::Result<()> {
+    let pair = Pair::read(settings.clone()).await?;
+    for side in [Side::Old, Side::New] {
+        create_node_schema(&settings, side).await?;
+    }
+    let store = open_store(&settings)?;
+    store.migrate().await?;
+    // The reverse position first: what is written on new meanwhile is then read, never missed.
+    let new_position = position(&settings, Side::New).await?;
+    let old_position = position(&settings, Side::Old).await?;
+    let note = format!("rules {:016x}", pair.rules_hash);
+    let mark_taken = match store.keep_mark(START_MARK, &old_position, &new_position, Some(&note)).await {
+        Ok(()) => true,
+        Err(StoreError::MarkExists(_)) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let marks = store.marks().await?;
+    let start = marks.iter().find(|mark| mark.name == START_MARK).context("the start mark is gone")?;
+    for direction in [Direction::Forward, Direction::Reverse] {
+        let position = match direction.source() {
+            Side::Old => &start.old_position,
+            Side::New => &start.new_position,
+        };
+        store.create_stream(&stream_of(direction), &position.clone().into()).await?;
+    }
+    if mark_taken {
+        store.journal("init", &format!("start mark taken: old at {old_position}, new at {new_position}")).await?;
+    }
+    tell(&pair, &start.old_position, &start.new_position, mark_taken, json)
+}
+
+fn tell(pair: &Pair, old: &Position, new: &Position, mark_taken: bool, json: bool) -> anyhow::Result<()> {
+    let told = Initialised {
+        pair: pair.settings.pair.clone(),
+        tables: pair.rules.len(),
+        rules: format!("{:016x}", pair.rules_hash),
+        old_position: old.to_string(),
+        new_position: new.to_string(),
+        mark_taken,
+    };
+    if json {
+        return print_json(&told);
+    }
+    println!("pair {}: {} tables, rules {}", told.pair, told.tables, told.rules);
+    println!("start mark{}: old at {}, new at {}", if mark_taken { "" } else { " (taken before)" }, old, new);
+    eprintln!("next: `crossfade sync forward` and `crossfade sync reverse`, each in a process of its own");
+    Ok(())
+}
+
+async fn create_node_schema(settings: &Settings, side: Side) -> anyhow::Result<()> {
+    let mut conn = connect_side(settings, side, Purpose::Apply).await?;
+    for statement in node_statements() {
+        conn.query_drop(statement)
+            .await
+            .with_context(|| format!("the schema `crossfade` cannot be created on the {side} side"))?;
+    }
+    Ok(())
+}
+
+async fn position(settings: &Settings, side: Side) -> anyhow::Result<Position> {
+    let mut conn = connect_side(settings, side, Purpose::Binlog).await?;
+    let address = settings.side(side).binlog_url().to_string();
+    crossfade_binlog::current_position(&mut conn, &address)
+        .await
+        .with_context(|| format!("the binlog position of the {side} side cannot be read"))
+}

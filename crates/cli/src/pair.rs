@@ -1,0 +1,166 @@
+//! What both processes of a pair derive from the configuration and from the two sides' table definitions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use crossfade_binlog::SyncedTables;
+use crossfade_catalog::{Purpose, ServerFacts, SupportLevel, connect, table_rule, table_shapes};
+use crossfade_config::{Settings, TablePattern};
+use crossfade_model::{Direction, Side, StreamId, TableName, TableShape};
+use crossfade_rules::mapping::rules_hash;
+use crossfade_rules::{TableMapping, TableRule};
+use mysql_async::Conn;
+
+use crate::failure::{Failure, Kind};
+
+/// Both sides as they are now, and how they map.
+pub struct Pair {
+    pub settings: Arc<Settings>,
+    pub old: SideView,
+    pub new: SideView,
+    pub rules: Vec<TableRule>,
+    /// Both processes must have the same.
+    pub rules_hash: u64,
+    forward: Vec<TableMapping>,
+    reverse: Vec<TableMapping>,
+}
+
+/// One side's server and its synced tables.
+pub struct SideView {
+    pub facts: ServerFacts,
+    pub shapes: BTreeMap<TableName, Arc<TableShape>>,
+}
+
+impl Pair {
+    /// Connects to both sides and reads their definitions.
+    pub async fn read(settings: Arc<Settings>) -> anyhow::Result<Pair> {
+        let old_patterns = settings.old_patterns();
+        let (old, new) = tokio::try_join!(
+            SideView::read(&settings, Side::Old, &old_patterns),
+            async {
+                let new_patterns: Vec<TablePattern> =
+                    settings.tables.iter().map(|entry| entry.new.clone()).collect();
+                SideView::read(&settings, Side::New, &new_patterns).await
+            },
+        )?;
+        refuse_mixed(&old.facts, &new.facts)?;
+        let rules = rules(&settings, &old);
+        let (forward, reverse) = mappings(&rules, &old, &new)?;
+        let rules_hash = rules_hash(&rules, settings.prefer);
+        Ok(Pair { settings, old, new, rules, rules_hash, forward, reverse })
+    }
+
+    pub fn side(&self, side: Side) -> &SideView {
+        match side {
+            Side::Old => &self.old,
+            Side::New => &self.new,
+        }
+    }
+
+    pub fn mappings(&self, direction: Direction) -> &[TableMapping] {
+        match direction {
+            Direction::Forward => &self.forward,
+            Direction::Reverse => &self.reverse,
+        }
+    }
+
+    /// What a direction's reader must look at.
+    pub fn synced_tables(&self, direction: Direction) -> SyncedTables {
+        let mut tables = SyncedTables::new();
+        for mapping in self.mappings(direction) {
+            if let Some(shape) = self.side(direction.source()).shapes.get(&mapping.source) {
+                let mapped = mapping.columns.iter().map(|column| column.source.clone()).collect();
+                tables.insert(shape.clone(), mapped);
+            }
+        }
+        tables
+    }
+}
+
+/// The stream of a direction. A side is one node here, named after the side.
+pub fn stream_of(direction: Direction) -> StreamId {
+    StreamId::new(direction, direction.source().as_str())
+}
+
+impl SideView {
+    async fn read(settings: &Settings, side: Side, patterns: &[TablePattern]) -> anyhow::Result<SideView> {
+        let mut conn = connect_side(settings, side, Purpose::Catalog).await?;
+        let facts = ServerFacts::read(&mut conn).await.with_context(|| format!("cannot read the {side} side"))?;
+        if facts.support_level() == SupportLevel::Refused {
+            return Err(Failure::new(
+                Kind::Usage,
+                format!("the {side} side is {} {}, which crossfade does not work with", facts.flavor(), facts.version.text),
+                crossfade_catalog::SUPPORTED_VERSIONS,
+            )
+            .into());
+        }
+        let shapes = table_shapes(&mut conn, patterns).await.with_context(|| format!("cannot read the {side} side"))?;
+        Ok(SideView { facts, shapes: shapes.into_iter().map(|shape| (shape.name.clone(), Arc::new(shape))).collect() })
+    }
+}
+
+/// Opens a connection to a side, naming the side in the error.
+pub async fn connect_side(settings: &Settings, side: Side, purpose: Purpose) -> anyhow::Result<Conn> {
+    let url = match purpose {
+        Purpose::Binlog => settings.side(side).binlog_url(),
+        _ => &settings.side(side).url,
+    };
+    connect(url, purpose).await.with_context(|| format!("the {side} side cannot be reached"))
+}
+
+fn refuse_mixed(old: &ServerFacts, new: &ServerFacts) -> anyhow::Result<()> {
+    if old.flavor() == new.flavor() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Kind::Usage,
+        format!("the old side is {}, the new side {}: a mixed pair is refused", old.flavor(), new.flavor()),
+        "use two servers of one brand; types, JSON and GTIDs differ between them",
+    )
+    .into())
+}
+
+fn rules(settings: &Settings, old: &SideView) -> Vec<TableRule> {
+    let existing: Vec<TableName> = old.shapes.keys().cloned().collect();
+    settings.select(&existing).iter().map(table_rule).collect()
+}
+
+fn mappings(
+    rules: &[TableRule],
+    old: &SideView,
+    new: &SideView,
+) -> anyhow::Result<(Vec<TableMapping>, Vec<TableMapping>)> {
+    let (mut forward, mut reverse, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for rule in rules {
+        let (Some(old_shape), Some(new_shape)) = (old.shapes.get(&rule.old), new.shapes.get(&rule.new)) else {
+            for (side, shapes, name) in [(Side::Old, &old.shapes, &rule.old), (Side::New, &new.shapes, &rule.new)] {
+                if !shapes.contains_key(name) {
+                    problems.push(format!("table {name} does not exist on the {side} side"));
+                }
+            }
+            continue;
+        };
+        let mut take = |direction, source: &TableShape, target: &TableShape, into: &mut Vec<TableMapping>| {
+            match TableMapping::build(direction, rule, source, target) {
+                Ok(mapping) => into.push(mapping),
+                Err(found) => problems.extend(found.iter().map(ToString::to_string)),
+            }
+        };
+        take(Direction::Forward, old_shape, new_shape, &mut forward);
+        if !rule.one_way {
+            take(Direction::Reverse, new_shape, old_shape, &mut reverse);
+        }
+    }
+    if problems.is_empty() {
+        return Ok((forward, reverse));
+    }
+    problems.sort();
+    problems.dedup();
+    Err(Failure::new(
+        Kind::Finding,
+        format!("the tables do not map:\n  {}", problems.join("\n  ")),
+        "run `crossfade check`: it shows each with its remedy",
+    )
+    .into())
+}

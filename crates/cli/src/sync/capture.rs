@@ -1,0 +1,254 @@
+//! From the source's binlog to the message table and the feed.
+//!
+//! Two tasks: one reads and decodes, one captures what has been read meanwhile as one batch. So batches grow by
+//! themselves while the store is busy, and a single change at an idle time is captured at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use crossfade_applier::Feed;
+use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
+use crossfade_message::{CaptureError, PassedHeartbeat, Store, StreamState};
+use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::clocks::EffectiveClocks;
+use super::failpoint::Probe;
+
+/// Parts between the two tasks. Each is at most [`PART_BYTES`] large.
+const QUEUED_PARTS: usize = 256;
+pub const PART_BYTES: usize = 1 << 20;
+
+/// One capture's bounds.
+const BATCH_ROWS: usize = 2_000;
+const BATCH_BYTES: usize = 4 << 20;
+
+/// A position that moves without messages is saved at most this often.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Transactions that touch only schema `crossfade` (the store may be on this server) are not worth saving a position
+/// for, until so much binlog has passed that reading it again would take a while.
+const CROSSFADE_BYTES_UNSAVED: u64 = 4 << 20;
+
+/// What is known of the capture, for reports.
+#[derive(Debug, Clone, Default)]
+pub struct CaptureView {
+    /// Everything before this has been read, and what it held is captured.
+    pub position: Option<Position>,
+    pub last_seq: u64,
+    pub captured: u64,
+    pub echoes: u64,
+}
+
+pub struct Capture {
+    pub store: Store,
+    pub state: StreamState,
+    pub clocks: EffectiveClocks,
+    pub feed: Arc<Feed>,
+    pub view: watch::Sender<CaptureView>,
+    pub probe: Probe,
+    pub stop: CancellationToken,
+}
+
+/// What was read and is not yet captured.
+#[derive(Default)]
+struct Pending {
+    messages: Vec<Message>,
+    key_hashes: Vec<[u64; 2]>,
+    heartbeats: Vec<PassedHeartbeat>,
+    bytes: usize,
+    end: Option<(ResumePoint, Seen)>,
+    /// Since when the position has moved past something other than schema `crossfade` without being saved.
+    unsaved_since: Option<Instant>,
+    crossfade_bytes: u64,
+    echoes: u64,
+}
+
+impl Capture {
+    /// Reads and captures until stopped. Whoever else moves the stream makes it start over from what the store says.
+    pub async fn run(&mut self, options: ReaderOptions) -> anyhow::Result<()> {
+        loop {
+            let options = ReaderOptions {
+                start: self.state.position.clone(),
+                seen: self.state.seen.clone(),
+                ..options.clone()
+            };
+            match self.read_and_capture(options).await? {
+                Ended::Stopped => return Ok(()),
+                Ended::Superseded(reason) => {
+                    let epoch = self.state.epoch;
+                    self.state = self.store.stream_state(&self.state.stream).await?;
+                    if self.state.epoch != epoch {
+                        anyhow::bail!("another process has taken the stream over: {reason}");
+                    }
+                    tracing::warn!(reason, "the stream was moved by another process; reading again from there");
+                }
+            }
+        }
+    }
+
+    async fn read_and_capture(&mut self, options: ReaderOptions) -> anyhow::Result<Ended> {
+        let stop_reading = self.stop.child_token();
+        let (parts, queue) = mpsc::channel(QUEUED_PARTS);
+        let reading = tokio::spawn(read(options, parts, stop_reading.clone(), self.probe.clone()));
+        let captured = self.capture_parts(queue).await;
+        stop_reading.cancel();
+        let read = reading.await.context("the reader's task ended")?;
+        let ended = captured?;
+        match read {
+            Err(error) if matches!(ended, Ended::Stopped) && !self.stop.is_cancelled() => Err(error.into()),
+            _ => Ok(ended),
+        }
+    }
+
+    async fn capture_parts(&mut self, mut queue: mpsc::Receiver<TransactionPart>) -> anyhow::Result<Ended> {
+        let mut pending = Pending::default();
+        loop {
+            let save_later = pending.unsaved_since.map(|since| since + SAVE_EVERY);
+            let part = tokio::select! {
+                part = queue.recv() => part,
+                () = sleep_until(save_later) => {
+                    if let Some(ended) = self.capture(&mut pending).await? {
+                        return Ok(ended);
+                    }
+                    continue;
+                }
+            };
+            // The reader has ended, by request or by an error that its task returns.
+            let Some(part) = part else { return Ok(Ended::Stopped) };
+            self.take(&mut pending, part);
+            while pending.messages.len() < BATCH_ROWS && pending.bytes < BATCH_BYTES {
+                match queue.try_recv() {
+                    Ok(part) => self.take(&mut pending, part),
+                    Err(_) => break,
+                }
+            }
+            if pending.is_due()
+                && let Some(ended) = self.capture(&mut pending).await?
+            {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn take(&mut self, pending: &mut Pending, part: TransactionPart) {
+        let TransactionPart { head, changes, echoes, heartbeats, only_crossfade, bytes, resume, .. } = part;
+        for change in changes {
+            let judged = self.clocks.judge(&change, head.committed_at_micros);
+            pending.bytes += change.memory_bytes();
+            pending.key_hashes.push(judged.key_hashes);
+            pending.messages.push(Message {
+                seq: self.state.last_seq + 1 + pending.messages.len() as u64,
+                change,
+                origin: Origin::User,
+                seen: head.seen.clone(),
+                committed_at_micros: head.committed_at_micros,
+                source_position: head.source_position.clone(),
+                effective: judged.effective,
+            });
+        }
+        pending.heartbeats.extend(
+            heartbeats.into_iter().map(|beat| PassedHeartbeat { writer: beat.writer, counter: beat.counter }),
+        );
+        pending.echoes += echoes;
+        if only_crossfade && head.origin == Origin::User {
+            pending.crossfade_bytes += bytes;
+        } else if pending.unsaved_since.is_none() {
+            pending.unsaved_since = Some(Instant::now());
+        }
+        pending.end = Some((resume, (*head.seen).clone()));
+        if !pending.is_due() {
+            self.publish(pending);
+        }
+    }
+
+    async fn capture(&mut self, pending: &mut Pending) -> anyhow::Result<Option<Ended>> {
+        let batch = std::mem::take(pending);
+        let Some((end, seen)) = &batch.end else { return Ok(None) };
+        (self.probe)("after-read");
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let captured =
+                self.store.capture(&self.state, &batch.messages, &batch.key_hashes, end, seen, &batch.heartbeats).await;
+            match captured {
+                Ok(captured) => {
+                    self.state = captured.state;
+                    break;
+                }
+                Err(CaptureError::Superseded { reason, .. }) => return Ok(Some(Ended::Superseded(reason))),
+                Err(CaptureError::Store(error)) if error.is_transient() => {
+                    tracing::warn!(%error, "the store is away; trying again");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return Ok(Some(Ended::Stopped)),
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                Err(CaptureError::Store(error)) => return Err(error.into()),
+            }
+        }
+        let captured = batch.messages.len() as u64;
+        self.view.send_modify(|view| {
+            view.captured += captured;
+            view.echoes += batch.echoes;
+            view.last_seq = self.state.last_seq;
+            view.position = Some(end.position.clone());
+        });
+        self.feed.push(batch.messages);
+        Ok(None)
+    }
+
+    /// What needs no save has nevertheless been read.
+    fn publish(&self, pending: &Pending) {
+        if let Some((end, _)) = &pending.end
+            && pending.messages.is_empty()
+        {
+            self.view.send_modify(|view| view.position = Some(end.position.clone()));
+        }
+    }
+}
+
+impl Pending {
+    fn is_due(&self) -> bool {
+        !self.messages.is_empty()
+            || !self.heartbeats.is_empty()
+            || self.crossfade_bytes >= CROSSFADE_BYTES_UNSAVED
+            || self.unsaved_since.is_some_and(|since| since.elapsed() >= SAVE_EVERY)
+    }
+}
+
+enum Ended {
+    Stopped,
+    Superseded(String),
+}
+
+async fn read(
+    options: ReaderOptions,
+    parts: mpsc::Sender<TransactionPart>,
+    stop: CancellationToken,
+    _probe: Probe,
+) -> Result<(), BinlogError> {
+    let mut reader = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        reader = BinlogReader::open(options) => reader?,
+    };
+    loop {
+        let part = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            part = reader.next() => part?,
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            sent = parts.send(part) => if sent.is_err() { return Ok(()) },
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

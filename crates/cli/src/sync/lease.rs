@@ -1,0 +1,79 @@
+//! The lease of a direction: who runs it, while others stand by.
+
+use std::time::Duration;
+
+use crossfade_message::{Epoch, Store};
+use crossfade_model::Direction;
+use tokio_util::sync::CancellationToken;
+
+/// A process that has not renewed for this long has lost its lease; together with [`RENEW_EVERY`] and the poll of those
+/// standing by, a take-over ends within 10 seconds.
+const TTL: Duration = Duration::from_secs(8);
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone)]
+pub struct Lease {
+    direction: Direction,
+    epoch: Epoch,
+}
+
+impl Lease {
+    /// Waits until the lease is free. `None` when asked to stop meanwhile.
+    pub async fn acquire(
+        store: &Store,
+        direction: Direction,
+        rules_hash: u64,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Lease>> {
+        let holder = holder();
+        let mut told = false;
+        loop {
+            if let Some(epoch) = store.lease_acquire(direction.as_str(), &holder, TTL, rules_hash).await? {
+                return Ok(Some(Lease { direction, epoch }));
+            }
+            if !told {
+                tracing::info!(%direction, "another process runs this direction; standing by");
+                told = true;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(POLL_EVERY) => {}
+            }
+        }
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Renews until `running` ends. An error when the lease is gone: the process must then stop at once.
+    pub async fn renew_until(self, store: Store, running: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                () = running.cancelled() => return Ok(()),
+                () = tokio::time::sleep(RENEW_EVERY) => {}
+            }
+            match store.lease_renew(self.direction.as_str(), self.epoch, TTL).await {
+                Ok(true) => {}
+                Ok(false) => anyhow::bail!("another process has taken the {} direction over", self.direction),
+                // The checkpoint's epoch fences; a store that is away is no reason to give up.
+                Err(error) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+            }
+        }
+    }
+
+    pub async fn release(&self, store: &Store) -> anyhow::Result<()> {
+        match store.lease_release(self.direction.as_str(), self.epoch).await {
+            Err(error) if !error.is_transient() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Unique to this run of this process.
+fn holder() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let unique: u32 = rand::random();
+    format!("{host}/{}/{unique:08x}", std::process::id())
+}

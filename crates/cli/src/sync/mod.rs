@@ -1,0 +1,261 @@
+//! `crossfade sync`: one direction, from its source's binlog to its target.
+//!
+//! Order of start: lease, stream, checkpoints, reader. Order of shutdown: reader and capture, applier, settling, lease.
+
+mod capture;
+mod clocks;
+mod failpoint;
+mod lease;
+mod report;
+mod wishes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use crossfade_applier::{Applier, ApplierOptions, BatchBounds, Counters, Feed, ProgressView};
+use crossfade_binlog::ReaderOptions;
+use crossfade_config::Settings;
+use crossfade_message::{Store, StoreError, StreamState, Wish};
+use crossfade_model::{Direction, Position};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::command::open_store;
+use crate::pair::{Pair, connect_side, stream_of};
+use capture::{Capture, CaptureView};
+use clocks::EffectiveClocks;
+use lease::Lease;
+use report::Reporter;
+
+/// A process that was asked to stop has this long before it is ended anyway.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Messages of before this process that the effective clocks are rebuilt from.
+const REMEMBERED_MESSAGES: u64 = 20_000;
+
+/// Runs a direction until `stop`, or until everything is applied that the source has now.
+pub async fn run(
+    settings: Arc<Settings>,
+    direction: Direction,
+    until_caught_up: bool,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let probe = failpoint::from_environment()?;
+    let pair = Pair::read(settings.clone()).await?;
+    let store = open_store(&settings)?.with_probe(probe.clone());
+    store.version_check().await?;
+    let Some(lease) = Lease::acquire(&store, direction, pair.rules_hash, &stop).await? else { return Ok(()) };
+    let ended = hold_lease_and_run(&pair, &store, direction, until_caught_up, &lease, probe, &stop).await;
+    if let Err(error) = &ended {
+        let told = report::stopped(&store, &stream_of(direction), error).await;
+        if let Err(error) = told {
+            tracing::warn!(%error, "the reason could not be kept in the store");
+        }
+    }
+    let released = lease.release(&store).await;
+    ended.and(released)
+}
+
+async fn hold_lease_and_run(
+    pair: &Pair,
+    store: &Store,
+    direction: Direction,
+    until_caught_up: bool,
+    lease: &Lease,
+    probe: failpoint::Probe,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = &pair.settings;
+    let stream = stream_of(direction);
+    let state = store.adopt_stream(&stream, lease.epoch()).await?;
+    if wishes::of(store, direction).await?.is_none() {
+        store.set_wish(direction, Wish::RUN).await?;
+    }
+    let until = match until_caught_up {
+        true => Some(source_position(settings, direction).await?),
+        false => None,
+    };
+    // Everything below ends with this; `stop` alone means that a person asked.
+    let running = stop.child_token();
+    let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
+    let feed = Arc::new(Feed::new(state.last_seq, feed_bytes(settings)));
+    let counters = Arc::new(Counters::default());
+    let (capture_view, captured) = watch::channel(CaptureView { last_seq: state.last_seq, ..CaptureView::default() });
+
+    let (applier, applied, hold_worker) = Applier::open(ApplierOptions {
+        pair: settings.pair.clone(),
+        stream: stream.clone(),
+        epoch: lease.epoch().0,
+        target: settings.side(direction.target()).url.clone(),
+        target_flavor: pair.side(direction.target()).facts.flavor(),
+        store: store.clone(),
+        mappings: pair.mappings(direction).into(),
+        target_shapes: target_shapes(pair, direction),
+        opposite_mappings: pair.mappings(direction.opposite()).into(),
+        prefer: settings.prefer,
+        lanes: settings.apply.lanes,
+        bounds: BatchBounds {
+            rows: settings.apply.batch_rows as usize,
+            bytes: usize::try_from(settings.apply.batch_bytes).unwrap_or(usize::MAX),
+        },
+        feed: feed.clone(),
+        wishes: wishes.for_applier(),
+        counters: counters.clone(),
+        probe: probe.clone(),
+        stop: running.clone(),
+    })
+    .await?;
+    let capture = Capture {
+        clocks: remembered_clocks(pair, store, direction, &state).await?,
+        store: store.clone(),
+        state,
+        feed,
+        view: capture_view,
+        probe,
+        stop: running.clone(),
+    };
+    let reader = reader_options(pair, direction);
+    tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
+
+    let reporter = Reporter::new(pair, store, &stream, counters, captured.clone(), applied.clone(), wishes.clone()).await?;
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    tasks.spawn(capture_while_wished(capture, reader, wishes.clone(), running.clone()));
+    tasks.spawn(async move { applier.run().await.map_err(anyhow::Error::from) });
+    tasks.spawn(async move { hold_worker.await.map_err(anyhow::Error::from) });
+    tasks.spawn(reporter.run(running.clone()));
+    tasks.spawn(lease.clone().renew_until(store.clone(), running.clone()));
+    if let Some(until) = until {
+        tasks.spawn(end_when_caught_up(until, captured, applied, running.clone()));
+    }
+    wait_for_all(tasks, running).await
+}
+
+/// The first task that ends, for whatever reason, ends all; the first error is the one that counts.
+async fn wait_for_all(mut tasks: JoinSet<anyhow::Result<()>>, running: CancellationToken) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    let end_all = async {
+        while let Some(joined) = tasks.join_next().await {
+            let ended = joined.context("a task panicked").and_then(|ended| ended);
+            running.cancel();
+            if result.is_ok() {
+                result = ended;
+            }
+        }
+    };
+    let overdue = async {
+        running.cancelled().await;
+        tokio::time::sleep(SHUTDOWN_LIMIT).await;
+    };
+    tokio::select! {
+        () = end_all => {}
+        () = overdue => tracing::warn!("some work did not end in time and is cut off; it will be done again"),
+    }
+    result
+}
+
+/// Captures as long as the direction is wished to; reading starts anew with each wish.
+async fn capture_while_wished(
+    mut capture: Capture,
+    reader: ReaderOptions,
+    wishes: wishes::Watched,
+    running: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        if !wishes.wait_for_capture(true, &running).await {
+            return Ok(());
+        }
+        capture.stop = running.child_token();
+        let until_unwished = capture.stop.clone();
+        let watched = wishes.clone();
+        let outer = running.clone();
+        let watcher = tokio::spawn(async move {
+            if watched.wait_for_capture(false, &outer).await {
+                until_unwished.cancel();
+            }
+        });
+        let ended = capture.run(reader.clone()).await;
+        watcher.abort();
+        ended?;
+        if running.is_cancelled() {
+            return Ok(());
+        }
+    }
+}
+
+async fn end_when_caught_up(
+    until: Position,
+    mut captured: watch::Receiver<CaptureView>,
+    mut applied: watch::Receiver<ProgressView>,
+    running: CancellationToken,
+) -> anyhow::Result<()> {
+    let is_read = |view: &CaptureView| {
+        view.position.as_ref().is_some_and(|position| crossfade_binlog::is_reached(position, &until))
+    };
+    let caught_up = async {
+        let last_seq = captured.wait_for(is_read).await?.last_seq;
+        applied.wait_for(|view| view.applied_seq >= last_seq).await?;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        () = running.cancelled() => Ok(()),
+        reached = caught_up => {
+            // A channel that is closed means that its task has ended, and with it everything.
+            if reached.is_ok() {
+                tracing::info!("caught up with the position of the start");
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn source_position(settings: &Settings, direction: Direction) -> anyhow::Result<Position> {
+    let side = direction.source();
+    let mut conn = connect_side(settings, side, crossfade_catalog::Purpose::Catalog).await?;
+    Ok(crossfade_binlog::current_position(&mut conn, &settings.side(side).url.to_string()).await?)
+}
+
+fn reader_options(pair: &Pair, direction: Direction) -> ReaderOptions {
+    let settings = &pair.settings;
+    let url = settings.side(direction.source()).binlog_url().clone();
+    // Start and seen are set by the capture from what the store says.
+    let nowhere = Position::File { server: String::new(), file: String::new(), offset: 0 };
+    let mut options =
+        ReaderOptions::new(url, settings.pair.clone(), direction, pair.synced_tables(direction), nowhere);
+    options.part_bytes = capture::PART_BYTES;
+    options
+}
+
+fn target_shapes(pair: &Pair, direction: Direction) -> Vec<Arc<crossfade_model::TableShape>> {
+    let shapes = &pair.side(direction.target()).shapes;
+    pair.mappings(direction).iter().filter_map(|mapping| shapes.get(&mapping.target).cloned()).collect()
+}
+
+async fn remembered_clocks(
+    pair: &Pair,
+    store: &Store,
+    direction: Direction,
+    state: &StreamState,
+) -> anyhow::Result<EffectiveClocks> {
+    let mut clocks = EffectiveClocks::new(pair.mappings(direction));
+    let mut next = state.last_seq.saturating_sub(REMEMBERED_MESSAGES) + 1;
+    while next <= state.last_seq {
+        match store.read_messages(&state.stream, next, 5_000, 16 << 20).await {
+            Ok(messages) => {
+                let Some(last) = messages.last() else { break };
+                next = last.seq + 1;
+                clocks.remember(&messages);
+            }
+            // Purged: settled long ago.
+            Err(StoreError::Missing { last, .. }) => next = last + 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(clocks)
+}
+
+/// A quarter of the memory limit holds what is captured and not yet applied; more is read back from the store.
+fn feed_bytes(settings: &Settings) -> usize {
+    usize::try_from(settings.memory.limit_bytes / 4).unwrap_or(usize::MAX)
+}

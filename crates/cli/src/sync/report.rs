@@ -1,0 +1,172 @@
+//! What a process tells the store of its stream, for `status`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossfade_applier::{Counted, Counters, ProgressView, Waiting};
+use crossfade_catalog::Purpose;
+use crossfade_config::Settings;
+use crossfade_message::{Store, StreamCounters, StreamReport};
+use crossfade_model::{Position, Side, StreamId};
+use mysql_async::Conn;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::capture::CaptureView;
+use super::wishes::Watched;
+use crate::pair::{Pair, connect_side};
+
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a report waits for the reader to reach what the source had a moment ago.
+const READ_WAIT: Duration = Duration::from_millis(300);
+
+/// Behind for longer than this, a stream is catching up; below, it merely has changes under way.
+const BEHIND: Duration = Duration::from_secs(5);
+
+pub struct Reporter {
+    settings: Arc<Settings>,
+    store: Store,
+    stream: StreamId,
+    side: Side,
+    counters: Arc<Counters>,
+    captured: watch::Receiver<CaptureView>,
+    applied: watch::Receiver<ProgressView>,
+    wishes: Watched,
+    /// What earlier processes had counted.
+    before: StreamCounters,
+    source: Option<Conn>,
+    behind_since: Option<std::time::Instant>,
+    last: Counted,
+}
+
+impl Reporter {
+    pub async fn new(
+        pair: &Pair,
+        store: &Store,
+        stream: &StreamId,
+        counters: Arc<Counters>,
+        captured: watch::Receiver<CaptureView>,
+        applied: watch::Receiver<ProgressView>,
+        wishes: Watched,
+    ) -> anyhow::Result<Reporter> {
+        let statuses = store.stream_statuses().await?;
+        let before = statuses
+            .into_iter()
+            .find(|status| status.stream == stream.as_str())
+            .and_then(|status| status.report)
+            .map(|report| report.counters)
+            .unwrap_or_default();
+        Ok(Reporter {
+            settings: pair.settings.clone(),
+            store: store.clone(),
+            stream: stream.clone(),
+            side: stream.direction().source(),
+            counters,
+            captured,
+            applied,
+            wishes,
+            before,
+            source: None,
+            behind_since: None,
+            last: Counted::default(),
+        })
+    }
+
+    /// Reports every second, and once more at the end. An unchanged report writes nothing.
+    pub async fn run(mut self, running: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let caught_up = self.is_caught_up().await;
+            self.report(caught_up, None).await;
+            tokio::select! {
+                () = running.cancelled() => break,
+                () = tokio::time::sleep(REPORT_EVERY) => {}
+            }
+        }
+        self.report(false, Some("stopped")).await;
+        Ok(())
+    }
+
+    async fn report(&mut self, caught_up: bool, state: Option<&str>) {
+        let report = self.compose(caught_up, state);
+        if let Err(error) = self.store.report(&self.stream, &report).await {
+            tracing::debug!(%error, "the report could not be kept");
+        }
+    }
+
+    fn compose(&mut self, caught_up: bool, state: Option<&str>) -> StreamReport {
+        let now = self.counters.counted();
+        let captured = self.captured.borrow().clone();
+        let waiting = self.applied.borrow().waiting.clone();
+        if caught_up {
+            self.behind_since = None;
+        } else {
+            self.behind_since.get_or_insert_with(std::time::Instant::now);
+        }
+        let (state, reason) = match (state, &waiting) {
+            (Some(state), _) => (state, None),
+            (None, _) if !self.wishes.captures() => ("off", Some("declared off by `stop --capture`".to_owned())),
+            (None, _) if !self.wishes.applies() => ("paused", Some("applying is stopped by `stop`".to_owned())),
+            (None, Some(Waiting::OppositeReader)) => (
+                "held",
+                Some(format!("waits until {} has captured the target", crossfade_applier::opposite_stream(&self.stream))),
+            ),
+            (None, Some(Waiting::Retry(reason))) => ("retrying", Some(reason.clone())),
+            (None, None) if self.behind_since.is_some_and(|since| since.elapsed() > BEHIND) => ("catching-up", None),
+            (None, None) => ("running", None),
+        };
+        let rows_per_second = now.applied.saturating_sub(self.last.applied);
+        self.last = now;
+        let lag_ms = self.behind_since.map_or(0, |since| since.elapsed().as_millis() as u64);
+        StreamReport {
+            state: state.to_owned(),
+            reason,
+            counters: StreamCounters {
+                captured: self.before.captured + captured.captured,
+                applied: self.before.applied + now.applied,
+                echoes: self.before.echoes + captured.echoes,
+                conflicts_won: self.before.conflicts_won + now.conflicts_won,
+                conflicts_lost: self.before.conflicts_lost + now.conflicts_lost,
+                failed: self.before.failed,
+                slowest_ms: self.before.slowest_ms.max(now.slowest_micros / 1_000),
+                lag_ms,
+                caught_up,
+                rows_per_second,
+            },
+        }
+    }
+
+    /// What the source had a moment ago is captured, and what is captured is applied.
+    async fn is_caught_up(&mut self) -> bool {
+        let Some(now) = self.source_position().await else { return false };
+        let is_read =
+            |view: &CaptureView| view.position.as_ref().is_some_and(|read| crossfade_binlog::is_reached(read, &now));
+        let read = async { self.captured.wait_for(is_read).await.ok().map(|view| view.last_seq) };
+        let Ok(Some(last_seq)) = tokio::time::timeout(READ_WAIT, read).await else { return false };
+        let applied = async { self.applied.wait_for(|view| view.applied_seq >= last_seq).await.is_ok() };
+        tokio::time::timeout(READ_WAIT, applied).await.unwrap_or(false)
+    }
+
+    async fn source_position(&mut self) -> Option<Position> {
+        if self.source.is_none() {
+            self.source = connect_side(&self.settings, self.side, Purpose::Binlog).await.ok();
+        }
+        let conn = self.source.as_mut()?;
+        let position = crossfade_binlog::current_position(conn, self.side.as_str()).await;
+        if position.is_err() {
+            self.source = None;
+        }
+        position.ok()
+    }
+}
+
+/// Keeps the reason for which a stream has stopped, so that `status` tells it when nobody runs any more.
+pub async fn stopped(store: &Store, stream: &StreamId, error: &anyhow::Error) -> anyhow::Result<()> {
+    let statuses = store.stream_statuses().await?;
+    let report = statuses.into_iter().find(|status| status.stream == stream.as_str()).and_then(|status| status.report);
+    let counters = report.map(|report| report.counters).unwrap_or_default();
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let reason = Some(causes.join(": "));
+    store.report(stream, &StreamReport { state: "stopped".to_owned(), reason, counters }).await?;
+    Ok(())
+}

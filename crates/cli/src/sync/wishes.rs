@@ -1,0 +1,73 @@
+//! What operators wish of the two directions, followed while a process runs.
+
+use std::time::Duration;
+
+use crossfade_applier::Wishes;
+use crossfade_message::{Store, StoreError, Wish};
+use crossfade_model::Direction;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const POLL_EVERY: Duration = Duration::from_millis(500);
+
+/// The wish of a direction; `None` until somebody has wished, which the first start of its process does.
+pub async fn of(store: &Store, direction: Direction) -> Result<Option<Wish>, StoreError> {
+    let (off, run) =
+        tokio::try_join!(store.wish_or(direction, Wish::OFF), store.wish_or(direction, Wish::RUN))?;
+    Ok((off == run).then_some(off))
+}
+
+#[derive(Clone)]
+pub struct Watched {
+    capture: watch::Receiver<bool>,
+    applier: watch::Receiver<Wishes>,
+}
+
+impl Watched {
+    /// Follows the wishes of both directions until `running` ends.
+    pub async fn start(store: Store, direction: Direction, running: CancellationToken) -> Result<Watched, StoreError> {
+        let (first_capture, first) = read(&store, direction).await?;
+        let (capture_sender, capture) = watch::channel(first_capture);
+        let (sender, applier) = watch::channel(first);
+        tokio::spawn(async move {
+            while !running.is_cancelled() {
+                tokio::time::sleep(POLL_EVERY).await;
+                match read(&store, direction).await {
+                    Ok((wish, wishes)) => {
+                        capture_sender.send_if_modified(|known| std::mem::replace(known, wish) != wish);
+                        sender.send_if_modified(|known| std::mem::replace(known, wishes) != wishes);
+                    }
+                    Err(error) => tracing::debug!(%error, "wishes cannot be read"),
+                }
+            }
+        });
+        Ok(Watched { capture, applier })
+    }
+
+    pub fn for_applier(&self) -> watch::Receiver<Wishes> {
+        self.applier.clone()
+    }
+
+    pub fn applies(&self) -> bool {
+        self.applier.borrow().apply
+    }
+
+    pub fn captures(&self) -> bool {
+        *self.capture.borrow()
+    }
+
+    /// Waits until capture is wished, or no longer wished. `false` when the process ends first.
+    pub async fn wait_for_capture(&self, wished: bool, running: &CancellationToken) -> bool {
+        let mut capture = self.capture.clone();
+        tokio::select! {
+            () = running.cancelled() => false,
+            changed = capture.wait_for(|captures| *captures == wished) => changed.is_ok(),
+        }
+    }
+}
+
+async fn read(store: &Store, direction: Direction) -> Result<(bool, Wishes), StoreError> {
+    let own = store.wish_or(direction, Wish::RUN).await?;
+    let opposite = store.wish_or(direction.opposite(), Wish::OFF).await?;
+    Ok((own.capture, Wishes { apply: own.apply, opposite_declared: opposite.declared }))
+}
