@@ -12,7 +12,7 @@ use super::graph::Graph;
 use super::slot::{Life, NONE, Slot, Slots, is_before};
 use super::table::PlannedTable;
 use super::tie::Ties;
-use super::token::{Tokens, same_values};
+use super::token::{Tokens, same_values, silent_token};
 use crate::key::Fineness;
 
 #[derive(Debug)]
@@ -45,6 +45,9 @@ pub(super) fn order(tables: &[PlannedTable], changes: &[MappedChange], slots: &S
         order.in_order[root] |= slot.life == Life::Unfolded;
         nets[root] += u32::from(slot.moved_to == NONE);
     }
+    for slot in &ties.in_order {
+        order.in_order[ties.root[*slot as usize] as usize] = true;
+    }
     let asks = |index: &usize| {
         let root = ties.root[*index] as usize;
         nets[root] > 1 && !order.in_order[root] && slots.slots[*index].moved_to == NONE
@@ -53,7 +56,7 @@ pub(super) fn order(tables: &[PlannedTable], changes: &[MappedChange], slots: &S
     if tied.is_empty() {
         return order;
     }
-    let mut uses = Uses { tables, changes, slots, tokens: Tokens::default(), uses: Vec::new() };
+    let mut uses = Uses { tables, changes, slots, ties, tokens: Tokens::default(), uses: Vec::new() };
     for (node, slot) in tied.iter().enumerate() {
         uses.add(node as u32, &slots.slots[*slot]);
     }
@@ -75,6 +78,7 @@ struct Uses<'a> {
     tables: &'a [PlannedTable],
     changes: &'a [MappedChange],
     slots: &'a Slots,
+    ties: &'a Ties,
     tokens: Tokens,
     uses: Vec<(u64, Role, u32)>,
 }
@@ -99,10 +103,24 @@ impl<'a> Uses<'a> {
                 }
             }
         }
+        self.add_silent(node, slot, before, after);
         for link in &table.links {
             let place = (link.parent, link.key);
             self.push(place, &link.columns, before, Role::ChildBefore, node);
             self.push(place, &link.columns, after, Role::ChildAfter, node);
+        }
+    }
+
+    /// What the server removed together with a row releases values before another row may take them.
+    fn add_silent(&mut self, node: u32, slot: &Slot, before: Option<&Row>, after: Option<&Row>) {
+        let table = &self.tables[slot.table];
+        let later = self.ties.silent_from[slot.table].is_some_and(|from| slot.last as usize / 2 > from);
+        if later && table.takes_value(before, after) {
+            self.uses.push((silent_token(slot.table), Role::Takes, node));
+        }
+        if after.is_none() {
+            let released = table.deletes_disturb.iter().map(|child| (silent_token(*child), Role::Releases, node));
+            self.uses.extend(released);
         }
     }
 
@@ -164,12 +182,15 @@ impl ValueUse {
     fn is_doubtful(&self) -> bool {
         let others = [&self.releases, &self.takes, &self.keeps, &self.child_before, &self.child_after];
         let transient = !self.transient.is_empty() && others.iter().any(|list| !list.is_empty());
-        // A child refers to a parent that goes: the server removes or changes the child by itself.
-        let child_stays = !self.child_after.is_empty() && !self.releases.is_empty() && self.takes.is_empty();
-        // A row that refers to itself, beside another row whose key only folds like its own.
-        let of_itself = |children: &[u32], own: &[u32]| own.len() > 1 && children.iter().any(|node| own.contains(node));
-        let of_itself = of_itself(&self.child_before, &self.releases) || of_itself(&self.child_after, &self.takes);
-        transient || child_stays || of_itself
+        // A child ends up with a parent that goes, or began with one that only comes: the server itself changes the
+        // child, or two parents' keys fold alike.
+        let child_stays = !self.child_after.is_empty() && !self.releases.is_empty();
+        let child_moved = !self.child_before.is_empty() && !self.takes.is_empty();
+        // A row that refers to itself, or only to a key that folds like its own, beside another such row.
+        let own = |node: &u32| self.releases.contains(node) || self.takes.contains(node);
+        let lone = |node: &u32| self.releases.iter().chain(&self.takes).all(|other| other == node);
+        let of_itself = self.child_before.iter().chain(&self.child_after).any(|node| own(node) && !lone(node));
+        transient || child_stays || child_moved || of_itself
     }
 
     fn add_to(mut self, graph: &mut Graph) {

@@ -25,6 +25,8 @@ pub(super) struct Slot {
     /// First and last half.
     pub first: u32,
     pub last: u32,
+    /// The last after half, where a row came here.
+    last_arrival: u32,
     pub life: Life,
     /// For a row that came here by changing its key: the slot that it left, when the two are one net change.
     pub moved_from: u32,
@@ -171,16 +173,21 @@ impl Folding<'_> {
 
     fn open(&mut self, table: usize, half: u32, life: Life) -> u32 {
         let slot = self.slots.slots.len() as u32;
-        self.slots.slots.push(Slot { table, first: half, last: half, life, moved_from: NONE, moved_to: NONE });
+        let last_arrival = if is_before(half) { NONE } else { half };
+        let (first, last, moved_from, moved_to) = (half, half, NONE, NONE);
+        self.slots.slots.push(Slot { table, first, last, last_arrival, life, moved_from, moved_to });
         self.slots.of_half[half as usize] = slot;
         slot
     }
 
     fn append(&mut self, slot: u32, half: u32) {
         let entry = &mut self.slots.slots[slot as usize];
-        // The row comes back after it had gone. What its going did to children is not in the net change.
-        if !is_before(half) && self.tables[entry.table].cascades {
-            entry.life = Life::Unfolded;
+        if !is_before(half) {
+            entry.last_arrival = half;
+            // The row comes back after it had gone. What its going did to children is not in the net change.
+            if self.tables[entry.table].cascades() {
+                entry.life = Life::Unfolded;
+            }
         }
         self.slots.next[entry.last as usize] = half;
         entry.last = half;
@@ -199,7 +206,7 @@ fn settle_lives(tables: &[PlannedTable], changes: &[MappedChange], slots: &mut S
             (true, false) => Life::Delete,
             (false, true) => Life::Insert,
             // Children that the server removed together with the row are in no message.
-            (false, false) if tables[slot.table].cascades => Life::Unfolded,
+            (false, false) if tables[slot.table].cascades() => Life::Unfolded,
             (false, false) => Life::Transient,
         };
     }
@@ -222,19 +229,18 @@ fn link_moves(slots: &mut Slots) {
 fn origin(slots: &Slots, arrived: u32) -> Option<u32> {
     let mut slot = &slots.slots[arrived as usize];
     loop {
-        if is_before(slot.first) {
-            return None;
-        }
-        let left = slots.of_half[slot.first as usize - 1];
+        // Nothing but updates follow the arrival.
+        let arrival = Some(slot.last_arrival).filter(|half| *half != NONE)?;
+        let left = slots.of_half[arrival as usize - 1];
         let from = slots.slots.get(left as usize)?;
         // Something else happened to the old key afterwards.
-        if from.last != slot.first - 1 {
+        if from.last != arrival - 1 {
             return None;
         }
         match from.life {
             Life::Delete => return Some(left),
             Life::Transient => slot = from,
-            _ => return None,
+            Life::Unfolded | Life::Insert | Life::Update => return None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What the planner needs to know of a table.
 
-use crossfade_model::{ColumnKind, ReferentialAction, TableName};
+use crossfade_model::{ColumnKind, ReferentialAction, Row, TableName};
+
+use super::token::same_values;
 
 use crate::mapping::{ParentLink, TableMapping};
 
@@ -16,8 +18,12 @@ pub(super) struct PlannedTable {
     pub keys: Vec<PlannedKey>,
     /// Foreign keys to synced tables.
     pub links: Vec<PlannedLink>,
-    /// The server itself changes children when a row of this table goes or changes its key.
-    pub cascades: bool,
+    /// Tables in which the server itself may change rows when a row of this table goes.
+    pub deletes_disturb: Vec<usize>,
+    /// The same for when it changes its key.
+    pub updates_disturb: Vec<usize>,
+    /// Tables that refer to a disturbed table, so that the message of a parent's end may be missing.
+    pub unsettles: Vec<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -43,7 +49,40 @@ pub(super) fn planned_tables(mappings: &[TableMapping]) -> Vec<PlannedTable> {
             add_link(&mut tables, mappings, child, link);
         }
     }
+    let reached = |direct: fn(&PlannedTable) -> &[usize]| -> Vec<Vec<usize>> {
+        tables.iter().map(|table| reach(&tables, direct(table))).collect()
+    };
+    let (deletes, updates) = (reached(|table| &table.deletes_disturb), reached(|table| &table.updates_disturb));
+    let unsettles: Vec<Vec<usize>> = deletes.iter().zip(&updates).map(|(a, b)| unsettled(&tables, a, b)).collect();
+    for (table, unsettles) in tables.iter_mut().zip(unsettles) {
+        table.unsettles = unsettles;
+    }
+    for (table, (deletes, updates)) in tables.iter_mut().zip(deletes.into_iter().zip(updates)) {
+        table.deletes_disturb = deletes;
+        table.updates_disturb = updates;
+    }
     tables
+}
+
+fn unsettled(tables: &[PlannedTable], deletes: &[usize], updates: &[usize]) -> Vec<usize> {
+    let disturbed = |table: &usize| deletes.contains(table) || updates.contains(table);
+    let refers = |child: &usize| tables[*child].links.iter().any(|link| disturbed(&link.parent));
+    (0..tables.len()).filter(refers).collect()
+}
+
+impl PlannedTable {
+    /// The server itself changes children when a row of this table goes or changes its key.
+    pub fn cascades(&self) -> bool {
+        !self.deletes_disturb.is_empty() || !self.updates_disturb.is_empty()
+    }
+
+    /// A change from one image to the other may need a value that another row had.
+    pub fn takes_value(&self, before: Option<&Row>, after: Option<&Row>) -> bool {
+        match (before, after) {
+            (Some(before), Some(after)) => self.keys.iter().any(|key| !same_values(&key.columns, before, after)),
+            (_, after) => after.is_some(),
+        }
+    }
 }
 
 fn planned_table(mapping: &TableMapping) -> PlannedTable {
@@ -57,7 +96,9 @@ fn planned_table(mapping: &TableMapping) -> PlannedTable {
         keyless,
         keys,
         links: Vec::new(),
-        cascades: false,
+        deletes_disturb: Vec::new(),
+        updates_disturb: Vec::new(),
+        unsettles: Vec::new(),
     }
 }
 
@@ -91,8 +132,29 @@ fn add_link(tables: &mut [PlannedTable], mappings: &[TableMapping], child: usize
         }
     };
     tables[child].links.push(PlannedLink { columns, parent, key });
-    let restricts = |action| action == ReferentialAction::Restrict;
-    tables[parent].cascades |= !restricts(link.on_delete) || !restricts(link.on_update);
+    if link.on_delete != ReferentialAction::Restrict {
+        tables[parent].deletes_disturb.push(child);
+    }
+    if link.on_update != ReferentialAction::Restrict {
+        tables[parent].updates_disturb.push(child);
+    }
+}
+
+/// What a disturbed table disturbs in turn. A child that goes or gets another key may be a parent itself.
+fn reach(tables: &[PlannedTable], start: &[usize]) -> Vec<usize> {
+    let mut reached = start.to_vec();
+    let mut next = 0;
+    while let Some(table) = reached.get(next).copied() {
+        next += 1;
+        for further in tables[table].deletes_disturb.iter().chain(&tables[table].updates_disturb) {
+            if !reached.contains(further) {
+                reached.push(*further);
+            }
+        }
+    }
+    reached.sort_unstable();
+    reached.dedup();
+    reached
 }
 
 /// Servers may spell a parent's name in another case than its own definition.

@@ -2,6 +2,9 @@
 //!
 //! Rows are tied when an image of one and an image of the other have equal keys under the folding, and when one refers
 //! to a value of a parent that the batch changes. Tied rows form a component, and a component goes to one lane.
+//!
+//! Changes that a server makes to children by itself (ON DELETE CASCADE and the like) may be in no message. They free
+//! keys and unique values, so what takes one in such a table afterwards is tied to the deletes before it.
 
 use crossfade_model::Row;
 use rustc_hash::FxHashMap;
@@ -17,6 +20,10 @@ use crate::key::Fineness;
 pub(super) struct Ties {
     /// Per slot the first slot of its component.
     pub root: Vec<u32>,
+    /// Slots whose component must be applied in source order.
+    pub in_order: Vec<u32>,
+    /// Per table the first change after which rows of it may have gone without a message.
+    pub silent_from: Vec<Option<usize>>,
 }
 
 pub(super) fn tie(tables: &[PlannedTable], changes: &[MappedChange], slots: &Slots) -> Ties {
@@ -33,12 +40,42 @@ pub(super) fn tie(tables: &[PlannedTable], changes: &[MappedChange], slots: &Slo
     for (index, change) in changes.iter().enumerate() {
         tying.tie_to_parents(index, change);
     }
+    let mut disturbed = Disturbed::new(tables.len());
+    if tables.iter().any(PlannedTable::cascades) {
+        for (index, change) in changes.iter().enumerate() {
+            tying.tie_to_cascades(index, change, &mut disturbed);
+        }
+    }
     let mut forest = tying.forest;
     for slot in 0..forest.len() as u32 {
         // The root is the smallest slot, so every parent on the way is final already.
         forest[slot as usize] = find(&mut forest, slot);
     }
-    Ties { root: forest }
+    Ties { root: forest, in_order: disturbed.in_order, silent_from: disturbed.silent_from }
+}
+
+/// What a batch's cascades have touched so far.
+struct Disturbed {
+    /// Per table the slots whose delete may have removed or changed rows of it.
+    by_delete: Vec<Vec<u32>>,
+    /// Per table the slots whose change of key may have changed rows of it.
+    by_update: Vec<Vec<u32>>,
+    /// Per table all its slots so far.
+    earlier: Vec<Vec<u32>>,
+    in_order: Vec<u32>,
+    silent_from: Vec<Option<usize>>,
+}
+
+impl Disturbed {
+    fn new(tables: usize) -> Disturbed {
+        Disturbed {
+            by_delete: vec![Vec::new(); tables],
+            by_update: vec![Vec::new(); tables],
+            earlier: vec![Vec::new(); tables],
+            in_order: Vec::new(),
+            silent_from: vec![None; tables],
+        }
+    }
 }
 
 struct Tying<'a> {
@@ -82,6 +119,47 @@ impl Tying<'_> {
                 }
             }
         }
+    }
+
+    fn tie_to_cascades(&mut self, index: usize, change: &MappedChange, disturbed: &mut Disturbed) {
+        let (table, slot) = (&self.tables[change.table], self.slots.of_change(index)[0]);
+        let takes = table.takes_value(change.before.as_ref(), change.after.as_ref());
+        // A row without a key is found by all its values, which may have been changed silently.
+        if takes || table.keyless {
+            self.unite_all(&mut disturbed.by_delete[change.table], slot);
+        }
+        if !disturbed.by_update[change.table].is_empty() {
+            self.unite_all(&mut disturbed.by_update[change.table], slot);
+            disturbed.in_order.push(slot);
+        }
+        let disturbs: &[usize] = match (&change.before, &change.after) {
+            (Some(_), None) => &table.deletes_disturb,
+            (Some(_), Some(_)) if takes => &table.updates_disturb,
+            _ => &[],
+        };
+        for child in disturbs {
+            if change.after.is_none() {
+                disturbed.by_delete[*child].push(slot);
+                disturbed.silent_from[*child].get_or_insert(index);
+            } else {
+                disturbed.by_update[*child].push(slot);
+            }
+        }
+        if !disturbs.is_empty() {
+            for unsettled in &table.unsettles {
+                if !disturbed.earlier[*unsettled].is_empty() {
+                    self.unite_all(&mut disturbed.earlier[*unsettled], slot);
+                    disturbed.in_order.push(slot);
+                }
+            }
+        }
+        disturbed.earlier[change.table].push(slot);
+    }
+
+    /// Ties a slot to all in the list, of which one then stands for all.
+    fn unite_all(&mut self, others: &mut Vec<u32>, slot: u32) {
+        others.iter().for_each(|other| self.unite(*other, slot));
+        others.truncate(1);
     }
 
     /// Equal values of this key are equal slots.

@@ -1,0 +1,84 @@
+//! The tables of the properties: everything that ties rows, in as few columns as possible.
+
+use crossfade_model::{Column, ColumnKind, Direction, ForeignKey, ReferentialAction, TableName, TableShape, UniqueKey};
+use crossfade_rules::{Policy, TableMapping, TableRule};
+
+/// Columns of every table: an own key, a parent's key or NULL, a unique text or NULL, and contents.
+pub const KEY: usize = 0;
+pub const PARENT: usize = 1;
+pub const TAG: usize = 2;
+
+pub const PARENTS: usize = 0;
+pub const CHILDREN: usize = 1;
+pub const TREE: usize = 2;
+pub const OPAQUE: usize = 3;
+pub const KEYLESS: usize = 4;
+pub const TABLES: usize = 5;
+
+pub fn name(table: usize) -> TableName {
+    TableName::new("app", ["parents", "children", "tree", "opaque", "keyless"][table])
+}
+
+/// The table that a table's `PARENT` column refers to.
+pub fn parent_of(table: usize) -> Option<usize> {
+    match table {
+        CHILDREN | KEYLESS => Some(PARENTS),
+        TREE => Some(TREE),
+        OPAQUE => Some(CHILDREN),
+        _ => None,
+    }
+}
+
+pub fn shape(table: usize, action: ReferentialAction) -> TableShape {
+    let text = || ColumnKind::Text { charset: "utf8mb4".to_owned() };
+    let columns = vec![
+        column("id", text(), table == KEYLESS),
+        column("parent", text(), true),
+        column("tag", text(), true),
+        column("n", ColumnKind::Integer { bytes: 8, unsigned: false }, true),
+    ];
+    let link = parent_of(table).map(|parent| ForeignKey {
+        name: "link".to_owned(),
+        columns: vec![PARENT],
+        parent: name(parent),
+        parent_columns: vec!["id".to_owned()],
+        on_delete: action,
+        on_update: action,
+    });
+    let tag = UniqueKey { name: "tag".to_owned(), columns: vec![TAG], nullable: true, partial: table == OPAQUE };
+    TableShape {
+        name: name(table),
+        columns,
+        primary_key: if table == KEYLESS { vec![] } else { vec![KEY] },
+        unique_keys: if table == KEYLESS { vec![] } else { vec![tag] },
+        foreign_keys: link.into_iter().collect(),
+        engine: "InnoDB".to_owned(),
+    }
+}
+
+pub fn mappings(action: ReferentialAction) -> Vec<TableMapping> {
+    (0..TABLES)
+        .map(|table| {
+            let shape = shape(table, action);
+            let mut rule = TableRule::same(name(table), None, Policy::PreferNew);
+            rule.one_way = table == KEYLESS;
+            TableMapping::build(Direction::Forward, &rule, &shape, &shape).expect("the tables map")
+        })
+        .collect()
+}
+
+fn column(name: &str, kind: ColumnKind, nullable: bool) -> Column {
+    Column {
+        name: name.to_owned(),
+        kind,
+        nullable,
+        generated: false,
+        invisible: false,
+        auto_increment: false,
+        has_default: false,
+        on_update_now: false,
+        declared: String::new(),
+        charset: None,
+        collation: None,
+    }
+}
