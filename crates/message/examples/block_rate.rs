@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use crossfade_message::block::{decode, encode};
 use crossfade_model::{
-    Clock, ColumnKind, LaneProgress, Message, Origin, RowChange, RowOp, Seen, StreamProgress, TableLayout, TableName, Value,
+    Clock, ColumnKind, LaneProgress, Message, Origin, RowChange, RowOp, Seen, StreamProgress, TableLayout, TableName,
+    Value,
 };
 
 fn main() {

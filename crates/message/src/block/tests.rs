@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use crossfade_model::{
-    CalendarDate, Clock, ColumnKind, JsonDocument, LaneProgress, Message, OpaqueKind, OpaqueNode, Origin, Row, RowChange,
-    RowOp, Seen, StreamProgress, TableLayout, TableName, TimeOfDay, Value,
+    CalendarDate, Clock, ColumnKind, JsonDocument, LaneProgress, Message, OpaqueKind, OpaqueNode, Origin, Row,
+    RowChange, RowOp, Seen, StreamProgress, TableLayout, TableName, TimeOfDay, Value,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -44,8 +44,12 @@ fn dates() -> impl Strategy<Value = CalendarDate> {
 }
 
 fn times() -> impl Strategy<Value = TimeOfDay> {
-    (any::<u8>(), any::<u8>(), any::<u8>(), any::<u32>())
-        .prop_map(|(hour, minute, second, micros)| TimeOfDay { hour, minute, second, micros })
+    (any::<u8>(), any::<u8>(), any::<u8>(), any::<u32>()).prop_map(|(hour, minute, second, micros)| TimeOfDay {
+        hour,
+        minute,
+        second,
+        micros,
+    })
 }
 
 fn documents() -> impl Strategy<Value = JsonDocument> {
@@ -80,8 +84,9 @@ fn values() -> impl Strategy<Value = Value> {
         (charset, any::<Vec<u8>>()).prop_map(|(charset, bytes)| Value::Encoded { charset, bytes }),
         any::<Vec<u8>>().prop_map(Value::Bytes),
         dates().prop_map(Value::Date),
-        (any::<bool>(), any::<u16>(), any::<u8>(), any::<u8>(), any::<u32>())
-            .prop_map(|(negative, hours, minute, second, micros)| Value::Time { negative, hours, minute, second, micros }),
+        (any::<bool>(), any::<u16>(), any::<u8>(), any::<u8>(), any::<u32>()).prop_map(
+            |(negative, hours, minute, second, micros)| Value::Time { negative, hours, minute, second, micros }
+        ),
         (0_u8..60, 0_u32..1_000_000).prop_map(|(second, micros)| Value::Time {
             negative: second.is_multiple_of(2),
             hours: 838,

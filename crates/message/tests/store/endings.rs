@@ -1,0 +1,177 @@
+//! How messages end, and how people find them.
+
+use crossfade_message::{Failure, ListedMessage, MessageFilter, Outcome, Status, Store};
+use crossfade_model::{Clock, Message, MessageId, RowOp, Seen, TableName, Value};
+use crossfade_servers::Flavor;
+
+use crate::{at, capture_updates, client, forward, hash, on_both_servers, reverse, started, store, update};
+
+on_both_servers!(
+    every_status_shows_in_the_view_and_in_lists,
+    a_replayed_end_replaces_the_one_before,
+    a_rows_history_spans_both_directions,
+    lists_filter,
+);
+
+fn outcome(seq: u64, status: Status, reason: &str) -> Outcome {
+    Outcome {
+        seq,
+        table: TableName::new("app", "users"),
+        status,
+        reason: reason.to_owned(),
+        winner: Some(MessageId { stream: reverse(), seq: 9 }),
+        source_clock: Some(Clock(-5)),
+        target_clock: None,
+    }
+}
+
+fn failure(seq: u64, code: &str) -> Failure {
+    Failure {
+        seq,
+        table: TableName::new("app", "users"),
+        op: RowOp::Update,
+        error_code: code.to_owned(),
+        error_text: "duplicate entry".to_owned(),
+        next_retry_at: None,
+    }
+}
+
+async fn in_view(flavor: Flavor, pair: &str) -> Vec<(u64, String)> {
+    sqlx::query_as("SELECT seq, status FROM message WHERE pair = ? AND stream = 'forward/old' ORDER BY seq")
+        .bind(pair)
+        .fetch_all(&client(flavor).await)
+        .await
+        .unwrap()
+}
+
+async fn listed(store: &Store, filter: &MessageFilter) -> Vec<(u64, String)> {
+    let mut all = store.list_messages(filter, 100).await.unwrap();
+    all.sort_by_key(|message| message.seq);
+    all.iter().map(|message| (message.seq, message.status.as_str().to_owned())).collect()
+}
+
+async fn every_status_shows_in_the_view_and_in_lists(flavor: Flavor) {
+    let store = store(flavor, "statuses").await;
+    let state = started(&store, &forward()).await;
+    capture_updates(&store, &state, 9).await;
+    let statuses =
+        [Status::Held, Status::Stale, Status::ConflictLost, Status::Superseded, Status::Discarded, Status::Applied];
+    let outcomes: Vec<Outcome> = (2..).zip(statuses).map(|(seq, status)| outcome(seq, status, "why")).collect();
+    store.record_outcomes(&forward(), &outcomes).await.unwrap();
+    store.record_failures(&forward(), &[failure(8, "1062")]).await.unwrap();
+    store.settle(&forward(), 8).await.unwrap();
+
+    let expected: Vec<(u64, String)> =
+        ["applied", "held", "stale", "conflict_lost", "superseded", "discarded", "applied", "failed", "pending"]
+            .into_iter()
+            .zip(1..)
+            .map(|(status, seq)| (seq, status.to_owned()))
+            .collect();
+    assert_eq!(in_view(flavor, "statuses").await, expected);
+    assert_eq!(listed(&store, &MessageFilter::default()).await, expected);
+    for status in Status::ALL {
+        let filter = MessageFilter { statuses: vec![status], ..MessageFilter::default() };
+        let wanted: Vec<_> = expected.iter().filter(|(_, shown)| *shown == status.as_str()).cloned().collect();
+        assert!(!wanted.is_empty(), "{status:?}");
+        assert_eq!(listed(&store, &filter).await, wanted);
+    }
+    let status = store.stream_statuses().await.unwrap().remove(0);
+    assert_eq!((status.open_failures, status.held), (1, 1));
+
+    let shown = store.show_message(&"forward/old:4".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(shown.reason.as_deref(), Some("why"));
+    assert_eq!((shown.winner.as_deref(), shown.source_clock), (Some("reverse/new:9"), Some(-5)));
+    assert_eq!(shown.row_key.unwrap().get(), r#"{"id":4}"#);
+    assert_eq!(shown.after_image.unwrap().get(), r#"{"id":4,"name":"name 4"}"#);
+    assert!(store.show_message(&"forward/old:10".parse().unwrap()).await.unwrap().is_none());
+}
+
+async fn a_replayed_end_replaces_the_one_before(flavor: Flavor) {
+    let store = store(flavor, "replay").await;
+    let state = started(&store, &forward()).await;
+    capture_updates(&store, &state, 3).await;
+    store.record_outcomes(&forward(), &[outcome(1, Status::Held, "waits")]).await.unwrap();
+    store.record_outcomes(&forward(), &[outcome(1, Status::Stale, "overtaken")]).await.unwrap();
+    for code in ["1062", "1452"] {
+        store.record_failures(&forward(), &[failure(2, code)]).await.unwrap();
+    }
+    let pool = client(flavor).await;
+    let row: (String, String, Option<String>, Option<String>) =
+        sqlx::query_as("SELECT status, reason, row_key, before_image FROM outcome WHERE pair = 'replay'")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!(row.0, "stale");
+    assert_eq!(row.1, "overtaken");
+    assert_eq!(row.2.as_deref(), Some(r#"{"id":1}"#));
+    assert_eq!(row.3.as_deref(), Some(r#"{"id":1,"name":"before"}"#));
+    let parked = store.failures(None, 10).await.unwrap();
+    assert_eq!(parked.len(), 1);
+    assert_eq!(
+        (parked[0].id.as_str(), parked[0].attempts, parked[0].error_code.as_str()),
+        ("forward/old:2", 2, "1452")
+    );
+    assert_eq!(parked[0].after_image.as_deref(), Some(r#"{"id":2,"name":"name 2"}"#));
+    assert!(parked[0].last_failed_at > parked[0].first_failed_at);
+
+    store.clear_outcomes(&forward(), &[1, 2]).await.unwrap();
+    store.settle(&forward(), 3).await.unwrap();
+    let all_applied: Vec<_> = (1..=3).map(|seq| (seq, "applied".to_owned())).collect();
+    assert_eq!(in_view(flavor, "replay").await, all_applied);
+    assert!(
+        store.record_outcomes(&forward(), &[outcome(4, Status::Stale, "")]).await.is_err(),
+        "there is no message 4"
+    );
+}
+
+fn ids(messages: &[ListedMessage]) -> Vec<&str> {
+    messages.iter().map(|message| message.id.as_str()).collect()
+}
+
+async fn a_rows_history_spans_both_directions(flavor: Flavor) {
+    let store = store(flavor, "history").await;
+    let mut ahead = started(&store, &forward()).await;
+    let mut back = started(&store, &reverse()).await;
+    for round in 0..4_u64 {
+        for (state, offset) in [(&mut ahead, 0), (&mut back, 500)] {
+            let first = state.next_seq();
+            // User 42 is in every second block only.
+            let id = |n: u64| if round.is_multiple_of(2) && n == 3 { 42 } else { (1000 + round * 10 + n) as i64 };
+            let batch: Vec<Message> =
+                (0..5).map(|n| update(first + n, id(n), "x", (round * 1000 + offset + n) as i64)).collect();
+            let hashes: Vec<[u64; 2]> = (0..5).map(|n| [hash(id(n)); 2]).collect();
+            let end = at(first);
+            *state = store.capture(state, &batch, &hashes, &end, &Seen::default(), &[]).await.unwrap().state;
+        }
+    }
+    store.settle(&forward(), 4).await.unwrap();
+    let is_wanted = |message: &Message| message.change.after.as_ref().is_some_and(|row| row[0] == Value::Int(42));
+    let life = store.history(&[hash(42)], is_wanted).await.unwrap();
+    assert_eq!(ids(&life), ["forward/old:4", "reverse/new:4", "forward/old:14", "reverse/new:14"]);
+    assert_eq!(life[0].status, Status::Applied);
+    assert_eq!(life[2].status, Status::Pending);
+    assert!(store.history(&[hash(77)], |_| true).await.unwrap().is_empty(), "no block may hold that key");
+
+    let concurrent = store.read_messages_of_keys(&reverse(), 5, 20, &[hash(42)], is_wanted).await.unwrap();
+    assert_eq!(concurrent.iter().map(|message| message.seq).collect::<Vec<_>>(), [14]);
+}
+
+async fn lists_filter(flavor: Flavor) {
+    let store = store(flavor, "lists").await;
+    let ahead = started(&store, &forward()).await;
+    capture_updates(&store, &ahead, 6).await;
+    let back = started(&store, &reverse()).await;
+    capture_updates(&store, &back, 2).await;
+    let list = async |filter: MessageFilter, limit| store.list_messages(&filter, limit).await.unwrap();
+    let newest = list(MessageFilter::default(), 3).await;
+    assert_eq!(ids(&newest), ["forward/old:6", "forward/old:5", "forward/old:4"]);
+    let of_stream = list(MessageFilter { stream: Some(reverse()), ..MessageFilter::default() }, 9).await;
+    assert_eq!(ids(&of_stream), ["reverse/new:2", "reverse/new:1"]);
+    let since = Some(newest[1].committed_at);
+    assert_eq!(list(MessageFilter { since, ..MessageFilter::default() }, 9).await.len(), 2);
+    let table = Some(TableName::new("app", "orders"));
+    assert!(list(MessageFilter { table, ..MessageFilter::default() }, 9).await.is_empty());
+    let json = serde_json::to_value(&newest[0]).unwrap();
+    assert_eq!(json["after_image"]["name"], "name 6");
+    assert_eq!(json["status"], "pending");
+}

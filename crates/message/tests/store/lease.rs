@@ -1,0 +1,133 @@
+//! Leases, wishes and reports.
+
+use std::time::Duration;
+
+use crossfade_message::{Epoch, StoreError, StreamCounters, StreamReport, Wish};
+use crossfade_model::{Direction, Position};
+use crossfade_servers::Flavor;
+
+use crate::{capture_updates, forward, on_both_servers, started, store};
+
+on_both_servers!(
+    one_of_many_gets_the_lease,
+    a_lease_passes_on_when_it_ends_or_is_released,
+    different_rules_do_not_run_together,
+    wishes_and_reports_are_kept,
+    settling_never_passes_the_last_message,
+    journal_and_marks_are_kept,
+);
+
+const TTL: Duration = Duration::from_secs(600);
+
+async fn one_of_many_gets_the_lease(flavor: Flavor) {
+    let mut racers = Vec::new();
+    for number in 0..6 {
+        let store = store(flavor, "lease_race").await;
+        racers.push(tokio::spawn(async move {
+            store.lease_acquire("forward", &format!("process {number}"), TTL, 1).await.unwrap()
+        }));
+    }
+    let mut winners = Vec::new();
+    for racer in racers {
+        winners.extend(racer.await.unwrap());
+    }
+    assert_eq!(winners, [Epoch(1)]);
+    let leases = store(flavor, "lease_race").await.leases().await.unwrap();
+    assert_eq!(leases.len(), 1);
+    assert!(leases[0].live && leases[0].holder.starts_with("process "), "{leases:?}");
+}
+
+async fn a_lease_passes_on_when_it_ends_or_is_released(flavor: Flavor) {
+    let store = store(flavor, "lease_end").await;
+    let short = Duration::from_millis(1);
+    let first = store.lease_acquire("forward", "a", short, 1).await.unwrap().unwrap();
+    // It is over as soon as the store's clock has moved on.
+    let second = loop {
+        if let Some(epoch) = store.lease_acquire("forward", "b", TTL, 1).await.unwrap() {
+            break epoch;
+        }
+    };
+    assert_eq!((first, second), (Epoch(1), Epoch(2)));
+    assert!(!store.lease_renew("forward", first, TTL).await.unwrap(), "the one that lost it cannot renew");
+    assert!(store.lease_renew("forward", second, TTL).await.unwrap());
+    store.lease_release("forward", first).await.unwrap();
+    assert_eq!(store.lease_acquire("forward", "c", TTL, 1).await.unwrap(), None);
+    store.lease_release("forward", second).await.unwrap();
+    assert!(!store.lease_renew("forward", second, TTL).await.unwrap(), "what was released is not held again");
+    assert_eq!(store.lease_acquire("forward", "c", TTL, 1).await.unwrap(), Some(Epoch(3)));
+    assert_eq!(store.lease_acquire("forward", "c", TTL, 1).await.unwrap(), Some(Epoch(4)), "its answer was lost");
+}
+
+async fn different_rules_do_not_run_together(flavor: Flavor) {
+    let store = store(flavor, "lease_rules").await;
+    let forward = store.lease_acquire("forward", "a", TTL, 0xaaaa).await.unwrap().unwrap();
+    let refused = store.lease_acquire("reverse", "b", TTL, 0xbbbb).await.unwrap_err();
+    assert!(matches!(refused, StoreError::RulesDiffer { .. }));
+    let text = refused.to_string();
+    assert!(
+        text.contains("reverse") && text.contains("forward") && text.contains("aaaa") && text.contains("bbbb"),
+        "{text}"
+    );
+    store.lease_release("forward", forward).await.unwrap();
+    assert!(store.lease_acquire("reverse", "b", TTL, 0xbbbb).await.unwrap().is_some());
+    assert!(store.lease_acquire("forward", "a", TTL, u64::MAX).await.is_err());
+}
+
+async fn wishes_and_reports_are_kept(flavor: Flavor) {
+    let store = store(flavor, "wishes").await;
+    assert_eq!(store.wish_or(Direction::Reverse, Wish::OFF).await.unwrap(), Wish::OFF);
+    store.set_wish(Direction::Reverse, Wish::CAPTURE_ONLY).await.unwrap();
+    assert_eq!(store.wish_or(Direction::Reverse, Wish::OFF).await.unwrap(), Wish::CAPTURE_ONLY);
+    assert_eq!(store.wish_or(Direction::Forward, Wish::RUN).await.unwrap(), Wish::RUN);
+
+    started(&store, &forward()).await;
+    assert_eq!(store.stream_statuses().await.unwrap()[0].report, None);
+    let mut report = StreamReport { state: "running".to_owned(), reason: None, counters: StreamCounters::default() };
+    store.report(&forward(), &report).await.unwrap();
+    let first = store.stream_statuses().await.unwrap().remove(0);
+    assert_eq!(first.report.as_ref(), Some(&report));
+    store.report(&forward(), &report).await.unwrap();
+    let same = store.stream_statuses().await.unwrap().remove(0);
+    assert_eq!((same.since, same.reported_at), (first.since, first.reported_at), "nothing new, nothing written");
+    report.counters.applied = 5;
+    store.report(&forward(), &report).await.unwrap();
+    let counted = store.stream_statuses().await.unwrap().remove(0);
+    assert_eq!(counted.since, first.since);
+    assert!(counted.reported_at > first.reported_at);
+    (report.state, report.reason) = ("waiting".to_owned(), Some("for the target".to_owned()));
+    store.report(&forward(), &report).await.unwrap();
+    let waiting = store.stream_statuses().await.unwrap().remove(0);
+    assert!(waiting.since > first.since);
+    assert_eq!(waiting.report, Some(report));
+}
+
+async fn settling_never_passes_the_last_message(flavor: Flavor) {
+    let store = store(flavor, "settle").await;
+    let state = started(&store, &forward()).await;
+    capture_updates(&store, &state, 5).await;
+    store.settle(&forward(), 3).await.unwrap();
+    store.settle(&forward(), 2).await.unwrap();
+    assert_eq!(store.stream_state(&forward()).await.unwrap().settled_seq, 3);
+    let beyond = store.settle(&forward(), 6).await.unwrap_err();
+    assert!(matches!(beyond, StoreError::SettledBeyond { settled: 6, last: 5, .. }), "{beyond}");
+}
+
+async fn journal_and_marks_are_kept(flavor: Flavor) {
+    let store = store(flavor, "journal").await;
+    store.journal("init", "tables created").await.unwrap();
+    store.journal("start", "forward 🚀").await.unwrap();
+    let entries = store.journal_entries(10).await.unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.text.as_str()).collect::<Vec<_>>(), ["forward 🚀", "tables created"]);
+    let position = |text: &str| Position::MySql { executed: text.parse().unwrap() };
+    let old = position("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:blue:7");
+    let new = Position::MariaDb { gtid: "0-1-100,1-1-7".parse().unwrap() };
+    store.keep_mark("start", &old, &new, Some("by init")).await.unwrap();
+    let again = store.keep_mark("start", &new, &old, None).await.unwrap_err();
+    assert!(matches!(again, StoreError::MarkExists(_)), "{again}");
+    let marks = store.marks().await.unwrap();
+    assert_eq!(marks.len(), 1);
+    assert_eq!(
+        (&marks[0].old_position, &marks[0].new_position, marks[0].note.as_deref()),
+        (&old, &new, Some("by init"))
+    );
+}

@@ -1,0 +1,101 @@
+//! Schemas and their versions.
+
+use crossfade_message::{Store, StoreError, node_statements};
+use crossfade_servers::{Flavor, Server};
+use sqlx::mysql::MySqlPool;
+use sqlx::{Executor, Row};
+
+use crate::on_both_servers;
+
+on_both_servers!(
+    migrations_repeat_and_newer_versions_are_refused,
+    store_and_node_share_a_schema,
+    an_account_of_the_schema_is_enough
+);
+
+async fn server(flavor: Flavor) -> Server {
+    Server::builder(flavor).relaxed().start().await.unwrap()
+}
+
+async fn migrations_repeat_and_newer_versions_are_refused(flavor: Flavor) {
+    let server = server(flavor).await;
+    let store = Store::connect(&server.root_url(), "p").unwrap();
+    let missing = store.version_check().await.unwrap_err();
+    assert!(matches!(missing, StoreError::NotMigrated { found: None, .. }), "{missing}");
+    assert_eq!(missing.hint(), Some("run `crossfade init`"));
+
+    let other = Store::connect(&server.root_url(), "q").unwrap();
+    let (one, two) = tokio::join!(store.migrate(), other.migrate());
+    one.unwrap();
+    two.unwrap();
+    let pool = MySqlPool::connect(&format!("{}/crossfade", server.root_url())).await.unwrap();
+    let before = definitions(&pool).await;
+    store.migrate().await.unwrap();
+    assert_eq!(definitions(&pool).await, before);
+    assert!(before.len() >= 12, "{before:?}");
+    store.version_check().await.unwrap();
+
+    pool.execute("UPDATE store_version SET minor = minor + 1").await.unwrap();
+    store.version_check().await.unwrap();
+    store.migrate().await.unwrap();
+    let minor: u16 = sqlx::query_scalar("SELECT minor FROM store_version").fetch_one(&pool).await.unwrap();
+    assert_eq!(minor, 1, "a migration never goes back");
+    pool.execute("UPDATE store_version SET major = major + 1").await.unwrap();
+    assert!(matches!(store.version_check().await, Err(StoreError::TooNew { .. })));
+    assert!(matches!(store.migrate().await, Err(StoreError::TooNew { .. })));
+}
+
+async fn definitions(pool: &MySqlPool) -> Vec<(String, String)> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = 'crossfade' ORDER BY 1",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let mut found = Vec::new();
+    for name in names {
+        let row = pool.fetch_one(sqlx::AssertSqlSafe(format!("SHOW CREATE TABLE {name}"))).await.unwrap();
+        found.push((name, row.get::<String, _>(1)));
+    }
+    found
+}
+
+async fn store_and_node_share_a_schema(flavor: Flavor) {
+    let server = server(flavor).await;
+    let pool = MySqlPool::connect(&server.root_url()).await.unwrap();
+    for _ in 0..2 {
+        for statement in node_statements() {
+            sqlx::raw_sql(statement).execute(&pool).await.unwrap();
+        }
+        Store::connect(&server.root_url(), "p").unwrap().migrate().await.unwrap();
+    }
+    let node_tables: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'crossfade'
+          AND table_name IN ('checkpoint', 'tombstone', 'heartbeat', 'flag') AND engine = 'InnoDB'",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(node_tables, 4);
+}
+
+async fn an_account_of_the_schema_is_enough(flavor: Flavor) {
+    let server = server(flavor).await;
+    let root = MySqlPool::connect(&server.root_url()).await.unwrap();
+    root.execute("CREATE USER 'keeper'@'%' IDENTIFIED BY 'p@ss:word/1'").await.unwrap();
+    root.execute("GRANT ALL ON crossfade.* TO 'keeper'@'%'").await.unwrap();
+    // Without TLS too: the password then goes encrypted with the server's key.
+    for mode in ["PREFERRED", "DISABLED"] {
+        let url = format!("{}/?ssl-mode={mode}", server.url("keeper", "p@ss:word/1"));
+        let store = Store::connect(&url, "p").unwrap();
+        store.migrate().await.unwrap();
+        store.version_check().await.unwrap();
+        let state = crate::started(&store, &crate::forward()).await;
+        crate::capture_updates(&store, &state, 3).await;
+        assert_eq!(store.purge(0, false).await.unwrap().kept, []);
+        root.execute("DROP DATABASE crossfade").await.unwrap();
+        store.close().await;
+    }
+    let wrong = Store::connect(&server.url("keeper", "wrong"), "p").unwrap().version_check().await.unwrap_err();
+    assert!(!format!("{wrong:?}").contains("p@ss"), "{wrong:?}");
+}
