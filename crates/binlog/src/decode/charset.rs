@@ -2,6 +2,8 @@
 
 use crossfade_model::Value;
 
+use super::single_byte;
+
 /// How the bytes of a text column are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Charset {
@@ -78,14 +80,11 @@ pub(super) fn text_value(charset: Charset, name: &'static str, bytes: &[u8]) -> 
     }
 }
 
-/// An ENUM or SET label. Labels must become text, so more character sets are read than for values: those whose
-/// tables in the Encoding Standard agree with the server's for what can stand in a label.
+/// An ENUM or SET label. Labels must become text, so all character sets are read; those of several bytes by the tables of
+/// the Encoding Standard, which agree with the server's for what stands in labels.
 pub(super) fn label(charset: &'static str, bytes: &[u8]) -> Option<String> {
-    if let Some(text) = Charset::named(charset).decode(bytes) {
+    if let Some(text) = Charset::named(charset).decode(bytes).or_else(|| single_byte::decode(charset, bytes)) {
         return Some(text);
-    }
-    if bytes.is_ascii() && !matches!(charset, "utf16" | "utf16le" | "ucs2" | "utf32" | "swe7") {
-        return std::str::from_utf8(bytes).ok().map(str::to_owned);
     }
     let encoding = match charset {
         "big5" => encoding_rs::BIG5,
@@ -94,20 +93,6 @@ pub(super) fn label(charset: &'static str, bytes: &[u8]) -> Option<String> {
         "sjis" | "cp932" => encoding_rs::SHIFT_JIS,
         "ujis" | "eucjpms" => encoding_rs::EUC_JP,
         "euckr" => encoding_rs::EUC_KR,
-        "latin2" => encoding_rs::ISO_8859_2,
-        "latin5" => encoding_rs::WINDOWS_1254,
-        "latin7" => encoding_rs::ISO_8859_13,
-        "greek" => encoding_rs::ISO_8859_7,
-        "hebrew" => encoding_rs::ISO_8859_8,
-        "cp1250" => encoding_rs::WINDOWS_1250,
-        "cp1251" => encoding_rs::WINDOWS_1251,
-        "cp1256" => encoding_rs::WINDOWS_1256,
-        "cp1257" => encoding_rs::WINDOWS_1257,
-        "cp866" => encoding_rs::IBM866,
-        "koi8r" => encoding_rs::KOI8_R,
-        "koi8u" => encoding_rs::KOI8_U,
-        "macroman" => encoding_rs::MACINTOSH,
-        "tis620" => encoding_rs::WINDOWS_874,
         _ => return None,
     };
     encoding.decode_without_bom_handling_and_without_replacement(bytes).map(|text| text.into_owned())

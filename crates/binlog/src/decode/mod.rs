@@ -22,6 +22,7 @@ mod json;
 mod metadata;
 mod packed;
 mod rows;
+mod single_byte;
 mod table_map;
 mod temporal;
 mod wire;
