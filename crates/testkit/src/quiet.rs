@@ -12,6 +12,9 @@ use crate::process;
 
 /// How often a state is asked for.
 const POLL: Duration = Duration::from_millis(200);
+/// A process publishes its numbers once a second.
+const NUMBERS_SETTLE: Duration = Duration::from_millis(1500);
+const NUMBERS: [&str; 5] = ["last_seq", "captured", "applied", "echoes", "conflicts_lost"];
 /// How long one `status` may take.
 const STATUS_LIMIT: Duration = Duration::from_secs(20);
 
@@ -67,9 +70,21 @@ impl StatusReader {
 
     /// Waits until both directions have captured and applied all that was written before this call, and then once more, so
     /// that what they wrote to either side has been read back there too. Nobody should be writing meanwhile.
+    ///
+    /// The numbers of the answer are the final ones: processes publish them a little later than the changes.
     pub async fn until_quiet(&self, limit: Duration) -> Result<Status> {
         self.caught_up(limit).await?;
-        self.caught_up(limit).await
+        let mut before = self.caught_up(limit).await?;
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            tokio::time::sleep(NUMBERS_SETTLE).await;
+            let status = self.read().await?;
+            if NUMBERS.iter().all(|field| status.all(field) == before.all(field)) {
+                return Ok(status);
+            }
+            before = status;
+        }
+        bail!("the numbers still change after {limit:?}: {}", before.0)
     }
 
     async fn caught_up(&self, limit: Duration) -> Result<Status> {

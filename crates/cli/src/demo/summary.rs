@@ -27,12 +27,16 @@ impl Summary {
         self.status.total("conflicts_won") + self.status.total("conflicts_lost")
     }
 
+    /// Changes that a direction has captured and dealt with. The store counts them, so no kill makes it forget one.
+    fn crossed(&self, direction: &str) -> u64 {
+        self.status.number(direction, "settled_seq")
+    }
+
     /// What should have happened and did not.
     fn missing(&self) -> Option<&'static str> {
-        let crossed = |direction| self.status.number(direction, "applied");
-        if crossed("forward") == 0 {
+        if self.crossed("forward") == 0 {
             Some("no change went forward")
-        } else if crossed("reverse") == 0 {
+        } else if self.crossed("reverse") == 0 {
             Some("no change went back")
         } else if self.status.total("echoes") == 0 {
             Some("no echo was recognised")
@@ -69,14 +73,17 @@ impl fmt::Display for Summary {
                 "written on new",
                 format!("{} changes in {} transactions", grouped(new.changes), grouped(new.transactions)),
             ),
-            ("changes forward", grouped(self.status.number("forward", "applied"))),
-            ("changes back", grouped(self.status.number("reverse", "applied"))),
+            ("changes forward", grouped(self.crossed("forward"))),
+            ("changes back", grouped(self.crossed("reverse"))),
             ("echoes recognised", grouped(self.status.total("echoes"))),
             ("conflicts won", grouped(self.status.total("conflicts_won"))),
             ("conflicts lost", grouped(self.status.total("conflicts_lost"))),
             ("parked rows", grouped(failures)),
             ("killed with -9", format!("process {} (forward), in mid-work", self.written.killed_pid)),
-            ("slowest change", format!("{:.2} s from commit to visible", slowest as f64 / 1000.0)),
+            (
+                "slowest change",
+                format!("{:.2} s from commit to visible (forward was dead for a while)", slowest as f64 / 1000.0),
+            ),
             ("quiet after", format!("{:.1} s", self.caught_up_in.as_secs_f64())),
             ("took", format!("{:.1} s", self.took.as_secs_f64())),
             ("result", self.result()),
