@@ -9,7 +9,8 @@
 //!
 //! - No connection is made and no file but the configuration is opened.
 //! - All [`Problems`] are reported together, each with file, line and remedy. Unknown keys are problems.
-//! - Secrets never print: a password is a [`Secret`], and no problem's text repeats a URL or the value of a variable.
+//! - Secrets never print: a password is a [`Secret`], and no problem's text repeats a URL, or a wrong value that
+//!   a variable gave.
 //!
 //! # How it fails
 //!

@@ -248,14 +248,29 @@ impl<'d> Section<'d> {
         self.section(key, name).unwrap_or(empty)
     }
 
-    /// An array of sections: `[[table]]`.
-    pub(crate) fn sections(&mut self, key: &'static str, name: &'static str) -> Vec<Section<'d>> {
-        let Some((value, line)) = self.get(key) else { return Vec::new() };
+    /// An array of sections: `[[table]]`. At least one must be there; `example` shows what one holds.
+    pub(crate) fn require_sections(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        example: &str,
+    ) -> Vec<Section<'d>> {
+        let source = self.source;
+        let none = |line| {
+            source.problem(line, format!("no {key} is named"), format!("add `{name}` with `{example}` below it"));
+        };
+        let Some((value, line)) = self.get(key) else {
+            none(self.line);
+            return Vec::new();
+        };
         let Some(array) = value.as_array() else {
             let message = format!("`{key}` is {}, not a list of sections", value.type_str());
             self.problem(line, message, format!("write `{name}`, with two brackets, before each"));
             return Vec::new();
         };
+        if array.is_empty() {
+            none(line);
+        }
         let mut sections = Vec::new();
         for value in array {
             let line = self.source.line_of(value.span().start);

@@ -99,8 +99,14 @@ impl Settings {
         let mut collector = Collector::new(file, text);
         let (document, syntax_errors) = DeTable::parse_recoverable(text);
         if !syntax_errors.is_empty() {
+            let mut last_line = 0;
             for error in &syntax_errors {
                 let line = error.span().map_or(1, |span| collector.line_of(span.start));
+                // What follows on the line is most often the same mistake.
+                if line == last_line {
+                    continue;
+                }
+                last_line = line;
                 collector.add(line, format!("not TOML: {}", error.message()), "correct the line; see https://toml.io");
             }
             return collector.finish(None);
@@ -145,7 +151,7 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let memory = memory(&mut root, &apply);
     let tables = tables(&mut root, prefer);
     root.finish();
-    Some(Settings { pair: pair?, old: old?, new: new?, store, tables: tables?, prefer, apply, memory })
+    Some(Settings { pair: pair?, old: old?, new: new?, store, tables, prefer, apply, memory })
 }
 
 fn pair_name(root: &Section, text: Text) -> Option<String> {
@@ -229,11 +235,8 @@ fn memory(root: &mut Section, apply: &ApplySettings) -> MemorySettings {
     memory
 }
 
-fn tables(root: &mut Section, prefer: Side) -> Option<Vec<TableSettings>> {
-    let sections = root.sections("table", "[[table]]");
-    if sections.is_empty() && !root.has("table") {
-        root.problem(1, "no table is named", "add `[[table]]` with `name = \"schema.table\"` below it");
-    }
+fn tables(root: &mut Section, prefer: Side) -> Vec<TableSettings> {
+    let sections = root.require_sections("table", "[[table]]", "name = \"schema.table\"");
     let mut tables: Vec<TableSettings> = Vec::new();
     for mut section in sections {
         let entry = table_entry(&mut section, prefer);
@@ -251,7 +254,7 @@ fn tables(root: &mut Section, prefer: Side) -> Option<Vec<TableSettings>> {
         }
         section.finish();
     }
-    Some(tables)
+    tables
 }
 
 fn table_entry(section: &mut Section, prefer: Side) -> Option<TableSettings> {
@@ -291,7 +294,7 @@ fn table_names(section: &mut Section) -> Option<(TablePattern, TablePattern)> {
         let parsed = parsed.map_err(|message| {
             section.problem(
                 text.line,
-                format!("`{key}`: {message}"),
+                format!("`{key} = \"{}\"` {message}", text.written),
                 "write `schema.table`, or `schema.*` for all tables; odd names go into back-quotes",
             );
         });

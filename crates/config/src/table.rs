@@ -8,6 +8,8 @@ use crossfade_model::{Side, TableName};
 /// Schemas that belong to the server or to crossfade.
 const RESERVED_SCHEMAS: [&str; 5] = ["mysql", "sys", "information_schema", "performance_schema", "crossfade"];
 
+const NO_NAME: &str = "is not a table with its schema";
+
 /// What decides between two changes of a row that did not know of each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Policy {
@@ -71,19 +73,19 @@ pub struct TablePattern {
 impl TablePattern {
     /// # Errors
     ///
-    /// A fragment that says what is wrong.
-    pub fn parse(text: &str) -> Result<TablePattern, String> {
+    /// A fragment that says what is wrong, to stand after the text: `has a back-quote that is not closed`.
+    pub fn parse(text: &str) -> Result<TablePattern, &'static str> {
         let (schema, schema_quoted, rest) = name_part(text)?;
-        let rest = rest.strip_prefix('.').ok_or_else(|| format!("`{text}` is not a table with its schema"))?;
+        let rest = rest.strip_prefix('.').ok_or(NO_NAME)?;
         let (table, table_quoted, rest) = name_part(rest)?;
         if !rest.is_empty() {
-            return Err(format!("`{text}` has more than a schema and a table"));
+            return Err("has more than a schema and a table");
         }
         if !schema_quoted && schema.contains('*') {
-            return Err(format!("`{text}` has a `*` in its schema"));
+            return Err("has a `*` in its schema");
         }
         if RESERVED_SCHEMAS.iter().any(|reserved| reserved.eq_ignore_ascii_case(&schema)) {
-            return Err(format!("schema `{schema}` cannot be synced"));
+            return Err("is in a schema that cannot be synced");
         }
         let is_pattern = !table_quoted && table.contains('*');
         Ok(TablePattern { schema, table, is_pattern })
@@ -101,18 +103,18 @@ impl TablePattern {
 }
 
 /// Splits one name off: the name, whether it was quoted, what follows it.
-fn name_part(text: &str) -> Result<(String, bool, &str), String> {
+fn name_part(text: &str) -> Result<(String, bool, &str), &'static str> {
     let Some(mut rest) = text.strip_prefix('`') else {
         let end = text.find('.').unwrap_or(text.len());
         let name = &text[..end];
         if name.is_empty() || name.trim() != name || name.contains('`') {
-            return Err(format!("`{text}` is not a table with its schema"));
+            return Err(NO_NAME);
         }
         return Ok((name.to_owned(), false, &text[end..]));
     };
     let mut name = String::new();
     loop {
-        let quote = rest.find('`').ok_or("a back-quote is not closed")?;
+        let quote = rest.find('`').ok_or("has a back-quote that is not closed")?;
         name.push_str(&rest[..quote]);
         rest = &rest[quote + 1..];
         match rest.strip_prefix('`') {
@@ -120,7 +122,7 @@ fn name_part(text: &str) -> Result<(String, bool, &str), String> {
                 name.push('`');
                 rest = after;
             }
-            None if name.is_empty() => return Err("a name in back-quotes is empty".to_owned()),
+            None if name.is_empty() => return Err("has an empty name in back-quotes"),
             None => return Ok((name, true, rest)),
         }
     }

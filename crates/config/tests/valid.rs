@@ -1,0 +1,155 @@
+//! Configurations that are right: the examples, defaults, URLs, and which tables are meant.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossfade_config::{Endpoint, Policy, ServerUrl, Settings, TlsMode};
+use crossfade_model::{Side, TableName};
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "OLD_PASSWORD" => Some("p@ss:w/rd?%41#\"".to_owned()),
+        "NEW_PASSWORD" | "STORE_PASSWORD" => Some("secret".to_owned()),
+        "WHOLE_URL" => Some("mysql://u%40x:p%3Aw@db.example:3309".to_owned()),
+        "HOST" => Some("db.example".to_owned()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Settings {
+    Settings::parse(Path::new("test.toml"), text, &environment).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn example(name: &str) -> Settings {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../config").join(name);
+    parse(&std::fs::read_to_string(path).unwrap())
+}
+
+const SIDES: &str = "pair = 'p'\nold.url = 'mysql://u@o'\nnew.url = 'mysql://u@n'\n";
+
+#[test]
+fn the_minimal_example_gets_every_default() {
+    let settings = example("minimal.toml");
+    assert_eq!(settings.pair, "users");
+    let Endpoint::Tcp { host, port } = &settings.old.url.endpoint else { panic!("{:?}", settings.old) };
+    assert_eq!((host.as_str(), *port), ("127.0.0.1", 3306));
+    assert_eq!(settings.old.url.password.expose(), "p@ss:w/rd?%41#\"", "a variable in the account is taken as it is");
+    assert_eq!(settings.old.binlog_url(), &settings.old.url);
+    assert_eq!(settings.store_url(), &settings.new.url);
+    assert_eq!(settings.store.retention, Duration::from_secs(7 * 86_400));
+    assert_eq!(settings.store.max_backlog_bytes, 16 << 30);
+    assert_eq!(settings.prefer, Side::New);
+    assert_eq!((settings.apply.lanes, settings.apply.batch_rows, settings.apply.batch_bytes), (2, 2_000, 4 << 20));
+    assert_eq!(settings.memory.limit_bytes, 512 << 20);
+    assert_eq!((settings.tables[0].policy, settings.tables[0].clock.as_deref()), (Policy::Newest, Some("updated_at")));
+}
+
+#[test]
+fn the_full_example_says_what_its_comments_say() {
+    let settings = example("crossfade.toml");
+    assert_eq!(settings.old.url.tls_mode, TlsMode::Required);
+    assert_eq!(settings.new.url.tls_ca.as_deref(), Some(Path::new("/etc/crossfade/new-ca.pem")));
+    assert_eq!(settings.tables.len(), 5);
+    let address = &settings.tables[1];
+    assert_eq!((address.old.to_string(), address.new.to_string()), ("app.address".into(), "crm.addresses".into()));
+    assert_eq!(address.policy, Policy::Version);
+    assert_eq!((address.column_on(Side::New, "ZIP"), address.column_on(Side::Old, "zip")), ("postal_code", "zip"));
+    assert_eq!(address.clock_on(Side::New), Some("version"));
+    assert!(settings.tables[2].one_way);
+    assert_eq!(settings.tables[2].policy, Policy::PreferNew);
+    // The commented-out lines of the example are valid, too.
+    let minimal = example("minimal.toml");
+    assert_eq!((settings.store, settings.apply, settings.memory), (minimal.store, minimal.apply, minimal.memory));
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let settings = example("minimal.toml");
+    let shown = format!("{settings:?} {settings:#?} {} {}", settings.old.url, settings.old.url.password);
+    assert!(!shown.contains("secret") && !shown.contains("p@ss") && shown.contains("sync@127.0.0.1:3306"), "{shown}");
+}
+
+#[test]
+fn urls_are_read_in_all_their_forms() {
+    let url = |text: &str| ServerUrl::parse(text).unwrap_or_else(|(message, _)| panic!("{text}: {message}"));
+    let tcp = |host: &str, port| Endpoint::Tcp { host: host.to_owned(), port };
+    let cases = [
+        ("mysql://u@h", "u", "", tcp("h", 3306), TlsMode::Preferred),
+        ("mysql://u:p@h:1/", "u", "p", tcp("h", 1), TlsMode::Preferred),
+        ("mysql://u%3A:%40%2f%25@h:3307?ssl-mode=disabled", "u:", "@/%", tcp("h", 3307), TlsMode::Disabled),
+        ("mysql://u:p@x@[::1]:3306/?ssl-mode=VERIFY_CA", "u", "p@x", tcp("::1", 3306), TlsMode::VerifyCa),
+        ("mysql://u@[fe80::1]", "u", "", tcp("fe80::1", 3306), TlsMode::Preferred),
+        ("mysql://u@h/?ssl-mode=VERIFY_IDENTITY&ssl-ca=a", "u", "", tcp("h", 3306), TlsMode::VerifyIdentity),
+        (
+            "mysql://u@localhost/?socket=%2Frun%2Fa%20b.sock",
+            "u",
+            "",
+            Endpoint::Socket("/run/a b.sock".into()),
+            TlsMode::Preferred,
+        ),
+    ];
+    for (text, user, password, endpoint, tls_mode) in cases {
+        let read = url(text);
+        assert_eq!(
+            (read.user.as_str(), read.password.expose(), read.endpoint, read.tls_mode),
+            (user, password, endpoint, tls_mode),
+            "{text}"
+        );
+    }
+    assert_eq!(url("mysql://u@[::1]:3306").address(), "[::1]:3306");
+}
+
+#[test]
+fn variables_may_hold_a_whole_url_or_a_part_of_one() {
+    let text = "pair = 'p'\nold.url = '${WHOLE_URL}'\nnew.url = 'mysql://u:x${NEW_PASSWORD}y@${HOST}:3306/'\n\
+                table = [{ name = 'a.b' }]";
+    let settings = parse(text);
+    assert_eq!((settings.old.url.user.as_str(), settings.old.url.password.expose()), ("u@x", "p:w"));
+    assert_eq!(settings.old.url.address(), "db.example:3309");
+    assert_eq!(settings.new.url.password.expose(), "xsecrety");
+    assert_eq!(settings.new.url.address(), "db.example:3306");
+}
+
+#[test]
+fn exact_entries_go_before_patterns_and_patterns_by_order() {
+    let settings = parse(&format!(
+        "{SIDES}
+         [[table]]\nname = 'app.*'\npolicy = 'prefer-old'
+         [[table]]\nold = 'app.*s'\nnew = 'crm.*s'
+         [[table]]\nold = 'app.users'\nnew = 'crm.people'\nclock = 't'
+         [[table]]\nname = 'app.gone'
+         [[table]]\nname = '`we.ird`.`a*b``c`'
+         [[table]]\nold = 'log.2*_x*'\nnew = 'log2.2*_x*'"
+    ));
+    let existing = [
+        ("app", "users"),
+        ("app", "orders"),
+        ("App", "orders"),
+        ("we.ird", "a*b`c"),
+        ("we.ird", "aXb`c"),
+        ("log", "2024_x1"),
+        ("log", "2_x"),
+        ("log", "2_"),
+    ]
+    .map(|(schema, table)| TableName::new(schema, table));
+    let selected = settings.select(&existing);
+    let pairs: Vec<String> = selected.iter().map(|table| format!("{} -> {}", table.old, table.new)).collect();
+    assert_eq!(
+        pairs,
+        [
+            "app.gone -> app.gone",
+            "app.orders -> app.orders",
+            "app.users -> crm.people",
+            "log.2024_x1 -> log2.2024_x1",
+            "log.2_x -> log2.2_x",
+            "we.ird.a*b`c -> we.ird.a*b`c",
+        ]
+    );
+    assert_eq!(selected[1].settings.policy, Policy::PreferOld);
+}
+
+#[test]
+fn the_preferred_side_is_the_policy_of_tables_without_a_clock() {
+    let settings = parse(&format!("{SIDES}conflict.prefer = 'old'\ntable = [{{ name = 'a.b' }}]"));
+    assert_eq!((settings.prefer, settings.tables[0].policy), (Side::Old, Policy::PreferOld));
+}
