@@ -78,13 +78,11 @@ impl Applier {
     /// worker of its waits, which must run beside it.
     pub async fn open(
         options: ApplierOptions,
-    ) -> Result<(Applier, watch::Receiver<ProgressView>, impl Future<Output = Result<(), ApplyError>>), ApplyError> {
+    ) -> Result<(Applier, watch::Receiver<ProgressView>, impl Future<Output = Result<(), ApplyError>>), ApplyError>
+    {
         let opposite = opposite_stream(&options.stream);
-        let owner = CheckpointOwner {
-            pair: options.pair.clone(),
-            stream: options.stream.clone(),
-            epoch: options.epoch,
-        };
+        let owner =
+            CheckpointOwner { pair: options.pair.clone(), stream: options.stream.clone(), epoch: options.epoch };
         let checkpoints = {
             let mut conn = connect(&options.target, Purpose::Apply).await?;
             crate::session::prepare(&mut conn).await?;

@@ -14,13 +14,17 @@ pub enum ApplyError {
     Fenced { mine: u64, found: u64 },
     #[error("the checkpoint row of {stream} lane {lane} is missing on the target")]
     CheckpointMissing { stream: StreamId, lane: u16 },
-    #[error("the checkpoint row of {stream} lane {lane} is at {found}, though this batch was planned from {planned_from}")]
+    #[error(
+        "the checkpoint row of {stream} lane {lane} is at {found}, though this batch was planned from {planned_from}"
+    )]
     CheckpointUnexpected { stream: StreamId, lane: u16, found: u64, planned_from: u64 },
     #[error("a checkpoint row on the target cannot be read")]
     CheckpointUnreadable,
     #[error("the target's checkpoint of {stream} is at {checkpoint}, beyond the stream's last message {last_seq}")]
     CheckpointBeyondStream { stream: StreamId, checkpoint: u64, last_seq: u64 },
-    #[error("the target's checkpoint of {stream} is at {checkpoint}, though messages up to {settled} were applied before")]
+    #[error(
+        "the target's checkpoint of {stream} is at {checkpoint}, though messages up to {settled} were applied before"
+    )]
     CheckpointBehindSettled { stream: StreamId, checkpoint: u64, settled: u64 },
     #[error("message {seq} of {stream} is missing in the message table")]
     MessageMissing { stream: StreamId, seq: u64 },
@@ -79,7 +83,9 @@ impl ApplyError {
                  compare both sides before going on"
             }
             ApplyError::CheckpointMissing { .. } => "run `crossfade init`; it creates what is missing",
-            ApplyError::TableUnknown { .. } => "name the table in the configuration again, or let the direction drain first",
+            ApplyError::TableUnknown { .. } => {
+                "name the table in the configuration again, or let the direction drain first"
+            }
             ApplyError::MessageMissing { .. } => {
                 "the message table was purged or restored: compare both sides before going on"
             }
@@ -111,9 +117,8 @@ fn driver_remedy(error: &mysql_async::Error) -> Remedy {
             // Lock wait time-out, deadlock.
             1205 | 1213 | 3572 => Remedy::RetryAtOnce,
             // Too many connections, server shutdown, killed query or connection, read-only (1290, 1792, 1836), host blocked.
-            1040 | 1053 | 1129 | 1158 | 1159 | 1160 | 1161 | 1184 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 3024 | 3032 => {
-                Remedy::RetryLater
-            }
+            1040 | 1053 | 1129 | 1158 | 1159 | 1160 | 1161 | 1184 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 3024
+            | 3032 => Remedy::RetryLater,
             _ => Remedy::Stop,
         },
         mysql_async::Error::Io(_) => Remedy::OutcomeUnknown,

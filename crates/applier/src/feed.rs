@@ -36,11 +36,7 @@ struct Window {
 impl Feed {
     /// `last_seq` is the stream's last captured message; at most `bytes_bound` of messages are kept in memory.
     pub fn new(last_seq: u64, bytes_bound: usize) -> Feed {
-        Feed {
-            window: Mutex::new(Window { last_seq, ..Window::default() }),
-            arrived: Notify::new(),
-            bytes_bound,
-        }
+        Feed { window: Mutex::new(Window { last_seq, ..Window::default() }), arrived: Notify::new(), bytes_bound }
     }
 
     /// Hands over what was just captured. Never waits: what does not fit is read from the store later.

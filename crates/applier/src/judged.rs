@@ -2,8 +2,8 @@
 
 use crossfade_message::{Outcome, Status};
 use crossfade_model::{Clock, MessageId, Row, RowOp, Seen, Value};
-use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::decide::LossStatus;
+use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Seqs, Step, TableMapping, Verdict};
 use mysql_async::Conn;
 
@@ -201,9 +201,7 @@ impl<'a> JudgedLane<'a> {
                             let sight = by_sight && mapping.strict_clock && *kind == ChangeKind::Update;
                             put(target, conn, rows, sight).await
                         }
-                        ChangeKind::Delete => {
-                            delete(target, conn, rows, by_sight && mapping.strict_clock).await
-                        }
+                        ChangeKind::Delete => delete(target, conn, rows, by_sight && mapping.strict_clock).await,
                         ChangeKind::KeyChange => rekey(target, conn, rows).await,
                     };
                     written.map_err(|source| row_error(mapping, rows.iter().map(|row| &row.net.seqs), source))?;
@@ -227,9 +225,10 @@ impl<'a> JudgedLane<'a> {
 
 fn message_count(net: &NetChange) -> u64 {
     let own = net.seqs.iter().count();
-    let departed = net.moved_from.as_ref().map_or(0, |departure| {
-        departure.seqs.iter().filter(|seq| net.seqs.iter().all(|own| own != *seq)).count()
-    });
+    let departed = net
+        .moved_from
+        .as_ref()
+        .map_or(0, |departure| departure.seqs.iter().filter(|seq| net.seqs.iter().all(|own| own != *seq)).count());
     (own + departed) as u64
 }
 
@@ -238,7 +237,8 @@ fn row_error<'s>(
     seqs: impl Iterator<Item = &'s Seqs>,
     source: mysql_async::Error,
 ) -> ApplyError {
-    let (first, last) = seqs.fold((u64::MAX, 0), |(first, last), seqs| (first.min(seqs.first()), last.max(seqs.last())));
+    let (first, last) =
+        seqs.fold((u64::MAX, 0), |(first, last), seqs| (first.min(seqs.first()), last.max(seqs.last())));
     ApplyError::Row { table: mapping.target.clone(), first, last, source }
 }
 
@@ -263,8 +263,7 @@ impl JudgedRow<'_> {
     /// A moved row ends once as the row that arrives; where only its leaving lost, as that.
     fn ends(&self, table: usize) -> Vec<Ended> {
         let net = self.net;
-        let arrival =
-            Ended { table, verdict: self.verdict, seqs: net.seqs.iter().collect(), effective: net.effective };
+        let arrival = Ended { table, verdict: self.verdict, seqs: net.seqs.iter().collect(), effective: net.effective };
         match &net.moved_from {
             Some(departure) if is_write(self.verdict) && !is_write(self.departure) => vec![
                 arrival,
@@ -324,8 +323,7 @@ async fn judge_net(
     let departure = match (&net.moved_from, &net.before) {
         (Some(departure), Some(before)) => {
             let key = key_of(mapping, before);
-            let subject =
-                Subject { mapping, key: &key, effective: departure.effective, seen: &departure.seen };
+            let subject = Subject { mapping, key: &key, effective: departure.effective, seen: &departure.seen };
             lookup.judge(&subject, target, conn).await?
         }
         _ => UNDISPUTED,
@@ -469,7 +467,11 @@ async fn write_in_order(
         }
         (_, _, Some(after)) if arrive => {
             let found = target.lock(conn, &[target.key_of(after)], false).await?;
-            if found[0].is_some() { target.overwrite(conn, &[after]).await } else { target.insert(conn, &[after]).await }
+            if found[0].is_some() {
+                target.overwrite(conn, &[after]).await
+            } else {
+                target.insert(conn, &[after]).await
+            }
         }
         (RowOp::Delete, Some(before), None) if arrive => target.delete(conn, &[target.key_of(before)]).await,
         _ => Ok(()),

@@ -28,8 +28,10 @@ use crate::progress::{Progress, Waiting};
 use crate::table::TargetTable;
 use crate::{Probe, session};
 
-/// Longest wait with row locks held.
-const HOLD_UNDER_LOCK: Duration = Duration::from_secs(1);
+/// Longest wait with row locks held, at the first attempt. Each further attempt may wait twice as long, so that a reader
+/// that is always a little late cannot keep a lane from committing for ever.
+const HOLD_UNDER_LOCK: Duration = Duration::from_millis(500);
+const LONGEST_HOLD_UNDER_LOCK: Duration = Duration::from_secs(30);
 
 /// How often a duplicate key is looked at again before it is taken for a true conflict of unique values.
 const DUPLICATE_ATTEMPTS: u32 = 4;
@@ -88,12 +90,14 @@ impl Lane {
     ) -> Result<(), ApplyError> {
         let mut care = Care::Optimistic;
         let mut duplicates = 0;
+        let mut hold_limit = HOLD_UNDER_LOCK;
         let mut backoff = pauses();
         loop {
-            let error = match self.attempt(shared, plan, step, concurrent, care).await {
+            let error = match self.attempt(shared, plan, step, concurrent, care, hold_limit).await {
                 Ok(Attempt::Committed) => return Ok(()),
                 Ok(Attempt::VerdictTurned) => continue,
                 Ok(Attempt::NotCaptured) => {
+                    hold_limit = (hold_limit * 2).min(LONGEST_HOLD_UNDER_LOCK);
                     let _waiting = shared.progress.wait(Waiting::OppositeReader);
                     if shared.hold.captured_up_to_now().await.is_err() {
                         return Err(ApplyError::HoldEnded);
@@ -123,7 +127,8 @@ impl Lane {
             if remedy != Remedy::RetryAtOnce {
                 self.conn = None;
             }
-            let _waiting = (remedy != Remedy::RetryAtOnce).then(|| shared.progress.wait(Waiting::Retry(error.to_string())));
+            let _waiting =
+                (remedy != Remedy::RetryAtOnce).then(|| shared.progress.wait(Waiting::Retry(error.to_string())));
             if remedy == Remedy::RetryAtOnce {
                 shared.counters.note_deadlock();
             } else {
@@ -162,6 +167,7 @@ impl Lane {
         step: CheckpointStep,
         concurrent: bool,
         care: Care,
+        hold_limit: Duration,
     ) -> Result<Attempt, ApplyError> {
         let conn = self.connection(shared).await?;
         let mut lane = JudgedLane::new(plan, concurrent);
@@ -171,7 +177,7 @@ impl Lane {
         }
         shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
         conn.query_drop("BEGIN").await?;
-        let attempt = write(shared, conn, &mut lane, step, care).await;
+        let attempt = write(shared, conn, &mut lane, step, care, hold_limit).await;
         match attempt {
             Ok(Attempt::Committed) => {
                 shared.counters.note_lane(&lane);
@@ -195,6 +201,7 @@ async fn write(
     lane: &mut JudgedLane<'_>,
     step: CheckpointStep,
     care: Care,
+    hold_limit: Duration,
 ) -> Result<Attempt, ApplyError> {
     if !shared.owner.advance(conn, step).await? {
         return Ok(Attempt::CheckpointElsewhere);
@@ -202,7 +209,7 @@ async fn write(
     lane.write(shared, conn, care).await?;
     (shared.probe)("mid-lane");
     if lane.must_be_confirmed() {
-        let captured = tokio::time::timeout(HOLD_UNDER_LOCK, shared.hold.captured_up_to_now()).await;
+        let captured = tokio::time::timeout(hold_limit, shared.hold.captured_up_to_now()).await;
         match captured {
             Err(_) => return Ok(Attempt::NotCaptured),
             Ok(Err(_)) => return Err(ApplyError::HoldEnded),

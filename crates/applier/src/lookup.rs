@@ -6,9 +6,7 @@ use std::sync::Arc;
 use crossfade_message::Store;
 use crossfade_model::{Clock, Message, Seen, Side, StreamId, TableLayout, TableName, Value};
 use crossfade_rules::key::{exact_hash, folded_hash};
-use crossfade_rules::{
-    Event, LastConcurrent, Plan, Planner, SeenJudgement, TableMapping, Verdict, decide, judge_seen,
-};
+use crossfade_rules::{Event, LastConcurrent, Plan, Planner, SeenJudgement, TableMapping, Verdict, decide, judge_seen};
 use mysql_async::Conn;
 use rustc_hash::FxHashMap;
 

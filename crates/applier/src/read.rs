@@ -68,7 +68,6 @@ fn same_cell(target: &Cell, image: &Cell) -> bool {
 
 fn epoch_micros(date: CalendarDate, time: TimeOfDay) -> Option<i64> {
     let day = chrono::NaiveDate::from_ymd_opt(date.year.into(), date.month.into(), date.day.into())?;
-    let moment =
-        day.and_hms_micro_opt(time.hour.into(), time.minute.into(), time.second.into(), time.micros)?;
+    let moment = day.and_hms_micro_opt(time.hour.into(), time.minute.into(), time.second.into(), time.micros)?;
     Some(moment.and_utc().timestamp_micros())
 }

@@ -38,7 +38,9 @@ Exit codes: 0 fine, 1 the command's own finding, 2 usage or configuration, 3 con
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check every precondition on both sides and the store
-    #[command(after_help = "Examples:\n  crossfade check\n  crossfade check --json | jq '.findings[] | select(.severity == \"error\")'")]
+    #[command(
+        after_help = "Examples:\n  crossfade check\n  crossfade check --json | jq '.findings[] | select(.severity == \"error\")'"
+    )]
     Check(JsonOutput),
     /// Create or migrate the crossfade schemas and take the start mark; repeatable
     #[command(after_help = "Examples:\n  crossfade init\n  crossfade --config /etc/crossfade/users.toml init")]
@@ -47,7 +49,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  crossfade sync forward\n  crossfade sync reverse --until-caught-up")]
     Sync(SyncArgs),
     /// Show phase, streams, lag and open failures
-    #[command(after_help = "Examples:\n  crossfade status\n  crossfade status --watch\n  crossfade status --wait 60s\n  crossfade status --json | jq '.streams[].lag_seconds'")]
+    #[command(
+        after_help = "Examples:\n  crossfade status\n  crossfade status --watch\n  crossfade status --wait 60s\n  crossfade status --json | jq '.streams[].lag_seconds'"
+    )]
     Status(StatusArgs),
     /// Let a direction apply (again); also starts its capture
     #[command(after_help = "Examples:\n  crossfade start reverse")]
@@ -63,9 +67,7 @@ pub enum Command {
     Demo(crate::demo::DemoArgs),
     /// Print shell completions
     #[command(after_help = "Examples:\n  crossfade completions bash > /etc/bash_completion.d/crossfade")]
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -130,13 +132,17 @@ pub struct StatusArgs {
 #[derive(Debug, Subcommand)]
 pub enum MessagesCommand {
     /// List messages, the newest first
-    #[command(after_help = "Examples:\n  crossfade messages list --limit 20\n  crossfade messages list --table app.users --status pending\n  crossfade messages list --conflicts --since 1h")]
+    #[command(
+        after_help = "Examples:\n  crossfade messages list --limit 20\n  crossfade messages list --table app.users --status pending\n  crossfade messages list --conflicts --since 1h"
+    )]
     List(ListArgs),
     /// Show one message with its images
     #[command(after_help = "Examples:\n  crossfade messages show forward/old:17")]
     Show(ShowArgs),
     /// Tell the life of one row on both sides, in order
-    #[command(after_help = "Examples:\n  crossfade messages history app.users 42\n  crossfade messages history app.order_items 42 7")]
+    #[command(
+        after_help = "Examples:\n  crossfade messages history app.users 42\n  crossfade messages history app.order_items 42 7"
+    )]
     History(HistoryArgs),
     /// Drop days older than the retention; never an unsettled message
     #[command(after_help = "Examples:\n  crossfade messages purge\n  crossfade messages purge --older-than 30d")]

@@ -36,14 +36,10 @@ impl Pair {
     /// Connects to both sides and reads their definitions.
     pub async fn read(settings: Arc<Settings>) -> anyhow::Result<Pair> {
         let old_patterns = settings.old_patterns();
-        let (old, new) = tokio::try_join!(
-            SideView::read(&settings, Side::Old, &old_patterns),
-            async {
-                let new_patterns: Vec<TablePattern> =
-                    settings.tables.iter().map(|entry| entry.new.clone()).collect();
-                SideView::read(&settings, Side::New, &new_patterns).await
-            },
-        )?;
+        let (old, new) = tokio::try_join!(SideView::read(&settings, Side::Old, &old_patterns), async {
+            let new_patterns: Vec<TablePattern> = settings.tables.iter().map(|entry| entry.new.clone()).collect();
+            SideView::read(&settings, Side::New, &new_patterns).await
+        },)?;
         refuse_mixed(&old.facts, &new.facts)?;
         let rules = rules(&settings, &old);
         let (forward, reverse) = mappings(&rules, &old, &new)?;
@@ -90,7 +86,11 @@ impl SideView {
         if facts.support_level() == SupportLevel::Refused {
             return Err(Failure::new(
                 Kind::Usage,
-                format!("the {side} side is {} {}, which crossfade does not work with", facts.flavor(), facts.version.text),
+                format!(
+                    "the {side} side is {} {}, which crossfade does not work with",
+                    facts.flavor(),
+                    facts.version.text
+                ),
                 crossfade_catalog::SUPPORTED_VERSIONS,
             )
             .into());

@@ -116,6 +116,21 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
+    /// Ends the lease of a holder that is known to be dead, so that nobody need wait for it to run out. Should the holder
+    /// live after all, it finds at its next renewal that it has lost the lease, and until then the epoch fences it.
+    pub async fn lease_break(&self, subject: &str, holder: &str) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE lease SET holder = '', expires_at = UTC_TIMESTAMP(6) WHERE pair = ? AND subject = ? AND holder = ?",
+        )
+        .bind(&*self.pair)
+        .bind(subject)
+        .bind(holder)
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("break a lease"))?;
+        Ok(())
+    }
+
     /// Gives the lease up, so that a process standing by need not wait for its end. Nothing happens if it has gone to
     /// somebody else.
     pub async fn lease_release(&self, subject: &str, epoch: Epoch) -> Result<(), StoreError> {

@@ -49,7 +49,13 @@ fn print(report: &Report) {
             Severity::Info => "info",
         };
         let side = finding.side.map_or(String::new(), |side| side.to_string());
-        table.add_row([mark, &side, &finding.subject, &format!("{} [{}]", finding.message, finding.code), &finding.remedy]);
+        table.add_row([
+            mark,
+            &side,
+            &finding.subject,
+            &format!("{} [{}]", finding.message, finding.code),
+            &finding.remedy,
+        ]);
     }
     println!("{table}");
     let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();

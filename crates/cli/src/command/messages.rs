@@ -103,7 +103,8 @@ fn mapping_of<'p>(pair: &'p Pair, name: &TableName) -> anyhow::Result<&'p TableM
     let forward = pair.mappings(crossfade_model::Direction::Forward);
     forward.iter().find(|mapping| mapping.source == *name || mapping.target == *name).ok_or_else(|| {
         let names: Vec<String> = forward.iter().map(|mapping| mapping.source.to_string()).collect();
-        Failure::new(Kind::Usage, format!("{name} is not synced"), format!("synced tables: {}", names.join(", "))).into()
+        Failure::new(Kind::Usage, format!("{name} is not synced"), format!("synced tables: {}", names.join(", ")))
+            .into()
     })
 }
 
@@ -118,7 +119,8 @@ fn key_values(mapping: &TableMapping, parts: &[String]) -> anyhow::Result<Vec<Va
         )
         .into());
     }
-    let typed = mapping.row_key.iter().zip(parts).map(|(index, text)| typed(&mapping.columns[*index].source_kind, text));
+    let typed =
+        mapping.row_key.iter().zip(parts).map(|(index, text)| typed(&mapping.columns[*index].source_kind, text));
     Ok(typed.collect())
 }
 

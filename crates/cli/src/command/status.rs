@@ -17,6 +17,9 @@ use crate::pair::{connect_side, stream_of};
 /// The heartbeat row that `--wait` writes on a source.
 const HEARTBEAT_WRITER: &str = "status";
 
+/// Reports come four times a second.
+const REPORT_WAIT: Duration = Duration::from_secs(2);
+
 #[derive(Serialize)]
 struct Status {
     pair: String,
@@ -134,10 +137,9 @@ fn state(status: &StreamStatus, lease: Option<&LeaseStatus>, wish: Wish) -> (Str
     match (&status.report, lease) {
         (_, None) if !wish.declared => ("off".to_owned(), Some("declared off; `crossfade start` begins it".to_owned())),
         (Some(report), Some(_)) => (report.state.clone(), report.reason.clone()),
-        (Some(report), None) if report.state == "stopped" => (
-            "stopped".to_owned(),
-            Some(report.reason.clone().unwrap_or_else(|| "its process has ended".to_owned())),
-        ),
+        (Some(report), None) if report.state == "stopped" => {
+            ("stopped".to_owned(), Some(report.reason.clone().unwrap_or_else(|| "its process has ended".to_owned())))
+        }
         (Some(_), None) => ("stopped".to_owned(), Some("its process has died without a word".to_owned())),
         (None, _) => ("stopped".to_owned(), Some("no process has run it yet".to_owned())),
     }
@@ -165,7 +167,14 @@ async fn wait_until_caught_up(settings: &Settings, store: &Store, limit: Duratio
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
-        anyhow::Ok(())
+        // The processes say so too, with their counts, within moments; more changes may already be under way, though.
+        let told = async {
+            while !read(settings, store).await?.streams.iter().all(|line| line.caught_up || line.state == "off") {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(REPORT_WAIT, told).await.unwrap_or(Ok(()))
     };
     match tokio::time::timeout(limit, both).await {
         Ok(done) => done,
@@ -201,7 +210,8 @@ fn print(status: &Status, clear: bool) {
     }
     println!("pair {}   phase {}   flag {}", status.pair, status.phase, status.flag);
     let mut table = new_table(&[
-        "stream", "state", "lag", "behind", "rows/s", "captured", "applied", "echoes", "won", "lost", "failed", "slowest",
+        "stream", "state", "lag", "behind", "rows/s", "captured", "applied", "echoes", "won", "lost", "failed",
+        "slowest",
     ]);
     for line in &status.streams {
         table.add_row([

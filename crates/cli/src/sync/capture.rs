@@ -70,11 +70,8 @@ impl Capture {
     /// Reads and captures until stopped. Whoever else moves the stream makes it start over from what the store says.
     pub async fn run(&mut self, options: ReaderOptions) -> anyhow::Result<()> {
         loop {
-            let options = ReaderOptions {
-                start: self.state.position.clone(),
-                seen: self.state.seen.clone(),
-                ..options.clone()
-            };
+            let options =
+                ReaderOptions { start: self.state.position.clone(), seen: self.state.seen.clone(), ..options.clone() };
             match self.read_and_capture(options).await? {
                 Ended::Stopped => return Ok(()),
                 Ended::Superseded(reason) => {
@@ -149,9 +146,9 @@ impl Capture {
                 effective: judged.effective,
             });
         }
-        pending.heartbeats.extend(
-            heartbeats.into_iter().map(|beat| PassedHeartbeat { writer: beat.writer, counter: beat.counter }),
-        );
+        pending
+            .heartbeats
+            .extend(heartbeats.into_iter().map(|beat| PassedHeartbeat { writer: beat.writer, counter: beat.counter }));
         pending.echoes += echoes;
         if only_crossfade && head.origin == Origin::User {
             pending.crossfade_bytes += bytes;

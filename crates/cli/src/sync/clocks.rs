@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_model::{Clock, Message, RowChange, TableLayout, TableName, Value};
+use crossfade_rules::TableMapping;
 use crossfade_rules::clock::{clock_of, effective, own_of_change};
 use crossfade_rules::key::{exact_hash, folded_hash};
-use crossfade_rules::TableMapping;
 
 /// Rows that are remembered: at least this many, at most twice as many.
 const REMEMBERED_ROWS: usize = 200_000;
@@ -66,10 +66,8 @@ impl EffectiveClocks {
             return Judged { effective: None, key_hashes: folded };
         };
         let own = own_of_change(column, change, committed_at_micros);
-        let before = place
-            .clock
-            .and_then(|index| change.before.as_ref()?.get(index))
-            .and_then(|value| clock_of(column, value));
+        let before =
+            place.clock.and_then(|index| change.before.as_ref()?.get(index)).and_then(|value| clock_of(column, value));
         let known = exact.map(|hash| self.known(hash));
         let effective = effective(own, [before, known[0], known[1]]);
         exact.into_iter().for_each(|hash| self.keep(hash, effective));
@@ -120,7 +118,8 @@ impl EffectiveClocks {
     fn place(&self, layout: &Arc<TableLayout>) -> Option<Place> {
         let mapping = self.mappings.get(&layout.name)?;
         let index_of = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-        let key = mapping.row_key.iter().map(|index| index_of(&mapping.columns[*index].source)).collect::<Option<_>>()?;
+        let key =
+            mapping.row_key.iter().map(|index| index_of(&mapping.columns[*index].source)).collect::<Option<_>>()?;
         let clock = mapping.clock.as_ref().and_then(|clock| index_of(&clock.source));
         Some(Place { _layout: layout.clone(), table: layout.name.clone(), key, clock })
     }

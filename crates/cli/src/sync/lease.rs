@@ -32,6 +32,9 @@ impl Lease {
             if let Some(epoch) = store.lease_acquire(direction.as_str(), &holder, TTL, rules_hash).await? {
                 return Ok(Some(Lease { direction, epoch }));
             }
+            if break_if_dead(store, direction).await? {
+                continue;
+            }
             if !told {
                 tracing::info!(%direction, "another process runs this direction; standing by");
                 told = true;
@@ -71,9 +74,32 @@ impl Lease {
     }
 }
 
-/// Unique to this run of this process.
+/// A holder that ran on this machine and is no more need not be waited for.
+async fn break_if_dead(store: &Store, direction: Direction) -> anyhow::Result<bool> {
+    let leases = store.leases().await?;
+    let Some(lease) = leases.iter().find(|lease| lease.live && lease.subject == direction.as_str()) else {
+        return Ok(false);
+    };
+    let mut parts = lease.holder.rsplitn(3, '/');
+    let (Some(_), Some(process), Some(machine)) = (parts.next(), parts.next(), parts.next()) else { return Ok(false) };
+    let is_dead = machine == this_machine()
+        && process.parse::<u32>().is_ok_and(|process| !std::path::Path::new(&format!("/proc/{process}")).exists());
+    if is_dead {
+        tracing::info!(%direction, holder = lease.holder, "the last holder of the lease is dead; taking over");
+        store.lease_break(direction.as_str(), &lease.holder).await?;
+    }
+    Ok(is_dead)
+}
+
+/// Unique to this run of this process: `<machine>/<process>/<random>`.
 fn holder() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let unique: u32 = rand::random();
-    format!("{host}/{}/{unique:08x}", std::process::id())
+    format!("{}/{}/{unique:08x}", this_machine(), std::process::id())
+}
+
+/// The host's name with the namespace that process ids count in: containers may share one and not the other.
+fn this_machine() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned());
+    format!("{host}:{}", namespace.unwrap_or_default())
 }

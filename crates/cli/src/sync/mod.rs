@@ -119,7 +119,8 @@ async fn hold_lease_and_run(
     let reader = reader_options(pair, direction);
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
-    let reporter = Reporter::new(pair, store, &stream, counters, captured.clone(), applied.clone(), wishes.clone()).await?;
+    let reporter =
+        Reporter::new(pair, store, &stream, counters, captured.clone(), applied.clone(), wishes.clone()).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(capture_while_wished(capture, reader, wishes.clone(), running.clone()));
     tasks.spawn(async move { applier.run().await.map_err(anyhow::Error::from) });
@@ -221,8 +222,7 @@ fn reader_options(pair: &Pair, direction: Direction) -> ReaderOptions {
     let url = settings.side(direction.source()).binlog_url().clone();
     // Start and seen are set by the capture from what the store says.
     let nowhere = Position::File { server: String::new(), file: String::new(), offset: 0 };
-    let mut options =
-        ReaderOptions::new(url, settings.pair.clone(), direction, pair.synced_tables(direction), nowhere);
+    let mut options = ReaderOptions::new(url, settings.pair.clone(), direction, pair.synced_tables(direction), nowhere);
     options.part_bytes = capture::PART_BYTES;
     options
 }

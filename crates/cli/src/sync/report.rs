@@ -1,9 +1,9 @@
 //! What a process tells the store of its stream, for `status`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossfade_applier::{Counted, Counters, ProgressView, Waiting};
+use crossfade_applier::{Counters, ProgressView, Waiting};
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StreamCounters, StreamReport};
@@ -16,7 +16,7 @@ use super::capture::CaptureView;
 use super::wishes::Watched;
 use crate::pair::{Pair, connect_side};
 
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a report waits for the reader to reach what the source had a moment ago.
 const READ_WAIT: Duration = Duration::from_millis(300);
@@ -36,8 +36,30 @@ pub struct Reporter {
     /// What earlier processes had counted.
     before: StreamCounters,
     source: Option<Conn>,
-    behind_since: Option<std::time::Instant>,
-    last: Counted,
+    behind_since: Option<Instant>,
+    rate: Rate,
+}
+
+/// Changes applied per second, over the last whole second.
+struct Rate {
+    since: Instant,
+    applied: u64,
+    per_second: u64,
+}
+
+impl Rate {
+    fn new() -> Rate {
+        Rate { since: Instant::now(), applied: 0, per_second: 0 }
+    }
+
+    fn note(&mut self, applied: u64) -> u64 {
+        let elapsed = self.since.elapsed();
+        if elapsed >= Duration::from_secs(1) {
+            self.per_second = (applied.saturating_sub(self.applied) as f64 / elapsed.as_secs_f64()).round() as u64;
+            (self.since, self.applied) = (Instant::now(), applied);
+        }
+        self.per_second
+    }
 }
 
 impl Reporter {
@@ -69,11 +91,11 @@ impl Reporter {
             before,
             source: None,
             behind_since: None,
-            last: Counted::default(),
+            rate: Rate::new(),
         })
     }
 
-    /// Reports every second, and once more at the end. An unchanged report writes nothing.
+    /// Reports four times a second, and once more at the end. An unchanged report writes nothing.
     pub async fn run(mut self, running: CancellationToken) -> anyhow::Result<()> {
         loop {
             let caught_up = self.is_caught_up().await;
@@ -101,7 +123,7 @@ impl Reporter {
         if caught_up {
             self.behind_since = None;
         } else {
-            self.behind_since.get_or_insert_with(std::time::Instant::now);
+            self.behind_since.get_or_insert_with(Instant::now);
         }
         let (state, reason) = match (state, &waiting) {
             (Some(state), _) => (state, None),
@@ -109,14 +131,16 @@ impl Reporter {
             (None, _) if !self.wishes.applies() => ("paused", Some("applying is stopped by `stop`".to_owned())),
             (None, Some(Waiting::OppositeReader)) => (
                 "held",
-                Some(format!("waits until {} has captured the target", crossfade_applier::opposite_stream(&self.stream))),
+                Some(format!(
+                    "waits until {} has captured the target",
+                    crossfade_applier::opposite_stream(&self.stream)
+                )),
             ),
             (None, Some(Waiting::Retry(reason))) => ("retrying", Some(reason.clone())),
             (None, None) if self.behind_since.is_some_and(|since| since.elapsed() > BEHIND) => ("catching-up", None),
             (None, None) => ("running", None),
         };
-        let rows_per_second = now.applied.saturating_sub(self.last.applied);
-        self.last = now;
+        let rows_per_second = self.rate.note(now.applied);
         let lag_ms = self.behind_since.map_or(0, |since| since.elapsed().as_millis() as u64);
         StreamReport {
             state: state.to_owned(),

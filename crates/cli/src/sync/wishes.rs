@@ -12,8 +12,7 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// The wish of a direction; `None` until somebody has wished, which the first start of its process does.
 pub async fn of(store: &Store, direction: Direction) -> Result<Option<Wish>, StoreError> {
-    let (off, run) =
-        tokio::try_join!(store.wish_or(direction, Wish::OFF), store.wish_or(direction, Wish::RUN))?;
+    let (off, run) = tokio::try_join!(store.wish_or(direction, Wish::OFF), store.wish_or(direction, Wish::RUN))?;
     Ok((off == run).then_some(off))
 }
 
