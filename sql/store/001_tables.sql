@@ -87,6 +87,7 @@ CREATE TABLE IF NOT EXISTS message_block (
   format          TINYINT UNSIGNED NOT NULL,
   raw_bytes       INT UNSIGNED     NOT NULL COMMENT 'of the payload when unfolded',
   stored_bytes    INT UNSIGNED     NOT NULL,
+  large_parts     INT UNSIGNED     NOT NULL COMMENT 'rows in message_large',
   seen            MEDIUMTEXT       NOT NULL COMMENT 'JSON array that messages point into',
   key_filter      MEDIUMBLOB       NOT NULL COMMENT 'sorted 4-byte little-endian hashes of the row keys in the block',
   payload         LONGBLOB         NOT NULL COMMENT 'COMPRESS() of a JSON array, one object per message',

@@ -155,8 +155,8 @@ impl Store {
     ) -> Result<(), sqlx::Error> {
         sqlx::query(
             "INSERT INTO message_block (pair, stream, first_seq, last_seq, day, committed_from, committed_to, captured_at,
-               source_position, format, raw_bytes, stored_bytes, seen, key_filter, payload)
-             VALUES (?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, ?, ?, ?, ?, ?, ?)",
+               source_position, format, raw_bytes, stored_bytes, large_parts, seen, key_filter, payload)
+             VALUES (?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&*self.pair)
         .bind(stream.as_str())
@@ -169,6 +169,7 @@ impl Store {
         .bind(FORMAT)
         .bind(block.raw_bytes)
         .bind(u32::try_from(stored_bytes(block)).unwrap_or(u32::MAX))
+        .bind(block.large.len().div_ceil(LARGE_CHUNK_BYTES) as u32)
         .bind(&block.seen)
         .bind(&block.key_filter)
         .bind(&block.payload)

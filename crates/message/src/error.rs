@@ -6,8 +6,8 @@ use crossfade_model::StreamId;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL of the store cannot be read. Without the URL, which may hold a password.
-    #[error("the store's URL cannot be read")]
-    Url(#[source] sqlx::Error),
+    #[error("the store's URL cannot be read: {problem}; {remedy}")]
+    Url { problem: String, remedy: String },
 
     /// Connection, server or statement failed. Whether a commit that failed this way has happened is unknown: read the
     /// state again.
@@ -101,9 +101,9 @@ impl StoreError {
     }
 }
 
-/// Server errors that pass: too many connections, shutdown, lock wait, deadlock, killed, read-only
-/// (MySQL 9.7 error reference; the numbers are the same on MariaDB).
-const TRANSIENT: [u16; 9] = [1040, 1053, 1205, 1213, 1290, 1317, 1836, 1927, 3024];
+/// Server errors that pass: too many connections, shutdown, lock wait, deadlock, read-only, interrupted, killed, idle for
+/// too long (MySQL manual, "Server Error Message Reference"; MariaDB, "Error Codes").
+const TRANSIENT: [u16; 11] = [1040, 1053, 1205, 1213, 1290, 1317, 1836, 1927, 3024, 3169, 4031];
 
 /// The server's own number of an error, if the server sent it.
 pub(crate) fn server_error(error: &sqlx::Error) -> Option<u16> {

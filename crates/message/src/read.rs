@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError};
 
 use chrono::NaiveDateTime;
 use crossfade_model::{Message, StreamId, TableLayout};
-use sqlx::Row;
 use sqlx::mysql::MySqlRow;
+use sqlx::{MySql, QueryBuilder, Row};
 
 use crate::block::{BlockError, FORMAT, StoredBlock, StoredLayout, filter_may_hold};
 use crate::{Store, StoreError};
@@ -140,19 +140,16 @@ impl Store {
         key_hashes: &[u64],
     ) -> Result<Vec<BlockHead>, StoreError> {
         let during = || StoreError::during("find messages of a row");
-        let rows = sqlx::query(
-            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes, key_filter FROM message_block
-             WHERE pair = ? AND (? IS NULL OR stream = ?) AND last_seq >= ? AND first_seq <= ?
-             ORDER BY stream, last_seq",
-        )
-        .bind(&*self.pair)
-        .bind(stream.map(StreamId::as_str))
-        .bind(stream.map(StreamId::as_str))
-        .bind(first)
-        .bind(last)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(during())?;
+        let mut query = QueryBuilder::<MySql>::new(
+            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes, key_filter FROM message_block WHERE pair = ",
+        );
+        query.push_bind(&*self.pair);
+        if let Some(stream) = stream {
+            query.push(" AND stream = ").push_bind(stream.as_str());
+        }
+        query.push(" AND last_seq >= ").push_bind(first).push(" AND first_seq <= ").push_bind(last);
+        query.push(" ORDER BY stream, last_seq");
+        let rows = query.build().fetch_all(&self.pool).await.map_err(during())?;
         let mut heads = Vec::new();
         for row in &rows {
             let filter: &[u8] = row.try_get("key_filter").map_err(during())?;
@@ -166,7 +163,7 @@ impl Store {
     pub(crate) async fn messages_of(&self, head: &BlockHead) -> Result<Vec<Message>, StoreError> {
         let during = || StoreError::during("read messages");
         let row = sqlx::query(
-            "SELECT format, seen, payload FROM message_block WHERE pair = ? AND stream = ? AND first_seq = ?",
+            "SELECT format, large_parts, seen, payload FROM message_block WHERE pair = ? AND stream = ? AND first_seq = ?",
         )
         .bind(&*self.pair)
         .bind(head.stream.as_str())
@@ -185,7 +182,8 @@ impl Store {
             return Err(corrupt(format!("its format {format} is not known to this program")));
         }
         let seen: String = row.try_get("seen").map_err(during())?;
-        let large = self.large_of(head).await?;
+        let large_parts: u32 = row.try_get("large_parts").map_err(during())?;
+        let large = self.large_of(head, large_parts).await?;
         let block = StoredBlock {
             first_seq: head.first_seq,
             last_seq: head.last_seq,
@@ -204,8 +202,11 @@ impl Store {
         })
     }
 
-    async fn large_of(&self, head: &BlockHead) -> Result<Vec<u8>, StoreError> {
+    async fn large_of(&self, head: &BlockHead, parts: u32) -> Result<Vec<u8>, StoreError> {
         let during = || StoreError::during("read large values");
+        if parts == 0 {
+            return Ok(Vec::new());
+        }
         let parts: Vec<Vec<u8>> = sqlx::query_scalar(
             "SELECT bytes FROM message_large WHERE pair = ? AND stream = ? AND first_seq = ? ORDER BY part",
         )

@@ -1,12 +1,12 @@
 //! The connection to the store.
 
 use std::collections::HashMap;
-use std::str::FromStr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use crossfade_config::{Endpoint, ServerUrl, TlsMode};
 use crossfade_model::TableLayout;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Executor};
 
 use crate::StoreError;
@@ -38,24 +38,26 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// `url` reads like `mysql://user:password@host:3306/?ssl-mode=PREFERRED&ssl-ca=…` or `…?socket=/path`, with user and
-    /// password percent-encoded. A schema in it is ignored: the store is always in [`SCHEMA`].
-    ///
-    /// Connects on first use, so it succeeds before the schema exists.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Url`] if the URL cannot be read.
-    pub fn connect(url: &str, pair: &str) -> Result<Store, StoreError> {
-        let options = MySqlConnectOptions::from_str(url).map_err(StoreError::Url)?.database(SCHEMA);
-        let options = options.disable_statement_logging();
+    /// Connects on first use, so it succeeds before the server or the schema is there.
+    pub fn new(server: &ServerUrl, pair: &str) -> Store {
+        let options = connect_options(server);
         let pool = MySqlPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(10))
             .idle_timeout(Duration::from_secs(300))
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
             .connect_lazy_with(options.clone());
-        Ok(Store { pool, pair: pair.into(), options: Arc::new(options), layouts: Arc::default(), probe: None })
+        Store { pool, pair: pair.into(), options: Arc::new(options), layouts: Arc::default(), probe: None }
+    }
+
+    /// [`new`](Store::new) with a URL that reads like `mysql://user:password@host:3306/?ssl-mode=PREFERRED`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Url`] if the URL cannot be read.
+    pub fn connect(url: &str, pair: &str) -> Result<Store, StoreError> {
+        let server = ServerUrl::parse(url).map_err(|(problem, remedy)| StoreError::Url { problem, remedy })?;
+        Ok(Store::new(&server, pair))
     }
 
     /// Calls `probe` at the points `inside-capture` (rows written, not committed) and `after-capture`.
@@ -89,13 +91,39 @@ impl Store {
     }
 }
 
+fn connect_options(server: &ServerUrl) -> MySqlConnectOptions {
+    let mut options =
+        MySqlConnectOptions::new().username(&server.user).database(SCHEMA).ssl_mode(match server.tls_mode {
+            TlsMode::Disabled => MySqlSslMode::Disabled,
+            TlsMode::Preferred => MySqlSslMode::Preferred,
+            TlsMode::Required => MySqlSslMode::Required,
+            TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
+            TlsMode::VerifyIdentity => MySqlSslMode::VerifyIdentity,
+        });
+    if !server.password.is_empty() {
+        options = options.password(server.password.expose());
+    }
+    if let Some(file) = &server.tls_ca {
+        options = options.ssl_ca(file);
+    }
+    let options = match &server.endpoint {
+        Endpoint::Tcp { host, port } => options.host(host).port(*port),
+        Endpoint::Socket(path) => options.socket(path),
+    };
+    options.disable_statement_logging()
+}
+
 /// sqlx sets UTC, utf8mb4 and a sql_mode of its own; the rest is ours.
 async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    // A day's partition that waits behind somebody's long query makes every capture wait behind it: not for long.
     // Read committed asks for row format on servers that write a binlog (MySQL manual, "Transaction Isolation Levels");
     // the default sql_mode of sqlx lets a value be cut silently, which the store must never do.
     connection
-        .execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO', innodb_lock_wait_timeout = 10")
+        .execute(
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO',
+               innodb_lock_wait_timeout = 10, lock_wait_timeout = 5",
+        )
         .await?;
     // Table sizes are cached for a day on MySQL 8 and later. MariaDB knows no such setting and skips comments of
     // versions 50700 to 99999 (MariaDB documentation, "Comment Syntax").

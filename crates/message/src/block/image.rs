@@ -75,23 +75,17 @@ fn push_natural(out: &mut Vec<u8>, value: &Value, fraction_digits: u8) -> bool {
     let start = out.len();
     let said = match value {
         Value::Null => false,
-        Value::Int(number) => said(number::push_signed(out, *number)),
-        Value::UInt(number) | Value::Bit(number) => said(number::push_unsigned(out, *number)),
         Value::Float(number) => number::push_float(out, *number, number.is_finite()),
         Value::Double(number) => number::push_float(out, *number, number.is_finite()),
-        Value::Decimal(text) | Value::Text(text) | Value::Enum(text) | Value::Set(text) => {
-            said(json::push_string(out, text))
-        }
-        Value::Json(document) => said(json::push_string(out, &document.text)),
-        Value::Bytes(bytes) | Value::Geometry(bytes) | Value::Vector(bytes) => {
-            said(json::push_bytes_object(out, bytes))
-        }
-        Value::Encoded { charset, bytes } => said(push_encoded(out, charset, bytes)),
         Value::Year(_) | Value::Date(_) | Value::Datetime(..) | Value::Timestamp(_) | Value::Time { .. } => {
             out.push(b'"');
             let said = push_temporal(out, value, fraction_digits);
             out.push(b'"');
             said
+        }
+        _ => {
+            push_plain(out, value);
+            true
         }
     };
     if !said {
@@ -101,8 +95,17 @@ fn push_natural(out: &mut Vec<u8>, value: &Value, fraction_digits: u8) -> bool {
     said
 }
 
-fn said((): ()) -> bool {
-    true
+/// Those values that always have a text.
+fn push_plain(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Int(number) => number::push_signed(out, *number),
+        Value::UInt(number) | Value::Bit(number) => number::push_unsigned(out, *number),
+        Value::Decimal(text) | Value::Text(text) | Value::Enum(text) | Value::Set(text) => json::push_string(out, text),
+        Value::Json(document) => json::push_string(out, &document.text),
+        Value::Bytes(bytes) | Value::Geometry(bytes) | Value::Vector(bytes) => json::push_bytes_object(out, bytes),
+        Value::Encoded { charset, bytes } => push_encoded(out, charset, bytes),
+        _ => out.extend_from_slice(b"null"),
+    }
 }
 
 fn push_temporal(out: &mut Vec<u8>, value: &Value, fraction_digits: u8) -> bool {

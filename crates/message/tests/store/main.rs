@@ -5,6 +5,7 @@ mod endings;
 mod lease;
 mod migration;
 mod purge;
+mod types;
 mod view;
 
 use std::sync::Arc;
