@@ -100,7 +100,9 @@ fn options(url: &ServerUrl, purpose: Purpose, tls: Option<SslOpts>) -> OptsBuild
         Endpoint::Socket(path) => builder.socket(Some(path.display().to_string())),
     };
     match purpose {
-        Purpose::Catalog => builder.init(vec!["SET SESSION time_zone = '+00:00', sql_mode = ''"]),
+        Purpose::Catalog => {
+            builder.init(vec!["SET SESSION time_zone = '+00:00', sql_mode = '', sql_quote_show_create = 1"])
+        }
         Purpose::Apply => builder.client_found_rows(true),
         Purpose::Binlog => builder.max_allowed_packet(Some(LARGEST_PACKET_BYTES)),
     }

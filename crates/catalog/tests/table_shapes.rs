@@ -275,3 +275,28 @@ async fn odd_names_are_taken_as_they_are_on_mysql() {
 async fn odd_names_are_taken_as_they_are_on_mariadb() {
     odd_names_are_taken_as_they_are(Flavor::MariaDb).await;
 }
+
+/// Foreign keys must be seen whole by an account that has privileges on single tables only.
+#[tokio::test]
+async fn foreign_keys_are_read_without_privileges_on_the_schema() {
+    for flavor in Flavor::ALL {
+        let (mut root, schema) = fresh_schema(flavor, "grants").await;
+        for statement in [
+            "CREATE TABLE parent (id INT PRIMARY KEY)",
+            "CREATE TABLE child (id INT PRIMARY KEY, p INT, q INT,
+               CONSTRAINT one FOREIGN KEY (p) REFERENCES parent (id) ON DELETE CASCADE ON UPDATE SET NULL,
+               CONSTRAINT two FOREIGN KEY (q) REFERENCES parent (id))",
+            "CREATE USER narrow IDENTIFIED BY 'x'",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON child TO narrow",
+        ] {
+            root.query_drop(statement).await.unwrap();
+        }
+        let of_root = shape_of(&mut root, &schema, "child").await;
+        let url = ServerUrl::parse(&SharedPair::get(flavor).await.old().url("narrow", "x")).unwrap();
+        let mut narrow = connect(&url, Purpose::Catalog).await.unwrap();
+        let of_narrow = shape_of(&mut narrow, &schema, "child").await;
+        assert_eq!(of_narrow.foreign_keys.len(), 2);
+        assert_eq!(of_narrow, of_root, "{flavor}");
+        assert_eq!(of_narrow.foreign_keys[0].on_delete, ReferentialAction::Cascade);
+    }
+}

@@ -59,34 +59,39 @@ pub(super) async fn prepared_findings(
     dialect: Dialect,
     side: Side,
     account: &str,
-) -> Result<Option<Finding>, CatalogError> {
+) -> Result<Vec<Finding>, CatalogError> {
     let rows: Vec<Row> = match conn.query(dialect.prepared_transactions()).await {
         Ok(rows) => rows,
-        Err(error) if denied(&error) => {
+        Err(error) if denied(&error) || is_resource_manager_error(&error) => {
             let privilege = if dialect.flavor() == Flavor::MySql { "XA_RECOVER_ADMIN" } else { "SUPER" };
-            return Ok(Some(Finding::new(
+            return Ok(vec![Finding::new(
                 Severity::Info,
                 "prepared-transactions-unseen",
                 side,
                 "XA",
                 "the account may not list prepared XA transactions, so it is unknown whether there are any",
                 format!("GRANT {privilege} ON *.* TO {account};"),
-            )));
+            )]);
         }
         Err(source) => return Err(CatalogError::Query { what: "prepared XA transactions", source }),
     };
     if rows.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let (count, them) = (rows.len(), if rows.len() == 1 { "transaction is" } else { "transactions are" });
-    Ok(Some(Finding::new(
+    Ok(vec![Finding::new(
         Severity::Warning,
         "prepared-transactions",
         side,
         "XA",
         format!("{count} XA {them} prepared and not decided: the rows stay locked, and the changes wait in the binlog"),
         format!("end each with XA COMMIT or XA ROLLBACK; list them with {}", dialect.prepared_transactions()),
-    )))
+    )])
+}
+
+/// How MySQL refuses XA RECOVER without the privilege (MySQL error reference: ER_XAER_RMERR).
+fn is_resource_manager_error(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(error) if error.code == 1401)
 }
 
 /// Bytes in all of a server's binlog files; `None` where the account may not ask or the binlog is off.

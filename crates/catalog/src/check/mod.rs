@@ -160,10 +160,7 @@ async fn pair_findings(settings: &Settings, old: &mut SideServers, new: &mut Sid
     let counted = tables.with_auto_increment();
     findings.extend(sides::auto_increment_finding(&old.target.facts, &new.target.facts, &counted));
     for side in [old, new] {
-        match table_findings(side, &tables).await {
-            Ok(more) => findings.extend(more),
-            Err(error) => findings.push(error_finding(Some(side.side), "check-incomplete", &error)),
-        }
+        findings.extend(table_findings(side, &tables).await);
     }
     findings
 }
@@ -180,26 +177,28 @@ async fn read_tables<'s>(
     Ok(tables)
 }
 
-/// What has to be asked of a side, knowing its tables.
-async fn table_findings(servers: &mut SideServers, tables: &Tables<'_>) -> Result<Vec<Finding>, CatalogError> {
+/// What has to be asked of a side, knowing its tables. A question that fails does not prevent the others.
+async fn table_findings(servers: &mut SideServers, tables: &Tables<'_>) -> Vec<Finding> {
     let side = servers.side;
     let mut findings = Vec::new();
+    let or_error = |result: Result<Vec<Finding>, CatalogError>| {
+        result.unwrap_or_else(|error| vec![error_finding(Some(side), "check-incomplete", &error)])
+    };
     let missing = tables.missing_on(side);
-    for name in &missing {
-        findings.push(presence::missing_finding(&mut servers.target.conn, side, name).await?);
-    }
     let shapes = tables.on(side);
     let Server { conn, account, .. } = &mut servers.target;
-    let unseen = missing.iter().map(|name| &*name.schema).collect();
-    findings.extend(account.schema_findings(side, &unseen));
+    for name in &missing {
+        findings.extend(or_error(presence::missing_finding(conn, side, name).await.map(|finding| vec![finding])));
+    }
+    findings.extend(account.unseen_findings(side, &missing));
     findings.extend(account.table_findings(conn, side, &shapes).await);
-    findings.extend(presence::trigger_findings(conn, side, account, &shapes).await?);
+    findings.extend(or_error(presence::trigger_findings(conn, side, account, &shapes).await));
 
     let Server { conn, facts, account } = servers.reader();
     let dialect = facts.dialect();
-    findings.extend(binlog::filter_findings(conn, dialect, side, &tables.schemas(side)).await?);
-    findings.extend(binlog::prepared_findings(conn, dialect, side, account.name()).await?);
-    Ok(findings)
+    findings.extend(or_error(binlog::filter_findings(conn, dialect, side, &tables.schemas(side)).await));
+    findings.extend(or_error(binlog::prepared_findings(conn, dialect, side, account.name()).await));
+    findings
 }
 
 fn error_finding(side: Option<Side>, code: &'static str, error: &CatalogError) -> Finding {

@@ -1,6 +1,6 @@
 //! Findings about what accounts may do.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crossfade_model::{Side, TableName, TableShape, quote_identifier};
 use mysql_async::prelude::Queryable;
@@ -91,13 +91,21 @@ impl Account {
     }
 
     /// What is needed on tables that cannot be seen, one finding per schema.
-    pub(super) fn schema_findings(&self, side: Side, schemas: &BTreeSet<&str>) -> Vec<Finding> {
-        let finding = |schema: &&str| {
-            let lacks = |privilege: &&str| !self.grants.has_on_schema(privilege, schema);
-            let missing: Vec<&str> = ROW_PRIVILEGES.into_iter().filter(lacks).collect();
+    pub(super) fn unseen_findings(&self, side: Side, unseen: &[&TableName]) -> Vec<Finding> {
+        let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for name in unseen {
+            let lacks = |privilege: &&str| !self.grants.has_on_table(privilege, &name.schema, &name.table);
+            let of_schema = missing.entry(&*name.schema).or_default();
+            for privilege in ROW_PRIVILEGES.into_iter().filter(lacks) {
+                if !of_schema.contains(&privilege) {
+                    of_schema.push(privilege);
+                }
+            }
+        }
+        let finding = |(schema, missing): (&str, Vec<&str>)| {
             self.missing(Some(side), &missing, &format!("{}.*", quote_identifier(schema)), "sync its tables")
         };
-        schemas.iter().filter_map(finding).collect()
+        missing.into_iter().filter_map(finding).collect()
     }
 
     /// Without TRIGGER, `information_schema.triggers` looks empty.
@@ -106,7 +114,7 @@ impl Account {
     }
 
     pub(super) fn trigger_grant(&self, name: &TableName) -> String {
-        format!("GRANT TRIGGER ON {} TO {};", name.quoted(), self.name)
+        format!("GRANT TRIGGER ON {}.* TO {};", quote_identifier(&name.schema), self.name)
     }
 
     fn missing(&self, side: Option<Side>, missing: &[&str], object: &str, purpose: &str) -> Option<Finding> {

@@ -105,3 +105,85 @@ pub(super) fn auto_increment_finding(old: &ServerFacts, new: &ServerFacts, table
          auto_increment_offset = 1 on old and 2 on new, then renew their connections",
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BinlogFacts, ClockDifference, GtidMode, Version};
+
+    fn facts(identity: &str) -> ServerFacts {
+        ServerFacts {
+            version: Version::parse("9.7.4").unwrap(),
+            identity: identity.to_owned(),
+            server_id: identity.len() as u32,
+            gtid_mode: GtidMode::On,
+            binlog: BinlogFacts::default(),
+            flush_log_at_commit: 1,
+            lower_case_table_names: 0,
+            time_zone: "+00:00".to_owned(),
+            system_time_zone: "UTC".to_owned(),
+            max_allowed_packet_bytes: 64 << 20,
+            read_only: false,
+            auto_increment_increment: 1,
+            auto_increment_offset: 1,
+            logs_cascades: true,
+            clock: ClockDifference { micros: 0, uncertainty_micros: 200 },
+        }
+    }
+
+    fn codes(old: &ServerFacts, new: &ServerFacts, compares_times: bool) -> Vec<&'static str> {
+        let clock = SideClock { utc_offset_minutes: Some(0) };
+        let findings = both_sides_findings((old, &clock), (new, &clock), compares_times);
+        findings.iter().map(|finding| finding.code).collect()
+    }
+
+    #[test]
+    fn skew_counts_only_beyond_doubt_and_only_where_times_are_compared() {
+        let old = facts("old");
+        let skewed = |micros, uncertainty_micros| ServerFacts {
+            clock: ClockDifference { micros, uncertainty_micros },
+            ..facts("newer")
+        };
+        let cases = [
+            (600_000, 1_000, true, true),
+            (-600_000, 1_000, true, true),
+            (600_000, 200_000, true, false),
+            (400_000, 1_000, true, false),
+            (600_000, 1_000, false, false),
+            (i64::MIN, i64::MAX, true, false),
+        ];
+        for (micros, uncertainty, compares, found) in cases {
+            let codes = codes(&old, &skewed(micros, uncertainty), compares);
+            assert_eq!(codes == ["clock-skew"], found, "{micros} ± {uncertainty}: {codes:?}");
+        }
+    }
+
+    #[test]
+    fn one_server_or_one_spelling_of_names_is_noticed() {
+        let old = facts("old");
+        assert_eq!(codes(&old, &old, true), ["same-server"]);
+        let folded = ServerFacts { lower_case_table_names: 1, ..facts("newer") };
+        assert_eq!(codes(&old, &folded, true), ["lower-case-table-names"]);
+    }
+
+    #[test]
+    fn only_steps_with_different_offsets_keep_auto_increments_apart() {
+        let side = |increment, offset| ServerFacts {
+            auto_increment_increment: increment,
+            auto_increment_offset: offset,
+            ..facts("x")
+        };
+        let tables = ["a.b".to_owned()];
+        let cases = [
+            (side(1, 1), side(1, 1), true),
+            (side(2, 1), side(2, 2), false),
+            (side(2, 1), side(2, 3), true),
+            (side(2, 1), side(3, 2), true),
+            (side(10, 10), side(10, 5), false),
+        ];
+        for (old, new, found) in cases {
+            assert_eq!(auto_increment_finding(&old, &new, &tables).is_some(), found, "{old:?} {new:?}");
+            assert_eq!(auto_increment_finding(&old, &new, &[]), None);
+        }
+    }
+}

@@ -158,6 +158,7 @@ fn mapping_findings(table: &SelectedTable, old: &TableShape, new: &TableShape) -
     let rule = table_rule(table);
     let directions = if rule.one_way { &[Direction::Forward][..] } else { &[Direction::Forward, Direction::Reverse] };
     let mut findings: Vec<Finding> = Vec::new();
+    let mut told: Vec<String> = Vec::new();
     for &direction in directions {
         let (source, target) = if direction == Direction::Forward { (old, new) } else { (new, old) };
         let problems = match TableMapping::build(direction, &rule, source, target) {
@@ -165,11 +166,11 @@ fn mapping_findings(table: &SelectedTable, old: &TableShape, new: &TableShape) -
             Err(problems) => problems,
         };
         for problem in problems {
-            let told = findings.iter().any(|finding| finding.message == problem.to_string());
             let of_both = matches!(problem.code(), "keyless" | "no-common-key" | "nothing-mapped" | "clock-not-named");
             // `clock_findings` tells these for each side.
             let of_clock = matches!(problem.code(), "clock-coarse" | "clock-not-updated");
-            if told || of_clock || (of_both && direction == Direction::Reverse) {
+            let text = problem.to_string();
+            if told.contains(&text) || of_clock || (of_both && direction == Direction::Reverse) {
                 continue;
             }
             let severity = match problem.severity() {
@@ -181,9 +182,11 @@ fn mapping_findings(table: &SelectedTable, old: &TableShape, new: &TableShape) -
                 problem.code(),
                 direction.source(),
                 table.old.to_string(),
-                problem.to_string(),
+                // Both sides' tables may have one name: the direction tells which side is which.
+                if of_both { text.clone() } else { format!("{direction}: {text}") },
                 problem.hint(),
             ));
+            told.push(text);
         }
     }
     findings

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crossfade_model::{ForeignKey, ReferentialAction, TableName, TableShape, UniqueKey};
+use crossfade_model::{ForeignKey, ReferentialAction, TableName, TableShape, UniqueKey, quote_identifier};
 use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
 
 use super::NameFilter;
 use crate::CatalogError;
@@ -14,8 +15,9 @@ type KeyRow = (String, String, Option<String>, Option<u64>);
 /// A column, and how much of it where not all.
 type KeyPart = (Option<String>, Option<u64>);
 
-/// One part of a foreign key: table, key, column, parent's schema, table and column, on delete, on update.
-type ForeignKeyRow = (String, String, String, String, String, String, String, String);
+/// One part of a foreign key: table, key, column, parent's schema, table and column, on delete, on update. The last two
+/// are missing where the account may not see them.
+type ForeignKeyRow = (String, String, String, String, String, String, Option<String>, Option<String>);
 
 pub(super) async fn read_keys(
     conn: &mut Conn,
@@ -74,7 +76,7 @@ pub(super) async fn read_foreign_keys(
                             part.ordinal_position, part.referenced_table_schema, part.referenced_table_name,
                             part.referenced_column_name, whole.delete_rule, whole.update_rule
                        FROM information_schema.key_column_usage AS part
-                       JOIN information_schema.referential_constraints AS whole
+                       LEFT JOIN information_schema.referential_constraints AS whole
                          ON whole.constraint_schema = part.constraint_schema AND whole.table_name = part.table_name
                         AND whole.constraint_name = part.constraint_name
                       WHERE part.referenced_table_name IS NOT NULL) AS parts
@@ -82,17 +84,21 @@ pub(super) async fn read_foreign_keys(
             " ORDER BY table_name, constraint_name, ordinal_position",
         )
         .await?;
+    let mut unseen: Vec<(String, String)> = Vec::new();
     for (table, name, column, parent_schema, parent_table, parent_column, on_delete, on_update) in rows {
         let Some(shape) = shapes.get_mut(&table) else { continue };
         let Some(column) = shape.column(&column) else { continue };
         if shape.foreign_keys.last().is_none_or(|last| last.name != name) {
+            if on_delete.is_none() || on_update.is_none() {
+                unseen.push((table, name.clone()));
+            }
             shape.foreign_keys.push(ForeignKey {
                 name,
                 columns: Vec::new(),
                 parent: TableName::new(parent_schema, parent_table),
                 parent_columns: Vec::new(),
-                on_delete: action(&on_delete),
-                on_update: action(&on_update),
+                on_delete: action(on_delete.as_deref().unwrap_or_default()),
+                on_update: action(on_update.as_deref().unwrap_or_default()),
             });
         }
         if let Some(key) = shape.foreign_keys.last_mut() {
@@ -100,7 +106,42 @@ pub(super) async fn read_foreign_keys(
             key.parent_columns.push(parent_column);
         }
     }
+    for (table, name) in unseen {
+        if let Some(shape) = shapes.get_mut(&table) {
+            read_actions(conn, shape, &name).await?;
+        }
+    }
     Ok(())
+}
+
+/// MariaDB shows `referential_constraints` only to accounts with privileges on the whole schema, but the statement that
+/// creates a table to all who may read it.
+async fn read_actions(conn: &mut Conn, shape: &mut TableShape, name: &str) -> Result<(), CatalogError> {
+    let what = "the definitions of foreign keys";
+    let row: Option<(String, String)> = conn
+        .query_first(format!("SHOW CREATE TABLE {}", shape.name.quoted()))
+        .await
+        .map_err(|source| CatalogError::Query { what, source })?;
+    let statement = row.map(|(_, statement)| statement).unwrap_or_default();
+    let unexpected = || CatalogError::Unexpected { what, found: format!("{} without `{name}`", shape.name) };
+    let (on_delete, on_update) = printed_actions(&statement, name).ok_or_else(unexpected)?;
+    if let Some(key) = shape.foreign_keys.iter_mut().find(|key| key.name == name) {
+        (key.on_delete, key.on_update) = (on_delete, on_update);
+    }
+    Ok(())
+}
+
+/// Reads ``CONSTRAINT `name` FOREIGN KEY (…) REFERENCES `parent` (…) ON DELETE CASCADE``, which stands on its own line.
+fn printed_actions(statement: &str, name: &str) -> Option<(ReferentialAction, ReferentialAction)> {
+    let begin = format!("CONSTRAINT {} FOREIGN KEY ", quote_identifier(name));
+    let line = statement.lines().map(str::trim).find(|line| line.starts_with(&begin))?;
+    let (_, actions) = line.rsplit_once(')')?;
+    let of = |event: &str| {
+        let rule = actions.split_once(event).map(|(_, rule)| rule.trim_start()).unwrap_or_default();
+        let known = ["CASCADE", "SET NULL"].into_iter().find(|known| rule.starts_with(known));
+        action(known.unwrap_or_default())
+    };
+    Some((of("ON DELETE"), of("ON UPDATE")))
 }
 
 /// InnoDB takes NO ACTION for RESTRICT and refuses SET DEFAULT (MySQL manual, "FOREIGN KEY Constraints").
@@ -109,5 +150,29 @@ fn action(rule: &str) -> ReferentialAction {
         "CASCADE" => ReferentialAction::Cascade,
         "SET NULL" => ReferentialAction::SetNull,
         _ => ReferentialAction::Restrict,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_read_from_the_printed_statement() {
+        use ReferentialAction::{Cascade, Restrict, SetNull};
+        let statement = "CREATE TABLE `t` (\n  `a` int COMMENT 'ON DELETE CASCADE',\n\
+            \x20 CONSTRAINT `a``b` FOREIGN KEY (`a`) REFERENCES `p)` (`ON DELETE CASCADE`),\n\
+            \x20 CONSTRAINT `c` FOREIGN KEY (`a`) REFERENCES `p` (`a`) ON DELETE CASCADE ON UPDATE SET NULL,\n\
+            \x20 CONSTRAINT `d` FOREIGN KEY (`a`) REFERENCES `p` (`a`) ON DELETE NO ACTION ON UPDATE CASCADE\n\
+            ) ENGINE=InnoDB";
+        let cases = [
+            ("a`b", Some((Restrict, Restrict))),
+            ("c", Some((Cascade, SetNull))),
+            ("d", Some((Restrict, Cascade))),
+            ("e", None),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(printed_actions(statement, name), expected, "{name}");
+        }
     }
 }
