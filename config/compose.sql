@@ -1,7 +1,7 @@
 -- Run once by each server of docker-compose.yml: the account that crossfade uses, and a table to play with.
 
 CREATE USER 'sync'@'%' IDENTIFIED BY 'sync-password';
-GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'sync'@'%';
+GRANT REPLICATION SLAVE, REPLICATION CLIENT, XA_RECOVER_ADMIN ON *.* TO 'sync'@'%';
 GRANT ALL PRIVILEGES ON crossfade.* TO 'sync'@'%';
 
 CREATE DATABASE IF NOT EXISTS app CHARACTER SET utf8mb4;
