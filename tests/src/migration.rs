@@ -31,6 +31,13 @@ pub enum Direction {
 impl Direction {
     pub const BOTH: [Direction; 2] = [Direction::Forward, Direction::Reverse];
 
+    pub fn opposite(self) -> Direction {
+        match self {
+            Direction::Forward => Direction::Reverse,
+            Direction::Reverse => Direction::Forward,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Direction::Forward => "forward",
@@ -191,6 +198,15 @@ impl Migration {
     /// The running process of a direction.
     pub fn process(&mut self, direction: Direction) -> Result<&mut Process> {
         self.slot(direction).as_mut().with_context(|| format!("{} was not started", direction.as_str()))
+    }
+
+    /// Asks one process to stop, and expects exit code 0.
+    pub async fn stop(&mut self, direction: Direction) -> Result<()> {
+        let process = self.process(direction)?;
+        process.terminate()?;
+        let status = process.wait(STOP_LIMIT).await?;
+        ensure!(status.success(), "{} ended with {status}\n{}", direction.as_str(), self.log_ends());
+        Ok(())
     }
 
     /// Asks both processes to stop, and expects exit code 0 of each.

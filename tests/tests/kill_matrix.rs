@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
+use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::workload::{Settings, Side, Workload};
 use crossfade_tests::{Direction, Migration, Setup, rounds};
 
@@ -20,6 +21,8 @@ const POINTS: [&str; 7] = [
     "before-settle",
 ];
 const USERS: u64 = 1_000;
+/// Changes that are captured and applied by more than one lane.
+const BACKLOG: u64 = 600;
 /// Time for a process to take over the lease of the killed one, to come to its point, and to die there.
 const DEATH_LIMIT: Duration = Duration::from_secs(60);
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
@@ -33,7 +36,9 @@ async fn killed_at_every_point(flavor: Flavor) -> Result<()> {
     for point in POINTS {
         let mut kills = [0; 2];
         for round in 1..=rounds {
-            kill_both(&mut migration, point).await.with_context(|| format!("{flavor:?}, {point}, round {round}"))?;
+            kill_both(&mut migration, &old, &new, point)
+                .await
+                .with_context(|| format!("{flavor:?}, {point}, round {round}"))?;
             kills.iter_mut().for_each(|kills| *kills += 1);
         }
         old.pause().await;
@@ -65,12 +70,16 @@ async fn killed_at_every_point(flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
-/// Runs both directions until each has killed itself at `point`, in the middle of its work.
-async fn kill_both(migration: &mut Migration, point: &str) -> Result<()> {
+/// Lets each direction in turn kill itself at `point`, in the middle of its work, while the other one runs.
+async fn kill_both(migration: &mut Migration, old: &Workload, new: &Workload, point: &str) -> Result<()> {
     for direction in Direction::BOTH {
+        if point == "between-lanes" {
+            // Only a batch of some size is worth a second lane.
+            let source = if direction == Direction::Forward { old } else { new };
+            backlog(source).await?;
+        }
+        migration.start(direction.opposite(), &[])?;
         migration.start(direction, &[("CROSSFADE_FAILPOINT", point)])?;
-    }
-    for direction in Direction::BOTH {
         let status = migration.process(direction)?.wait(DEATH_LIMIT).await?;
         ensure!(
             status.signal() == Some(9),
@@ -78,12 +87,23 @@ async fn kill_both(migration: &mut Migration, point: &str) -> Result<()> {
             direction.as_str(),
             migration.log_ends()
         );
+        migration.stop(direction.opposite()).await?;
     }
     Ok(())
 }
 
+/// Waits until so much has been written that it fills a batch for two lanes.
+async fn backlog(source: &Workload) -> Result<()> {
+    let before = source.counts().changes;
+    until("a backlog", DEATH_LIMIT, || async {
+        let written = source.counts().changes - before;
+        Ok(if written >= BACKLOG { Progress::Reached(()) } else { Progress::NotYet(format!("{written} changes")) })
+    })
+    .await
+}
+
 fn settings(migration: &Migration, side: Side) -> Settings {
-    Settings { hot_users: 30, rate: Some(60.0), ..Settings::new(&migration.schema, side, USERS) }
+    Settings { hot_users: 30, rate: Some(100.0), ..Settings::new(&migration.schema, side, USERS) }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! One direction's applier: batches from the feed, planned, carried out by lanes, settled.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossfade_catalog::{Flavor, Purpose, connect};
@@ -240,13 +241,14 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let shared = &self.shared;
         let checkpoints = &self.checkpoints;
+        let open_lanes = &AtomicUsize::new(usize::from(lanes) - done.len());
         let work = self.lanes.iter_mut().zip(&plan.lanes).zip(0..lanes).filter(|(_, lane)| !done.contains(lane)).map(
             |((lane, plan), number)| {
                 let from_seq = checkpoints.lanes.get(&number).map_or(0, |row| row.seq);
                 let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes };
                 async move {
                     let ran = lane.run(shared, plan, step, concurrent).await;
-                    if ran.is_ok() {
+                    if ran.is_ok() && open_lanes.fetch_sub(1, Relaxed) > 1 {
                         (shared.probe)("between-lanes");
                     }
                     ran
