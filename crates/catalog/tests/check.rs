@@ -525,3 +525,25 @@ async fn privileges_of_an_active_role_count() {
         assert!(!report.has_errors(), "{flavor}: {:#?}", report.findings);
     }
 }
+
+/// The binlog may be read elsewhere, and the store may be elsewhere: each is asked for what it must do, no more.
+#[tokio::test]
+async fn a_binlog_and_a_store_of_their_own_are_looked_at() {
+    let pair = SharedPair::get(Flavor::MySql).await;
+    let silent = Server::builder(Flavor::MySql).flag("skip_log_bin").start().await.unwrap();
+    let mut root = silent.connect().await.unwrap();
+    root.query_drop("CREATE USER keeper IDENTIFIED BY 'x'").await.unwrap();
+    let elsewhere =
+        format!("old.binlog_url = '{}'\nstore.url = '{}'\n{TABLES}", silent.root_url(), silent.url("keeper", "x"));
+    let report = check(&settings(&pair.old().root_url(), &pair.new().root_url(), &elsewhere), Vec::new()).await;
+    let found = keys(&report);
+    assert!(found.contains(&(Error, "binlog-off", Some(Old))), "{found:?}");
+    assert!(!found.contains(&(Error, "binlog-off", None)), "a store needs no binlog: {found:?}");
+    let missing: Vec<&Finding> = report.findings.iter().filter(|finding| finding.code == "privilege-missing").collect();
+    let [missing] = missing.as_slice() else { panic!("{missing:#?}") };
+    assert_eq!((missing.side, missing.subject.as_str()), (None, "`crossfade`.*"));
+    assert!(missing.remedy.starts_with("GRANT ") && missing.remedy.contains("CREATE VIEW"), "{missing:?}");
+    root.query_drop(missing.remedy.trim_end_matches(';')).await.unwrap();
+    let report = check(&settings(&pair.old().root_url(), &pair.new().root_url(), &elsewhere), Vec::new()).await;
+    assert!(!keys(&report).iter().any(|(_, code, _)| *code == "privilege-missing"), "{:#?}", report.findings);
+}
