@@ -102,7 +102,8 @@ impl<'a> RowsEvent<'a> {
 
     /// How many rows the event has, from the body of its table map, without decoding a value.
     ///
-    /// Needs no definition of the table, and accepts images that are not full.
+    /// Needs no definition of the table, and accepts images that are not full. Only temporal columns of before 5.6 cannot be
+    /// passed over so; for those there is [`TableMap::count`].
     pub fn count(&self, table_map_body: &[u8]) -> Result<u64, DecodeError> {
         let table = Fixed::parse(table_map_body)?;
         if table.table_id != self.table_id || table.columns.len() != self.columns {
@@ -113,17 +114,20 @@ impl<'a> RowsEvent<'a> {
             });
         }
         let json_columns = table.columns.iter().filter(|column| column.code == super::wire::code::JSON).count();
-        let widths = |place: usize| table.columns[place].width;
+        self.count_rows(json_columns, |place| table.columns[place].width)
+    }
+
+    fn count_rows(&self, json_columns: usize, width: impl Fn(usize) -> Width) -> Result<u64, DecodeError> {
         let mut rows = Cursor::new(&self.rows);
         let mut count = 0;
         while !rows.is_empty() {
             let before = rows.rest().len();
-            self.skip_image(&mut rows, self.present[0], &widths)?;
+            self.skip_image(&mut rows, self.present[0], &width)?;
             if self.op == RowOp::Update {
                 if self.partial {
                     partial_columns(&mut rows, json_columns)?;
                 }
-                self.skip_image(&mut rows, self.present[1], &widths)?;
+                self.skip_image(&mut rows, self.present[1], &width)?;
             }
             ensure_progress(before, &rows)?;
             count += 1;
@@ -161,6 +165,18 @@ fn partial_columns<'a>(rows: &mut Cursor<'a>, json_columns: usize) -> Result<&'a
 }
 
 impl TableMap {
+    /// How many rows an event has, without decoding a value. Accepts images that are not full.
+    pub fn count(&self, event: &RowsEvent<'_>) -> Result<u64, DecodeError> {
+        if event.table_id != self.table_id || event.columns != self.columns.len() {
+            return Err(self.wrong_table(event));
+        }
+        event.count_rows(self.json_columns, |place| self.columns[place].width)
+    }
+
+    fn wrong_table(&self, event: &RowsEvent<'_>) -> DecodeError {
+        DecodeError::WrongTable { table: self.layout.name.clone(), map: self.table_id, event: event.table_id }
+    }
+
     /// The changes of a rows event, in order. After an error there are no more.
     ///
     /// Images must be full: a column that is missing and not generated is [`DecodeError::PartialRowImage`]. Missing generated
@@ -188,11 +204,7 @@ pub struct Changes<'m, 'e> {
 impl Changes<'_, '_> {
     fn check(&mut self) -> Result<(), DecodeError> {
         if self.event.table_id != self.map.table_id || self.event.columns != self.map.columns.len() {
-            return Err(DecodeError::WrongTable {
-                table: self.layout.name.clone(),
-                map: self.map.table_id,
-                event: self.event.table_id,
-            });
+            return Err(self.map.wrong_table(&self.event));
         }
         let [first, second] = self.event.present;
         let missing = |place: usize| !bit(first, place) || !bit(second, place);

@@ -57,8 +57,8 @@ pub(super) enum Width {
     Fixed(u16),
     /// A little-endian length of so many bytes comes first.
     Prefixed(u8),
-    /// Only the table's definition tells: MariaDB's temporal types of before 5.6 with fractions. Also types that are not known;
-    /// an error as soon as a row has such a cell.
+    /// Only the table's definition tells: temporal types of before 5.6, which on MariaDB can have fractions. Also types that
+    /// are not known. An error as soon as a row has such a cell.
     Unknown,
 }
 
@@ -84,9 +84,9 @@ impl WireColumn {
         match code {
             code::TINY | code::YEAR => plain(1),
             code::SHORT => plain(2),
-            code::INT24 | code::DATE | code::NEWDATE | code::TIME => plain(3),
-            code::LONG | code::TIMESTAMP => plain(4),
-            code::LONGLONG | code::DATETIME => plain(8),
+            code::INT24 | code::DATE | code::NEWDATE => plain(3),
+            code::LONG => plain(4),
+            code::LONGLONG => plain(8),
             code::FLOAT | code::DOUBLE => {
                 let size = u8()?;
                 plain(u16::from(size))

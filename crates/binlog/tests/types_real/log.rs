@@ -78,7 +78,10 @@ pub fn changes(raws: &[Raw], flavor: Flavor, tracked: Option<&TableShape>) -> Re
         let map = TableMap::parse(&raw.map, flavor, tracked)?;
         for (code, body) in &raw.rows {
             let event = RowsEvent::parse(*code, body, 0)?;
-            let counted = event.count(&raw.map)?;
+            let counted = map.count(&event)?;
+            if let Ok(without_definition) = event.count(&raw.map) {
+                assert_eq!(without_definition, counted);
+            }
             let before = changes.len();
             for change in map.changes(event) {
                 changes.push(change?);

@@ -3,6 +3,9 @@
 //! `cargo test -p crossfade-binlog --test types_real -- --nocapture` prints the type matrix.
 
 mod cases;
+mod documents;
+mod hostile;
+mod images;
 mod judge;
 mod log;
 mod matrix;

@@ -14,6 +14,7 @@ pub(super) fn print(text: &mut String, number: f64) {
     let Ok(exponent) = exponent.parse::<i32>() else { return };
     let negative = mantissa.starts_with('-');
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    let digits = evened(number, digits);
     // The number is 0.digits times ten to the power of `point`.
     let point = if number == 0.0 { 1 } else { exponent + 1 };
     if !(1 - MAX_POINT..=MAX_POINT).contains(&point) {
@@ -35,6 +36,23 @@ pub(super) fn print(text: &mut String, number: f64) {
     text.extend(std::iter::repeat_n('0', point - whole.len()));
     text.push('.');
     text.push_str(if fraction.is_empty() { "0" } else { fraction });
+}
+
+/// Of two shortest texts that are equally near, the server takes the one that ends in an even digit, and Rust the greater one.
+fn evened(number: f64, digits: String) -> String {
+    // Fewer digits never leave a choice: as many decimal digits as 15 mean different doubles.
+    let Some(odd) = digits.bytes().last().filter(|last| digits.len() > 15 && last % 2 == 1) else { return digits };
+    // Halfway means that the number's own digits end one place later, with a 5.
+    let exact = format!("{:.40e}", number.abs());
+    let exact: String = exact.split('e').next().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
+    let (kept, rest) = exact.split_at(digits.len().min(exact.len()));
+    if rest.trim_end_matches('0') != "5" || kept >= digits.as_str() {
+        return digits;
+    }
+    let mut even = digits;
+    even.pop();
+    even.push(char::from(odd - 1));
+    even
 }
 
 #[cfg(test)]
@@ -67,6 +85,8 @@ mod tests {
             (100.0, "100.0"),
             (123456789012345.6, "123456789012345.6"),
             (f64::from(1.1_f32), "1.100000023841858"),
+            (888565655764930.25, "888565655764930.2"),
+            (888565655764930.75, "888565655764930.8"),
         ] {
             assert_eq!(printed(number), text);
         }
