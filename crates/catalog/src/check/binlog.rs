@@ -11,7 +11,8 @@ use super::privileges::{OWN_SCHEMA, denied};
 use super::{Finding, Severity};
 use crate::{CatalogError, Dialect, Flavor};
 
-/// Compressed message blocks against the binlog that they were captured from, measured on 500-byte rows.
+/// Compressed message blocks against the binlog that they were captured from. Messages of 530 image bytes took 83 bytes;
+/// other data is less alike, so this is the cautious side.
 const STORE_BYTES_PER_BINLOG_BYTE: f64 = 0.25;
 
 /// Schemas that `binlog-do-db` leaves out or `binlog-ignore-db` names. In row format the schema of the table decides.
@@ -111,8 +112,8 @@ pub(super) fn growth_finding(settings: &Settings, old: Option<u64>, new: Option<
         None,
         "store",
         format!(
-            "old writes {} and new {} a second into the binlog just now; the store would grow by about {} a day, to \
-             about {} over its retention",
+            "old writes {} and new {} a second into the binlog just now, crossfade's own writes included; the store \
+             would grow by about {} a day, to about {} over its retention",
             bytes_text(old? as f64),
             bytes_text(new? as f64),
             bytes_text(a_day),
