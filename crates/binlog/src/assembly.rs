@@ -233,7 +233,7 @@ impl Assembly {
                 return Err(self.corrupt("an event outside transactions"));
             }
             let committed_at_micros = i64::from(frame.event.header().timestamp()) * 1_000_000;
-            self.open_group(Group { number: Number::None, committed_at_micros, begun: false });
+            self.open_group(Group { number: Number::None, committed_at_micros, begun: false, xa: false });
         }
         Ok(self.open.as_mut().expect("opened just now"))
     }

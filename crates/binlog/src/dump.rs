@@ -15,6 +15,7 @@ use mysql_async::binlog::events::{BinlogEventHeader, Event, TransactionPayloadEv
 use mysql_async::prelude::Queryable;
 use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, GnoInterval, Sid};
 use mysql_common::packets::Tag;
+use tokio::time::Instant;
 
 use crate::decode::Flavor;
 use crate::error::Place;
@@ -65,12 +66,27 @@ pub(crate) struct Dump {
     stream: BinlogStream,
     server: String,
     read_timeout: Duration,
+    /// When the connection counts as dead.
+    deadline: Instant,
+    /// Until when somebody waited for an event.
+    listened_until: Instant,
     pub file: String,
     /// Where the last event ended.
     offset: u64,
     /// Bytes of the compressed transaction that have not come yet.
     inner_left: u64,
+    /// Where it begins.
+    payload_begin: u64,
     described: bool,
+}
+
+/// Notes when the waiting ends, also by a future that is dropped.
+struct Listening<'a>(&'a mut Instant);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        *self.0 = Instant::now();
+    }
 }
 
 impl Dump {
@@ -108,7 +124,19 @@ impl Dump {
             .get_binlog_stream(request)
             .await
             .map_err(|error| BinlogError::Broken { server: server.clone(), source: Box::new(error) })?;
-        Ok(Dump { stream, server, read_timeout, file, offset, inner_left: 0, described: false })
+        let now = Instant::now();
+        Ok(Dump {
+            stream,
+            server,
+            read_timeout,
+            deadline: now + read_timeout,
+            listened_until: now,
+            file,
+            offset,
+            inner_left: 0,
+            payload_begin: offset,
+            described: false,
+        })
     }
 
     pub async fn from_place(
@@ -129,14 +157,17 @@ impl Dump {
 
     /// The next event. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Frame, BinlogError> {
+        // Time in which nobody listened is not silence.
+        self.deadline += self.listened_until.elapsed();
+        let deadline = self.deadline;
+        let listening = Listening(&mut self.listened_until);
         // The driver's parser panics on events shorter than their own header says.
         let next = AssertUnwindSafe(self.stream.next()).catch_unwind();
-        let next = if self.inner_left > 0 {
-            next.await
-        } else {
-            let silent = |_| BinlogError::Silent { server: self.server.clone(), seconds: self.read_timeout.as_secs() };
-            tokio::time::timeout(self.read_timeout, next).await.map_err(silent)?
-        };
+        let next = tokio::time::timeout_at(deadline, next).await;
+        drop(listening);
+        self.deadline = Instant::now() + self.read_timeout;
+        let silent = |_| BinlogError::Silent { server: self.server.clone(), seconds: self.read_timeout.as_secs() };
+        let next = next.map_err(silent)?;
         let Ok(next) = next else { return Err(self.corrupt("it does not have the form of an event")) };
         match next {
             Some(Ok(event)) => self.frame(event),
@@ -153,7 +184,6 @@ impl Dump {
         }
         self.verify(&event)?;
         let artificial = header.flags_raw() & ARTIFICIAL != 0 || header.log_pos() == 0;
-        let begin = self.offset;
         if event_type == event_type::ROTATE {
             self.rotate(&event)?;
         } else if !artificial && event_type != event_type::HEARTBEAT {
@@ -166,6 +196,8 @@ impl Dump {
             self.inner_left =
                 payload_bytes(&event).ok_or_else(|| self.corrupt("a compressed transaction without size"))?;
         }
+        // Transactions that are left out by GTID may lie between the last event and this one.
+        let begin = self.offset.saturating_sub(u64::from(header.event_size()));
         Ok(Frame { event, inner: false, begin, end: self.offset, artificial })
     }
 
@@ -176,7 +208,7 @@ impl Dump {
             return Err(self.corrupt("a compressed transaction cannot be unpacked"));
         }
         self.inner_left -= bytes;
-        Ok(Frame { event, inner: true, begin: self.offset, end: self.offset, artificial: false })
+        Ok(Frame { event, inner: true, begin: self.payload_begin, end: self.offset, artificial: false })
     }
 
     fn verify(&self, event: &Event) -> Result<(), BinlogError> {

@@ -9,6 +9,8 @@ use crate::event_type;
 
 /// MariaDB: the transaction is one statement, without BEGIN and COMMIT (Gtid_log_event::FL_STANDALONE).
 const STANDALONE: u8 = 1;
+/// MariaDB: the event stands for XA START, and a PREPARE will follow (FL_PREPARED_XA).
+const PREPARED_XA: u8 = 64;
 const SECONDS_MICROS: i64 = 1_000_000;
 
 /// A transaction's number, in the form of its server.
@@ -35,6 +37,8 @@ pub(crate) struct Group {
     pub committed_at_micros: i64,
     /// The event itself stands for BEGIN.
     pub begun: bool,
+    /// The event itself stands for XA START.
+    pub xa: bool,
 }
 
 impl Number {
@@ -91,7 +95,7 @@ impl GroupReader {
             event_type::GTID => self.mysql(event.data(), seconds),
             event_type::ANONYMOUS_GTID => {
                 let committed_at_micros = commit_micros(event.data()).unwrap_or(seconds * SECONDS_MICROS);
-                Some(Group { number: Number::None, committed_at_micros, begun: false })
+                Some(Group { number: Number::None, committed_at_micros, begun: false, xa: false })
             }
             event_type::GTID_TAGGED => self.tagged(event, seconds),
             event_type::MARIADB_GTID => mariadb(event.data(), event.header().server_id(), seconds),
@@ -104,7 +108,12 @@ impl GroupReader {
         let uuid = self.uuid(body.get(1..17)?.try_into().ok()?);
         let number = u64::from_le_bytes(body.get(17..25)?.try_into().ok()?);
         let committed_at_micros = commit_micros(body).unwrap_or(seconds * SECONDS_MICROS);
-        Some(Group { number: Number::MySql { uuid, tag: String::new(), number }, committed_at_micros, begun: false })
+        Some(Group {
+            number: Number::MySql { uuid, tag: String::new(), number },
+            committed_at_micros,
+            begun: false,
+            xa: false,
+        })
     }
 
     fn tagged(&mut self, event: &Event, seconds: i64) -> Option<Group> {
@@ -116,6 +125,7 @@ impl GroupReader {
             number: Number::MySql { uuid: self.uuid(gtid.sid()), tag, number: gtid.gno() },
             committed_at_micros: micros.unwrap_or(seconds * SECONDS_MICROS),
             begun: false,
+            xa: false,
         })
     }
 
@@ -155,10 +165,12 @@ fn commit_micros(body: &[u8]) -> Option<i64> {
 fn mariadb(body: &[u8], server: u32, seconds: i64) -> Option<Group> {
     let sequence = u64::from_le_bytes(body.get(..8)?.try_into().ok()?);
     let domain = u32::from_le_bytes(body.get(8..12)?.try_into().ok()?);
+    let flags = *body.get(12)?;
     Some(Group {
         number: Number::MariaDb { domain, server, sequence },
         committed_at_micros: seconds * SECONDS_MICROS,
-        begun: body.get(12)? & STANDALONE == 0,
+        begun: flags & STANDALONE == 0,
+        xa: flags & PREPARED_XA != 0,
     })
 }
 

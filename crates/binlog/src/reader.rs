@@ -94,6 +94,22 @@ impl BinlogReader {
         }
     }
 
+    /// As [`BinlogReader::next`], but `None` as soon as everything before `target` has been returned: what an idle source
+    /// never shows by another part.
+    pub async fn next_until(&mut self, target: &Position) -> Result<Option<TransactionPart>, BinlogError> {
+        loop {
+            if let Some(part) = self.assembly.take_part() {
+                return Ok(Some(part));
+            }
+            if self.reached(target) {
+                return Ok(None);
+            }
+            if let Err(error) = self.step().await {
+                self.recover(error)?;
+            }
+        }
+    }
+
     /// As [`BinlogReader::next`], but `None` when nothing came in time.
     pub async fn next_within(&mut self, limit: Duration) -> Result<Option<TransactionPart>, BinlogError> {
         match tokio::time::timeout(limit, self.next()).await {

@@ -67,8 +67,8 @@ impl OpenTransaction {
             if text.is_empty() { format!("{}:{}", place.file, place.offset).into() } else { text.into() };
         OpenTransaction {
             begun: group.begun,
+            xa: group.xa,
             group,
-            xa: false,
             source_position,
             place,
             mapped: false,

@@ -1,0 +1,8 @@
+//! The stream of transactions, on real servers.
+
+mod bench;
+mod forms;
+mod origin;
+mod outages;
+mod stops;
+mod transactions;

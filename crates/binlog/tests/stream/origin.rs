@@ -1,0 +1,100 @@
+//! Who wrote a transaction, and what he had seen.
+
+use crossfade_binlog::{BinlogReader, HeartbeatSeen};
+use crossfade_model::{LaneProgress, Origin};
+use crossfade_servers::Flavor;
+
+use crate::bench::{Bench, drain, story};
+use crate::on_both;
+
+on_both!(sync_is_recognised, only_the_first_row_marks, heartbeats_and_idle);
+
+impl Bench<'_> {
+    /// What the applier of the opposite direction begins its transactions with.
+    async fn checkpoint(&mut self, pair: &str, stream: &str, lane: u16, seq: u64) {
+        self.run(&format!(
+            "INSERT INTO crossfade.checkpoint (pair, stream, lane, seq, batch_first, batch_last, lanes, epoch) \
+             VALUES ('{pair}', '{stream}', {lane}, {seq}, {seq} - 4, {seq}, 1, 1) \
+             ON DUPLICATE KEY UPDATE seq = VALUES(seq), batch_first = VALUES(batch_first), \
+             batch_last = VALUES(batch_last), writes = writes + 1"
+        ))
+        .await;
+    }
+}
+
+async fn sync_is_recognised(flavor: Flavor) {
+    let mut bench = Bench::shared(flavor, "sync").await.with_table().await;
+    let (pair, other_pair) = (bench.pair.clone(), format!("{}_other", bench.pair));
+    let start = bench.here().await;
+    let mut reader = bench.reader(start).await;
+    bench.run("INSERT INTO t VALUES (1, 'user')").await;
+    for (seq, pair) in [(5, &pair), (9, &other_pair), (10, &pair)] {
+        bench.run("BEGIN").await;
+        bench.checkpoint(pair, "reverse/new", 0, seq).await;
+        bench.run(&format!("INSERT INTO t VALUES ({seq}, 'a'), ({seq} + 100, 'b')")).await;
+        bench.run(&format!("UPDATE t SET v = 'c' WHERE id = {seq}")).await;
+        bench.run("COMMIT").await;
+        bench.run(&format!("INSERT INTO t VALUES ({seq} + 1000, 'user')")).await;
+    }
+    // A transaction with the mark alone counts as well.
+    bench.checkpoint(&pair, "reverse/new", 1, 12).await;
+    // The same direction's own rows say nothing about the opposite one.
+    bench.checkpoint(&pair, "forward/old", 0, 99).await;
+    let end = bench.here().await;
+    let parts = drain(&mut reader, &end).await.unwrap();
+    let user = ["+1:user", "+1005:user", "+9:a", "+109:b", "9:a>9:c", "+1009:user", "+1010:user"];
+    assert_eq!(story(&parts), user);
+    let sync: Vec<_> = parts.iter().filter(|part| part.head.origin == Origin::Sync).collect();
+    assert_eq!(sync.iter().map(|part| part.echoes).collect::<Vec<_>>(), [3, 3, 0]);
+    assert_eq!(sync.iter().map(|part| part.only_crossfade).collect::<Vec<_>>(), [false, false, true]);
+    let lane = |part: &crossfade_binlog::TransactionPart, lane: u16| {
+        part.head.seen.streams.get("reverse/new").and_then(|stream| stream.lanes.get(&lane)).copied()
+    };
+    let seen: Vec<_> = parts.iter().filter(|part| !part.changes.is_empty()).map(|part| lane(part, 0)).collect();
+    let at = |seq| Some(LaneProgress { seq, batch_first: seq - 4, batch_last: seq, lanes: 1 });
+    assert_eq!(seen, [None, at(5), at(5), at(5), at(10)]);
+    assert_eq!(lane(sync[0], 0), at(5));
+    assert_eq!(reader.seen().streams["reverse/new"].lanes[&1].seq, 12);
+    assert!(!reader.seen().streams.contains_key("forward/old"));
+}
+
+async fn only_the_first_row_marks(flavor: Flavor) {
+    let mut bench = Bench::shared(flavor, "late_mark").await.with_table().await;
+    let pair = bench.pair.clone();
+    let start = bench.here().await;
+    bench.run_all(&["BEGIN", "INSERT INTO t VALUES (1, 'user')"]).await;
+    bench.checkpoint(&pair, "reverse/new", 0, 7).await;
+    bench.run("COMMIT").await;
+    // A mark that was rolled back is none.
+    bench.run("BEGIN").await;
+    bench.checkpoint(&pair, "reverse/new", 0, 8).await;
+    bench.run("ROLLBACK").await;
+    let parts = bench.read_from(start).await;
+    assert_eq!(story(&parts), ["+1:user"]);
+    let part = parts.iter().find(|part| !part.changes.is_empty()).unwrap();
+    assert_eq!(part.head.origin, Origin::User);
+    assert!(part.head.seen.streams.is_empty());
+}
+
+async fn heartbeats_and_idle(flavor: Flavor) {
+    let mut bench = Bench::shared(flavor, "beats").await.with_table().await;
+    let pair = bench.pair.clone();
+    let start = bench.here().await;
+    let options = bench.options(start.clone()).await;
+    let mut reader = BinlogReader::open(options).await.unwrap();
+    assert!(reader.reached(&start));
+    for (pair, counter) in [(pair.as_str(), 1), ("somebody", 2), (pair.as_str(), 3)] {
+        bench
+            .run(&format!(
+                "INSERT INTO crossfade.heartbeat (pair, writer, counter) VALUES ('{pair}', 'w', {counter}) \
+                 ON DUPLICATE KEY UPDATE counter = VALUES(counter)"
+            ))
+            .await;
+    }
+    let end = bench.here().await;
+    let parts = drain(&mut reader, &end).await.unwrap();
+    let beats: Vec<_> = parts.iter().flat_map(|part| part.heartbeats.clone()).collect();
+    let beat = |counter| HeartbeatSeen { writer: "w".to_owned(), counter };
+    assert_eq!(beats, [beat(1), beat(3)]);
+    assert!(parts.iter().filter(|part| !part.heartbeats.is_empty()).all(|part| part.only_crossfade && part.last));
+}
