@@ -98,3 +98,84 @@ fn days_in_month(year: i64, month: i64) -> i64 {
         _ => 31,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(kind: ClockKind) -> ClockColumn {
+        ClockColumn { source: "c".to_owned(), target: "c".to_owned(), index: 0, kind }
+    }
+
+    fn time(fraction_digits: u8) -> ClockColumn {
+        column(ClockKind::Time { fraction_digits })
+    }
+
+    fn datetime(year: u16, month: u8, day: u8, hour: u8) -> Value {
+        Value::Datetime(CalendarDate { year, month, day }, TimeOfDay { hour, minute: 0, second: 0, micros: 5 })
+    }
+
+    #[test]
+    fn a_write_has_the_clock_of_its_after_image() {
+        let (before, after) = (vec![Value::Timestamp(9_000_000)], vec![Value::Timestamp(1_234_567)]);
+        let own = |digits| own(&time(digits), 0, RowOp::Update, Some(&before), Some(&after), 99_000_000);
+        assert_eq!(own(6), Some(Clock(1_234_567)));
+        assert_eq!(own(3), Some(Clock(1_234_000)));
+        assert_eq!(own(0), Some(Clock(1_000_000)));
+    }
+
+    #[test]
+    fn a_delete_has_its_commit_time_but_not_less_than_the_row_said() {
+        let own = |clock, committed| own(&time(0), 0, RowOp::Delete, Some(&vec![clock]), None, committed);
+        assert_eq!(own(Value::Timestamp(1_000_000), 5_900_000), Some(Clock(5_000_000)));
+        assert_eq!(own(Value::Timestamp(8_700_000), 5_900_000), Some(Clock(8_000_000)));
+        assert_eq!(own(Value::Null, 5_900_000), Some(Clock(5_000_000)));
+    }
+
+    #[test]
+    fn a_deleted_version_counts_as_the_next() {
+        let own =
+            |op, row: Value| own(&column(ClockKind::Version), 0, op, Some(&vec![row.clone()]), Some(&vec![row]), 9);
+        assert_eq!(own(RowOp::Delete, Value::Int(4)), Some(Clock(5)));
+        assert_eq!(own(RowOp::Update, Value::Int(4)), Some(Clock(4)));
+        assert_eq!(own(RowOp::Delete, Value::UInt(u64::MAX)), Some(Clock(i64::MAX)));
+        assert_eq!(own(RowOp::Delete, Value::Null), None);
+    }
+
+    #[test]
+    fn what_is_no_point_in_time_is_no_clock() {
+        for value in [Value::Null, Value::Timestamp(0), datetime(0, 0, 0, 0), datetime(2001, 0, 0, 0), Value::Int(5)] {
+            assert_eq!(clock_of(&time(6), &value), None, "{value:?}");
+        }
+        for date in [(2023, 2, 29), (1900, 2, 29), (2024, 4, 31), (2024, 13, 1), (2024, 1, 32)] {
+            assert_eq!(clock_of(&time(6), &datetime(date.0, date.1, date.2, 0)), None, "{date:?}");
+        }
+        assert_eq!(clock_of(&time(6), &datetime(2024, 1, 1, 24)), None);
+    }
+
+    #[test]
+    fn a_datetime_is_taken_as_utc() {
+        let seconds = |value| clock_of(&time(0), &value).map(|clock| clock.0 / MICROS_PER_SECOND);
+        assert_eq!(seconds(datetime(1970, 1, 1, 0)), Some(0));
+        assert_eq!(seconds(datetime(2000, 2, 29, 12)), Some(951_825_600));
+        assert_eq!(seconds(datetime(2038, 1, 19, 3)), Some(2_147_482_800));
+        assert_eq!(seconds(datetime(1969, 12, 31, 23)), Some(-3600));
+        assert_eq!(seconds(datetime(9999, 12, 31, 23)), Some(253_402_297_200));
+        assert_eq!(clock_of(&time(6), &datetime(1970, 1, 1, 0)), Some(Clock(5)));
+    }
+
+    #[test]
+    fn the_effective_clock_never_goes_back() {
+        let clocks = [Some(Clock(3)), None, Some(Clock(7))];
+        assert_eq!(effective(Some(Clock(5)), clocks), Some(Clock(7)));
+        assert_eq!(effective(Some(Clock(9)), clocks), Some(Clock(9)));
+        assert_eq!(effective(None, clocks), Some(Clock(7)));
+        assert_eq!(effective(None, [None]), None);
+    }
+
+    #[test]
+    fn images_that_are_too_short_have_no_clock() {
+        assert_eq!(own(&time(6), 0, RowOp::Insert, None, Some(&vec![]), 9), None);
+        assert_eq!(own(&time(6), 0, RowOp::Insert, None, None, 9), None);
+    }
+}

@@ -132,3 +132,91 @@ impl fmt::Display for LossReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICIES: [Policy; 4] = [Policy::Newest, Policy::Version, Policy::PreferOld, Policy::PreferNew];
+    const SIDES: [Side; 2] = [Side::Old, Side::New];
+    const CLOCKS: [Option<Clock>; 4] = [None, Some(Clock(i64::MIN)), Some(Clock(0)), Some(Clock(1))];
+
+    fn event(side: Side, effective: Option<Clock>) -> Event {
+        Event { side, effective, overtaken: false }
+    }
+
+    fn other(effective: Option<Clock>) -> LastConcurrent {
+        LastConcurrent { seq: 8, effective, op: RowOp::Delete }
+    }
+
+    fn wins(side: Side, own: Option<Clock>, against: Option<Clock>, policy: Policy, prefer: Side) -> bool {
+        matches!(decide(&event(side, own), Some(&other(against)), policy, prefer), Verdict::Write(_))
+    }
+
+    #[test]
+    fn p4_of_two_concurrent_changes_exactly_one_wins_on_both_sides() {
+        for policy in POLICIES {
+            for prefer in SIDES {
+                for old in CLOCKS {
+                    for new in CLOCKS {
+                        let old_wins = wins(Side::Old, old, new, policy, prefer);
+                        let new_wins = wins(Side::New, new, old, policy, prefer);
+                        assert_ne!(old_wins, new_wins, "{policy:?} {prefer} {old:?} {new:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_past_never_stops_a_change() {
+        for policy in POLICIES {
+            for (side, clock) in SIDES.into_iter().zip(CLOCKS) {
+                let verdict = decide(&event(side, clock), None, policy, side.opposite());
+                assert_eq!(verdict, Verdict::Write(WriteReason::NothingConcurrent));
+            }
+        }
+    }
+
+    #[test]
+    fn the_later_clock_wins_and_equal_clocks_go_to_the_preferred_side() {
+        let (early, late) = (Some(Clock(1)), Some(Clock(2)));
+        for prefer in SIDES {
+            for side in SIDES {
+                assert!(wins(side, late, early, Policy::Newest, prefer));
+                assert!(!wins(side, early, late, Policy::Version, prefer));
+                assert!(wins(side, early, None, Policy::Newest, prefer));
+                assert_eq!(wins(side, early, early, Policy::Newest, prefer), side == prefer);
+                assert_eq!(wins(side, None, None, Policy::Version, prefer), side == prefer);
+            }
+        }
+    }
+
+    #[test]
+    fn a_preferred_side_wins_whatever_the_clocks_say() {
+        let (early, late) = (Some(Clock(1)), Some(Clock(2)));
+        assert!(wins(Side::Old, early, late, Policy::PreferOld, Side::New));
+        assert!(!wins(Side::New, late, early, Policy::PreferOld, Side::New));
+        assert!(wins(Side::New, early, late, Policy::PreferNew, Side::Old));
+        assert!(!wins(Side::Old, late, early, Policy::PreferNew, Side::Old));
+    }
+
+    #[test]
+    fn a_loser_says_to_whom_and_why() {
+        let lose = |event: Event, effective, policy| match decide(&event, Some(&other(effective)), policy, Side::New) {
+            Verdict::Lose(loss) => loss,
+            Verdict::Write(reason) => panic!("written: {reason:?}"),
+        };
+        let loss = lose(event(Side::Old, None), Some(Clock(7)), Policy::Newest);
+        assert_eq!((loss.winner, loss.status.as_str()), (8, "conflict_lost"));
+        assert_eq!(loss.reason.to_string(), "a concurrent delete has the later clock: 7 against none");
+        let overtaken = Event { overtaken: true, ..event(Side::Old, Some(Clock(7))) };
+        let loss = lose(overtaken, Some(Clock(7)), Policy::Newest);
+        assert_eq!(loss.status.as_str(), "stale");
+        assert_eq!(loss.reason.to_string(), "a concurrent change has the same clock (7), and ties go to new");
+        let loss = lose(event(Side::Old, Some(Clock(7))), None, Policy::PreferNew);
+        assert_eq!(loss.reason.to_string(), "a concurrent change was made on new, which this table prefers");
+        let won = decide(&event(Side::New, None), Some(&other(None)), Policy::Newest, Side::New);
+        assert_eq!(won, Verdict::Write(WriteReason::Won { loser: 8 }));
+    }
+}

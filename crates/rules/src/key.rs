@@ -174,3 +174,115 @@ fn render_datetime(date: CalendarDate, time: TimeOfDay, out: &mut Vec<u8>) {
     out.extend_from_slice(&[date.month, date.day, time.hour, time.minute, time.second]);
     out.extend_from_slice(&time.micros.to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(fineness: Fineness, value: &Value) -> Vec<u8> {
+        let mut out = Vec::new();
+        render(fineness, value, &mut out);
+        out
+    }
+
+    fn same(fineness: Fineness, a: &Value, b: &Value) -> bool {
+        rendered(fineness, a) == rendered(fineness, b)
+    }
+
+    fn decimal(digits: &str) -> Value {
+        Value::Decimal(digits.to_owned())
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn a_number_is_one_number_whatever_type_carries_it() {
+        let equal = [
+            (Value::Int(5), Value::UInt(5)),
+            (Value::Int(5), decimal("5.00")),
+            (Value::Int(-5), decimal("-5")),
+            (Value::Int(0), decimal("-0.0")),
+            (Value::UInt(u64::MAX), decimal("18446744073709551615")),
+            (Value::Int(7), Value::Double(7.0)),
+            (Value::Double(0.0), Value::Double(-0.0)),
+            (Value::Float(1.5), Value::Double(1.5)),
+            (decimal("0.50"), decimal("0.5")),
+            (Value::Year(2020), Value::Int(2020)),
+            (Value::Bit(3), Value::UInt(3)),
+        ];
+        for (a, b) in &equal {
+            assert!(same(Fineness::Exact, a, b) && same(Fineness::Folded, a, b), "{a:?} {b:?}");
+        }
+        let unequal = [
+            (Value::Int(5), Value::Int(-5)),
+            (Value::Int(-1), Value::UInt(u64::MAX)),
+            (decimal("0.5"), decimal("0.05")),
+            (decimal("-0.5"), decimal("0.5")),
+            (decimal("100"), decimal("1")),
+            (Value::Double(1.5), Value::Double(1.25)),
+            (Value::Int(0), Value::Null),
+            (Value::Int(1), text("1")),
+        ];
+        for (a, b) in &unequal {
+            assert!(!same(Fineness::Exact, a, b) && !same(Fineness::Folded, a, b), "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn texts_fold_and_stay_exact() {
+        for (a, b) in [("a", "A"), ("a", "a "), ("é", "e")] {
+            assert!(same(Fineness::Folded, &text(a), &text(b)));
+            assert!(!same(Fineness::Exact, &text(a), &text(b)));
+        }
+        assert!(same(Fineness::Exact, &text("x"), &Value::Enum("x".to_owned())));
+        let encoded = Value::Encoded { charset: "cp1251", bytes: vec![0xcf] };
+        assert!(same(Fineness::Folded, &encoded, &text("п")));
+        assert!(!same(Fineness::Exact, &encoded, &text("П")));
+        let unknown = |byte| Value::Encoded { charset: "hp8", bytes: vec![byte] };
+        assert!(same(Fineness::Folded, &unknown(0xe0), &unknown(0xe1)));
+        assert!(!same(Fineness::Exact, &unknown(0xe0), &unknown(0xe1)));
+    }
+
+    #[test]
+    fn padding_of_bytes_folds_away() {
+        let (short, long) = (Value::Bytes(vec![1, 2]), Value::Bytes(vec![1, 2, 0, 0]));
+        assert!(same(Fineness::Folded, &short, &long));
+        assert!(!same(Fineness::Exact, &short, &long));
+        assert!(!same(Fineness::Folded, &short, &Value::Bytes(vec![1])));
+    }
+
+    #[test]
+    fn one_point_in_time_is_one_key() {
+        let date = CalendarDate { year: 2024, month: 2, day: 29 };
+        let datetime = Value::Datetime(date, TimeOfDay { hour: 0, minute: 0, second: 1, micros: 0 });
+        assert!(same(Fineness::Exact, &datetime, &Value::Timestamp(1_709_164_801_000_000)));
+        assert!(same(Fineness::Exact, &Value::Date(date), &Value::Datetime(date, TimeOfDay::default())));
+        let zero = CalendarDate::default();
+        let partial = CalendarDate { year: 2001, month: 0, day: 0 };
+        assert!(!same(Fineness::Folded, &Value::Date(zero), &Value::Date(partial)));
+        let time = |negative, second| Value::Time { negative, hours: 0, minute: 0, second, micros: 0 };
+        assert!(same(Fineness::Exact, &time(true, 0), &time(false, 0)));
+        assert!(!same(Fineness::Exact, &time(true, 1), &time(false, 1)));
+    }
+
+    #[test]
+    fn values_do_not_run_into_each_other() {
+        let table = TableName::new("app", "users");
+        let hash = |a: &str, b: &str| exact_hash(&table, &[&text(a), &text(b)]);
+        assert_ne!(hash("a", "bc"), hash("ab", "c"));
+        assert_ne!(hash("", "a"), hash("a", ""));
+        let other = TableName::new("app", "user");
+        assert_ne!(exact_hash(&table, &[&text("a")]), exact_hash(&other, &[&text("a")]));
+    }
+
+    /// Hashes are kept in the store, so a change of these numbers needs a migration.
+    #[test]
+    fn hashes_are_the_same_in_every_version() {
+        let table = TableName::new("app", "users");
+        assert_eq!(exact_hash(&table, &[&Value::Int(1)]), folded_hash(&table, &[&decimal("1.0")]));
+        assert_eq!(exact_hash(&table, &[&Value::Int(1)]), 14_699_732_745_235_735_467);
+        assert_eq!(folded_hash(&table, &[&text("Ada@Example.org"), &Value::Null]), 3_504_161_110_571_309_009);
+    }
+}

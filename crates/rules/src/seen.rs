@@ -39,3 +39,46 @@ pub fn judge_seen(progress: Option<&StreamProgress>, seq: u64) -> SeenJudgement 
         _ => SeenJudgement::No,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossfade_model::LaneProgress;
+
+    fn progress(rows: &[(u16, u64, u64, u64, u16)]) -> StreamProgress {
+        let lane = |&(lane, seq, batch_first, batch_last, lanes): &(u16, u64, u64, u64, u16)| {
+            (lane, LaneProgress { seq, batch_first, batch_last, lanes })
+        };
+        StreamProgress { lanes: rows.iter().map(lane).collect() }
+    }
+
+    #[test]
+    fn nothing_is_seen_without_a_checkpoint() {
+        assert_eq!(judge_seen(None, 1), SeenJudgement::No);
+        assert_eq!(judge_seen(Some(&StreamProgress::default()), 1), SeenJudgement::No);
+    }
+
+    #[test]
+    fn a_whole_batch_is_seen_to_its_last_message() {
+        let progress = progress(&[(0, 9, 5, 9, 2), (1, 9, 5, 9, 2)]);
+        assert_eq!(judge_seen(Some(&progress), 9), SeenJudgement::Yes);
+        assert_eq!(judge_seen(Some(&progress), 10), SeenJudgement::No);
+    }
+
+    #[test]
+    fn of_a_half_done_batch_the_lane_decides() {
+        let progress = progress(&[(0, 9, 5, 9, 3), (1, 4, 1, 4, 3), (2, 9, 5, 9, 3)]);
+        assert_eq!(judge_seen(Some(&progress), 4), SeenJudgement::Yes);
+        assert_eq!(judge_seen(Some(&progress), 10), SeenJudgement::No);
+        let partly = SeenJudgement::InPartialBatch { batch_first: 5, batch_last: 9, lanes: 3, done: vec![0, 2] };
+        assert_eq!(judge_seen(Some(&progress), 5), partly);
+        assert_eq!(judge_seen(Some(&progress), 9), partly);
+    }
+
+    #[test]
+    fn a_batch_that_no_lane_has_finished_is_not_seen() {
+        let progress = progress(&[(0, 7, 5, 9, 1)]);
+        assert_eq!(judge_seen(Some(&progress), 4), SeenJudgement::Yes);
+        assert_eq!(judge_seen(Some(&progress), 5), SeenJudgement::No);
+    }
+}

@@ -1,0 +1,249 @@
+//! What single batches become. That plans are right is for `plan_properties`; here they must also be good.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crossfade_model::{Clock, LaneProgress, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
+use crossfade_rules::{ChangeKind, MappedChange, NetChange, Plan, RulesError, Step, plan};
+use support::schema::{CHILDREN, KEYLESS, OPAQUE, PARENTS, TREE, mappings};
+
+fn text(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { Value::Text(text.to_owned()) }
+}
+
+/// `key parent tag n`, with `-` for NULL.
+fn row(words: &str) -> Option<Row> {
+    let mut words = words.split_whitespace().map(|word| text(word.trim_matches('-')));
+    let key = words.next()?;
+    let (parent, tag) = (words.next().unwrap_or(Value::Null), words.next().unwrap_or(Value::Null));
+    Some(vec![key, parent, tag, words.next().map_or(Value::Int(0), |_| Value::Int(1))])
+}
+
+/// What a message with this number had seen.
+fn seen(seq: u64) -> Arc<Seen> {
+    let lane = LaneProgress { seq, batch_first: 1, batch_last: seq, lanes: 1 };
+    let progress = StreamProgress { lanes: BTreeMap::from([(0, lane)]) };
+    Arc::new(Seen { streams: BTreeMap::from([("reverse/new".to_owned(), progress)]) })
+}
+
+fn change(seq: u64, table: usize, before: &str, after: &str) -> MappedChange {
+    let (before, after) = (row(before), row(after));
+    let op = match (&before, &after) {
+        (None, _) => RowOp::Insert,
+        (_, None) => RowOp::Delete,
+        _ => RowOp::Update,
+    };
+    let effective = Some(Clock(seq as i64 * 10));
+    MappedChange { seq, table, op, before, after, effective, seen: seen(seq), transaction: seq as u32 }
+}
+
+/// Changes with numbers from 1.
+fn batch(changes: &[(usize, &str, &str)]) -> Vec<MappedChange> {
+    let number = |(index, (table, before, after)): (usize, &(usize, &str, &str))| {
+        change(index as u64 + 1, *table, before, after)
+    };
+    changes.iter().enumerate().map(number).collect()
+}
+
+fn planned_with(changes: &[(usize, &str, &str)], lanes: u16, action: ReferentialAction) -> Plan {
+    plan(batch(changes), &mappings(action), lanes).expect("the batch fits")
+}
+
+fn planned(changes: &[(usize, &str, &str)], lanes: u16) -> Plan {
+    planned_with(changes, lanes, ReferentialAction::Restrict)
+}
+
+/// The steps of a lane, each as its kind and its messages.
+fn steps(plan: &Plan, lane: usize) -> Vec<String> {
+    let seqs = |rows: &[NetChange]| {
+        rows.iter()
+            .map(|row| row.seqs.iter().map(|seq| seq.to_string()).collect::<Vec<_>>().join("+"))
+            .collect::<Vec<_>>()
+    };
+    let told = |step: &Step| match step {
+        Step::Net { table, kind, rows } => format!("{kind:?} {table}: {}", seqs(rows).join(" ")),
+        Step::InOrder(changes) => {
+            let seqs: Vec<String> = changes.iter().map(|change| change.seq.to_string()).collect();
+            format!("InOrder: {}", seqs.join(" "))
+        }
+    };
+    plan.lanes[lane].steps.iter().map(told).collect()
+}
+
+fn only_net(plan: &Plan) -> (ChangeKind, NetChange) {
+    match plan.lanes.iter().flat_map(|lane| &lane.steps).collect::<Vec<_>>().as_slice() {
+        [Step::Net { kind, rows, .. }] if rows.len() == 1 => (*kind, rows[0].clone()),
+        steps => panic!("more than one net change: {steps:?}"),
+    }
+}
+
+#[test]
+fn changes_of_one_row_fold_to_their_net_effect() {
+    let net = |changes: &[(usize, &str, &str)]| only_net(&planned(changes, 2));
+    let (kind, insert) = net(&[(PARENTS, "", "a"), (PARENTS, "a", "a - x")]);
+    assert_eq!((kind, insert.before, insert.after), (ChangeKind::Insert, None, row("a - x")));
+
+    let (kind, update) = net(&[(PARENTS, "a", "a - x"), (PARENTS, "a - x", "a - y")]);
+    assert_eq!((kind, update.before, update.after), (ChangeKind::Update, row("a"), row("a - y")));
+
+    let (kind, delete) = net(&[(PARENTS, "a", "a - x"), (PARENTS, "a - x", "")]);
+    assert_eq!((kind, delete.before, delete.after, delete.transient), (ChangeKind::Delete, row("a"), None, false));
+
+    let (kind, again) = net(&[(PARENTS, "a", ""), (PARENTS, "", "a - y")]);
+    assert_eq!((kind, again.before, again.after), (ChangeKind::Update, row("a"), row("a - y")));
+
+    let (kind, gone) = net(&[(PARENTS, "", "a"), (PARENTS, "a", "a - x"), (PARENTS, "a - x", "")]);
+    assert_eq!((kind, gone.before, gone.after, gone.transient), (ChangeKind::Delete, row("a - x"), None, true));
+}
+
+#[test]
+fn a_fold_is_judged_by_its_last_message() {
+    let (_, net) = only_net(&planned(&[(PARENTS, "a", "a - x"), (PARENTS, "a - x", "a"), (PARENTS, "a", "")], 1));
+    assert_eq!(net.seqs.iter().collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!((net.seqs.first(), net.seqs.last()), (1, 3));
+    assert_eq!((net.effective, &net.seen, net.transaction), (Some(Clock(30)), &seen(3), 3));
+}
+
+#[test]
+fn a_change_of_key_is_one_net_change_with_two_judgements() {
+    let changes =
+        [(PARENTS, "a", "a - x"), (PARENTS, "a - x", "b - x"), (PARENTS, "b - x", "c - x"), (PARENTS, "c - x", "c")];
+    let made = planned(&changes, 1);
+    assert_eq!(steps(&made, 0), ["Delete 0: 2+3", "KeyChange 0: 1+2+3+4"]);
+    let Step::Net { rows, .. } = &made.lanes[0].steps[1] else { panic!("the second step is the change of key") };
+    assert_eq!((&rows[0].before, &rows[0].after), (&row("a"), &row("c")));
+    assert_eq!((rows[0].effective, &rows[0].seen), (Some(Clock(40)), &seen(4)));
+    let left = rows[0].moved_from.as_ref().expect("it left a key");
+    assert_eq!(left.seqs.iter().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!((left.effective, &left.seen), (Some(Clock(20)), &seen(2)));
+}
+
+#[test]
+fn a_key_that_is_taken_again_is_no_change_of_key() {
+    let made = planned(&[(PARENTS, "a - x", "b - x"), (PARENTS, "", "a - y")], 2);
+    assert_eq!(steps(&made, 0), ["Update 0: 1+2", "Insert 0: 1"]);
+    assert_eq!(steps(&made, 1), [""; 0]);
+}
+
+#[test]
+fn rows_of_one_kind_share_a_step() {
+    let made = planned(&[(PARENTS, "", "a"), (PARENTS, "b", "b - x"), (PARENTS, "", "c"), (PARENTS, "d", "")], 1);
+    assert_eq!(steps(&made, 0), ["Insert 0: 1 3", "Update 0: 2", "Delete 0: 4"]);
+}
+
+#[test]
+fn a_unique_value_is_released_before_it_is_taken() {
+    let made = planned(&[(PARENTS, "b - x", "b - y"), (PARENTS, "", "a - x")], 2);
+    assert_eq!(steps(&made, 0), ["Update 0: 1", "Insert 0: 2"]);
+    let made = planned(&[(PARENTS, "b - x", ""), (PARENTS, "a - q", "a - X"), (PARENTS, "c", "c - Q")], 2);
+    assert_eq!(steps(&made, 0), ["Delete 0: 1", "Update 0: 2", "Update 0: 3"]);
+}
+
+#[test]
+fn a_swap_of_unique_values_is_applied_as_it_was() {
+    let swap =
+        [(PARENTS, "a - x", "a - q"), (PARENTS, "b - y", "b - x"), (PARENTS, "a - q", "a - y"), (PARENTS, "", "c - z")];
+    let made = planned(&swap, 1);
+    assert_eq!(steps(&made, 0), ["Insert 0: 4", "InOrder: 1 2 3"]);
+}
+
+#[test]
+fn parents_come_first_and_go_last() {
+    let family = [(TREE, "", "a"), (TREE, "", "b a"), (TREE, "", "c b"), (PARENTS, "", "p"), (CHILDREN, "", "k p")];
+    let made = planned(&family, 1);
+    assert_eq!(steps(&made, 0), ["Insert 0: 4", "Insert 2: 1", "Insert 1: 5", "Insert 2: 2", "Insert 2: 3"]);
+    let end = [(CHILDREN, "k p", ""), (CHILDREN, "l p", "l"), (PARENTS, "p", "")];
+    assert_eq!(steps(&planned(&end, 4), 0), ["Update 1: 2", "Delete 1: 1", "Delete 0: 3"]);
+}
+
+#[test]
+fn children_follow_only_a_parent_that_the_batch_changes() {
+    let apart = planned(&[(CHILDREN, "", "k p"), (CHILDREN, "", "l p")], 2);
+    assert_ne!(apart.lane_of(1), apart.lane_of(2));
+    let tied = planned(&[(CHILDREN, "", "k p"), (CHILDREN, "", "l p"), (PARENTS, "p", "p - x")], 2);
+    assert_eq!(tied.lane_of(1), tied.lane_of(2));
+    assert_eq!(tied.lane_of(1), tied.lane_of(3));
+}
+
+#[test]
+fn a_row_that_refers_to_itself_needs_nobody() {
+    assert_eq!(steps(&planned(&[(TREE, "", "a a")], 1), 0), ["Insert 2: 1"]);
+    assert_eq!(steps(&planned(&[(TREE, "a a", ""), (TREE, "b", "")], 1), 0), ["Delete 2: 1 2"]);
+}
+
+#[test]
+fn keys_that_only_fold_alike_stay_together() {
+    let made = planned(&[(PARENTS, "", "a"), (PARENTS, "", "b"), (PARENTS, "", "A"), (PARENTS, "", "c")], 4);
+    assert_eq!(made.lane_of(1), made.lane_of(3));
+    assert_ne!(made.lane_of(1), made.lane_of(2));
+    assert_eq!(steps(&planned(&[(PARENTS, "a", ""), (PARENTS, "", "A")], 1), 0), ["Delete 0: 1", "Insert 0: 2"]);
+    // One row under one collation, two under another: only the source's order serves both.
+    let respelled = [(PARENTS, "a", "A"), (PARENTS, "A", "a")];
+    assert_eq!(steps(&planned(&respelled, 1), 0), ["InOrder: 1 2"]);
+}
+
+#[test]
+fn unfolded_tables_keep_source_order() {
+    let made = planned(&[(KEYLESS, "", "a"), (OPAQUE, "", "o"), (KEYLESS, "a", ""), (OPAQUE, "o", "o - x")], 3);
+    assert_eq!((made.lane_of(1), made.lane_of(3)), (Some(0), Some(0)));
+    assert_eq!(steps(&made, 0), ["InOrder: 1 3"]);
+    let lane = usize::from(made.lane_of(2).expect("it is planned"));
+    assert!(steps(&made, lane).contains(&"InOrder: 2 4".to_owned()));
+}
+
+#[test]
+fn what_a_cascade_frees_is_taken_after_it() {
+    let changes = [(PARENTS, "p", ""), (CHILDREN, "", "k q")];
+    let free = planned_with(&changes, 2, ReferentialAction::Restrict);
+    assert_ne!(free.lane_of(1), free.lane_of(2));
+    let tied = planned_with(&changes, 2, ReferentialAction::Cascade);
+    assert_eq!(steps(&tied, usize::from(tied.lane_of(1).expect("it is planned"))), ["Delete 0: 1", "Insert 1: 2"]);
+    // The children went with it, and must not stay because the row came back.
+    let again = planned_with(&[(PARENTS, "p", ""), (PARENTS, "", "p")], 1, ReferentialAction::Cascade);
+    assert_eq!(steps(&again, 0), ["InOrder: 1 2"]);
+}
+
+#[test]
+fn lanes_are_balanced_and_neighbours_stay_together() {
+    let keys: Vec<String> = (0..1000).map(|key| format!("k{key}")).collect();
+    let changes: Vec<(usize, &str, &str)> = keys.iter().map(|key| (PARENTS, "", key.as_str())).collect();
+    let made = planned(&changes, 4);
+    for (lane, first) in [(0, 1), (1, 251), (2, 501), (3, 751)] {
+        let Step::Net { rows, .. } = &made.lanes[lane].steps[0] else { panic!("inserts fold") };
+        assert_eq!((rows.len(), rows[0].seqs.first()), (250, first));
+    }
+}
+
+#[test]
+fn a_big_component_does_not_drag_others_along() {
+    let mut changes = vec![(PARENTS, "p", "p - x"); 60];
+    let keys: Vec<String> = (0..60).map(|key| format!("k{key}")).collect();
+    changes.extend(keys.iter().map(|key| (PARENTS, "", key.as_str())));
+    let made = planned(&changes, 2);
+    let lanes: Vec<Option<u16>> = (61..=120).map(|seq| made.lane_of(seq)).collect();
+    assert!(lanes.iter().all(|lane| *lane != made.lane_of(1)));
+}
+
+#[test]
+fn lane_of_knows_only_its_batch() {
+    let made = planned(&[(PARENTS, "", "a")], 3);
+    assert_eq!((made.lanes.len(), made.lane_of(0), made.lane_of(1), made.lane_of(2)), (3, None, Some(0), None));
+    let none = plan(Vec::new(), &mappings(ReferentialAction::Restrict), 0).expect("nothing fits");
+    assert_eq!((none.lanes.len(), none.lanes[0].steps.len()), (1, 0));
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_refused() {
+    let tables = mappings(ReferentialAction::Restrict);
+    let refused = |changes| plan(changes, &tables, 2).expect_err("it does not fit");
+    let unknown = MappedChange { table: 9, ..change(3, PARENTS, "", "a") };
+    assert_eq!(refused(vec![unknown]), RulesError::UnknownTable { seq: 3, table: 9, tables: 5 });
+    let empty = MappedChange { after: None, ..change(3, PARENTS, "", "a") };
+    assert_eq!(refused(vec![empty]), RulesError::NoImage { seq: 3 });
+    let twice = vec![change(3, PARENTS, "", "a"), change(3, PARENTS, "", "b")];
+    assert_eq!(refused(twice), RulesError::OutOfOrder { seq: 3, previous: 3 });
+    let narrow = MappedChange { after: Some(vec![Value::Int(1)]), ..change(3, PARENTS, "", "a") };
+    assert!(matches!(refused(vec![narrow]), RulesError::RowWidth { found: 1, expected: 4, .. }));
+}
