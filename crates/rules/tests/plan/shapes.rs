@@ -1,13 +1,11 @@
-//! What single batches become. That plans are right is for `plan_properties`; here they must also be good.
-
-mod support;
+//! What single batches become. That plans are right is for `properties`; here they must also be good.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::schema::{CHILDREN, KEYLESS, OPAQUE, PARENTS, TREE, mappings};
 use crossfade_model::{Clock, LaneProgress, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
 use crossfade_rules::{ChangeKind, MappedChange, NetChange, Plan, RulesError, Step, plan};
-use support::schema::{CHILDREN, KEYLESS, OPAQUE, PARENTS, TREE, mappings};
 
 fn text(text: &str) -> Value {
     if text.is_empty() { Value::Null } else { Value::Text(text.to_owned()) }

@@ -3,7 +3,7 @@
 use crossfade_model::{ReferentialAction, Row, Value};
 use crossfade_rules::{ChangeKind, MappedChange, NetChange, Step};
 
-use super::schema::{KEY, KEYLESS, OPAQUE, PARENT, TABLES, TAG, parent_of};
+use crate::schema::{KEY, KEYLESS, OPAQUE, PARENT, TABLES, TAG, parent_of};
 
 /// How key texts compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

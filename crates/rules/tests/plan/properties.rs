@@ -1,15 +1,13 @@
 //! P5: whatever the batch and the lane count, a plan gives the rows that the source's own order gives.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::database::{Collation, Database};
+use crate::schema::{KEY, KEYLESS, PARENT, TABLES, TAG, mappings, name, parent_of};
 use crossfade_model::{ReferentialAction, Row, RowOp, Seen, Value};
 use crossfade_rules::key::folded_hash;
 use crossfade_rules::{MappedChange, Plan, Planner, Step, plan};
 use proptest::prelude::*;
-use support::database::{Collation, Database};
-use support::schema::{KEY, KEYLESS, PARENT, TABLES, TAG, mappings, name, parent_of};
 
 /// What a user tries. Many tries are refused by the source; those leave no change.
 #[derive(Debug, Clone)]

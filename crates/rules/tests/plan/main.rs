@@ -1,0 +1,6 @@
+//! Plans, against a small database in memory that checks keys after every statement.
+
+mod database;
+mod properties;
+mod schema;
+mod shapes;
