@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crossfade_model::{Row, RowChange, RowOp, TableLayout, Value};
+use crossfade_model::{Row, RowChange, RowOp, TableLayout, TableName, Value};
 
+use super::cell::Decoder;
 use super::cursor::{Cursor, bit};
 use super::table_map::{Fixed, TableMap};
-use super::wire::Width;
+use super::wire::{Width, code};
 use super::{DecodeError, json, packed};
 
 /// The flag of the last rows event of a statement.
@@ -108,12 +109,12 @@ impl<'a> RowsEvent<'a> {
         let table = Fixed::parse(table_map_body)?;
         if table.table_id != self.table_id || table.columns.len() != self.columns {
             return Err(DecodeError::WrongTable {
-                table: crossfade_model::TableName::new(table.schema, table.table),
+                table: TableName::new(table.schema, table.table),
                 map: table.table_id,
                 event: self.table_id,
             });
         }
-        let json_columns = table.columns.iter().filter(|column| column.code == super::wire::code::JSON).count();
+        let json_columns = table.columns.iter().filter(|column| column.code == code::JSON).count();
         self.count_rows(json_columns, |place| table.columns[place].width)
     }
 
@@ -307,7 +308,7 @@ impl Changes<'_, '_> {
         let mut row = Vec::with_capacity(after.len());
         for (place, cell) in after.iter().enumerate() {
             let mut changed = false;
-            if self.map.columns[place].decoder == super::cell::Decoder::Json {
+            if self.map.columns[place].decoder == Decoder::Json {
                 changed = bit(partial, json_place);
                 json_place += 1;
             }

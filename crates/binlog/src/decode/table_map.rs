@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossfade_model::{TableLayout, TableName, TableShape};
+use crossfade_model::{ColumnKind, TableLayout, TableName, TableShape};
 
 use super::charset::label;
 use super::collation::charset_of;
@@ -147,12 +147,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn plan(
-        &mut self,
-        place: usize,
-        wire: WireColumn,
-        name: &str,
-    ) -> Result<(ColumnPlan, crossfade_model::ColumnKind), DecodeError> {
+    fn plan(&mut self, place: usize, wire: WireColumn, name: &str) -> Result<(ColumnPlan, ColumnKind), DecodeError> {
         let unsigned = self.unsigned(wire.code);
         let charset = self.charset(wire.code, name)?;
         let labels = self.labels(wire.code, name)?;
@@ -161,8 +156,6 @@ impl Planner<'_> {
             let place = if by_name { shape.column(name)? } else { place };
             shape.columns.get(place)
         });
-        let declared = |tracked: Option<&crossfade_model::Column>| tracked.map(|column| column.declared.clone());
-
         let mut known = Known { unsigned, charset, labels: labels.clone(), tracked };
         let mut planned = column::plan(wire, &mut known);
         if by_name && planned == Err(Unplanned::Mismatch) {
@@ -174,7 +167,7 @@ impl Planner<'_> {
             Unplanned::Mismatch => DecodeError::ColumnType {
                 table: self.table.clone(),
                 column: name.to_owned(),
-                declared: declared(tracked).unwrap_or_default(),
+                declared: tracked.map(|column| column.declared.clone()).unwrap_or_default(),
                 code: wire.code,
             },
             Unplanned::UnknownType => {
@@ -259,11 +252,7 @@ impl Planner<'_> {
     fn tracked_labels(&self, name: &str, count: usize) -> Option<Vec<String>> {
         let shape = self.tracked?;
         match &shape.columns.get(shape.column(name)?)?.kind {
-            crossfade_model::ColumnKind::Enum { labels } | crossfade_model::ColumnKind::Set { labels }
-                if labels.len() == count =>
-            {
-                Some(labels.clone())
-            }
+            ColumnKind::Enum { labels } | ColumnKind::Set { labels } if labels.len() == count => Some(labels.clone()),
             _ => None,
         }
     }
