@@ -22,7 +22,8 @@ pub const SCHEMA: &str = "crossfade";
 pub struct Store {
     pub(crate) pool: MySqlPool,
     pub(crate) pair: Arc<str>,
-    options: Arc<MySqlConnectOptions>,
+    /// TLS is not asked for, but the server may insist.
+    plain_first: bool,
     /// Layouts that are known to be in the store, by id.
     pub(crate) layouts: Arc<RwLock<HashMap<u64, Arc<TableLayout>>>>,
     pub(crate) probe: Option<Probe>,
@@ -38,16 +39,24 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Connects on first use, so it succeeds before the server or the schema is there.
+    /// Connects on first use, so it succeeds before the server or the schema is there. Where encryption is only preferred
+    /// and the server is on this machine, it is used only if the server insists; [`version_check`](Store::version_check) or
+    /// [`migrate`](Store::migrate) find that out, so one of them comes first.
     pub fn new(server: &ServerUrl, pair: &str) -> Store {
-        let options = connect_options(server);
+        let plain_first = server.tls_mode == TlsMode::Preferred && is_this_machine(&server.endpoint);
+        let mut options = connect_options(server);
+        if plain_first {
+            // sqlx leaves Nagle's algorithm on, and each TLS record is a write of its own: over the loopback interface,
+            // every packet of more than one record then waits 40 ms for an acknowledgement.
+            options = options.ssl_mode(MySqlSslMode::Disabled);
+        }
         let pool = MySqlPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(10))
             .idle_timeout(Duration::from_secs(300))
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
-            .connect_lazy_with(options.clone());
-        Store { pool, pair: pair.into(), options: Arc::new(options), layouts: Arc::default(), probe: None }
+            .connect_lazy_with(options);
+        Store { pool, pair: pair.into(), plain_first, layouts: Arc::default(), probe: None }
     }
 
     /// [`new`](Store::new) with a URL that reads like `mysql://user:password@host:3306/?ssl-mode=PREFERRED`.
@@ -77,9 +86,18 @@ impl Store {
 
     /// A connection of its own, outside any schema, which may not exist yet.
     pub(crate) async fn connect_without_schema(&self) -> Result<MySqlConnection, StoreError> {
+        let options = self.pool.connect_options();
         // sqlx has no way to unset a schema; this one is on every server.
-        let options = (*self.options).clone().database("information_schema");
-        let mut connection = options.connect().await.map_err(StoreError::during("connect"))?;
+        let without_schema = (*options).clone().database("information_schema");
+        let mut connected = without_schema.connect().await;
+        if self.plain_first && matches!(connected, Err(sqlx::Error::Database(_))) {
+            let encrypted = without_schema.ssl_mode(MySqlSslMode::Preferred).connect().await;
+            if encrypted.is_ok() {
+                self.pool.set_connect_options((*options).clone().ssl_mode(MySqlSslMode::Preferred));
+                connected = encrypted;
+            }
+        }
+        let mut connection = connected.map_err(StoreError::during("connect"))?;
         prepare_session(&mut connection).await.map_err(StoreError::during("connect"))?;
         Ok(connection)
     }
@@ -87,6 +105,15 @@ impl Store {
     pub(crate) fn reached(&self, point: &'static str) {
         if let Some(probe) = &self.probe {
             probe(point);
+        }
+    }
+}
+
+fn is_this_machine(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Socket(_) => true,
+        Endpoint::Tcp { host, .. } => {
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
         }
     }
 }
