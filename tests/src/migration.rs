@@ -52,13 +52,16 @@ pub struct Setup {
     pub flavor: Flavor,
     /// The test's name; part of the pair's and the schema's name.
     pub name: &'static str,
-    /// Added to the least configuration, as TOML after the `[[table]]` entry.
+    /// The `[[table]]` entries; `{schema}` stands for the migration's schema.
+    pub tables: String,
+    /// Added to the least configuration, as TOML after the `[[table]]` entries.
     pub settings: String,
 }
 
 impl Setup {
     pub fn new(flavor: Flavor, name: &'static str) -> Setup {
-        Setup { flavor, name, settings: String::new() }
+        let tables = format!("[[table]]\nname = \"{{schema}}.*\"\nclock = \"{CLOCK}\"\n");
+        Setup { flavor, name, tables, settings: String::new() }
     }
 }
 
@@ -97,7 +100,7 @@ impl Migration {
             reverse: None,
             ended_well: false,
         };
-        std::fs::write(migration.config(), migration.configuration(&setup.settings))?;
+        std::fs::write(migration.config(), migration.configuration(setup))?;
         Ok(migration)
     }
 
@@ -113,17 +116,20 @@ impl Migration {
         Ok(migration)
     }
 
-    fn configuration(&self, settings: &str) -> String {
+    /// The whole configuration for `setup`.
+    pub fn configuration(&self, setup: &Setup) -> String {
         format!(
-            "pair = \"{}\"\n\n[old]\nurl = \"{}\"\n\n[new]\nurl = \"{}\"\n\n[[table]]\nname = \"{}.*\"\nclock = \"{CLOCK}\"\n{settings}\n",
+            "pair = \"{}\"\n\n[old]\nurl = \"{}\"\n\n[new]\nurl = \"{}\"\n\n{}{}\n",
             self.pair,
             self.servers.old().root_url(),
             self.servers.new().root_url(),
-            self.schema
+            setup.tables.replace("{schema}", &self.schema),
+            setup.settings
         )
     }
 
-    fn config(&self) -> PathBuf {
+    /// The configuration file that every command is given.
+    pub fn config(&self) -> PathBuf {
         self.folder.join("crossfade.toml")
     }
 
