@@ -308,6 +308,34 @@ async fn compressed_rows_of_mariadb_are_unpacked() {
     }
 }
 
+/// A session decides whether compressed columns keep the header of zlib; the event then shows it.
+#[tokio::test]
+async fn compressed_columns_are_unpacked_with_and_without_zlib_header() {
+    let pair = SharedPair::get(Flavor::MariaDb).await;
+    let server = pair.old();
+    let schema = pair.schema("wrapped");
+    let mut conn = connect(server).await;
+    conn.query_drop(format!("CREATE DATABASE {schema}")).await.unwrap();
+    conn.query_drop(format!("CREATE TABLE {schema}.t (t TEXT COMPRESSED)")).await.unwrap();
+    for wrap in ["ON", "OFF"] {
+        conn.query_drop(format!("SET SESSION column_compression_zlib_wrap = {wrap}")).await.unwrap();
+        conn.query_drop(format!("INSERT INTO {schema}.t VALUES (REPEAT('again and ', 300))")).await.unwrap();
+    }
+    conn.disconnect().await.unwrap();
+    let events = log::events(server, &schema);
+    let changes = log::changes(&events["t"], log::dialect(server), None).unwrap();
+    let written = vec![Value::Text("again and ".repeat(300))];
+    assert_eq!(
+        changes.iter().map(|change| change.after.clone()).collect::<Vec<_>>(),
+        [Some(written.clone()), Some(written)]
+    );
+    let stored: Vec<usize> = events["t"].iter().flat_map(|raw| &raw.rows).map(|(_, body)| body.len()).collect();
+    assert!(
+        stored[0] == stored[1] + 6 && stored[0] < 200,
+        "{stored:?}: compressed, two bytes of header, four of checksum"
+    );
+}
+
 #[tokio::test]
 async fn temporal_columns_of_before_5_6_read_as_the_server_answers() {
     let _alone = NEW_SERVER.lock().await;

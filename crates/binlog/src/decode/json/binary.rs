@@ -184,3 +184,45 @@ fn opaque(field_type: u8, bytes: &[u8]) -> Result<Scalar<'_>, &'static str> {
         _ => Ok(Scalar::Opaque { field_type, bytes }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An array whose elements all have the same offset.
+    fn array(elements: u16, offset: u16, size: u16) -> Vec<u8> {
+        let mut bytes = [elements.to_le_bytes(), size.to_le_bytes()].concat();
+        for _ in 0..elements {
+            bytes.push(kind::SMALL_ARRAY);
+            bytes.extend(offset.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn elements_that_share_bytes_do_not_multiply() {
+        // 40 arrays of 10 elements, each of which is the next array: honest readers would end in 10^40 steps.
+        let mut bytes = vec![kind::SMALL_ARRAY];
+        for level in 0..40 {
+            bytes.extend(array(10, 34, 34 * (40 - level)));
+        }
+        bytes.extend([0, 0, 4, 0]);
+        assert!(read(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_document_that_contains_itself_is_refused() {
+        let mut bytes = vec![kind::SMALL_ARRAY];
+        bytes.extend(array(1, 0, 7));
+        assert!(read(&bytes).is_err());
+    }
+
+    #[test]
+    fn empty_documents() {
+        assert_eq!(read(&[]), Ok(Tree::Scalar(Scalar::Null)));
+        assert_eq!(read(&[kind::SMALL_ARRAY, 0, 0, 4, 0]), Ok(Tree::Array(Vec::new())));
+        assert_eq!(read(&[kind::SMALL_OBJECT, 0, 0, 4, 0]), Ok(Tree::Object(Vec::new())));
+        assert!(read(&[kind::SMALL_OBJECT, 0, 0, 4]).is_err());
+        assert!(read(&[kind::LITERAL, 3]).is_err());
+    }
+}
