@@ -63,8 +63,9 @@ fn inflate(packed: &[u8]) -> Option<Vec<u8>> {
     let len_bytes = usize::from(packed.first()? & 7);
     let length = packed.get(1..1 + len_bytes)?.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
     let mut text = Vec::new();
+    // To the very end, where the sum stands that tells damage.
     let zlib = flate2::read::ZlibDecoder::new(&packed[1 + len_bytes..]);
-    zlib.take(length.min(LONGEST_STATEMENT_BYTES)).read_to_end(&mut text).ok()?;
+    zlib.take(LONGEST_STATEMENT_BYTES).read_to_end(&mut text).ok()?;
     (text.len() as u64 == length).then_some(text)
 }
 

@@ -27,6 +27,15 @@ pub(crate) struct Connected {
     pub own_shapes: Vec<Arc<TableShape>>,
 }
 
+/// How long questions to a server may take in all; they are few and small.
+const ANSWER_TIME_OUT: Duration = Duration::from_secs(30);
+
+/// A link can die between a question and its answer, too.
+async fn answered<T>(url: &ServerUrl, asking: impl Future<Output = Result<T, BinlogError>>) -> Result<T, BinlogError> {
+    let silent = |_| BinlogError::Silent { server: url.address(), seconds: ANSWER_TIME_OUT.as_secs() };
+    tokio::time::timeout(ANSWER_TIME_OUT, asking).await.map_err(silent)?
+}
+
 /// Connects, checks that the server is the one to read from `position`, and asks for the binlog.
 pub(crate) async fn connect_at(
     url: ServerUrl,
@@ -34,26 +43,35 @@ pub(crate) async fn connect_at(
     timeouts: Timeouts,
 ) -> Result<Connected, BinlogError> {
     let own_shapes = own_shapes(&url).await?;
-    let mut conn = connect(&url, Purpose::Binlog).await?;
-    let source = Source::ask(&mut conn, &url.address()).await?;
-    source.check_start(&mut conn, &position).await?;
-    let dump = Dump::start(conn, &source, &position, Until::Forever, timeouts).await?;
-    Ok(Connected { source, dump, own_shapes })
+    let connecting = async {
+        let mut conn = connect(&url, Purpose::Binlog).await?;
+        let source = Source::ask(&mut conn, &url.address()).await?;
+        source.check_start(&mut conn, &position).await?;
+        let dump = Dump::start(conn, &source, &position, Until::Forever, timeouts).await?;
+        Ok(Connected { source, dump, own_shapes })
+    };
+    answered(&url, connecting).await
 }
 
 /// The definitions of crossfade's own tables, as far as they exist.
 pub(crate) async fn own_shapes(url: &ServerUrl) -> Result<Vec<Arc<TableShape>>, BinlogError> {
-    let mut conn = connect(url, Purpose::Catalog).await?;
-    let mut shapes = Vec::new();
-    for table in own_tables() {
-        shapes.extend(table_shape(&mut conn, &table).await?.map(Arc::new));
-    }
-    Ok(shapes)
+    let asking = async {
+        let mut conn = connect(url, Purpose::Catalog).await?;
+        let mut shapes = Vec::new();
+        for table in own_tables() {
+            shapes.extend(table_shape(&mut conn, &table).await?.map(Arc::new));
+        }
+        Ok(shapes)
+    };
+    answered(url, asking).await
 }
 
 pub(crate) async fn shape_of(url: &ServerUrl, table: &TableName) -> Result<Option<Arc<TableShape>>, BinlogError> {
-    let mut conn = connect(url, Purpose::Catalog).await?;
-    Ok(table_shape(&mut conn, table).await?.map(Arc::new))
+    let asking = async {
+        let mut conn = connect(url, Purpose::Catalog).await?;
+        Ok(table_shape(&mut conn, table).await?.map(Arc::new))
+    };
+    answered(url, asking).await
 }
 
 /// Opens the binlog where a prepared transaction begins. `None` if it is not there any more.
@@ -73,7 +91,7 @@ pub(crate) async fn open_prepared(
         None => find_prepared(&url, &source, &xid, &commit, timeouts).await?,
     };
     match place {
-        Some(place) => Dump::from_place(&url, &source, &place, timeouts).await.map(Some),
+        Some(place) => answered(&url, Dump::from_place(&url, &source, &place, timeouts)).await.map(Some),
         None => Ok(None),
     }
 }
@@ -85,8 +103,11 @@ async fn find_prepared(
     commit: &FilePlace,
     timeouts: Timeouts,
 ) -> Result<Option<FilePlace>, BinlogError> {
-    let mut conn = connect(url, Purpose::Catalog).await?;
-    let files = source.files(&mut conn).await?;
+    let asking = async {
+        let mut conn = connect(url, Purpose::Catalog).await?;
+        source.files(&mut conn).await
+    };
+    let files = answered(url, asking).await?;
     let Some(last) = files.iter().position(|(name, _)| *name == commit.file) else { return Ok(None) };
     for (file, _) in files[..=last].iter().rev() {
         let end = if *file == commit.file { commit.offset } else { u64::MAX };
@@ -108,7 +129,7 @@ async fn last_prepare_in(
     timeouts: Timeouts,
 ) -> Result<Option<FilePlace>, BinlogError> {
     let from = FilePlace { file: file.to_owned(), offset: 4 };
-    let mut dump = Dump::from_place(url, source, &from, timeouts).await?;
+    let mut dump = answered(url, Dump::from_place(url, source, &from, timeouts)).await?;
     let mut groups = GroupReader::default();
     let (mut began, mut found) = (None, None);
     loop {

@@ -15,7 +15,15 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::bench::{Bench, PATIENCE, drain, story};
 use crate::on_both;
 
-on_both!(killed_server, dead_link, cancelled_calls, purged_and_foreign_positions);
+on_both!(
+    killed_server,
+    dead_link,
+    cancelled_calls,
+    purged_and_foreign_positions,
+    two_readers,
+    slow_consumer,
+    damaged_events
+);
 
 async fn killed_server(flavor: Flavor) {
     let server = Server::builder(flavor).start().await.unwrap();
@@ -33,7 +41,13 @@ async fn killed_server(flavor: Flavor) {
     bench.run_all(&["USE killed", "INSERT INTO t VALUES (2, 'after')"]).await;
     let end = bench.here().await;
     parts.extend(drain(&mut reader, &end).await.unwrap());
-    assert_eq!(story(&parts), ["+1:before", "+2:after"]);
+    // An orderly restart in the middle of things.
+    server.restart().await.unwrap();
+    bench.conn = server.connect().await.unwrap();
+    bench.run_all(&["USE killed", "INSERT INTO t VALUES (3, 'again')"]).await;
+    let end = bench.here().await;
+    parts.extend(drain(&mut reader, &end).await.unwrap());
+    assert_eq!(story(&parts), ["+1:before", "+2:after", "+3:again"]);
     assert_eq!(reader.trouble(), None);
     assert!(reader.take_notices().iter().any(|notice| matches!(notice, Notice::Reconnected { .. })));
 }
@@ -202,4 +216,80 @@ async fn bench_executed(bench: &mut Bench<'_>) -> GtidSet {
         Position::MySql { executed } => executed,
         other => panic!("{other}"),
     }
+}
+
+/// Two readers of one server live side by side, under server ids that nobody else has.
+async fn two_readers(flavor: Flavor) {
+    let mut bench = Bench::shared(flavor, "two").await.with_table().await;
+    let start = bench.here().await;
+    let (mut first, mut second) = (bench.reader(start.clone()).await, bench.reader(start).await);
+    for id in 0..5 {
+        bench.run(&format!("INSERT INTO t VALUES ({id}, 'a')")).await;
+        let end = bench.here().await;
+        for reader in [&mut first, &mut second] {
+            assert_eq!(story(&drain(reader, &end).await.unwrap()), [format!("+{id}:a")]);
+            assert!(reader.take_notices().is_empty());
+        }
+    }
+    let listed = if flavor == Flavor::MySql { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" };
+    let replicas: Vec<mysql_async::Row> = bench.conn.query(listed).await.unwrap();
+    let mut ids: Vec<u32> = replicas.iter().map(|row| row.get(0).unwrap()).collect();
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert!(count >= 2 && ids.len() == count && ids.iter().all(|id| *id >= 3_000_000_000), "{ids:?}");
+}
+
+/// A consumer that takes its time is not thrown out, however impatient the server's setting.
+async fn slow_consumer(flavor: Flavor) {
+    let server = Server::builder(flavor).relaxed().option("net_write_timeout", 1).start().await.unwrap();
+    let mut bench = Bench::on(&server, "slow").await;
+    bench.run("CREATE TABLE t (id INT PRIMARY KEY, b LONGBLOB)").await;
+    let start = bench.here().await;
+    let mut reader = bench.reader(start).await;
+    // More than the sockets' buffers hold.
+    for id in 0..24 {
+        bench.run(&format!("INSERT INTO t VALUES ({id}, REPEAT('x', 2 << 20))")).await;
+    }
+    assert_eq!(reader.next().await.unwrap().changes.len(), 1);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let end = bench.here().await;
+    let parts = drain(&mut reader, &end).await.unwrap();
+    assert_eq!(parts.iter().map(|part| part.changes.len()).sum::<usize>(), 23);
+    assert!(reader.take_notices().is_empty(), "the connection was lost");
+}
+
+/// Damage on the source's disk: found by the checksum, and by what is inside where the checksum is right.
+async fn damaged_events(flavor: Flavor) {
+    let server = Server::builder(flavor).relaxed().start().await.unwrap();
+    let mut bench = Bench::on(&server, "damaged").await.with_table().await;
+    if flavor == Flavor::MySql {
+        bench.run("SET SESSION binlog_transaction_compression = 1").await;
+    }
+    let start = bench.here().await;
+    bench.run("INSERT INTO t VALUES (1, REPEAT('abc', 30))").await;
+    bench.run_all(&["FLUSH BINARY LOGS", "INSERT INTO t VALUES (2, 'b')"]).await;
+    let end = bench.here().await;
+    let events: Vec<mysql_async::Row> = bench.conn.query("SHOW BINLOG EVENTS IN 'binlog.000001'").await.unwrap();
+    let kind = if flavor == Flavor::MySql { "Transaction_payload" } else { "Write_rows_v1" };
+    let event = events.iter().rfind(|event| event.get::<String, _>(2).unwrap() == kind).expect(kind);
+    let (from, to) = (event.get::<usize, _>(1).unwrap(), event.get::<usize, _>(4).unwrap());
+    let path = server.data_dir().join("binlog.000001");
+    let good = std::fs::read(&path).unwrap();
+    let mut bad = good.clone();
+    let middle = (from + to) / 2;
+    bad[middle..middle + 8].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(&path, &bad).unwrap();
+    let mut reader = bench.reader(start.clone()).await;
+    let error = drain(&mut reader, &end).await.expect_err("the checksum is wrong");
+    assert!(error.to_string().contains("checksum") && error.to_string().contains("binlog.000001:"), "{error}");
+    if flavor == Flavor::MySql {
+        let sum = crc32fast::hash(&bad[from..to - 4]);
+        bad[to - 4..to].copy_from_slice(&sum.to_le_bytes());
+        std::fs::write(&path, &bad).unwrap();
+        let error = drain(&mut reader, &end).await.expect_err("the payload cannot be unpacked");
+        assert!(error.to_string().contains("unpacked"), "{error}");
+    }
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(story(&drain(&mut reader, &end).await.unwrap()).len(), 2);
 }

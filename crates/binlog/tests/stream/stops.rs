@@ -10,6 +10,7 @@ use crate::on_both;
 
 on_both!(
     statement_format,
+    loaded_from_a_file,
     partial_image,
     statements_that_end_the_stream,
     statements_that_pass,
@@ -41,6 +42,21 @@ async fn statement_format(flavor: Flavor) {
     assert_eq!(*reason(&error), StopReason::StatementFormat { table: bench.table("t") });
     let text = error.to_string();
     assert!(text.contains("INSERT") && !text.contains("secret"), "{text}");
+}
+
+async fn loaded_from_a_file(flavor: Flavor) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows");
+    std::fs::write(&file, "1\ta\n2\tb\n").unwrap();
+    let mut bench = Bench::shared(flavor, "load").await.with_table().await;
+    let start = bench.here().await;
+    let load = format!("LOAD DATA INFILE '{}' INTO TABLE t", file.display());
+    bench.run(&load).await;
+    assert_eq!(story(&bench.read_from(start).await), ["+1:a", "+2:b"]);
+    let start = bench.here().await;
+    bench.run_all(&["DELETE FROM t", "SET SESSION binlog_format = 'STATEMENT'", &load]).await;
+    let error = bench.stops_from(start).await;
+    assert_eq!(*reason(&error), StopReason::StatementFormat { table: bench.table("t") });
 }
 
 async fn partial_image(flavor: Flavor) {

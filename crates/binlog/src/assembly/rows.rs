@@ -1,0 +1,98 @@
+//! Table maps and the rows that follow them.
+
+use crossfade_model::{Origin, StreamId};
+
+use super::Assembly;
+use crate::BinlogError;
+use crate::decode::{DecodeError, RowsEvent};
+use crate::dump::Frame;
+use crate::route::{Route, RouteError, Routed};
+use crate::source::Source;
+use crate::transaction::{Checkpoint, heartbeat_of};
+
+/// A table id that no table map announces: an event without rows that only ends a statement (MySQL source,
+/// `Rows_log_event`).
+const NO_TABLE: u64 = 0xff_ffff;
+
+impl Assembly {
+    pub(super) fn table_map(&mut self, frame: &Frame, source: &Source) -> Result<(), BinlogError> {
+        self.opened(frame)?;
+        let learned = self.routes.learn(frame.body(), source.flavor, source.folds_names(), &self.tables);
+        let (routed, notice) = match learned {
+            Ok(learned) => learned,
+            Err(RouteError::Decode(error)) => return Err(self.undecoded(error)),
+            Err(RouteError::Stop(reason)) => return Err(self.stop(reason, None)),
+        };
+        notice.into_iter().for_each(|notice| self.note(notice));
+        let open = self.open.as_mut().expect("opened above");
+        open.only_crossfade &= matches!(routed.route, Route::Checkpoint(_) | Route::Heartbeat(_) | Route::Crossfade);
+        // Only the first table map of a transaction can mark it as crossfade's own.
+        if !std::mem::replace(&mut open.mapped, true) && !matches!(routed.route, Route::Checkpoint(_)) {
+            open.origin = Some(Origin::User);
+        }
+        Ok(())
+    }
+
+    pub(super) fn rows(&mut self, frame: &Frame) -> Result<(), BinlogError> {
+        let table_id = RowsEvent::peek_table_id(frame.body()).map_err(|error| self.undecoded(error))?;
+        let index = self.opened(frame)?.row_events;
+        if table_id == NO_TABLE {
+            return Ok(());
+        }
+        let Some(routed) = self.routes.get(table_id) else {
+            return Err(self.corrupt("rows of a table that no table map announces"));
+        };
+        let decoded = self.routed_rows(frame, &routed, index);
+        decoded.map_err(|error| self.undecoded(error))?;
+        let open = self.open.as_mut().expect("opened above");
+        open.row_events += 1;
+        // The first rows that are no checkpoint of ours make the transaction a user's.
+        open.origin.get_or_insert(Origin::User);
+        self.bound_memory();
+        Ok(())
+    }
+
+    pub(super) fn routed_rows(&mut self, frame: &Frame, routed: &Routed, index: u32) -> Result<(), DecodeError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let parse = || RowsEvent::parse(frame.event_type(), frame.body(), index);
+        match &routed.route {
+            Route::Synced(_) if open.origin == Some(Origin::Sync) => open.echoes += parse()?.count(&routed.body)?,
+            Route::Synced(map) => map.changes(parse()?).try_for_each(|change| {
+                open.push(change?);
+                Ok(())
+            })?,
+            Route::Checkpoint(map) => {
+                for change in map.changes(parse()?) {
+                    let checkpoint = Checkpoint::of(&change?).filter(|checkpoint| checkpoint.pair == self.pair);
+                    let ours = checkpoint.filter(|checkpoint| {
+                        checkpoint.stream.parse::<StreamId>().is_ok_and(|stream| stream.direction() == self.opposite)
+                    });
+                    let origin = if ours.is_some() { Origin::Sync } else { Origin::User };
+                    if *open.origin.get_or_insert(origin) == Origin::Sync {
+                        open.checkpoints.extend(ours);
+                    }
+                }
+            }
+            Route::Heartbeat(map) => {
+                for change in map.changes(parse()?) {
+                    let beat = heartbeat_of(&change?).filter(|(pair, _)| *pair == self.pair);
+                    open.heartbeats.extend(beat.map(|(_, beat)| beat));
+                }
+            }
+            Route::Crossfade | Route::Other => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn bound_memory(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        if open.xa {
+            let room = self.prepared_bytes.saturating_sub(self.prepared.bytes());
+            if open.changes_bytes > room.min(self.part_bytes) {
+                open.leave_rows_out();
+            }
+        } else if open.changes_bytes >= self.part_bytes {
+            self.deliver(false);
+        }
+    }
+}
