@@ -183,13 +183,18 @@ impl Applier {
     async fn next_batch(&mut self, from_seq: u64) -> Result<Vec<Message>, ApplyError> {
         let mut wishes = self.options.wishes.clone();
         loop {
-            until_apply_is(&mut wishes, true).await;
+            let wished = *wishes.borrow_and_update();
+            self.shared.progress.looks_for_concurrent(wished.opposite_declared);
+            if !wished.apply {
+                until_changed(&mut wishes).await;
+                continue;
+            }
             let settle_later = self.settle_later(from_seq - 1);
             tokio::select! {
                 batch = self.options.feed.next(&self.shared.store, &self.options.stream, from_seq, self.options.bounds) => {
                     return Ok(batch?);
                 }
-                () = until_apply_is(&mut wishes, false) => {}
+                () = until_changed(&mut wishes) => {}
                 () = settle_later => self.settle(true).await?,
             }
         }
@@ -281,9 +286,8 @@ impl Applier {
 }
 
 /// Never ends when the sender is gone, which lives as long as the process.
-async fn until_apply_is(wishes: &mut watch::Receiver<Wishes>, wished: bool) {
-    let changed = wishes.wait_for(|wishes| wishes.apply == wished).await.is_ok();
-    if !changed {
+async fn until_changed(wishes: &mut watch::Receiver<Wishes>) {
+    if wishes.changed().await.is_err() {
         std::future::pending().await
     }
 }

@@ -19,6 +19,9 @@ pub struct ProgressView {
     /// Every message up to this one is applied, lost or parked.
     pub applied_seq: u64,
     pub waiting: Option<Waiting>,
+    /// Every batch from now on looks for concurrent changes. False while the opposite direction is declared off, and
+    /// until a batch that was begun then has ended.
+    pub looks_for_concurrent: bool,
 }
 
 #[derive(Clone)]
@@ -34,6 +37,11 @@ impl Progress {
 
     pub fn applied(&self, seq: u64) {
         self.view.send_modify(|view| view.applied_seq = view.applied_seq.max(seq));
+    }
+
+    /// Said between batches only.
+    pub fn looks_for_concurrent(&self, looks: bool) {
+        self.view.send_if_modified(|view| std::mem::replace(&mut view.looks_for_concurrent, looks) != looks);
     }
 
     /// The applier waits until the guard is dropped.

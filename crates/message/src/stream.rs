@@ -72,6 +72,9 @@ pub struct StreamCounters {
     /// Everything that the source had at the time of the report is captured and applied.
     pub caught_up: bool,
     pub rows_per_second: u64,
+    /// The lease epoch of the process that looks for changes by users of its target before it writes; 0 while the
+    /// opposite direction is declared off. The opposite process waits for it before it says that it runs.
+    pub looks_for_concurrent_epoch: u64,
 }
 
 /// What a direction is wished to do.
@@ -275,7 +278,7 @@ pub(crate) fn utc(time: NaiveDateTime) -> DateTime<Utc> {
     time.and_utc()
 }
 
-pub(crate) fn state_of_row(stream: &StreamId, row: &MySqlRow) -> Result<StreamState, StoreError> {
+fn state_of_row(stream: &StreamId, row: &MySqlRow) -> Result<StreamState, StoreError> {
     let during = || StoreError::during("read a stream");
     let position: String = row.try_get("position").map_err(during())?;
     let seen: String = row.try_get("seen").map_err(during())?;

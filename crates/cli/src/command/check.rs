@@ -5,7 +5,7 @@ use crossfade_config::Settings;
 
 use super::{new_table, open_store, print_json};
 
-/// Exit code 1 where a finding is an error.
+/// Exit code 1 where a finding is an error, 3 where a server could not be reached.
 pub async fn run(settings: &Settings, json: bool) -> anyhow::Result<u8> {
     let report = check(settings, store_findings(settings).await).await;
     if json {
@@ -13,7 +13,8 @@ pub async fn run(settings: &Settings, json: bool) -> anyhow::Result<u8> {
     } else {
         print(&report);
     }
-    Ok(u8::from(report.has_errors()))
+    let unreachable = report.findings.iter().any(|finding| finding.code == "unreachable");
+    Ok(if unreachable { 3 } else { u8::from(report.has_errors()) })
 }
 
 /// What only the store knows: whether the two processes run with different rules.

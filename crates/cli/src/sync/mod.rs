@@ -119,8 +119,17 @@ async fn hold_lease_and_run(
     let reader = reader_options(pair, direction);
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
-    let reporter =
-        Reporter::new(pair, store, &stream, counters, captured.clone(), applied.clone(), wishes.clone()).await?;
+    let reporter = Reporter::new(
+        pair,
+        store,
+        &stream,
+        lease.epoch().0,
+        counters,
+        captured.clone(),
+        applied.clone(),
+        wishes.clone(),
+    )
+    .await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(capture_while_wished(capture, reader, wishes.clone(), running.clone()));
     tasks.spawn(async move { applier.run().await.map_err(anyhow::Error::from) });

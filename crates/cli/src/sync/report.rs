@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossfade_applier::{Counters, ProgressView, Waiting};
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
-use crossfade_message::{Store, StreamCounters, StreamReport};
+use crossfade_message::{Store, StoreError, StreamCounters, StreamReport};
 use crossfade_model::{Position, Side, StreamId};
 use mysql_async::Conn;
 use tokio::sync::watch;
@@ -36,6 +36,9 @@ pub struct Reporter {
     /// What earlier processes had counted.
     before: StreamCounters,
     source: Option<Conn>,
+    epoch: u64,
+    /// The opposite process knows of this direction, so its users may write.
+    opposite_knows: bool,
     behind_since: Option<Instant>,
     rate: Rate,
 }
@@ -67,6 +70,7 @@ impl Reporter {
         pair: &Pair,
         store: &Store,
         stream: &StreamId,
+        epoch: u64,
         counters: Arc<Counters>,
         captured: watch::Receiver<CaptureView>,
         applied: watch::Receiver<ProgressView>,
@@ -90,6 +94,8 @@ impl Reporter {
             wishes,
             before,
             source: None,
+            epoch,
+            opposite_knows: false,
             behind_since: None,
             rate: Rate::new(),
         })
@@ -99,6 +105,7 @@ impl Reporter {
     pub async fn run(mut self, running: CancellationToken) -> anyhow::Result<()> {
         loop {
             let caught_up = self.is_caught_up().await;
+            self.opposite_knows = self.opposite_knows || self.does_opposite_know().await.unwrap_or(false);
             self.report(caught_up, None).await;
             tokio::select! {
                 () = running.cancelled() => break,
@@ -137,6 +144,9 @@ impl Reporter {
                 )),
             ),
             (None, Some(Waiting::Retry(reason))) => ("retrying", Some(reason.clone())),
+            (None, None) if !self.opposite_knows => {
+                ("starting", Some("the opposite process does not yet look for changes made here".to_owned()))
+            }
             (None, None) if self.behind_since.is_some_and(|since| since.elapsed() > BEHIND) => ("catching-up", None),
             (None, None) => ("running", None),
         };
@@ -156,8 +166,22 @@ impl Reporter {
                 lag_ms,
                 caught_up,
                 rows_per_second,
+                looks_for_concurrent_epoch: if self.applied.borrow().looks_for_concurrent { self.epoch } else { 0 },
             },
         }
+    }
+
+    /// Whether the opposite process looks for changes by users of this direction's source before it overwrites them.
+    /// One that does not run will know when it starts.
+    async fn does_opposite_know(&self) -> Result<bool, StoreError> {
+        let opposite = crossfade_applier::opposite_stream(&self.stream);
+        let leases = self.store.leases().await?;
+        let lease = leases.iter().find(|lease| lease.live && lease.subject == opposite.direction().as_str());
+        let Some(lease) = lease else { return Ok(true) };
+        let statuses = self.store.stream_statuses().await?;
+        let report =
+            statuses.into_iter().find(|status| status.stream == opposite.as_str()).and_then(|status| status.report);
+        Ok(report.is_some_and(|report| report.counters.looks_for_concurrent_epoch == lease.epoch.0))
     }
 
     /// What the source had a moment ago is captured, and what is captured is applied.
