@@ -1,13 +1,12 @@
 //! Capture: messages and the position after them, in one commit.
 
-use chrono::NaiveDate;
 use crossfade_model::{Message, ResumePoint, Seen, StreamId};
+use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
-use sqlx::{Connection, Row};
 
 use crate::block::{self, Block, FORMAT};
 use crate::partition::{is_missing_partition, micros_to_time};
-use crate::stream::{state_of_row, to_json};
+use crate::stream::to_json;
 use crate::{CaptureError, Store, StoreError, StreamState};
 
 /// Chunks of what does not fit into a payload; below every server's default `max_allowed_packet`.
@@ -91,59 +90,61 @@ impl Store {
         let during = || StoreError::during("capture a batch");
         let mut connection = self.pool.acquire().await.map_err(during())?;
         let mut transaction = connection.begin().await.map_err(during())?;
-        let today = self.lock_stream(&mut transaction, from).await?;
         let stream = &from.stream;
+        if !self.move_stream(&mut transaction, from, end).await.map_err(during())? {
+            transaction.rollback().await.map_err(during())?;
+            return Err(self.superseded(from).await);
+        }
         for block in blocks {
-            self.insert_block(&mut transaction, stream, block, today).await.map_err(during())?;
+            self.insert_block(&mut transaction, stream, block).await.map_err(during())?;
         }
         for heartbeat in heartbeats {
             self.pass_heartbeat(&mut transaction, stream, heartbeat).await.map_err(during())?;
         }
-        sqlx::query(
-            "UPDATE stream SET position = ?, seen = ?, last_seq = ?, captured_at = UTC_TIMESTAMP(6)
-             WHERE pair = ? AND stream = ?",
-        )
-        .bind(to_json(&end.position))
-        .bind(to_json(&end.seen))
-        .bind(end.last_seq)
-        .bind(&*self.pair)
-        .bind(stream.as_str())
-        .execute(&mut *transaction)
-        .await
-        .map_err(during())?;
         self.reached("inside-capture");
         transaction.commit().await.map_err(during())?;
         Ok(())
     }
 
-    /// Locks the stream's row and compares it with what the batch started from. Gives the day by the store's clock.
-    async fn lock_stream(
+    /// Locks the stream's row and moves it, if it still is where the batch started; `false` if it is not.
+    async fn move_stream(
         &self,
         connection: &mut MySqlConnection,
         from: &StreamState,
-    ) -> Result<NaiveDate, CaptureError> {
-        let stream = &from.stream;
-        let row = sqlx::query(
-            "SELECT epoch, position, seen, last_seq, settled_seq, UTC_DATE() AS today
-             FROM stream WHERE pair = ? AND stream = ? FOR UPDATE",
+        end: &StreamState,
+    ) -> Result<bool, sqlx::Error> {
+        // Rows that match are counted, whether they change or not: sqlx asks for that.
+        let moved = sqlx::query(
+            "UPDATE stream SET position = ?, seen = ?, last_seq = ?, captured_at = UTC_TIMESTAMP(6)
+             WHERE pair = ? AND stream = ? AND epoch = ? AND last_seq = ? AND position = ?",
         )
+        .bind(to_json(&end.position))
+        .bind(to_json(&end.seen))
+        .bind(end.last_seq)
         .bind(&*self.pair)
-        .bind(stream.as_str())
-        .fetch_optional(connection)
-        .await
-        .map_err(StoreError::during("lock a stream"))?
-        .ok_or_else(|| StoreError::UnknownStream(stream.clone()))?;
-        let stored = state_of_row(stream, &row)?;
+        .bind(from.stream.as_str())
+        .bind(from.epoch.0)
+        .bind(from.last_seq)
+        .bind(to_json(&from.position))
+        .execute(connection)
+        .await?;
+        Ok(moved.rows_affected() == 1)
+    }
+
+    /// What the stream has that the batch did not start from.
+    async fn superseded(&self, from: &StreamState) -> CaptureError {
+        let stored = match self.stream_state(&from.stream).await {
+            Ok(stored) => stored,
+            Err(error) => return error.into(),
+        };
         let reason = if stored.epoch != from.epoch {
             format!("it has epoch {}, the batch has {}", stored.epoch, from.epoch)
         } else if stored.last_seq != from.last_seq {
             format!("its last message is {}, the batch follows {}", stored.last_seq, from.last_seq)
-        } else if stored.position != from.position {
-            format!("it stands at {}, the batch starts at {}", stored.position.position, from.position.position)
         } else {
-            return Ok(row.try_get("today").map_err(StoreError::during("lock a stream"))?);
+            format!("it stands at {}, the batch starts at {}", stored.position.position, from.position.position)
         };
-        Err(CaptureError::Superseded { stream: stream.clone(), reason })
+        CaptureError::Superseded { stream: from.stream.clone(), reason }
     }
 
     async fn insert_block(
@@ -151,18 +152,16 @@ impl Store {
         connection: &mut MySqlConnection,
         stream: &StreamId,
         block: &Block,
-        today: NaiveDate,
     ) -> Result<(), sqlx::Error> {
         sqlx::query(
             "INSERT INTO message_block (pair, stream, first_seq, last_seq, day, committed_from, committed_to, captured_at,
                source_position, format, raw_bytes, stored_bytes, large_parts, seen, key_filter, payload)
-             VALUES (?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, UTC_DATE(), ?, ?, UTC_TIMESTAMP(6), ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&*self.pair)
         .bind(stream.as_str())
         .bind(block.first_seq)
         .bind(block.last_seq)
-        .bind(today)
         .bind(micros_to_time(block.committed_from))
         .bind(micros_to_time(block.committed_to))
         .bind(&*block.source_position)
@@ -177,14 +176,13 @@ impl Store {
         .await?;
         for (part, chunk) in block.large.chunks(LARGE_CHUNK_BYTES).enumerate() {
             sqlx::query(
-                "INSERT INTO message_large (pair, stream, first_seq, part, day, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO message_large (pair, stream, first_seq, part, day, bytes) VALUES (?, ?, ?, ?, UTC_DATE(), ?)",
             )
             .bind(&*self.pair)
             .bind(stream.as_str())
             .bind(block.first_seq)
             .bind(part as u32)
-            .bind(today)
-            .bind(chunk)
+                .bind(chunk)
             .execute(&mut *connection)
             .await?;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossfade_config::{Endpoint, ServerUrl, TlsMode};
 use crossfade_model::TableLayout;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Connection, Executor};
 
 use crate::StoreError;
 
@@ -54,6 +54,17 @@ impl Store {
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(10))
             .idle_timeout(Duration::from_secs(300))
+            // A connection that has just been used is taken to live; asking first would double every short call.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                let rested = meta.idle_for > Duration::from_secs(1);
+                Box::pin(async move {
+                    if rested {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
             .connect_lazy_with(options);
         Store { pool, pair: pair.into(), plain_first, layouts: Arc::default(), probe: None }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossfade_message::{CaptureError, Epoch, PassedHeartbeat, Store, StoreError};
 use crossfade_model::{LaneProgress, Message, Seen, StreamProgress, Value};
-use crossfade_servers::Flavor;
+use crossfade_servers::{Flavor, Server};
 
 use crate::{at, capture_updates, forward, on_both_servers, reverse, started, store, update};
 
@@ -17,6 +17,7 @@ on_both_servers!(
     heartbeats_pass_with_the_position,
     a_big_row_comes_back,
     a_capture_that_stops_midway_leaves_nothing,
+    p1_a_killed_server_keeps_what_was_captured,
 );
 
 async fn p1_messages_and_position_are_one_commit(flavor: Flavor) {
@@ -192,4 +193,28 @@ async fn a_capture_that_stops_midway_leaves_nothing(flavor: Flavor) {
     assert_eq!(plain.stream_state(&forward()).await.unwrap(), state);
     assert!(plain.read_messages(&forward(), 1, 100, usize::MAX).await.unwrap().is_empty());
     capture_updates(&plain, &state, 5).await;
+}
+
+async fn p1_a_killed_server_keeps_what_was_captured(flavor: Flavor) {
+    let server = Server::builder(flavor).durable(true).start().await.unwrap();
+    let store = Store::connect(&server.root_url(), "killed").unwrap();
+    store.migrate().await.unwrap();
+    let state = started(&store, &forward()).await;
+    let state = capture_updates(&store, &state, 7).await;
+    server.kill9().await.unwrap();
+    let batch = [update(8, 8, "x", 8)];
+    let away = store.capture(&state, &batch, &[], &at(8), &Seen::default(), &[]).await.unwrap_err();
+    assert!(matches!(&away, CaptureError::Store(error) if error.is_transient()), "{away:?}");
+    server.restart().await.unwrap();
+    // Connections from before may fail once each.
+    let mut attempts = 0;
+    let after = loop {
+        match store.capture(&state, &batch, &[], &at(8), &Seen::default(), &[]).await {
+            Ok(done) => break done.state,
+            Err(CaptureError::Store(error)) if error.is_transient() && attempts < 20 => attempts += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    assert_eq!(after.last_seq, 8);
+    assert_eq!(store.read_range(&forward(), 1, 8).await.unwrap().len(), 8);
 }
