@@ -96,7 +96,12 @@ impl Source {
     }
 
     async fn check_maria_position(&self, conn: &mut Conn, start: &MariaDbGtidPosition) -> Result<(), BinlogError> {
-        let oldest = self.maria_oldest_position(conn).await?;
+        let oldest = match self.maria_oldest_position(conn).await {
+            Ok(oldest) => oldest,
+            // Without the privilege to look, the server's own refusal of the dump must do.
+            Err(mysql_async::Error::Server(_)) => MariaDbGtidPosition::default(),
+            Err(source) => return Err(self.refused("SHOW BINLOG EVENTS")(source)),
+        };
         for (domain, (server, sequence)) in &oldest.domains {
             let begin = start.domains.get(domain).map_or(0, |(_, begin)| *begin);
             if begin < *sequence {
@@ -110,17 +115,20 @@ impl Source {
         Ok(())
     }
 
-    /// The state before the oldest binlog file, from the list of GTIDs at its head.
-    async fn maria_oldest_position(&self, conn: &mut Conn) -> Result<MariaDbGtidPosition, BinlogError> {
-        let files = self.files(conn).await?;
-        let Some((file, _)) = files.first() else { return Ok(MariaDbGtidPosition::default()) };
-        let query = format!("SHOW BINLOG EVENTS IN '{}' LIMIT 5", file.replace('\'', "''"));
-        let events: Vec<mysql_async::Row> = conn.query(query).await.map_err(self.refused("SHOW BINLOG EVENTS"))?;
+    /// The state before the oldest binlog file, from the list of GTIDs at its head. A file without the list has nothing before
+    /// its own transactions.
+    async fn maria_oldest_position(&self, conn: &mut Conn) -> mysql_async::Result<MariaDbGtidPosition> {
+        let oldest: Option<mysql_async::Row> = conn.query_first("SHOW BINARY LOGS").await?;
+        let Some(file) = oldest.and_then(|row| row.get::<String, _>(0)) else {
+            return Ok(MariaDbGtidPosition::default());
+        };
+        let query = format!("SHOW BINLOG EVENTS IN '{}' LIMIT 5", file.replace('\'', "\'\'"));
+        let events: Vec<mysql_async::Row> = conn.query(query).await?;
         let list = events
             .iter()
-            .find_map(|event| (event.get::<String, _>(2)? == "Gtid_list").then(|| event.get::<String, _>(5)).flatten());
-        // A file without the list has no event before its own.
-        let list = list.unwrap_or_default();
+            .find(|event| event.get::<String, _>(2).is_some_and(|kind| kind == "Gtid_list"))
+            .and_then(|event| event.get::<String, _>(5))
+            .unwrap_or_default();
         Ok(list.trim_matches(['[', ']']).parse().unwrap_or_default())
     }
 

@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable;
 use crate::bench::{Bench, drain, story};
 use crate::on_both;
 
-on_both!(over_tls, without_checksums_and_metadata, prepared_rows_beyond_the_bound);
+on_both!(least_privileges, over_tls, without_checksums_and_metadata, prepared_rows_beyond_the_bound);
 
 /// Everything at once: updates, deletes, a mark of the opposite direction, and a statement between.
 async fn write_a_bit_of_everything(bench: &mut Bench<'_>) {
@@ -33,6 +33,44 @@ async fn write_a_bit_of_everything(bench: &mut Bench<'_>) {
 fn everything() -> Vec<String> {
     let a = "a".repeat(60);
     vec![format!("+1:{a}"), "+2:b".to_owned(), format!("1:{a}>1:c"), "-2:b".to_owned()]
+}
+
+/// An account that may replicate and read definitions, and nothing else.
+async fn least_privileges(flavor: Flavor) {
+    let mut bench = Bench::shared(flavor, "least").await.with_table().await;
+    let (schema, user) = (bench.schema.clone(), format!("u_{}", bench.schema));
+    bench
+        .run_all(&[
+            &format!("CREATE USER {user}@'%' IDENTIFIED BY 'Pass-1'"),
+            &format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {user}@'%'"),
+            &format!("GRANT SELECT ON {schema}.* TO {user}@'%'"),
+            &format!("GRANT SELECT ON crossfade.* TO {user}@'%'"),
+        ])
+        .await;
+    let start = bench.here().await;
+    let mut options = bench.options(start).await;
+    (options.server.user, options.server.password) = (user, crossfade_config::Secret::new("Pass-1"));
+    let mut reader = BinlogReader::open(options).await.unwrap();
+    bench.run_all(&["INSERT INTO t VALUES (1, 'a')", "ALTER TABLE t ADD COLUMN n INT", "DELETE FROM t"]).await;
+    let end = bench.here().await;
+    assert_eq!(story(&drain(&mut reader, &end).await.unwrap()), ["+1:a", "-1:a:null"]);
+}
+
+#[tokio::test]
+async fn domains_on_mariadb() {
+    let mut bench = Bench::shared(Flavor::MariaDb, "domains").await.with_table().await;
+    let start = bench.here().await;
+    for (id, domain) in [(1, 7), (2, 0), (3, 7)] {
+        bench.run(&format!("SET SESSION gtid_domain_id = {domain}")).await;
+        bench.run(&format!("INSERT INTO t VALUES ({id}, 'a')")).await;
+    }
+    let parts = bench.read_from(start).await;
+    assert_eq!(story(&parts), ["+1:a", "+2:a", "+3:a"]);
+    let mine: Vec<_> = parts.iter().filter(|part| !part.changes.is_empty()).collect();
+    assert!(mine[0].head.source_position.starts_with("7-"));
+    for (at, part) in mine.iter().enumerate() {
+        assert_eq!(story(&bench.read_from(part.resume.clone()).await).len(), 2 - at);
+    }
 }
 
 async fn over_tls(flavor: Flavor) {

@@ -15,6 +15,7 @@ on_both!(
     statements_that_end_the_stream,
     statements_that_pass,
     definitions_change,
+    definition_newer_than_events,
     mapped_column_lost
 );
 
@@ -164,6 +165,27 @@ async fn definitions_change(flavor: Flavor) {
     let unmapped = Notice::UnmappedColumns { table: bench.table("t"), columns: vec!["n".to_owned()] };
     assert_eq!(notices.iter().filter(|notice| **notice == unmapped).count(), 1, "{notices:?}");
     assert_eq!(notices.iter().filter(|notice| matches!(notice, Notice::DefinitionChanged { .. })).count(), 2);
+}
+
+/// A reader that is behind knows only the present definition; the events' own names decide.
+async fn definition_newer_than_events(flavor: Flavor) {
+    let mut bench = Bench::shared(flavor, "newer").await.with_table().await;
+    let start = bench.here().await;
+    bench
+        .run_all(&[
+            "INSERT INTO t VALUES (1, 'a')",
+            "ALTER TABLE t ADD COLUMN n INT FIRST, MODIFY v TEXT",
+            "ALTER TABLE t MODIFY v TEXT FIRST",
+            "INSERT INTO t (id, v) VALUES (2, 'b')",
+        ])
+        .await;
+    let mut options = bench.options(start).await;
+    let shape = Arc::clone(&options.tables.get(&bench.table("t")).unwrap().shape);
+    assert_eq!(shape.columns.len(), 3);
+    options.tables.insert(shape, vec!["id".to_owned(), "v".to_owned()]);
+    let end = bench.here().await;
+    let mut reader = crossfade_binlog::BinlogReader::open(options).await.unwrap();
+    assert_eq!(story(&drain(&mut reader, &end).await.unwrap()), ["+1:a", "+b:null:2"]);
 }
 
 async fn mapped_column_lost(flavor: Flavor) {
