@@ -57,6 +57,22 @@ async fn least_privileges(flavor: Flavor) {
 }
 
 #[tokio::test]
+async fn without_gtids_on_mysql() {
+    let builder = Server::builder(Flavor::MySql).relaxed();
+    let server = builder.option("gtid_mode", "OFF").option("enforce_gtid_consistency", "OFF").start().await.unwrap();
+    let mut bench = Bench::on(&server, "anonymous").await.with_table().await;
+    let start = bench.here().await;
+    assert!(matches!(start, Position::File { .. }));
+    write_a_bit_of_everything(&mut bench).await;
+    let parts = bench.read_from(start).await;
+    assert_eq!(story(&parts), everything());
+    let mine: Vec<_> = parts.iter().filter(|part| !part.changes.is_empty()).collect();
+    assert!(mine.iter().all(|part| part.head.committed_at_micros % 1_000_000 != 0));
+    assert!(mine[0].head.source_position.starts_with("binlog.0"), "{}", mine[0].head.source_position);
+    assert_eq!(story(&bench.read_from(mine[1].resume.clone()).await), everything()[3..]);
+}
+
+#[tokio::test]
 async fn domains_on_mariadb() {
     let mut bench = Bench::shared(Flavor::MariaDb, "domains").await.with_table().await;
     let start = bench.here().await;
