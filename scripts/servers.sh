@@ -179,6 +179,8 @@ install_build_tools() {
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     command -v make >/dev/null || missing+=(make)
     command -v pkg-config >/dev/null || missing+=(pkg-config)
+    # The tests' second binlog reader needs OpenSSL's headers.
+    [[ -e /usr/include/openssl/ssl.h ]] || missing+=(libssl-dev)
     if ((${#missing[@]})); then install_packages "${missing[@]}"; fi
     if ! command -v cargo >/dev/null && [[ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]]; then
         say "note: cargo was not found; building crossfade needs Rust (https://rustup.rs)"

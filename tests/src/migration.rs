@@ -185,6 +185,17 @@ impl Migration {
         Ok(())
     }
 
+    /// Starts another process for a direction, beside the one that runs it. Dropping it kills it.
+    pub fn standby(&self, direction: Direction) -> Result<Process> {
+        let log = self.folder.join(format!("{}-standby.log.txt", direction.as_str()));
+        Process::start(&self.binary, &self.arguments(&["sync", direction.as_str()]), &[], &log)
+    }
+
+    /// From now on the given process is the one of this direction; the former one is killed if it still runs.
+    pub fn replace(&mut self, direction: Direction, process: Process) {
+        *self.slot(direction) = Some(process);
+    }
+
     /// Starts both directions and waits until both run.
     pub async fn start_both(&mut self) -> Result<()> {
         for direction in Direction::BOTH {

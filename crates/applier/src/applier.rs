@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{CheckpointOwner, CheckpointStep};
 use crate::counters::Counters;
-use crate::error::ApplyError;
+use crate::error::{ApplyError, Remedy};
 use crate::feed::{BatchBounds, Feed};
 use crate::hold::{Hold, HoldWorker};
-use crate::lane::{Lane, Shared};
+use crate::lane::{Lane, Shared, pauses};
 use crate::lookup::Lookup;
 use crate::mapped::Mapper;
 use crate::progress::{Progress, ProgressView};
@@ -84,11 +84,7 @@ impl Applier {
         let opposite = opposite_stream(&options.stream);
         let owner =
             CheckpointOwner { pair: options.pair.clone(), stream: options.stream.clone(), epoch: options.epoch };
-        let checkpoints = {
-            let mut conn = connect(&options.target, Purpose::Apply).await?;
-            crate::session::prepare(&mut conn).await?;
-            owner.take_over(&mut conn, options.lanes).await?
-        };
+        let checkpoints = take_over(&owner, &options).await?;
         let (hold, hold_worker) = Hold::new(HoldWorker {
             store: options.store.clone(),
             target: options.target.clone(),
@@ -289,6 +285,28 @@ impl Applier {
 async fn until_changed(wishes: &mut watch::Receiver<Wishes>) {
     if wishes.changed().await.is_err() {
         std::future::pending().await
+    }
+}
+
+/// A former holder may still have locks on the checkpoint rows, until the server drops its session.
+async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<StreamProgress, ApplyError> {
+    let attempt = async || {
+        let mut conn = connect(&options.target, Purpose::Apply).await?;
+        crate::session::prepare(&mut conn).await?;
+        owner.take_over(&mut conn, options.lanes).await
+    };
+    let mut pauses = pauses();
+    loop {
+        match attempt().await {
+            Err(error) if error.remedy() != Remedy::Stop => {
+                tracing::warn!(%error, "the checkpoints could not be taken over; trying again");
+                tokio::select! {
+                    () = options.stop.cancelled() => return Err(error),
+                    () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(5))) => {}
+                }
+            }
+            other => return other,
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use mysql_async::Value as Param;
 pub(crate) fn placeholder(cell: &Cell, column: &Column, is_mysql: bool) -> Cow<'static, str> {
     match cell {
         // A binary string converted "using" a character set is reinterpreted, not recoded (MySQL manual, "CONVERT()").
-        Cell::Encoded { charset, .. } => format!("CONVERT(CAST(? AS BINARY) USING {charset})").into(),
+        // MariaDB looks through a bare cast, and takes the bytes for text of the connection.
+        Cell::Encoded { charset, .. } => format!("CONVERT(CONCAT(CAST(? AS BINARY), x'') USING {charset})").into(),
         Cell::Geometry(_) if is_mysql => "ST_GeomFromWKB(?, ?, 'axis-order=long-lat')".into(),
         Cell::Geometry(_) => "ST_GeomFromWKB(?, ?)".into(),
         Cell::Vector(_) => "CAST(? AS BINARY)".into(),
@@ -27,22 +28,49 @@ fn json_placeholder(document: &JsonDocument) -> Cow<'static, str> {
     if document.opaque.is_empty() {
         return Cow::Borrowed("?");
     }
-    let mut sql = String::new();
-    for _ in &document.opaque {
-        sql.push_str("JSON_SET(");
-    }
-    sql.push_str("CAST(? AS JSON)");
+    let mut sql = String::from("JSON_SET(CAST(? AS JSON)");
     for node in &document.opaque {
         let typed = match node.kind {
             OpaqueKind::Decimal => decimal_cast(node),
             OpaqueKind::Date => "CAST(? AS DATE)".to_owned(),
             OpaqueKind::Time => "CAST(? AS TIME(6))".to_owned(),
-            OpaqueKind::Datetime | OpaqueKind::Timestamp => "CAST(? AS DATETIME(6))".to_owned(),
-            OpaqueKind::Bytes { .. } | OpaqueKind::Bit => "CAST(? AS BINARY)".to_owned(),
+            OpaqueKind::Datetime => "CAST(? AS DATETIME(6))".to_owned(),
+            OpaqueKind::Timestamp => of_column_type("?", "TIMESTAMP(6)"),
+            OpaqueKind::Bit => of_column_type("CAST(? AS UNSIGNED)", &format!("BIT({})", bit_width(node))),
+            OpaqueKind::Bytes { field_type } => match blob_type(field_type, node.bytes.len()) {
+                Some(column_type) => of_column_type("CAST(? AS BINARY)", &column_type),
+                None => "CAST(? AS BINARY)".to_owned(),
+            },
         };
-        let _ = write!(sql, ", ?, {typed})");
+        let _ = write!(sql, ", ?, {typed}");
     }
+    sql.push(')');
     sql.into()
+}
+
+/// A value of a type that only columns have, as a document keeps it.
+fn of_column_type(value: &str, column_type: &str) -> String {
+    format!(
+        "(SELECT JSON_EXTRACT(JSON_ARRAY(typed.v), '$[0]') \
+         FROM JSON_TABLE(JSON_ARRAY({value}), '$[*]' COLUMNS (v {column_type} PATH '$')) AS typed)"
+    )
+}
+
+/// The column type whose values a document marks with this number. Casts make values of VARBINARY, which need none.
+fn blob_type(field_type: u8, len: usize) -> Option<String> {
+    Some(match field_type {
+        249 => "TINYBLOB".to_owned(),
+        250 => "MEDIUMBLOB".to_owned(),
+        251 => "LONGBLOB".to_owned(),
+        252 => "BLOB".to_owned(),
+        254 if len <= 255 => format!("BINARY({len})"),
+        _ => return None,
+    })
+}
+
+/// A BIT column is kept in as few bytes as hold its bits.
+fn bit_width(node: &OpaqueNode) -> usize {
+    (8 * node.bytes.len()).clamp(1, 64)
 }
 
 /// The digits decide precision and scale, since DECIMAL in a document keeps both.
@@ -66,11 +94,20 @@ pub(crate) fn push_params(cell: &Cell, column: &Column, params: &mut Vec<Param>)
             if column.kind == ColumnKind::Json {
                 for node in &document.opaque {
                     params.push(Param::Bytes(node.path.clone().into_bytes()));
-                    params.push(Param::Bytes(node.bytes.clone()));
+                    params.push(opaque_param(node));
                 }
             }
         }
         _ => params.push(param(cell)),
+    }
+}
+
+fn opaque_param(node: &OpaqueNode) -> Param {
+    match node.kind {
+        OpaqueKind::Bit => {
+            Param::UInt(node.bytes.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte)))
+        }
+        _ => Param::Bytes(node.bytes.clone()),
     }
 }
 

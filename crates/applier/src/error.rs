@@ -2,10 +2,12 @@
 
 use crossfade_model::{StreamId, TableName};
 
+use crate::refusal::Refusal;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     #[error("the target refused a statement")]
-    Target(#[from] mysql_async::Error),
+    Target(#[source] Refusal),
     #[error(transparent)]
     Store(#[from] crossfade_message::StoreError),
     #[error(transparent)]
@@ -38,7 +40,7 @@ pub enum ApplyError {
         first: u64,
         last: u64,
         #[source]
-        source: mysql_async::Error,
+        source: Refusal,
     },
     #[error("a batch cannot be planned")]
     Plan(#[source] crossfade_rules::RulesError),
@@ -63,7 +65,7 @@ impl ApplyError {
     /// Sorts an error by its server code (MySQL manual, "Server Error Message Reference"; MariaDB "Error Codes").
     pub fn remedy(&self) -> Remedy {
         match self {
-            ApplyError::Target(source) | ApplyError::Row { source, .. } => driver_remedy(source),
+            ApplyError::Target(source) | ApplyError::Row { source, .. } => driver_remedy(source.driver_error()),
             ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
             ApplyError::Connect(source) => connect_remedy(source),
             _ => Remedy::Stop,
@@ -129,7 +131,13 @@ fn driver_remedy(error: &mysql_async::Error) -> Remedy {
     }
 }
 
+impl From<mysql_async::Error> for ApplyError {
+    fn from(error: mysql_async::Error) -> ApplyError {
+        ApplyError::Target(error.into())
+    }
+}
+
 /// The code of "duplicate entry for key".
-pub(crate) fn is_duplicate_key(error: &mysql_async::Error) -> bool {
-    matches!(error, mysql_async::Error::Server(server) if matches!(server.code, 1062 | 1586))
+pub(crate) fn is_duplicate_key(refusal: &Refusal) -> bool {
+    matches!(refusal.driver_error(), mysql_async::Error::Server(server) if matches!(server.code, 1062 | 1586))
 }

@@ -239,7 +239,7 @@ fn row_error<'s>(
 ) -> ApplyError {
     let (first, last) =
         seqs.fold((u64::MAX, 0), |(first, last), seqs| (first.min(seqs.first()), last.max(seqs.last())));
-    ApplyError::Row { table: mapping.target.clone(), first, last, source }
+    ApplyError::Row { table: mapping.target.clone(), first, last, source: source.into() }
 }
 
 /// How one key's changes ended.

@@ -7,7 +7,7 @@
 //! lets its locks go and waits outside.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use crossfade_catalog::{Purpose, connect};
@@ -31,7 +31,7 @@ use crate::{Probe, session};
 /// Longest wait with row locks held, at the first attempt. Each further attempt may wait twice as long, so that a reader
 /// that is always a little late cannot keep a lane from committing for ever.
 const HOLD_UNDER_LOCK: Duration = Duration::from_millis(500);
-const LONGEST_HOLD_UNDER_LOCK: Duration = Duration::from_secs(30);
+const LONGEST_HOLD_UNDER_LOCK: Duration = Duration::from_secs(5);
 
 /// How often a duplicate key is looked at again before it is taken for a true conflict of unique values.
 const DUPLICATE_ATTEMPTS: u32 = 4;
@@ -53,6 +53,7 @@ pub(crate) struct Shared {
 /// One lane's connection. Kept from batch to batch.
 pub(crate) struct Lane {
     conn: Option<Conn>,
+    used_at: Instant,
 }
 
 /// How inserts find out whether their row exists.
@@ -75,7 +76,7 @@ enum Attempt {
 
 impl Lane {
     pub fn new() -> Lane {
-        Lane { conn: None }
+        Lane { conn: None, used_at: Instant::now() }
     }
 
     /// Applies a lane's part of a batch; returns when it is committed. Dropping the future rolls back what is open.
@@ -149,6 +150,10 @@ impl Lane {
     }
 
     async fn connection(&mut self, shared: &Shared) -> Result<&mut Conn, ApplyError> {
+        if self.used_at.elapsed() > session::USED_WITHIN {
+            self.conn = None;
+        }
+        self.used_at = Instant::now();
         if self.conn.is_none() {
             let mut conn = connect(&shared.target, Purpose::Apply).await?;
             session::prepare(&mut conn).await?;
@@ -181,6 +186,7 @@ impl Lane {
         match attempt {
             Ok(Attempt::Committed) => {
                 shared.counters.note_lane(&lane);
+                self.used_at = Instant::now();
             }
             // A rollback that fails leaves a connection that is not used again.
             Ok(_) => conn.query_drop("ROLLBACK").await?,
@@ -225,7 +231,8 @@ async fn write(
     Ok(Attempt::Committed)
 }
 
-fn pauses() -> impl Iterator<Item = Duration> {
+/// Pauses between attempts.
+pub(crate) fn pauses() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(5))
         .with_max_delay(Duration::from_secs(5))

@@ -28,6 +28,7 @@ mod lookup;
 mod mapped;
 mod progress;
 mod read;
+mod refusal;
 mod session;
 mod table;
 
@@ -41,6 +42,7 @@ pub use error::{ApplyError, Remedy};
 pub use feed::{BatchBounds, Feed};
 pub use hold::beat;
 pub use progress::{ProgressView, Waiting};
+pub use refusal::Refusal;
 
 /// Called at named points of the work; tests end the process there.
 pub type Probe = Arc<dyn Fn(&'static str) + Send + Sync>;

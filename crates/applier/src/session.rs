@@ -1,5 +1,7 @@
 //! The session that every connection which writes to a side runs in.
 
+use std::time::Duration;
+
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -13,10 +15,17 @@ pub(crate) const LENIENT_SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_D
 /// A lock wait longer than this is retried by us instead of holding other locks meanwhile.
 const LOCK_WAIT_SECONDS: u32 = 5;
 
+/// The server drops a session that says nothing for so long, and with it the locks of a process that was frozen inside a
+/// transaction: not later than its lease runs out.
+const SILENCE_SECONDS: u32 = 8;
+
+/// A session that was silent for longer than this is not used again: it may be gone at any moment.
+pub(crate) const USED_WITHIN: Duration = Duration::from_secs(4);
+
 pub(crate) async fn prepare(conn: &mut Conn) -> Result<(), mysql_async::Error> {
     conn.query_drop(format!(
         "SET SESSION time_zone = '+00:00', sql_mode = '{STRICT_SQL_MODE}', \
-         innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, autocommit = 1, foreign_key_checks = 1, unique_checks = 1"
+         innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, wait_timeout = {SILENCE_SECONDS}, autocommit = 1, foreign_key_checks = 1, unique_checks = 1"
     ))
     .await?;
     conn.query_drop("SET NAMES utf8mb4").await?;

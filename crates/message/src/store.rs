@@ -53,7 +53,7 @@ impl Store {
         let pool = MySqlPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(10))
-            .idle_timeout(Duration::from_secs(300))
+            .idle_timeout(Duration::from_secs(5))
             // A connection that has just been used is taken to live; asking first would double every short call.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
@@ -154,13 +154,15 @@ fn connect_options(server: &ServerUrl) -> MySqlConnectOptions {
 /// sqlx sets UTC, utf8mb4 and a sql_mode of its own; the rest is ours.
 async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    // The server drops a session that says nothing for 8 s, and with it the locks of a process that was frozen inside a
+    // transaction: not later than its lease runs out.
     // A day's partition that waits behind somebody's long query makes every capture wait behind it: not for long.
     // Read committed asks for row format on servers that write a binlog (MySQL manual, "Transaction Isolation Levels");
     // the default sql_mode of sqlx lets a value be cut silently, which the store must never do.
     connection
         .execute(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO',
-               innodb_lock_wait_timeout = 10, lock_wait_timeout = 5",
+               innodb_lock_wait_timeout = 10, lock_wait_timeout = 5, wait_timeout = 8",
         )
         .await?;
     // Table sizes are cached for a day on MySQL 8 and later. MariaDB knows no such setting and skips comments of

@@ -17,7 +17,7 @@ use crossfade_applier::{Applier, ApplierOptions, BatchBounds, Counters, Feed, Pr
 use crossfade_binlog::ReaderOptions;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StoreError, StreamState, Wish};
-use crossfade_model::{Direction, Position};
+use crossfade_model::{Direction, Position, StreamId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -69,7 +69,7 @@ async fn hold_lease_and_run(
 ) -> anyhow::Result<()> {
     let settings = &pair.settings;
     let stream = stream_of(direction);
-    let state = store.adopt_stream(&stream, lease.epoch()).await?;
+    let state = adopt(store, &stream, lease, stop).await?;
     if wishes::of(store, direction).await?.is_none() {
         store.set_wish(direction, Wish::RUN).await?;
     }
@@ -140,6 +140,24 @@ async fn hold_lease_and_run(
         tasks.spawn(end_when_caught_up(until, captured, applied, running.clone()));
     }
     wait_for_all(tasks, running).await
+}
+
+/// A former holder may still have a lock on the stream's row, until the server drops its session.
+async fn adopt(
+    store: &Store,
+    stream: &StreamId,
+    lease: &Lease,
+    stop: &CancellationToken,
+) -> anyhow::Result<StreamState> {
+    loop {
+        match store.adopt_stream(stream, lease.epoch()).await {
+            Err(error) if error.is_transient() && !stop.is_cancelled() => {
+                tracing::warn!(%error, "the stream could not be taken over; trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// The first task that ends, for whatever reason, ends all; the first error is the one that counts.
