@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum};
+use crossfade_servers::Flavor;
+
+use crate::contender::Contender;
+use crate::figures::Conditions;
+use crate::workload::Workload;
+
+/// Measures crossfade beside the server's own replication, on private servers.
+#[derive(Debug, Parser)]
+#[command(name = "crossfade-bench", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// Servers to measure on (default: both)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    flavor: Vec<FlavorName>,
+    /// What to measure (default: all)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    workload: Vec<MeasurementName>,
+    /// Who takes part (default: all)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    contender: Vec<Contender>,
+    /// Row changes in each workload
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..))]
+    pub rows: u64,
+    /// How often each contender runs; medians are taken over the rounds
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// How long changes are written to measure the delay, in seconds
+    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub delay_seconds: u32,
+    /// Changes a second while the delay is measured
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=20_000))]
+    pub rate: u32,
+    /// The program to measure (default: `crossfade` beside this one)
+    #[arg(long, value_name = "FILE")]
+    crossfade: Option<PathBuf>,
+    /// Added to crossfade's configuration, as TOML: --settings '[apply]
+    /// lanes = 4'
+    #[arg(long, default_value = "", value_name = "TOML", verbatim_doc_comment)]
+    pub settings: String,
+    /// Give up a run after so many seconds
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    limit: u64,
+    /// Record the workloads' binlogs again, also those that are there
+    #[arg(long)]
+    pub record: bool,
+    /// Where recordings, the servers' data and logs go
+    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Where the result goes as JSON
+    #[arg(long, default_value = "target/bench/result.json", value_name = "FILE")]
+    pub json: PathBuf,
+    /// Write the result as a page of the documentation too
+    #[arg(long, value_name = "FILE")]
+    pub page: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  crossfade-bench
+  crossfade-bench --rows 20000 --rounds 1 --delay-seconds 10
+  crossfade-bench --workload w1 --flavor mariadb --contender crossfade --rows 50000 --rounds 1
+  crossfade-bench --workload delay --contender crossfade-pair --rounds 1";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FlavorName {
+    Mysql,
+    Mariadb,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MeasurementName {
+    /// Single-row INSERT transactions
+    W1,
+    /// Single-row UPDATE transactions, a few rows much more often than others
+    W2,
+    /// Ten big INSERT transactions
+    W4,
+    /// From the commit on the source until it is seen on the target
+    Delay,
+    /// Decoding a saved binlog, nothing else
+    Decoding,
+}
+
+/// One kind of figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measurement {
+    Throughput(Workload),
+    Delay,
+    Decoding,
+}
+
+impl From<MeasurementName> for Measurement {
+    fn from(name: MeasurementName) -> Measurement {
+        match name {
+            MeasurementName::W1 => Measurement::Throughput(Workload::Inserts),
+            MeasurementName::W2 => Measurement::Throughput(Workload::Updates),
+            MeasurementName::W4 => Measurement::Throughput(Workload::Large),
+            MeasurementName::Delay => Measurement::Delay,
+            MeasurementName::Decoding => Measurement::Decoding,
+        }
+    }
+}
+
+impl Args {
+    pub fn flavors(&self) -> Vec<Flavor> {
+        chosen(&self.flavor)
+            .into_iter()
+            .map(|name| match name {
+                FlavorName::Mysql => Flavor::MySql,
+                FlavorName::Mariadb => Flavor::MariaDb,
+            })
+            .collect()
+    }
+
+    pub fn measurements(&self) -> Vec<Measurement> {
+        chosen(&self.workload).into_iter().map(Measurement::from).collect()
+    }
+
+    pub fn contenders(&self) -> Vec<Contender> {
+        chosen(&self.contender)
+    }
+
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.limit)
+    }
+
+    pub fn conditions(&self) -> Conditions {
+        Conditions {
+            rows: self.rows,
+            rounds: self.rounds,
+            delay_seconds: self.delay_seconds,
+            rate: self.rate,
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// The program to measure.
+    pub fn crossfade(&self) -> Result<PathBuf> {
+        let path = match &self.crossfade {
+            Some(path) => path.clone(),
+            None => std::env::current_exe().context("cannot find this program's own file")?.with_file_name("crossfade"),
+        };
+        ensure!(
+            path.is_file(),
+            "{} is missing; build it with: cargo build --release -p crossfade-cli -p crossfade-bench",
+            path.display()
+        );
+        Ok(path)
+    }
+}
+
+/// What was asked for, or everything.
+fn chosen<T: ValueEnum + Clone>(asked: &[T]) -> Vec<T> {
+    if asked.is_empty() { T::value_variants().to_vec() } else { asked.to_vec() }
+}

@@ -1,0 +1,137 @@
+//! A workload's binlog, written once, and the two stopped servers that every contender gets copies of.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::{Flavor, Server};
+use crossfade_testkit::process;
+use mysql_async::prelude::Queryable;
+use serde::{Deserialize, Serialize};
+
+use crate::args::Args;
+use crate::stage::{Side, server, write_config};
+use crate::workload::{self, Workload};
+use crate::{machine, row};
+
+const INIT_LIMIT: Duration = Duration::from_secs(60);
+/// Raise it when tables or workloads change.
+const FORMAT: u32 = 2;
+const FACTS: &str = "recording.json";
+
+/// Two folders, `source` and `target`: the source after the workload, the target before it, with `crossfade init` done
+/// between the tables and the workload.
+#[derive(Debug)]
+pub struct Recording {
+    pub flavor: Flavor,
+    pub workload: Workload,
+    pub rows: u64,
+    pub folder: PathBuf,
+    pub facts: Facts,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Facts {
+    /// Where the workload begins in the source's binlog.
+    pub file: String,
+    pub offset: u64,
+    /// What [`row::CHECKSUM`] gives after the workload.
+    pub checksum: String,
+}
+
+impl Recording {
+    /// Takes the recording that an earlier run left, if it is of the same servers, size and store format.
+    pub async fn find_or_make(flavor: Flavor, workload: Workload, args: &Args, crossfade: &Path) -> Result<Recording> {
+        let name = format!("{flavor}-{}-{workload}-{}-{:08x}", machine::version(flavor)?, args.rows, fingerprint());
+        let folder = args.folder.join("recordings").join(name.to_lowercase());
+        if args.record {
+            remove(&folder)?;
+        }
+        if let Ok(facts) = std::fs::read_to_string(folder.join(FACTS)) {
+            let facts = serde_json::from_str(&facts).context("an earlier recording cannot be read; try --record")?;
+            return Ok(Recording { flavor, workload, rows: args.rows, folder, facts });
+        }
+        let began = Instant::now();
+        remove(&folder)?;
+        let facts = record(flavor, workload, args.rows, &folder, crossfade)
+            .await
+            .with_context(|| format!("cannot record {workload} on {flavor}"))?;
+        std::fs::write(folder.join(FACTS), serde_json::to_string_pretty(&facts)?)?;
+        crate::tell(format_args!(
+            "{flavor} {workload}: recorded {} changes in {:.0} s",
+            args.rows,
+            began.elapsed().as_secs_f64()
+        ));
+        Ok(Recording { flavor, workload, rows: args.rows, folder, facts })
+    }
+}
+
+async fn record(flavor: Flavor, workload: Workload, rows: u64, folder: &Path, crossfade: &Path) -> Result<Facts> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    // How durable the servers are while the binlog is written changes nothing in it.
+    let start = |side| server(flavor, side, folder).relaxed().start();
+    let (source, target) = tokio::try_join!(start(Side::Source), start(Side::Target))?;
+    for server in [&source, &target] {
+        workload::load_base(&mut server.connect().await?, workload).await?;
+    }
+    init(crossfade, &write_config(folder, &source, &target, "")?).await?;
+    let mut conn = source.connect().await?;
+    let (file, offset) = binlog_end(&source, &mut conn).await?;
+    workload::write(&mut conn, workload, rows).await?;
+    let facts = Facts { file, offset, checksum: checksum(&mut conn).await? };
+    let progress: Option<(u64, u64)> = conn.query_first(row::PROGRESS).await?;
+    ensure!(progress == Some(workload.complete(rows)), "the workload came to {progress:?} on the source");
+    conn.disconnect().await?;
+    tokio::try_join!(source.stop(), target.stop())?;
+    Ok(facts)
+}
+
+pub async fn init(crossfade: &Path, config: &Path) -> Result<()> {
+    let config = config.to_string_lossy();
+    process::run(crossfade, &["--config", &*config, "init"], &[], INIT_LIMIT).await?;
+    Ok(())
+}
+
+/// File and offset where a server's binlog ends.
+pub async fn binlog_end(server: &Server, conn: &mut mysql_async::Conn) -> Result<(String, u64)> {
+    let statement = match server.flavor() {
+        Flavor::MySql if server.version().at_least(8, 4) => "SHOW BINARY LOG STATUS",
+        Flavor::MySql | Flavor::MariaDb => "SHOW MASTER STATUS",
+    };
+    let row: mysql_async::Row = conn.query_first(statement).await?.context("the binlog is off")?;
+    let place = row.get::<String, _>(0).zip(row.get::<u64, _>(1));
+    place.context("the server describes its binlog in an unknown way")
+}
+
+pub async fn checksum(conn: &mut mysql_async::Conn) -> Result<String> {
+    conn.query_first(row::CHECKSUM).await?.context("a checksum gives one row")
+}
+
+/// Differs when the tables or the store's definition differ: then an earlier recording does not serve.
+fn fingerprint() -> u32 {
+    let mut hasher = DefaultHasher::new();
+    FORMAT.hash(&mut hasher);
+    row::TABLES.hash(&mut hasher);
+    let mut files = sql_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql"));
+    files.sort();
+    for file in files {
+        std::fs::read(&file).unwrap_or_default().hash(&mut hasher);
+    }
+    hasher.finish() as u32
+}
+
+fn sql_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { sql_files(&path) } else { vec![path] }).collect()
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}

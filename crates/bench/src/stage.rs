@@ -1,0 +1,155 @@
+//! The two servers of one run, and crossfade's configuration for them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::{Flavor, Server, ServerBuilder};
+
+use crate::row;
+use crate::usage::Usage;
+
+/// Two durable servers in a folder of their own, which goes with them unless it is to be [kept](Stage::keep_logs).
+#[derive(Debug)]
+pub struct Stage {
+    // Dropped before the folder is removed, since their data is in it.
+    servers: Option<(Server, Server)>,
+    folder: PathBuf,
+    kept: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Target,
+}
+
+impl Side {
+    pub const BOTH: [Side; 2] = [Side::Source, Side::Target];
+
+    pub fn folder(self) -> &'static str {
+        match self {
+            Side::Source => "source",
+            Side::Target => "target",
+        }
+    }
+
+    /// A source and its replica must not have the same.
+    fn server_id(self) -> u32 {
+        match self {
+            Side::Source => 1,
+            Side::Target => 2,
+        }
+    }
+}
+
+impl Stage {
+    /// Starts two servers in a new folder below `parent`: on copies of the data that `recorded` has, or empty ones.
+    pub async fn set(flavor: Flavor, parent: &Path, recorded: Option<&Path>) -> Result<Stage> {
+        let mut stage = Stage { servers: None, folder: new_folder(parent)?, kept: false };
+        if let Some(recorded) = recorded {
+            for side in Side::BOTH {
+                copy(&recorded.join(side.folder()).join("data"), &stage.folder.join(side.folder()))?;
+            }
+        }
+        let start = |side: Side| server(flavor, side, &stage.folder).keep(false).start();
+        stage.servers = Some(tokio::try_join!(start(Side::Source), start(Side::Target))?);
+        Ok(stage)
+    }
+
+    pub fn server(&self, side: Side) -> Result<&Server> {
+        let (source, target) = self.servers.as_ref().context("the servers have not started")?;
+        Ok(match side {
+            Side::Source => source,
+            Side::Target => target,
+        })
+    }
+
+    pub fn source(&self) -> Result<&Server> {
+        self.server(Side::Source)
+    }
+
+    pub fn target(&self) -> Result<&Server> {
+        self.server(Side::Target)
+    }
+
+    /// The file to give to `crossfade --config`, written anew.
+    pub fn write_config(&self, settings: &str) -> Result<PathBuf> {
+        write_config(&self.folder, self.source()?, self.target()?, settings)
+    }
+
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.log"))
+    }
+
+    /// Leaves configuration and logs behind, to look at; returns where.
+    pub fn keep_logs(&mut self) -> &Path {
+        self.kept = true;
+        &self.folder
+    }
+
+    /// CPU time and memory of source and target until now.
+    pub fn usage(&self) -> Result<[Usage; 2]> {
+        let usage = |side| Usage::of(self.server(side)?.pid().context("a server has ended")?);
+        Ok([usage(Side::Source)?, usage(Side::Target)?])
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        drop(self.servers.take());
+        if !self.kept {
+            // What stays below target/ does no harm.
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// A server of a side, with its data in a folder below `parent`; durable unless told otherwise.
+pub fn server(flavor: Flavor, side: Side, parent: &Path) -> ServerBuilder {
+    let redo_log = match flavor {
+        Flavor::MySql => "innodb_redo_log_capacity",
+        Flavor::MariaDb => "innodb_log_file_size",
+    };
+    Server::builder(flavor)
+        .data_dir(parent.join(side.folder()))
+        .option("server_id", side.server_id())
+        .option("innodb_buffer_pool_size", "512M")
+        .option(redo_log, "512M")
+}
+
+/// Writes crossfade's configuration into `folder`. The connections are plain ones, like those of the server's own replication.
+pub fn write_config(folder: &Path, source: &Server, target: &Server, settings: &str) -> Result<PathBuf> {
+    let path = folder.join("crossfade.toml");
+    let text = format!(
+        "pair = \"bench\"\n\n[old]\nurl = \"{}/?ssl-mode=DISABLED\"\n\n[new]\nurl = \"{}/?ssl-mode=DISABLED\"\n\n\
+         [[table]]\nname = \"{}.*\"\nclock = \"{}\"\n\n{settings}\n",
+        source.root_url(),
+        target.root_url(),
+        row::SCHEMA,
+        row::CLOCK
+    );
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+fn new_folder(parent: &Path) -> Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = parent.join(format!("run-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// Copies a stopped server's data directory into the folder `to`, and waits until the disk has it: a copy that is still
+/// being written would slow the commits that are measured.
+fn copy(data: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
+    let copied =
+        Command::new("cp").args(["--archive", "--reflink=auto", "--sparse=auto", "--"]).args([data, to]).status();
+    ensure!(copied.context("cannot run cp")?.success(), "cannot copy {}", data.display());
+    let written = Command::new("sync").arg("--file-system").arg(to).status();
+    ensure!(written.context("cannot run sync")?.success(), "cannot write {} to the disk", to.display());
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Writing a workload to a server.
+
+use anyhow::Result;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::zipf::Zipf;
+use super::{LARGE_TRANSACTIONS, ROW_BYTES, Workload};
+use crate::row;
+
+/// Statements in one packet, or rows in one statement.
+const AT_ONCE: u64 = 500;
+const SEED: u64 = 2026;
+
+/// Creates the tables and what is in them before the workload, without a trace in the binlog.
+pub async fn load_base(conn: &mut Conn, workload: Workload) -> Result<()> {
+    conn.query_drop("SET sql_log_bin = 0").await?;
+    conn.query_drop(format!("CREATE DATABASE {}", row::SCHEMA)).await?;
+    for statement in row::TABLES {
+        conn.query_drop(statement).await?;
+    }
+    insert_many(conn, 1..workload.base_rows() + 1, ROW_BYTES).await?;
+    // A table that lives has statistics; one that was filled a moment ago may not, and is then read from end to end.
+    conn.query_drop("ANALYZE TABLE bench.account").await?;
+    conn.query_drop("SET sql_log_bin = 1").await?;
+    Ok(())
+}
+
+/// Writes the workload's `rows` changes, and the row that says that it is over.
+pub async fn write(conn: &mut Conn, workload: Workload, rows: u64) -> Result<()> {
+    match workload {
+        Workload::Inserts => insert_singly(conn, rows).await?,
+        Workload::Updates => update_singly(conn, rows).await?,
+        Workload::Large => insert_in_large_transactions(conn, rows, ROW_BYTES).await?,
+    }
+    conn.query_drop(row::FINISH).await?;
+    Ok(())
+}
+
+/// Ten transactions with `rows` rows of about `row_bytes` together.
+pub async fn insert_in_large_transactions(conn: &mut Conn, rows: u64, row_bytes: usize) -> Result<()> {
+    for number in 0..LARGE_TRANSACTIONS {
+        let ids = number * rows / LARGE_TRANSACTIONS + 1..(number + 1) * rows / LARGE_TRANSACTIONS + 1;
+        conn.query_drop("BEGIN").await?;
+        insert_many(conn, ids, row_bytes).await?;
+        conn.query_drop("COMMIT").await?;
+    }
+    Ok(())
+}
+
+async fn insert_singly(conn: &mut Conn, rows: u64) -> Result<()> {
+    let mut random = StdRng::seed_from_u64(SEED);
+    write_singly(conn, rows, |id| format!("{}{}", row::INSERT, row::values(id, ROW_BYTES, &mut random))).await
+}
+
+async fn update_singly(conn: &mut Conn, rows: u64) -> Result<()> {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let zipf = Zipf::new(Workload::Updates.base_rows());
+    write_singly(conn, rows, |_| {
+        let id = zipf.choose(&mut random);
+        format!("UPDATE bench.account SET balance = balance + 0.25, version = version + 1 WHERE id = {id}")
+    })
+    .await
+}
+
+/// Many statements travel together; each is a transaction of its own.
+async fn write_singly(conn: &mut Conn, rows: u64, mut statement: impl FnMut(u64) -> String) -> Result<()> {
+    for first in (1..=rows).step_by(AT_ONCE as usize) {
+        let statements: Vec<String> = (first..=rows.min(first + AT_ONCE - 1)).map(&mut statement).collect();
+        conn.query_drop(statements.join(";")).await?;
+    }
+    Ok(())
+}
+
+async fn insert_many(conn: &mut Conn, ids: std::ops::Range<u64>, row_bytes: usize) -> Result<()> {
+    let mut random = StdRng::seed_from_u64(SEED ^ ids.start);
+    for first in ids.clone().step_by(AT_ONCE as usize) {
+        let rows: Vec<String> =
+            (first..ids.end.min(first + AT_ONCE)).map(|id| row::values(id, row_bytes, &mut random)).collect();
+        conn.query_drop(format!("{}{}", row::INSERT, rows.join(","))).await?;
+    }
+    Ok(())
+}
