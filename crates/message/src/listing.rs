@@ -89,23 +89,40 @@ impl Store {
             if filter.stream.as_ref().is_some_and(|wanted| *wanted != stream) {
                 continue;
             }
-            let before = found.len();
-            for head in self.heads_backwards(&stream, filter).await? {
-                let endings = self.endings(&stream, head.first_seq, head.last_seq).await?;
-                for message in self.messages_of(&head).await?.iter().rev() {
-                    let listed = listed(&head, message, endings.get(&message.seq), state.settled_seq);
-                    if filter.takes(message, listed.status) {
-                        found.push(listed);
-                    }
-                }
-                if found.len() - before >= limit {
-                    break;
-                }
-            }
+            self.list_stream(&stream, state.settled_seq, filter, limit, &mut found).await?;
         }
         found.sort_by(|a, b| b.committed_at.cmp(&a.committed_at).then(b.seq.cmp(&a.seq)));
         found.truncate(limit);
         Ok(found)
+    }
+
+    async fn list_stream(
+        &self,
+        stream: &StreamId,
+        settled_seq: u64,
+        filter: &MessageFilter,
+        limit: usize,
+        found: &mut Vec<ListedMessage>,
+    ) -> Result<(), StoreError> {
+        let wanted = found.len().saturating_add(limit);
+        let mut before_seq = u64::MAX;
+        loop {
+            let heads = self.heads_backwards(stream, before_seq, filter).await?;
+            let Some(oldest) = heads.last() else { return Ok(()) };
+            before_seq = oldest.first_seq;
+            for head in heads {
+                let endings = self.endings(stream, head.first_seq, head.last_seq).await?;
+                for message in self.messages_of(&head).await?.iter().rev() {
+                    let listed = listed(&head, message, endings.get(&message.seq), settled_seq);
+                    if filter.takes(message, listed.status) {
+                        found.push(listed);
+                    }
+                }
+                if found.len() >= wanted {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// One message; `None` if there is none of that number, or no more.
@@ -142,20 +159,26 @@ impl Store {
         Ok(found)
     }
 
-    /// Heads of blocks that can hold a match, newest first.
-    async fn heads_backwards(&self, stream: &StreamId, filter: &MessageFilter) -> Result<Vec<BlockHead>, StoreError> {
+    /// Heads of some blocks before a message that can hold a match, newest first.
+    async fn heads_backwards(
+        &self,
+        stream: &StreamId,
+        before_seq: u64,
+        filter: &MessageFilter,
+    ) -> Result<Vec<BlockHead>, StoreError> {
         let rows = sqlx::query(
             "SELECT stream, first_seq, last_seq, captured_at, raw_bytes FROM message_block b
-             WHERE pair = ? AND stream = ? AND committed_to >= ?
+             WHERE pair = ? AND stream = ? AND last_seq < ? AND committed_to >= ?
                AND (? = 0
                  OR EXISTS (SELECT * FROM outcome o WHERE o.pair = b.pair AND o.stream = b.stream
                              AND o.seq BETWEEN b.first_seq AND b.last_seq)
                  OR EXISTS (SELECT * FROM failure f WHERE f.pair = b.pair AND f.stream = b.stream
                              AND f.seq BETWEEN b.first_seq AND b.last_seq))
-             ORDER BY last_seq DESC",
+             ORDER BY last_seq DESC LIMIT 200",
         )
         .bind(&*self.pair)
         .bind(stream.as_str())
+        .bind(before_seq)
         .bind(filter.since.map_or(micros_to_time(i64::MIN), |since| since.naive_utc()))
         .bind(filter.only_recorded())
         .fetch_all(&self.pool)

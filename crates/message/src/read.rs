@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use chrono::NaiveDateTime;
 use crossfade_model::{Message, StreamId, TableLayout};
+use futures_util::TryStreamExt;
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySql, QueryBuilder, Row};
 
@@ -149,12 +150,13 @@ impl Store {
         }
         query.push(" AND last_seq >= ").push_bind(first).push(" AND first_seq <= ").push_bind(last);
         query.push(" ORDER BY stream, last_seq");
-        let rows = query.build().fetch_all(&self.pool).await.map_err(during())?;
+        // Row by row: the filters of a big store are more than memory should hold.
+        let mut rows = query.build().fetch(&self.pool);
         let mut heads = Vec::new();
-        for row in &rows {
+        while let Some(row) = rows.try_next().await.map_err(during())? {
             let filter: &[u8] = row.try_get("key_filter").map_err(during())?;
             if key_hashes.iter().any(|hash| filter_may_hold(filter, *hash)) {
-                heads.push(BlockHead::of_row(row)?);
+                heads.push(BlockHead::of_row(&row)?);
             }
         }
         Ok(heads)

@@ -162,13 +162,24 @@ async fn lists_filter(flavor: Flavor) {
     capture_updates(&store, &ahead, 6).await;
     let back = started(&store, &reverse()).await;
     capture_updates(&store, &back, 2).await;
+    // More blocks than one page of the search holds.
+    let mut state = started(&store, &crossfade_model::StreamId::new(crossfade_model::Direction::Forward, "many")).await;
+    for _ in 0..220 {
+        state = capture_updates(&store, &state, 1).await;
+    }
+    let of_many = MessageFilter { stream: Some(state.stream.clone()), ..MessageFilter::default() };
+    let all = store.list_messages(&of_many, 1000).await.unwrap();
+    assert!(all.iter().map(|message| message.seq).eq((1..=220).rev()), "each once, newest first");
+
     let list = async |filter: MessageFilter, limit| store.list_messages(&filter, limit).await.unwrap();
-    let newest = list(MessageFilter::default(), 3).await;
+    let newest = list(MessageFilter { stream: Some(forward()), ..MessageFilter::default() }, 3).await;
     assert_eq!(ids(&newest), ["forward/old:6", "forward/old:5", "forward/old:4"]);
     let of_stream = list(MessageFilter { stream: Some(reverse()), ..MessageFilter::default() }, 9).await;
     assert_eq!(ids(&of_stream), ["reverse/new:2", "reverse/new:1"]);
     let since = Some(newest[1].committed_at);
-    assert_eq!(list(MessageFilter { since, ..MessageFilter::default() }, 9).await.len(), 2);
+    let late = MessageFilter { since, stream: Some(forward()), ..MessageFilter::default() };
+    assert_eq!(ids(&list(late, 9).await), ["forward/old:6", "forward/old:5"]);
+    assert_eq!(list(MessageFilter::default(), 1000).await.len(), 228);
     let table = Some(TableName::new("app", "orders"));
     assert!(list(MessageFilter { table, ..MessageFilter::default() }, 9).await.is_empty());
     let json = serde_json::to_value(&newest[0]).unwrap();

@@ -8,7 +8,11 @@ use sqlx::Row;
 
 use crate::{at, client, forward, on_both_servers, started, store, update};
 
-on_both_servers!(the_view_has_the_promised_columns, the_view_shows_each_operation_and_what_was_seen);
+on_both_servers!(
+    the_view_has_the_promised_columns,
+    the_view_shows_each_operation_and_what_was_seen,
+    odd_names_and_texts_unfold,
+);
 
 async fn the_view_has_the_promised_columns(flavor: Flavor) {
     store(flavor, "columns").await;
@@ -77,4 +81,42 @@ async fn the_view_shows_each_operation_and_what_was_seen(flavor: Flavor) {
     assert_eq!([text(0, "seen_seq"), text(1, "seen_seq"), text(2, "seen_seq")], ["", "4", "5"]);
     let clocks: Vec<Option<i64>> = rows.iter().map(|row| row.get("effective_clock")).collect();
     assert_eq!(clocks, [None, Some(-7), None]);
+}
+
+async fn odd_names_and_texts_unfold(flavor: Flavor) {
+    let store = store(flavor, "odd").await;
+    let state = started(&store, &forward()).await;
+    let texts = [
+        "\u{feff}\u{ffff}\u{10ffff}",
+        "\u{7f}\u{2028}\u{2029}\u{85}",
+        "\u{1}\u{1f}\"\\/'`",
+        " ",
+        "",
+        "null",
+        "{\"a\":1}",
+    ];
+    let names = ["a\"b", "back\\slash", "tick`'s", "dot.ted $[0]", "ünï😀", "new\nline", " "];
+    let mut batch = Vec::new();
+    for (seq, (text, name)) in (1..).zip(texts.into_iter().zip(names)) {
+        let mut message = update(seq, 1, text, 1);
+        let mut layout = (*message.change.layout).clone();
+        layout.columns[1] = name.into();
+        layout.name = crossfade_model::TableName::new(name, text.chars().take(64).collect::<String>());
+        message.change.layout = Arc::new(layout);
+        batch.push(message);
+    }
+    store.capture(&state, &batch, &[], &at(1), &Seen::default(), &[]).await.unwrap();
+    let rows: Vec<(u64, String, String, String)> = sqlx::query_as(
+        "SELECT seq, table_schema, table_name, CAST(after_image AS CHAR CHARACTER SET utf8mb4) FROM message
+         WHERE pair = 'odd' ORDER BY seq",
+    )
+    .fetch_all(&client(flavor).await)
+    .await
+    .unwrap();
+    assert_eq!(rows.len(), texts.len());
+    for ((_, schema, table, image), (text, name)) in rows.iter().zip(texts.into_iter().zip(names)) {
+        let image: serde_json::Value = serde_json::from_str(image).unwrap();
+        assert_eq!((schema.as_str(), table.as_str(), image[name].as_str()), (name, text, Some(text)));
+    }
+    assert_eq!(store.read_range(&forward(), 1, batch.len() as u64).await.unwrap(), batch);
 }
