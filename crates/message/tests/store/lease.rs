@@ -56,6 +56,16 @@ async fn a_lease_passes_on_when_it_ends_or_is_released(flavor: Flavor) {
     assert!(!store.lease_renew("forward", second, TTL).await.unwrap(), "what was released is not held again");
     assert_eq!(store.lease_acquire("forward", "c", TTL, 1).await.unwrap(), Some(Epoch(3)));
     assert_eq!(store.lease_acquire("forward", "c", TTL, 1).await.unwrap(), Some(Epoch(4)), "its answer was lost");
+
+    store.lease_break("forward", "b").await.unwrap();
+    assert_eq!(
+        store.lease_acquire("forward", "d", TTL, 1).await.unwrap(),
+        None,
+        "b holds nothing that could be broken"
+    );
+    store.lease_break("forward", "c").await.unwrap();
+    assert!(!store.lease_renew("forward", Epoch(4), TTL).await.unwrap());
+    assert_eq!(store.lease_acquire("forward", "d", TTL, 1).await.unwrap(), Some(Epoch(5)));
 }
 
 async fn different_rules_do_not_run_together(flavor: Flavor) {
