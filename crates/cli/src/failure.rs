@@ -49,6 +49,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return Some(failure.hint.clone()).filter(|hint| !hint.is_empty());
         }
+        if let Some(error) = cause.downcast_ref::<crossfade_binlog::BinlogError>() {
+            return error.hint();
+        }
         let known = cause
             .downcast_ref::<crossfade_catalog::CatalogError>()
             .and_then(crossfade_catalog::CatalogError::hint)

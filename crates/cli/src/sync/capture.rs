@@ -28,6 +28,9 @@ const BATCH_BYTES: usize = 4 << 20;
 /// A position that moves without messages is saved at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a silent reader is asked whether it is connected.
+const TROUBLE_EVERY: Duration = Duration::from_millis(500);
+
 /// Transactions that touch only schema `crossfade` (the store may be on this server) are not worth saving a position
 /// for, until so much binlog has passed that reading it again would take a while.
 const CROSSFADE_BYTES_UNSAVED: u64 = 4 << 20;
@@ -40,6 +43,8 @@ pub struct CaptureView {
     pub last_seq: u64,
     pub captured: u64,
     pub echoes: u64,
+    /// Why the source is not connected at the moment, if it is not.
+    pub trouble: Option<String>,
 }
 
 pub struct Capture {
@@ -89,7 +94,7 @@ impl Capture {
     async fn read_and_capture(&mut self, options: ReaderOptions) -> anyhow::Result<Ended> {
         let stop_reading = self.stop.child_token();
         let (parts, queue) = mpsc::channel(QUEUED_PARTS);
-        let reading = tokio::spawn(read(options, parts, stop_reading.clone(), self.probe.clone()));
+        let reading = tokio::spawn(read(options, parts, stop_reading.clone(), self.view.clone()));
         let captured = self.capture_parts(queue).await;
         stop_reading.cancel();
         let read = reading.await.context("the reader's task ended")?;
@@ -234,8 +239,11 @@ async fn read(
     loop {
         let part = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            part = reader.next() => part?,
+            part = reader.next_within(TROUBLE_EVERY) => part?,
         };
+        let trouble = reader.trouble();
+        view.send_if_modified(|view| std::mem::replace(&mut view.trouble, trouble.clone()) != trouble);
+        let Some(part) = part else { continue };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             sent = parts.send(part) => if sent.is_err() { return Ok(()) },

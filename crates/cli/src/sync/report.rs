@@ -143,6 +143,7 @@ impl Reporter {
                     crossfade_applier::opposite_stream(&self.stream)
                 )),
             ),
+            (None, None) if captured.trouble.is_some() => ("retrying", captured.trouble.clone()),
             (None, Some(Waiting::Retry(reason))) => ("retrying", Some(reason.clone())),
             (None, None) if !self.opposite_knows => {
                 ("starting", Some("the opposite process does not yet look for changes made here".to_owned()))
