@@ -230,7 +230,7 @@ async fn read(
     options: ReaderOptions,
     parts: mpsc::Sender<TransactionPart>,
     stop: CancellationToken,
-    _probe: Probe,
+    view: watch::Sender<CaptureView>,
 ) -> Result<(), BinlogError> {
     let mut reader = tokio::select! {
         () = stop.cancelled() => return Ok(()),
