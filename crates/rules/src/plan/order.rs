@@ -32,6 +32,8 @@ enum Role {
     Keeps,
     /// Had it inside the batch only, and is applied as a delete by this row key.
     Transient,
+    /// Releases a value that children may refer to.
+    Abandons,
     ChildBefore,
     ChildAfter,
 }
@@ -99,6 +101,9 @@ impl<'a> Uses<'a> {
                 }
                 _ => {
                     self.push(place, columns, before, Role::Releases, node);
+                    if planned.referred {
+                        self.push(place, columns, before, Role::Abandons, node);
+                    }
                     self.push(place, columns, after, Role::Takes, node);
                 }
             }
@@ -155,6 +160,7 @@ fn graph(mut uses: Vec<(u64, Role, u32)>, nodes: usize) -> (Graph, Vec<u32>) {
             takes: of_role(Role::Takes),
             keeps: of_role(Role::Keeps),
             transient: of_role(Role::Transient),
+            abandons: of_role(Role::Abandons),
             child_before: of_role(Role::ChildBefore),
             child_after: of_role(Role::ChildAfter),
         };
@@ -173,6 +179,7 @@ struct ValueUse {
     takes: Vec<u32>,
     keeps: Vec<u32>,
     transient: Vec<u32>,
+    abandons: Vec<u32>,
     child_before: Vec<u32>,
     child_after: Vec<u32>,
 }
@@ -182,15 +189,15 @@ impl ValueUse {
     fn is_doubtful(&self) -> bool {
         let others = [&self.releases, &self.takes, &self.keeps, &self.child_before, &self.child_after];
         let transient = !self.transient.is_empty() && others.iter().any(|list| !list.is_empty());
-        // A child ends up with a parent that goes, or began with one that only comes: the server itself changes the
-        // child, or two parents' keys fold alike.
+        // A child ends up with a parent that goes: the server itself changes the child, or two keys fold alike.
         let child_stays = !self.child_after.is_empty() && !self.releases.is_empty();
-        let child_moved = !self.child_before.is_empty() && !self.takes.is_empty();
         // A row that refers to itself, or only to a key that folds like its own, beside another such row.
         let own = |node: &u32| self.releases.contains(node) || self.takes.contains(node);
         let lone = |node: &u32| self.releases.iter().chain(&self.takes).all(|other| other == node);
         let of_itself = self.child_before.iter().chain(&self.child_after).any(|node| own(node) && !lone(node));
-        transient || child_stays || child_moved || of_itself
+        // A value went from one row to another in a single change, and the batch may not show who refers to it.
+        let handed_over = !self.abandons.is_empty() && self.takes.iter().any(|node| !self.abandons.contains(node));
+        transient || handed_over || child_stays || of_itself
     }
 
     fn add_to(mut self, graph: &mut Graph) {

@@ -27,6 +27,8 @@ pub(super) struct Slot {
     pub last: u32,
     /// The last after half, where a row came here.
     last_arrival: u32,
+    /// A value that children may refer to changed under them, and they with it.
+    shifts: bool,
     pub life: Life,
     /// For a row that came here by changing its key: the slot that it left, when the two are one net change.
     pub moved_from: u32,
@@ -119,7 +121,13 @@ impl Folding<'_> {
         }
         let key = &table.keys[0].columns;
         match (&change.before, &change.after) {
-            (Some(before), Some(after)) if same_values(key, before, after) => self.add_half(half, before),
+            (Some(before), Some(after)) if same_values(key, before, after) => {
+                self.add_half(half, before);
+                if !table.updates_disturb.is_empty() && table.takes_value(Some(before), Some(after)) {
+                    let slot = self.slots.of_half[half as usize] as usize;
+                    self.slots.slots[slot].shifts = true;
+                }
+            }
             (before, after) => {
                 if let Some(before) = before {
                     self.add_half(half, before);
@@ -175,7 +183,7 @@ impl Folding<'_> {
         let slot = self.slots.slots.len() as u32;
         let last_arrival = if is_before(half) { NONE } else { half };
         let (first, last, moved_from, moved_to) = (half, half, NONE, NONE);
-        self.slots.slots.push(Slot { table, first, last, last_arrival, life, moved_from, moved_to });
+        self.slots.slots.push(Slot { table, first, last, last_arrival, shifts: false, life, moved_from, moved_to });
         self.slots.of_half[half as usize] = slot;
         slot
     }
@@ -201,6 +209,11 @@ fn settle_lives(tables: &[PlannedTable], changes: &[MappedChange], slots: &mut S
         let last = slot.last as usize;
         // A before half leaves the row there only if it is an update that kept the key.
         let stays = !is_before(slot.last) || (changes[last / 2].after.is_some() && of_half[last + 1] == NONE);
+        // Children followed a value that the net change does not show.
+        if slot.shifts && slot.first != slot.last {
+            slot.life = Life::Unfolded;
+            continue;
+        }
         slot.life = match (is_before(slot.first), stays) {
             (true, true) => Life::Update,
             (true, false) => Life::Delete,

@@ -31,6 +31,8 @@ pub(super) struct PlannedKey {
     pub columns: Vec<usize>,
     /// Folded and exact rendering of the values are the same.
     pub plain: bool,
+    /// Some synced table refers to it.
+    pub referred: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -104,7 +106,7 @@ fn planned_table(mapping: &TableMapping) -> PlannedTable {
 
 fn planned_key(mapping: &TableMapping, columns: Vec<usize>) -> PlannedKey {
     let plain = columns.iter().all(|column| mapping.columns.get(*column).is_some_and(|c| is_plain(&c.source_kind)));
-    PlannedKey { columns, plain }
+    PlannedKey { columns, plain, referred: false }
 }
 
 /// No collation and no padding applies to values of this kind.
@@ -131,6 +133,7 @@ fn add_link(tables: &mut [PlannedTable], mappings: &[TableMapping], child: usize
             (tables[parent].keys.len() - 1, link.columns.clone())
         }
     };
+    tables[parent].keys[key].referred = true;
     tables[child].links.push(PlannedLink { columns, parent, key });
     if link.on_delete != ReferentialAction::Restrict {
         tables[parent].deletes_disturb.push(child);

@@ -68,9 +68,10 @@ impl Database {
                 return Err(format!("duplicate of {other:?}"));
             }
         }
-        let Some(parent) = parent_of(table).filter(|_| !row[PARENT].is_null()) else { return Ok(()) };
-        let itself = parent == table && self.same(&row[KEY], &row[PARENT]);
-        if itself || self.find(parent, &row[PARENT]).is_some() { Ok(()) } else { Err("no parent".to_owned()) }
+        let Some((parent, column)) = parent_of(table).filter(|_| !row[PARENT].is_null()) else { return Ok(()) };
+        let itself = parent == table && self.same(&row[column], &row[PARENT]);
+        let there = self.tables[parent].iter().any(|other| self.same(&other[column], &row[PARENT]));
+        if itself || there { Ok(()) } else { Err("no parent".to_owned()) }
     }
 
     pub fn insert(&mut self, table: usize, row: Row) -> Result<(), String> {
@@ -82,34 +83,36 @@ impl Database {
     pub fn update(&mut self, table: usize, index: usize, row: Row) -> Result<(), String> {
         self.check(table, &row, Some(index))?;
         let old = self.tables[table][index].clone();
-        if !self.same(&old[KEY], &row[KEY]) {
-            self.leave_children(table, &old[KEY], Some(&row[KEY]), &old)?;
-        }
+        self.leave_children(table, &old, Some(&row))?;
         self.tables[table][index] = row;
         Ok(())
     }
 
     pub fn delete(&mut self, table: usize, index: usize) -> Result<(), String> {
         let old = self.tables[table].remove(index);
-        let left = self.leave_children(table, &old[KEY], None, &old);
+        let left = self.leave_children(table, &old, None);
         if left.is_err() {
             self.tables[table].insert(index, old);
         }
         left
     }
 
-    /// What becomes of the children of a key that goes, or that changes to another. Children that go have gone before
-    /// their own children are asked, so rows that refer to each other in a circle go once.
-    fn leave_children(&mut self, table: usize, key: &Value, new: Option<&Value>, own: &Row) -> Result<(), String> {
-        for child in (0..TABLES).filter(|child| parent_of(*child) == Some(table)) {
-            while let Some(index) = self.tables[child]
-                .iter()
-                .position(|row| self.same(&row[PARENT], key) && !(child == table && row == own))
-            {
+    /// What becomes of the children of a row that goes or changes. A row that goes has gone before its children are
+    /// asked, so rows that refer to each other in a circle go once.
+    fn leave_children(&mut self, table: usize, old: &Row, new: Option<&Row>) -> Result<(), String> {
+        for child in 0..TABLES {
+            let Some((_, column)) = parent_of(child).filter(|(parent, _)| *parent == table) else { continue };
+            if new.is_some_and(|new| self.same(&old[column], &new[column])) {
+                continue;
+            }
+            let refers = |database: &Database, row: &Row| {
+                database.same(&row[PARENT], &old[column]) && !(child == table && row == old)
+            };
+            while let Some(index) = self.tables[child].iter().position(|row| refers(self, row)) {
                 match (self.action, new) {
                     (ReferentialAction::Restrict, _) => return Err("has children".to_owned()),
                     (ReferentialAction::SetNull, _) => self.tables[child][index][PARENT] = Value::Null,
-                    (ReferentialAction::Cascade, Some(new)) => self.tables[child][index][PARENT] = new.clone(),
+                    (ReferentialAction::Cascade, Some(new)) => self.tables[child][index][PARENT] = new[column].clone(),
                     (ReferentialAction::Cascade, None) => self.delete(child, index)?,
                 }
             }

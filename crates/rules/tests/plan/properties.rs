@@ -198,7 +198,7 @@ fn collations() -> impl Strategy<Value = Collation> {
 }
 
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(3000)
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(8000)
 }
 
 proptest! {

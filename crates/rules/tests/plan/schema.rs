@@ -13,18 +13,21 @@ pub const CHILDREN: usize = 1;
 pub const TREE: usize = 2;
 pub const OPAQUE: usize = 3;
 pub const KEYLESS: usize = 4;
-pub const TABLES: usize = 5;
+/// Refers to its parent by the parent's tag.
+pub const NICKNAMES: usize = 5;
+pub const TABLES: usize = 6;
 
 pub fn name(table: usize) -> TableName {
-    TableName::new("app", ["parents", "children", "tree", "opaque", "keyless"][table])
+    TableName::new("app", ["parents", "children", "tree", "opaque", "keyless", "nicknames"][table])
 }
 
-/// The table that a table's `PARENT` column refers to.
-pub fn parent_of(table: usize) -> Option<usize> {
+/// The table and column that a table's `PARENT` column refers to.
+pub fn parent_of(table: usize) -> Option<(usize, usize)> {
     match table {
-        CHILDREN | KEYLESS => Some(PARENTS),
-        TREE => Some(TREE),
-        OPAQUE => Some(CHILDREN),
+        CHILDREN | KEYLESS => Some((PARENTS, KEY)),
+        NICKNAMES => Some((PARENTS, TAG)),
+        TREE => Some((TREE, KEY)),
+        OPAQUE => Some((CHILDREN, KEY)),
         _ => None,
     }
 }
@@ -37,11 +40,11 @@ pub fn shape(table: usize, action: ReferentialAction) -> TableShape {
         column("tag", text(), true),
         column("n", ColumnKind::Integer { bytes: 8, unsigned: false }, true),
     ];
-    let link = parent_of(table).map(|parent| ForeignKey {
+    let link = parent_of(table).map(|(parent, column)| ForeignKey {
         name: "link".to_owned(),
         columns: vec![PARENT],
         parent: name(parent),
-        parent_columns: vec!["id".to_owned()],
+        parent_columns: vec![["id", "parent", "tag"][column].to_owned()],
         on_delete: action,
         on_update: action,
     });
