@@ -10,13 +10,11 @@ use crossfade_model::{Column, ColumnKind, JsonDocument, OpaqueKind, OpaqueNode, 
 use mysql_async::Value as Param;
 
 /// The placeholder for `cell` in a column of the target. `?` for nearly all.
-pub(crate) fn placeholder(cell: &Cell, column: &Column, is_mysql: bool) -> Cow<'static, str> {
+pub(crate) fn placeholder(cell: &Cell, column: &Column) -> Cow<'static, str> {
     match cell {
         // A binary string converted "using" a character set is reinterpreted, not recoded (MySQL manual, "CONVERT()").
         // MariaDB looks through a bare cast, and takes the bytes for text of the connection.
         Cell::Encoded { charset, .. } => format!("CONVERT(CONCAT(CAST(? AS BINARY), x'') USING {charset})").into(),
-        Cell::Geometry(_) if is_mysql => "ST_GeomFromWKB(?, ?, 'axis-order=long-lat')".into(),
-        Cell::Geometry(_) => "ST_GeomFromWKB(?, ?)".into(),
         Cell::Vector(_) => "CAST(? AS BINARY)".into(),
         Cell::Json(document) if column.kind == ColumnKind::Json => json_placeholder(document),
         _ => Cow::Borrowed("?"),
@@ -83,12 +81,6 @@ fn decimal_cast(node: &OpaqueNode) -> String {
 /// Appends the parameters that [`placeholder`] asks for, in its order.
 pub(crate) fn push_params(cell: &Cell, column: &Column, params: &mut Vec<Param>) {
     match cell {
-        Cell::Geometry(bytes) => {
-            let (srid, wkb) = bytes.split_at_checked(4).unwrap_or((&[0; 4], bytes));
-            let srid = u32::from_le_bytes([srid[0], srid[1], srid[2], srid[3]]);
-            params.push(Param::Bytes(wkb.to_vec()));
-            params.push(Param::UInt(srid.into()));
-        }
         Cell::Json(document) => {
             params.push(Param::Bytes(document.text.clone().into_bytes()));
             if column.kind == ColumnKind::Json {
@@ -121,6 +113,7 @@ fn param(cell: &Cell) -> Param {
         Cell::Decimal(text) | Cell::Text(text) | Cell::Enum(text) | Cell::Set(text) => {
             Param::Bytes(text.clone().into_bytes())
         }
+        // A geometry in the server's own form, with its SRID, is taken as it is by both servers.
         Cell::Encoded { bytes, .. } | Cell::Bytes(bytes) | Cell::Geometry(bytes) | Cell::Vector(bytes) => {
             Param::Bytes(bytes.clone())
         }
@@ -143,6 +136,31 @@ pub(crate) fn timestamp_text(micros: i64) -> String {
     match chrono::DateTime::from_timestamp_micros(micros) {
         Some(time) if micros != 0 => time.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
         _ => "0000-00-00 00:00:00".to_owned(),
+    }
+}
+
+/// How many parameters [`push_params`] appends.
+pub(crate) fn param_count(cell: &Cell, column: &Column) -> usize {
+    match cell {
+        Cell::Json(document) if column.kind == ColumnKind::Json => 1 + 2 * document.opaque.len(),
+        _ => 1,
+    }
+}
+
+/// Appends a condition that only a column with exactly this value fulfils, and its parameters. Text is compared by its
+/// bytes, whatever the collation; the plain comparison stands beside that for the sake of indexes.
+pub(crate) fn push_equals(cell: &Cell, column: &Column, sql: &mut String, params: &mut Vec<Param>) {
+    let name = quote_identifier(&column.name);
+    if let (Cell::Json(_), ColumnKind::Json) = (cell, &column.kind) {
+        let _ = write!(sql, "CAST({name} AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin = ?");
+        return params.push(param(cell));
+    }
+    let value = placeholder(cell, column);
+    let _ = write!(sql, "{name} <=> {value}");
+    push_params(cell, column, params);
+    if let (Cell::Text(_) | Cell::Encoded { .. }, Some(charset)) = (cell, &column.charset) {
+        let _ = write!(sql, " AND CAST({name} AS BINARY) = CAST(CONVERT({value} USING {charset}) AS BINARY)");
+        push_params(cell, column, params);
     }
 }
 

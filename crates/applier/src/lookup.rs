@@ -138,8 +138,9 @@ impl Lookup {
         if candidates.is_empty() {
             return Ok(None);
         }
+        let newest_first: Vec<OppositeChange> = candidates.iter().rev().cloned().collect();
         let exact = exact_hash(identity, subject.key);
-        for change in candidates.to_vec().into_iter().rev() {
+        for change in newest_first {
             if self.was_seen(subject.seen, change.seq).await? {
                 continue;
             }

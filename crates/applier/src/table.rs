@@ -4,7 +4,7 @@ use crossfade_model::{Column, ColumnKind, Row, TableName, Value as Cell, quote_i
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Value as Param};
 
-use crate::bind::{needs_lenient_mode, placeholder, push_params, select_expression};
+use crate::bind::{needs_lenient_mode, param_count, placeholder, push_equals, push_params, select_expression};
 use crate::read::cell;
 use crate::session::{LENIENT_SQL_MODE, STRICT_SQL_MODE};
 
@@ -20,7 +20,6 @@ pub(crate) struct TargetTable {
     quoted: String,
     columns: Vec<Column>,
     key: Vec<usize>,
-    is_mysql: bool,
     insert_head: String,
     upsert_tail: String,
     select_list: String,
@@ -66,7 +65,6 @@ impl TargetTable {
             quoted,
             columns,
             key,
-            is_mysql,
         }
     }
 
@@ -86,15 +84,7 @@ impl TargetTable {
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(self.chunk_len(rest, self.columns.len()));
             rest = after;
-            let lenient = chunk.iter().any(|row| self.needs_lenient_mode(row));
-            if lenient {
-                set_sql_mode(conn, LENIENT_SQL_MODE).await?;
-            }
-            let written = self.write_chunk(conn, chunk, tail).await;
-            if lenient {
-                set_sql_mode(conn, STRICT_SQL_MODE).await?;
-            }
-            written?;
+            self.write_chunk(conn, chunk, tail).await?;
         }
         Ok(())
     }
@@ -109,7 +99,8 @@ impl TargetTable {
             self.push_tuple(row, &mut sql, &mut params);
         }
         sql.push_str(tail);
-        conn.exec_drop(sql, params).await
+        let lenient = chunk.iter().any(|row| self.needs_lenient_mode(row));
+        exec_in_mode(conn, lenient, sql, params).await
     }
 
     fn push_tuple(&self, row: &Row, sql: &mut String, params: &mut Vec<Param>) {
@@ -119,7 +110,7 @@ impl TargetTable {
             sql.push('(');
             for (number, (cell, column)) in row.iter().zip(&self.columns).enumerate() {
                 sql.push_str(if number > 0 { "," } else { "" });
-                sql.push_str(&placeholder(cell, column, self.is_mysql));
+                sql.push_str(&placeholder(cell, column);
             }
             sql.push(')');
         }
@@ -130,18 +121,24 @@ impl TargetTable {
 
     /// Moves a locked row to a new key and sets all its columns.
     pub async fn rekey(&self, conn: &mut Conn, from: &[&Cell], to: &Row) -> Result<(), mysql_async::Error> {
-        let mut params = Vec::new();
+        let (mut sql, mut params) = self.update_head(to);
+        self.push_key_condition(&[from], &mut sql, &mut params);
+        exec_in_mode(conn, self.needs_lenient_mode(to), sql, params).await
+    }
+
+    /// An UPDATE that sets all columns, up to its condition.
+    fn update_head(&self, row: &Row) -> (String, Vec<Param>) {
         let mut sql = format!("UPDATE {} SET ", self.quoted);
-        for (number, (cell, column)) in to.iter().zip(&self.columns).enumerate() {
+        let mut params = Vec::new();
+        for (number, (cell, column)) in row.iter().zip(&self.columns).enumerate() {
             sql.push_str(if number > 0 { ", " } else { "" });
             sql.push_str(&quote_identifier(&column.name));
             sql.push_str(" = ");
-            sql.push_str(&placeholder(cell, column, self.is_mysql));
+            sql.push_str(&placeholder(cell, column));
             push_params(cell, column, &mut params);
         }
         sql.push_str(" WHERE ");
-        self.push_key_condition(&[from], &mut sql, &mut params);
-        conn.exec_drop(sql, params).await
+        (sql, params)
     }
 
     /// Deletes by key; rows that do not exist are no error.
@@ -240,7 +237,7 @@ impl TargetTable {
                 sql.push_str(if self.key.len() > 1 { "(" } else { "" });
                 for (part, (cell, index)) in key.iter().zip(&self.key).enumerate() {
                     sql.push_str(if part > 0 { "," } else { "" });
-                    sql.push_str(&placeholder(cell, &self.columns[*index], self.is_mysql));
+                    sql.push_str(&placeholder(cell, &self.columns[*index]);
                 }
                 sql.push_str(if self.key.len() > 1 { ")" } else { "" });
             }
@@ -262,28 +259,16 @@ impl TargetTable {
 
     /// Updates one row that equals the image in every column; for tables without a key.
     pub async fn update_whole(&self, conn: &mut Conn, before: &Row, after: &Row) -> Result<(), mysql_async::Error> {
-        let mut sql = format!("UPDATE {} SET ", self.quoted);
-        let mut params = Vec::new();
-        for (number, (cell, column)) in after.iter().zip(&self.columns).enumerate() {
-            sql.push_str(if number > 0 { ", " } else { "" });
-            sql.push_str(&quote_identifier(&column.name));
-            sql.push_str(" = ");
-            sql.push_str(&placeholder(cell, column, self.is_mysql));
-            push_params(cell, column, &mut params);
-        }
-        sql.push_str(" WHERE ");
+        let (mut sql, mut params) = self.update_head(after);
         self.push_whole_condition(before, &mut sql, &mut params);
         sql.push_str(" LIMIT 1");
-        conn.exec_drop(sql, params).await
+        exec_in_mode(conn, self.needs_lenient_mode(after), sql, params).await
     }
 
     fn push_whole_condition(&self, image: &Row, sql: &mut String, params: &mut Vec<Param>) {
         for (number, (cell, column)) in image.iter().zip(&self.columns).enumerate() {
             sql.push_str(if number > 0 { " AND " } else { "" });
-            sql.push_str(&quote_identifier(&column.name));
-            sql.push_str(" <=> ");
-            sql.push_str(&placeholder(cell, column, self.is_mysql));
-            push_params(cell, column, params);
+            push_equals(cell, column, sql, params);
         }
     }
 
@@ -294,7 +279,7 @@ impl TargetTable {
         for (number, ((a, b), index)) in a.iter().zip(b).zip(&self.key).enumerate() {
             let column = &self.columns[*index];
             sql.push_str(if number > 0 { " AND " } else { "" });
-            let (mut left, mut right) = (placeholder(a, column, self.is_mysql), placeholder(b, column, self.is_mysql));
+            let (mut left, mut right) = (placeholder(a, column, placeholder(b, column);
             if let (Some(charset), Some(collation)) = (&column.charset, &column.collation) {
                 left = format!("CONVERT({left} USING {charset}) COLLATE {collation}").into();
                 right = format!("CONVERT({right} USING {charset}) COLLATE {collation}").into();
@@ -318,16 +303,33 @@ impl TargetTable {
 
     fn chunk_len(&self, rows: &[&Row], width: usize) -> usize {
         let most = chunk_rows(rows.len(), width);
-        let mut bytes = 0;
+        let (mut bytes, mut params) = (0, 0);
         let fitting = rows[..most]
             .iter()
             .take_while(|row| {
                 bytes += row.iter().map(Cell::heap_bytes).sum::<usize>();
-                bytes <= MAX_BYTES
+                params += row.iter().zip(&self.columns).map(|(cell, column)| param_count(cell, column)).sum::<usize>();
+                bytes <= MAX_BYTES && params <= MAX_PLACEHOLDERS
             })
             .count();
         floor_power_of_two(fitting.max(1))
     }
+}
+
+/// Runs a statement, outside strict mode where a value needs that.
+async fn exec_in_mode(
+    conn: &mut Conn,
+    lenient: bool,
+    sql: String,
+    params: Vec<Param>,
+) -> Result<(), mysql_async::Error> {
+    if !lenient {
+        return conn.exec_drop(sql, params).await;
+    }
+    set_sql_mode(conn, LENIENT_SQL_MODE).await?;
+    let done = conn.exec_drop(sql, params).await;
+    set_sql_mode(conn, STRICT_SQL_MODE).await?;
+    done
 }
 
 async fn set_sql_mode(conn: &mut Conn, mode: &str) -> Result<(), mysql_async::Error> {
@@ -335,7 +337,7 @@ async fn set_sql_mode(conn: &mut Conn, mode: &str) -> Result<(), mysql_async::Er
 }
 
 fn is_plain(cell: &Cell) -> bool {
-    !matches!(cell, Cell::Encoded { .. } | Cell::Geometry(_) | Cell::Vector(_))
+    !matches!(cell, Cell::Encoded { .. } | Cell::Vector(_))
         && !matches!(cell, Cell::Json(document) if !document.opaque.is_empty())
 }
 

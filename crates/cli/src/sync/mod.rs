@@ -27,7 +27,7 @@ use crate::pair::{Pair, connect_side, stream_of};
 use capture::{Capture, CaptureView};
 use clocks::EffectiveClocks;
 use lease::Lease;
-use report::Reporter;
+use report::{Observed, Reporter};
 
 /// A process that was asked to stop has this long before it is ended anyway.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -119,17 +119,14 @@ async fn hold_lease_and_run(
     let reader = reader_options(pair, direction);
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
-    let reporter = Reporter::new(
-        pair,
-        store,
-        &stream,
-        lease.epoch().0,
+    let observed = Observed {
+        epoch: lease.epoch().0,
         counters,
-        captured.clone(),
-        applied.clone(),
-        wishes.clone(),
-    )
-    .await?;
+        captured: captured.clone(),
+        applied: applied.clone(),
+        wishes: wishes.clone(),
+    };
+    let reporter = Reporter::new(pair, store, &stream, observed).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(capture_while_wished(capture, reader, wishes.clone(), running.clone()));
     tasks.spawn(async move { applier.run().await.map_err(anyhow::Error::from) });

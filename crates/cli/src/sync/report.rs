@@ -43,6 +43,16 @@ pub struct Reporter {
     rate: Rate,
 }
 
+/// What a report is made of.
+pub struct Observed {
+    /// Of the direction's lease.
+    pub epoch: u64,
+    pub counters: Arc<Counters>,
+    pub captured: watch::Receiver<CaptureView>,
+    pub applied: watch::Receiver<ProgressView>,
+    pub wishes: Watched,
+}
+
 /// Changes applied per second, over the last whole second.
 struct Rate {
     since: Instant,
@@ -66,16 +76,8 @@ impl Rate {
 }
 
 impl Reporter {
-    pub async fn new(
-        pair: &Pair,
-        store: &Store,
-        stream: &StreamId,
-        epoch: u64,
-        counters: Arc<Counters>,
-        captured: watch::Receiver<CaptureView>,
-        applied: watch::Receiver<ProgressView>,
-        wishes: Watched,
-    ) -> anyhow::Result<Reporter> {
+    pub async fn new(pair: &Pair, store: &Store, stream: &StreamId, observed: Observed) -> anyhow::Result<Reporter> {
+        let Observed { epoch, counters, captured, applied, wishes } = observed;
         let statuses = store.stream_statuses().await?;
         let before = statuses
             .into_iter()
