@@ -78,10 +78,13 @@ impl PlannedTable {
         !self.deletes_disturb.is_empty() || !self.updates_disturb.is_empty()
     }
 
-    /// A change from one image to the other may need a value that another row had.
+    /// A change from one image to the other may need a value that another row had. Where a unique key cannot be told
+    /// from the columns, every write may.
     pub fn takes_value(&self, before: Option<&Row>, after: Option<&Row>) -> bool {
         match (before, after) {
-            (Some(before), Some(after)) => self.keys.iter().any(|key| !same_values(&key.columns, before, after)),
+            (Some(before), Some(after)) if self.folds => {
+                self.keys.iter().any(|key| !same_values(&key.columns, before, after))
+            }
             (_, after) => after.is_some(),
         }
     }

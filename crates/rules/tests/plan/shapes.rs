@@ -211,6 +211,8 @@ fn what_a_cascade_frees_is_taken_after_it() {
     // What refers to rows that may have gone with it comes before it.
     let before = planned_with(&[(OPAQUE, "", "o k"), (PARENTS, "p", "")], 2, ReferentialAction::Cascade);
     assert_eq!(steps(&before, 0), ["InOrder: 1 2"]);
+    let opaque = planned_with(&[(CHILDREN, "k", ""), (OPAQUE, "o", "o - x")], 2, ReferentialAction::Cascade);
+    assert_eq!(opaque.lane_of(1), opaque.lane_of(2));
     // The children went with it, and must not stay because the row came back.
     let again = planned_with(&[(PARENTS, "p", ""), (PARENTS, "", "p")], 1, ReferentialAction::Cascade);
     assert_eq!(steps(&again, 0), ["InOrder: 1 2"]);
