@@ -110,7 +110,7 @@ impl TargetTable {
             sql.push('(');
             for (number, (cell, column)) in row.iter().zip(&self.columns).enumerate() {
                 sql.push_str(if number > 0 { "," } else { "" });
-                sql.push_str(&placeholder(cell, column);
+                sql.push_str(&placeholder(cell, column));
             }
             sql.push(')');
         }
@@ -237,7 +237,7 @@ impl TargetTable {
                 sql.push_str(if self.key.len() > 1 { "(" } else { "" });
                 for (part, (cell, index)) in key.iter().zip(&self.key).enumerate() {
                     sql.push_str(if part > 0 { "," } else { "" });
-                    sql.push_str(&placeholder(cell, &self.columns[*index]);
+                    sql.push_str(&placeholder(cell, &self.columns[*index]));
                 }
                 sql.push_str(if self.key.len() > 1 { ")" } else { "" });
             }
@@ -279,7 +279,7 @@ impl TargetTable {
         for (number, ((a, b), index)) in a.iter().zip(b).zip(&self.key).enumerate() {
             let column = &self.columns[*index];
             sql.push_str(if number > 0 { " AND " } else { "" });
-            let (mut left, mut right) = (placeholder(a, column, placeholder(b, column);
+            let (mut left, mut right) = (placeholder(a, column), placeholder(b, column));
             if let (Some(charset), Some(collation)) = (&column.charset, &column.collation) {
                 left = format!("CONVERT({left} USING {charset}) COLLATE {collation}").into();
                 right = format!("CONVERT({right} USING {charset}) COLLATE {collation}").into();
