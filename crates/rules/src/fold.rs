@@ -7,7 +7,7 @@
 //! `tests/collations.rs` asks both servers about every letter in everyday use. Known not to be merged, because that would
 //! merge everything, or because nobody keeps such keys:
 //! - what only a Latin, Persian, Roman, Danish latin1, or old 8-bit Lithuanian, Bulgarian, Hungarian or Macintosh
-//!   collation calls equal (`m` and `n`, `i` and `j` aside);
+//!   collation calls equal (`m` and `n`);
 //! - letters outside the basic plane under the collations before UCA 9, which do not tell them from any other character
 //!   there; here they are the letters they resemble. All other characters there (emoji) are one;
 //! - phonetic, medieval and historic letters, and numbers of other scripts that are no decimal digits.
