@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossfade_config::ServerUrl;
 use crossfade_message::{Epoch, Store, StoreError};
 use crossfade_model::{
     ColumnKind, Direction, Message, Origin, Position, ResumePoint, RowChange, RowOp, Seen, StreamId, TableLayout,
@@ -15,13 +16,17 @@ async fn main() {
     let Some(url) = arguments.next() else { return eprintln!("usage: capture_rate URL [batch rows] [batches]") };
     let mut number = |default: u64| arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default);
     let (rows, batches) = (number(500), number(200));
-    if let Err(error) = run(&url, rows, batches).await {
+    let server = match ServerUrl::parse(&url) {
+        Ok(server) => server,
+        Err((problem, remedy)) => return eprintln!("{problem}; {remedy}"),
+    };
+    if let Err(error) = run(&server, rows, batches).await {
         eprintln!("{error}: {:?}", std::error::Error::source(&error));
     }
 }
 
-async fn run(url: &str, rows: u64, batches: u64) -> Result<(), StoreError> {
-    let store = Store::connect(url, "capture_rate")?;
+async fn run(server: &ServerUrl, rows: u64, batches: u64) -> Result<(), StoreError> {
+    let store = Store::new(server, "capture_rate");
     store.migrate().await?;
     let stream = StreamId::new(Direction::Forward, "old");
     let epoch = store.create_stream(&stream, &at(0)).await?.epoch;

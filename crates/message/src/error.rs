@@ -5,10 +5,6 @@ use crossfade_model::StreamId;
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The URL of the store cannot be read. Without the URL, which may hold a password.
-    #[error("the store's URL cannot be read: {problem}; {remedy}")]
-    Url { problem: String, remedy: String },
-
     /// Connection, server or statement failed. Whether a commit that failed this way has happened is unknown: read the
     /// state again.
     #[error("the store could not {what}")]

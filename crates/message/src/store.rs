@@ -70,16 +70,6 @@ impl Store {
         Store { pool, pair: pair.into(), plain_first, layouts: Arc::default(), probe: None }
     }
 
-    /// [`new`](Store::new) with a URL that reads like `mysql://user:password@host:3306/?ssl-mode=PREFERRED`.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Url`] if the URL cannot be read.
-    pub fn connect(url: &str, pair: &str) -> Result<Store, StoreError> {
-        let server = ServerUrl::parse(url).map_err(|(problem, remedy)| StoreError::Url { problem, remedy })?;
-        Ok(Store::new(&server, pair))
-    }
-
     /// Calls `probe` at the points `inside-capture` (rows written, not committed) and `after-capture`.
     pub fn with_probe(mut self, probe: Probe) -> Store {
         self.probe = Some(probe);

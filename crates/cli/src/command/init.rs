@@ -32,7 +32,7 @@ pub async fn run(settings: Arc<Settings>, json: bool) -> anyhow::Result<()> {
     for side in [Side::Old, Side::New] {
         create_node_schema(&settings, side).await?;
     }
-    let store = open_store(&settings)?;
+    let store = open_store(&settings);
     store.migrate().await?;
     // The reverse position first: what is written on new meanwhile is then read, never missed.
     let new_position = position(&settings, Side::New).await?;

@@ -32,14 +32,14 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
     };
     let table = args.table.as_deref().map(table_name).transpose()?;
     let filter = MessageFilter { stream: args.stream.clone(), table, statuses, since };
-    let store = open_store(settings)?;
+    let store = open_store(settings);
     store.version_check().await?;
     let messages = store.list_messages(&filter, args.limit as usize).await?;
     print_messages(&messages, args.output.json)
 }
 
 pub async fn show(settings: &Settings, args: &ShowArgs) -> anyhow::Result<()> {
-    let store = open_store(settings)?;
+    let store = open_store(settings);
     store.version_check().await?;
     let Some(message) = store.show_message(&args.id).await? else {
         return Err(Failure::new(
@@ -93,7 +93,7 @@ pub async fn history(settings: Arc<Settings>, args: &HistoryArgs) -> anyhow::Res
     let key = key_values(mapping, &args.key)?;
     let values: Vec<&Value> = key.iter().collect();
     let hash = folded_hash(&mapping.identity, &values);
-    let store = open_store(&settings)?;
+    let store = open_store(&settings);
     store.version_check().await?;
     let messages = store.history(&[hash], |message| touches(&pair, message, mapping, hash)).await?;
     print_messages(&messages, args.output.json)
@@ -166,7 +166,7 @@ fn touches(pair: &Pair, message: &Message, mapping: &TableMapping, hash: u64) ->
 pub async fn purge(settings: &Settings, args: &PurgeArgs) -> anyhow::Result<()> {
     let retention: Duration = args.older_than.map_or(settings.store.retention, |older| *older);
     let days = u32::try_from(retention.as_secs().div_ceil(SECONDS_PER_DAY)).unwrap_or(u32::MAX);
-    let store = open_store(settings)?;
+    let store = open_store(settings);
     store.version_check().await?;
     let purged = store.purge(days, args.dry_run).await?;
     if args.output.json {

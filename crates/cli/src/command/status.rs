@@ -61,7 +61,7 @@ struct StoreLine {
 }
 
 pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<()> {
-    let store = open_store(settings)?;
+    let store = open_store(settings);
     store.version_check().await?;
     if let Some(limit) = args.wait {
         wait_until_caught_up(settings, &store, *limit).await?;

@@ -24,7 +24,7 @@ pub async fn stop(settings: &Settings, direction: Direction, capture_too: bool) 
 }
 
 async fn set(settings: &Settings, direction: Direction, wish: Wish, word: &str) -> anyhow::Result<()> {
-    let store = open_store(settings)?;
+    let store = open_store(settings);
     store.version_check().await?;
     store.set_wish(direction, wish).await?;
     store.journal("wish", &format!("{direction} was {word}")).await?;

@@ -44,7 +44,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let probe = failpoint::from_environment()?;
     let pair = Pair::read(settings.clone()).await?;
-    let store = open_store(&settings)?.with_probe(probe.clone());
+    let store = open_store(&settings).with_probe(probe.clone());
     store.version_check().await?;
     let Some(lease) = Lease::acquire(&store, direction, pair.rules_hash, &stop).await? else { return Ok(()) };
     let ended = hold_lease_and_run(&pair, &store, direction, until_caught_up, &lease, probe, &stop).await;

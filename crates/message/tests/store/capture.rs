@@ -7,7 +7,7 @@ use crossfade_message::{CaptureError, Epoch, PassedHeartbeat, Store, StoreError}
 use crossfade_model::{LaneProgress, Message, Seen, StreamProgress, Value};
 use crossfade_servers::{Flavor, Server};
 
-use crate::{at, capture_updates, forward, on_both_servers, reverse, started, store, update};
+use crate::{at, capture_updates, forward, on_both_servers, reverse, started, store, store_at, update};
 
 on_both_servers!(
     p1_messages_and_position_are_one_commit,
@@ -197,7 +197,7 @@ async fn a_capture_that_stops_midway_leaves_nothing(flavor: Flavor) {
 
 async fn p1_a_killed_server_keeps_what_was_captured(flavor: Flavor) {
     let server = Server::builder(flavor).durable(true).start().await.unwrap();
-    let store = Store::connect(&server.root_url(), "killed").unwrap();
+    let store = store_at(&server.root_url(), "killed");
     store.migrate().await.unwrap();
     let state = started(&store, &forward()).await;
     let state = capture_updates(&store, &state, 7).await;

@@ -10,6 +10,7 @@ mod view;
 
 use std::sync::Arc;
 
+use crossfade_config::ServerUrl;
 use crossfade_message::{Epoch, Store, StreamState};
 use crossfade_model::{
     ColumnKind, Direction, Message, Origin, Position, ResumePoint, RowChange, RowOp, Seen, StreamId, TableLayout,
@@ -37,9 +38,14 @@ macro_rules! on_both_servers {
 }
 pub(crate) use on_both_servers;
 
+/// A pair's store at a URL; nothing is connected yet.
+pub fn store_at(url: &str, pair: &str) -> Store {
+    Store::new(&ServerUrl::parse(url).unwrap(), pair)
+}
+
 /// A migrated store for one test.
 pub async fn store(flavor: Flavor, pair: &str) -> Store {
-    let store = Store::connect(&SharedPair::get(flavor).await.new().root_url(), pair).unwrap();
+    let store = store_at(&SharedPair::get(flavor).await.new().root_url(), pair);
     store.migrate().await.unwrap();
     store
 }

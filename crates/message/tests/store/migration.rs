@@ -1,11 +1,11 @@
 //! Schemas and their versions.
 
-use crossfade_message::{Store, StoreError, node_statements};
+use crossfade_message::{StoreError, node_statements};
 use crossfade_servers::{Flavor, Server};
 use sqlx::mysql::MySqlPool;
 use sqlx::{Executor, Row};
 
-use crate::on_both_servers;
+use crate::{on_both_servers, store_at};
 
 on_both_servers!(
     migrations_repeat_and_newer_versions_are_refused,
@@ -19,12 +19,12 @@ async fn server(flavor: Flavor) -> Server {
 
 async fn migrations_repeat_and_newer_versions_are_refused(flavor: Flavor) {
     let server = server(flavor).await;
-    let store = Store::connect(&server.root_url(), "p").unwrap();
+    let store = store_at(&server.root_url(), "p");
     let missing = store.version_check().await.unwrap_err();
     assert!(matches!(missing, StoreError::NotMigrated { found: None, .. }), "{missing}");
     assert_eq!(missing.hint(), Some("run `crossfade init`"));
 
-    let other = Store::connect(&server.root_url(), "q").unwrap();
+    let other = store_at(&server.root_url(), "q");
     let (one, two) = tokio::join!(store.migrate(), other.migrate());
     one.unwrap();
     two.unwrap();
@@ -67,7 +67,7 @@ async fn store_and_node_share_a_schema(flavor: Flavor) {
         for statement in node_statements() {
             sqlx::raw_sql(statement).execute(&pool).await.unwrap();
         }
-        Store::connect(&server.root_url(), "p").unwrap().migrate().await.unwrap();
+        store_at(&server.root_url(), "p").migrate().await.unwrap();
     }
     let node_tables: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'crossfade'
@@ -89,7 +89,7 @@ async fn an_account_of_the_schema_is_enough(flavor: Flavor) {
     let modes = if flavor == Flavor::MySql { &["PREFERRED", "DISABLED", "REQUIRED"][..] } else { &["PREFERRED"] };
     for mode in modes {
         let url = format!("{}/?ssl-mode={mode}", server.url("keeper", "p@ss:word/1"));
-        let store = Store::connect(&url, "p").unwrap();
+        let store = store_at(&url, "p");
         store.migrate().await.unwrap();
         store.version_check().await.unwrap();
         let state = crate::started(&store, &crate::forward()).await;
@@ -101,10 +101,10 @@ async fn an_account_of_the_schema_is_enough(flavor: Flavor) {
     if flavor == Flavor::MySql {
         // Encryption is used without being asked for where the server insists.
         root.execute("ALTER USER 'keeper'@'%' REQUIRE SSL").await.unwrap();
-        let store = Store::connect(&server.url("keeper", "p@ss:word/1"), "p").unwrap();
+        let store = store_at(&server.url("keeper", "p@ss:word/1"), "p");
         store.migrate().await.unwrap();
         crate::started(&store, &crate::forward()).await;
     }
-    let wrong = Store::connect(&server.url("keeper", "wrong"), "p").unwrap().version_check().await.unwrap_err();
+    let wrong = store_at(&server.url("keeper", "wrong"), "p").version_check().await.unwrap_err();
     assert!(!format!("{wrong:?}").contains("p@ss"), "{wrong:?}");
 }

@@ -6,13 +6,13 @@ use crossfade_servers::{Flavor, Server};
 use sqlx::mysql::MySqlPool;
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::{at, capture_updates, forward, on_both_servers, reverse, started, update};
+use crate::{at, capture_updates, forward, on_both_servers, reverse, started, store_at, update};
 
 on_both_servers!(old_settled_days_go_and_needed_ones_stay, a_new_day_gets_its_partition, the_size_is_told);
 
 async fn fresh(flavor: Flavor) -> (Server, Store, MySqlPool) {
     let server = Server::builder(flavor).relaxed().start().await.unwrap();
-    let store = Store::connect(&server.root_url(), "p").unwrap();
+    let store = store_at(&server.root_url(), "p");
     store.migrate().await.unwrap();
     let pool = MySqlPool::connect(&format!("{}/crossfade", server.root_url())).await.unwrap();
     (server, store, pool)
@@ -158,7 +158,7 @@ async fn a_new_day_gets_its_partition(flavor: Flavor) {
         let drop = format!("ALTER TABLE {table} DROP PARTITION {}", names.join(", "));
         pool.execute(AssertSqlSafe(drop)).await.unwrap();
     }
-    let (one, two) = (store.clone(), Store::connect(&_server.root_url(), "q").unwrap());
+    let (one, two) = (store.clone(), store_at(&_server.root_url(), "q"));
     let other = started(&two, &forward()).await;
     let (a, b) = tokio::join!(capture_updates(&one, &state, 4), capture_updates(&two, &other, 4));
     assert_eq!((a.last_seq, b.last_seq), (4, 4));

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use base64::Engine;
 use crossfade_binlog::decode::file::FileEvents;
 use crossfade_binlog::decode::{DecodeError, Flavor as Dialect, RowsEvent, TableMap};
-use crossfade_message::Store;
 use crossfade_model::{Column, ColumnKind, Message, Origin, RowChange, Seen, TableName, TableShape};
 use crossfade_servers::{Flavor, Server};
 use sqlx::mysql::MySqlPool;
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::{at, forward, on_both_servers, started};
+use crate::{at, forward, on_both_servers, started, store_at};
 
 on_both_servers!(every_column_type_reads_the_same_in_the_view);
 
@@ -156,7 +155,7 @@ async fn charsets(pool: &MySqlPool) -> Vec<Case> {
 
 async fn every_column_type_reads_the_same_in_the_view(flavor: Flavor) {
     let server = Server::builder(flavor).relaxed().start().await.unwrap();
-    let store = Store::connect(&server.root_url(), "types").unwrap();
+    let store = store_at(&server.root_url(), "types");
     store.migrate().await.unwrap();
     let pool = MySqlPool::connect(&server.root_url()).await.unwrap();
     pool.execute("CREATE DATABASE app DEFAULT CHARACTER SET utf8mb4").await.unwrap();
@@ -176,7 +175,7 @@ async fn every_column_type_reads_the_same_in_the_view(flavor: Flavor) {
         state = store.capture(&state, part, &[], &end, &Seen::default(), &[]).await.unwrap().state;
     }
     // A process that has seen none of it reads values that are equal in every bit.
-    let reader = Store::connect(&server.root_url(), "types").unwrap();
+    let reader = store_at(&server.root_url(), "types");
     assert_eq!(reader.read_range(&forward(), 1, state.last_seq).await.unwrap(), batch);
 
     let kinds: HashMap<String, ColumnKind> = batch
