@@ -231,19 +231,18 @@ impl Store {
         rows.iter().map(status_of_row).collect()
     }
 
-    /// The wish of a direction, which is as `default` says until somebody wishes.
-    pub async fn wish_or(&self, direction: Direction, default: Wish) -> Result<Wish, StoreError> {
+    /// The wish of a direction; `None` until somebody has wished, which the first start of its process does.
+    pub async fn wish(&self, direction: Direction) -> Result<Option<Wish>, StoreError> {
         let row = sqlx::query("SELECT declared, capture, apply FROM direction WHERE pair = ? AND direction = ?")
             .bind(&*self.pair)
             .bind(direction.as_str())
             .fetch_optional(&self.pool)
             .await
             .map_err(StoreError::during("read a wish"))?;
-        let Some(row) = row else { return Ok(default) };
-        let read = || -> Result<Wish, sqlx::Error> {
+        let read = |row: MySqlRow| -> Result<Wish, sqlx::Error> {
             Ok(Wish { declared: row.try_get(0)?, capture: row.try_get(1)?, apply: row.try_get(2)? })
         };
-        read().map_err(StoreError::during("read a wish"))
+        row.map(read).transpose().map_err(StoreError::during("read a wish"))
     }
 
     pub async fn set_wish(&self, direction: Direction, wish: Wish) -> Result<(), StoreError> {

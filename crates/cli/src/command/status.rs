@@ -90,7 +90,7 @@ async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> {
     let mut streams = Vec::new();
     for stream in store.stream_statuses().await? {
         let direction = stream.stream.parse::<StreamId>().context("the store names an unknown stream")?.direction();
-        let wish = store.wish_or(direction, Wish::OFF).await?;
+        let wish = store.wish(direction).await?.unwrap_or(Wish::OFF);
         let lease = leases.iter().find(|lease| lease.subject == direction.as_str() && lease.live);
         streams.push(stream_line(stream, lease, wish));
     }
@@ -154,7 +154,7 @@ async fn wait_until_caught_up(settings: &Settings, store: &Store, limit: Duratio
         let directions = [Direction::Forward, Direction::Reverse];
         let mut waits = Vec::new();
         for direction in directions {
-            if store.wish_or(direction, Wish::OFF).await?.declared {
+            if store.wish(direction).await?.is_some_and(|wish| wish.declared) {
                 waits.push((stream_of(direction), beat(settings, direction).await?));
             }
         }

@@ -70,7 +70,7 @@ async fn hold_lease_and_run(
     let settings = &pair.settings;
     let stream = stream_of(direction);
     let state = adopt(store, &stream, lease, stop).await?;
-    if wishes::of(store, direction).await?.is_none() {
+    if store.wish(direction).await?.is_none() {
         store.set_wish(direction, Wish::RUN).await?;
     }
     let until = match until_caught_up {

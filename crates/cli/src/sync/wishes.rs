@@ -10,12 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// The wish of a direction; `None` until somebody has wished, which the first start of its process does.
-pub async fn of(store: &Store, direction: Direction) -> Result<Option<Wish>, StoreError> {
-    let (off, run) = tokio::try_join!(store.wish_or(direction, Wish::OFF), store.wish_or(direction, Wish::RUN))?;
-    Ok((off == run).then_some(off))
-}
-
 #[derive(Clone)]
 pub struct Watched {
     capture: watch::Receiver<bool>,
@@ -66,7 +60,7 @@ impl Watched {
 }
 
 async fn read(store: &Store, direction: Direction) -> Result<(bool, Wishes), StoreError> {
-    let own = store.wish_or(direction, Wish::RUN).await?;
-    let opposite = store.wish_or(direction.opposite(), Wish::OFF).await?;
+    let own = store.wish(direction).await?.unwrap_or(Wish::RUN);
+    let opposite = store.wish(direction.opposite()).await?.unwrap_or(Wish::OFF);
     Ok((own.capture, Wishes { apply: own.apply, opposite_declared: opposite.declared }))
 }

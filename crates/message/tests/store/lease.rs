@@ -85,10 +85,10 @@ async fn different_rules_do_not_run_together(flavor: Flavor) {
 
 async fn wishes_and_reports_are_kept(flavor: Flavor) {
     let store = store(flavor, "wishes").await;
-    assert_eq!(store.wish_or(Direction::Reverse, Wish::OFF).await.unwrap(), Wish::OFF);
+    assert_eq!(store.wish(Direction::Reverse).await.unwrap(), None);
     store.set_wish(Direction::Reverse, Wish::CAPTURE_ONLY).await.unwrap();
-    assert_eq!(store.wish_or(Direction::Reverse, Wish::OFF).await.unwrap(), Wish::CAPTURE_ONLY);
-    assert_eq!(store.wish_or(Direction::Forward, Wish::RUN).await.unwrap(), Wish::RUN);
+    assert_eq!(store.wish(Direction::Reverse).await.unwrap(), Some(Wish::CAPTURE_ONLY));
+    assert_eq!(store.wish(Direction::Forward).await.unwrap(), None);
 
     started(&store, &forward()).await;
     assert_eq!(store.stream_statuses().await.unwrap()[0].report, None);
