@@ -79,12 +79,6 @@ async fn check_certificates(path: Option<&Path>) -> Result<(), CatalogError> {
     read.map(drop).map_err(|source| CatalogError::Certificates { path: path.display().to_string(), source })
 }
 
-/// The driver's options for a URL, for those who open connections themselves (pools). `ssl-mode=PREFERRED` means
-/// encrypted here: only [`connect`] can fall back.
-pub fn connection_options(url: &ServerUrl, purpose: Purpose) -> OptsBuilder {
-    options(url, purpose, tls_options(url))
-}
-
 fn options(url: &ServerUrl, purpose: Purpose, tls: Option<SslOpts>) -> OptsBuilder {
     let builder = OptsBuilder::default()
         .user(Some(url.user.as_str()))

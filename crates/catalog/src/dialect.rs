@@ -59,23 +59,6 @@ impl Dialect {
         }
     }
 
-    /// How `ON DUPLICATE KEY UPDATE` names the row that was to be inserted: what stands before it, and the expression
-    /// for a quoted column. MySQL deprecates `VALUES()` (manual, "INSERT … ON DUPLICATE KEY UPDATE"), MariaDB has no
-    /// row alias.
-    pub fn inserted_row_alias(self) -> &'static str {
-        match self.flavor {
-            Flavor::MySql => " AS new_row",
-            Flavor::MariaDb => "",
-        }
-    }
-
-    pub fn inserted_value(self, quoted_column: &str) -> String {
-        match self.flavor {
-            Flavor::MySql => format!("new_row.{quoted_column}"),
-            Flavor::MariaDb => format!("VALUES({quoted_column})"),
-        }
-    }
-
     /// XA transactions that are prepared and not yet decided.
     pub fn prepared_transactions(self) -> &'static str {
         match self.flavor {

@@ -121,18 +121,6 @@ impl ServerFacts {
     }
 }
 
-/// Asks only for the version: what a [`Dialect`] needs.
-///
-/// # Errors
-///
-/// As [`ServerFacts::read`].
-pub async fn server_version(conn: &mut Conn) -> Result<Version, CatalogError> {
-    let what = "the server's version";
-    let text: Option<String> =
-        conn.query_first("SELECT @@version").await.map_err(|source| CatalogError::Query { what, source })?;
-    Version::parse(&text.unwrap_or_default())
-}
-
 fn identity(version: &Version, variables: &Variables) -> String {
     let own = match version.flavor {
         Flavor::MySql => variables.text("server_uuid"),

@@ -26,10 +26,10 @@ mod rule;
 mod shape;
 mod version;
 
-pub use connect::{Purpose, connect, connection_options};
+pub use connect::{Purpose, connect};
 pub use dialect::Dialect;
 pub use error::CatalogError;
-pub use facts::{BinlogFacts, ClockDifference, GtidMode, ServerFacts, server_version};
+pub use facts::{BinlogFacts, ClockDifference, GtidMode, ServerFacts};
 pub use rule::table_rule;
 pub use shape::{table_shape, table_shapes};
 pub use version::{Flavor, SUPPORTED_VERSIONS, SupportLevel, Version};

@@ -34,11 +34,11 @@ pub struct Version {
 /// How far crossfade vouches for a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SupportLevel {
-    /// All tests run against it.
+    /// The whole test suite runs against this release series.
     Supported,
-    /// Has what crossfade needs, but no test runs against it.
+    /// Has what crossfade needs, but no test runs against it: say so, and go on.
     Expected,
-    /// Too old, or newer than anything that was looked at.
+    /// Too old, or newer than anything that was looked at: nobody has seen what it writes into its binlog.
     Refused,
 }
 
@@ -78,7 +78,8 @@ impl Version {
         (self.major, self.minor, self.patch) >= (major, minor, patch)
     }
 
-    /// MySQL from 8.0.19: `INSERT … AS new ON DUPLICATE KEY UPDATE`. MariaDB from 10.6: `JSON_TABLE`.
+    /// The lower bounds: MySQL 8.0.19 is the first with `binlog_row_metadata` (8.0.1) that takes row aliases in
+    /// `INSERT … ON DUPLICATE KEY UPDATE`; MariaDB 10.6 has `JSON_TABLE`, and `binlog_row_metadata` (10.5).
     pub fn support_level(&self) -> SupportLevel {
         match (self.flavor, self.major, self.minor, self.patch) {
             (Flavor::MySql, 9, 7, _) | (Flavor::MariaDb, 10, 11, _) => SupportLevel::Supported,
@@ -115,6 +116,28 @@ mod tests {
         }
         for text in ["", "9", "9.7", "nine.seven.four", "99999.1.1"] {
             assert!(Version::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_tested_is_supported_and_what_nobody_saw_is_refused() {
+        use SupportLevel::{Expected, Refused, Supported};
+        let cases = [
+            ("5.7.44", Refused),
+            ("8.0.18", Refused),
+            ("8.0.19", Expected),
+            ("8.4.0", Expected),
+            ("9.6.1", Expected),
+            ("9.7.0", Supported),
+            ("10.0.0", Refused),
+            ("10.5.29-MariaDB", Refused),
+            ("10.6.0-MariaDB", Expected),
+            ("10.11.14-MariaDB", Supported),
+            ("11.8.2-MariaDB", Expected),
+            ("12.0.0-MariaDB", Refused),
+        ];
+        for (text, level) in cases {
+            assert_eq!(Version::parse(text).unwrap().support_level(), level, "{text}");
         }
     }
 }

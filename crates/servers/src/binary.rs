@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{SupportLevel, support_level};
 use crate::{Error, place};
 
 /// The brand of a server. The two differ in GTIDs, in their binary log, and in how a data directory is made.
@@ -86,11 +85,6 @@ impl Version {
             patch: numbers.next()??,
             text: text.to_owned(),
         })
-    }
-
-    /// How far crossfade vouches for this release.
-    pub fn support_level(&self) -> SupportLevel {
-        support_level(self.flavor, self.major, self.minor, self.patch)
     }
 
     /// Whether the release is `(major, minor)` or newer.

@@ -44,7 +44,6 @@ mod pair;
 mod place;
 mod process;
 mod server;
-pub mod support;
 mod template;
 
 pub use binary::{Flavor, ServerBinary, Version};
@@ -52,4 +51,3 @@ pub use builder::ServerBuilder;
 pub use error::Error;
 pub use pair::SharedPair;
 pub use server::Server;
-pub use support::{SupportLevel, support_level};

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crossfade_servers::{Error, Flavor, Server, SharedPair, SupportLevel};
+use crossfade_servers::{Error, Flavor, Server, SharedPair};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -67,7 +67,6 @@ fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
 async fn a_server_is_what_it_says_and_writes_a_full_binlog(flavor: Flavor) -> TestResult {
     let server = Server::builder(flavor).start().await?;
     assert_eq!((server.flavor(), server.version().flavor), (flavor, flavor));
-    assert_ne!(server.version().support_level(), SupportLevel::Refused);
 
     let mut connection = server.connect().await?;
     let version: String = connection.query_first("SELECT VERSION()").await?.expect("a version");
