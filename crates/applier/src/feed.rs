@@ -58,6 +58,17 @@ impl Feed {
         self.arrived.notify_waiters();
     }
 
+    /// The stream goes up to `last_seq`, by messages that are to be read from the store.
+    pub fn moved(&self, last_seq: u64) {
+        let mut window = self.window();
+        if last_seq > window.last_seq {
+            (window.last_seq, window.bytes) = (last_seq, 0);
+            window.messages.clear();
+        }
+        drop(window);
+        self.arrived.notify_waiters();
+    }
+
     /// The stream's last message as far as this process knows.
     pub fn last_seq(&self) -> u64 {
         self.window().last_seq

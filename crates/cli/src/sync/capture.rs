@@ -81,14 +81,44 @@ impl Capture {
                 Ended::Stopped => return Ok(()),
                 Ended::Superseded(reason) => {
                     let epoch = self.state.epoch;
-                    self.state = self.store.stream_state(&self.state.stream).await?;
+                    let Some(state) = self.stored_state().await? else { return Ok(()) };
+                    self.state = state;
                     if self.state.epoch != epoch {
                         anyhow::bail!("another process has taken the stream over: {reason}");
                     }
-                    tracing::warn!(reason, "the stream was moved by another process; reading again from there");
+                    tracing::warn!(reason, "the stream has moved on meanwhile; reading again from there");
+                    self.tell_moved();
                 }
             }
         }
+    }
+
+    /// What the store says of the stream; waits for a store that is away. `None` when asked to stop meanwhile.
+    async fn stored_state(&self) -> anyhow::Result<Option<StreamState>> {
+        loop {
+            match self.store.stream_state(&self.state.stream).await {
+                Ok(state) => return Ok(Some(state)),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, "the store is away; trying again");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return Ok(None),
+                        () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The stream's end is not where this process left it: a capture has happened whose answer was lost. Its messages are
+    /// in the store alone, and nobody else tells the applier of them.
+    fn tell_moved(&self) {
+        self.feed.moved(self.state.last_seq);
+        self.view.send_modify(|view| {
+            view.captured += self.state.last_seq.saturating_sub(view.last_seq);
+            view.last_seq = self.state.last_seq;
+            view.position = Some(self.state.position.position.clone());
+        });
     }
 
     async fn read_and_capture(&mut self, options: ReaderOptions) -> anyhow::Result<Ended> {

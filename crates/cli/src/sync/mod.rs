@@ -82,7 +82,10 @@ async fn hold_lease_and_run(
     let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
     let feed = Arc::new(Feed::new(state.last_seq, feed_bytes(settings)));
     let counters = Arc::new(Counters::default());
-    let (capture_view, captured) = watch::channel(CaptureView { last_seq: state.last_seq, ..CaptureView::default() });
+    // An idle source may have nothing to read after the saved position.
+    let saved = Some(state.position.position.clone());
+    let (capture_view, captured) =
+        watch::channel(CaptureView { position: saved, last_seq: state.last_seq, ..CaptureView::default() });
 
     let (applier, applied, hold_worker) = Applier::open(ApplierOptions {
         pair: settings.pair.clone(),
