@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossfade_catalog::{Flavor, Purpose, connect};
 use crossfade_config::ServerUrl;
-use crossfade_message::Store;
+use crossfade_message::{Store, StoreError};
 use crossfade_model::{Column, Message, Side, StreamId, StreamProgress, TableShape};
 use crossfade_rules::{Plan, Planner, TableMapping};
 use tokio::sync::{Mutex, watch};
@@ -20,7 +20,7 @@ use crate::hold::{Hold, HoldWorker};
 use crate::lane::{Lane, Shared, pauses};
 use crate::lookup::Lookup;
 use crate::mapped::Mapper;
-use crate::progress::{Progress, ProgressView};
+use crate::progress::{Progress, ProgressView, Waiting};
 use crate::table::TargetTable;
 use crate::{Probe, opposite_stream};
 
@@ -29,6 +29,9 @@ const MIN_ROWS_FOR_LANES: usize = 200;
 
 /// `settled_seq` follows the checkpoint lazily; it is written at most this often.
 const SETTLE_EVERY: Duration = Duration::from_millis(250);
+
+/// Between two attempts to read messages from a store that is away.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the applier needs to know.
 pub struct ApplierOptions {
@@ -188,12 +191,21 @@ impl Applier {
             let settle_later = self.settle_later(from_seq - 1);
             tokio::select! {
                 batch = self.options.feed.next(&self.shared.store, &self.options.stream, from_seq, self.options.bounds) => {
-                    return Ok(batch?);
+                    match batch {
+                        Err(error) if error.is_transient() => self.wait_for_store(&error).await,
+                        batch => return Ok(batch?),
+                    }
                 }
                 () = until_changed(&mut wishes) => {}
                 () = settle_later => self.settle(true).await?,
             }
         }
+    }
+
+    async fn wait_for_store(&self, error: &StoreError) {
+        tracing::warn!(%error, "messages cannot be read; trying again");
+        let _waiting = self.shared.progress.wait(Waiting::Retry(error.to_string()));
+        tokio::time::sleep(STORE_PAUSE).await;
     }
 
     /// Ends when an idle applier should write what it has settled; never where that is written already.
@@ -220,7 +232,11 @@ impl Applier {
         if concurrent {
             let mut lookup = self.shared.lookup.lock().await;
             lookup.advance_floor(&first.seen);
-            lookup.refresh().await?;
+            match lookup.refresh().await {
+                // What a lane cannot judge without the store, it confirms before its commit, and waits for the store there.
+                Err(error) if error.remedy() == Remedy::RetryLater => tracing::warn!(%error, "the store is away"),
+                refreshed => refreshed?,
+            }
         }
         let changes = self.mapper.map(batch)?;
         let plan = self.planner.plan(changes, lanes).map_err(ApplyError::Plan)?;

@@ -138,6 +138,6 @@ impl From<mysql_async::Error> for ApplyError {
 }
 
 /// The code of "duplicate entry for key".
-pub(crate) fn is_duplicate_key(refusal: &Refusal) -> bool {
-    matches!(refusal.driver_error(), mysql_async::Error::Server(server) if matches!(server.code, 1062 | 1586))
+pub(crate) fn is_duplicate_key(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(server) if matches!(server.code, 1062 | 1586))
 }

@@ -7,7 +7,7 @@ use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Seqs, Step, TableMapping, Verdict};
 use mysql_async::Conn;
 
-use crate::error::ApplyError;
+use crate::error::{ApplyError, is_duplicate_key};
 use crate::lane::{Care, Shared};
 use crate::lookup::{Lookup, Subject};
 use crate::read::same_image;
@@ -166,7 +166,9 @@ impl<'a> JudgedLane<'a> {
                 JudgedStep::Net { rows, .. } => {
                     rows.iter().any(|row| !row.sighted && (is_write(row.verdict) || is_write(row.departure)))
                 }
-                JudgedStep::InOrder(changes) => changes.iter().any(|judged| is_write(judged.verdict)),
+                JudgedStep::InOrder(changes) => {
+                    changes.iter().any(|judged| is_write(judged.verdict) || is_write(judged.departure))
+                }
             })
     }
 
@@ -380,7 +382,29 @@ async fn put(
         if found.is_some() { present.push(*after) } else { absent.push(*after) }
     }
     target.overwrite(conn, &present).await?;
-    target.insert(conn, &absent).await
+    insert_absent(target, conn, absent).await
+}
+
+/// Inserts rows that were not there a moment ago. A row that a user has inserted since is locked and overwritten; each
+/// round locks at least one more row, so this ends. A duplicate of another key's value is an error.
+async fn insert_absent(target: &TargetTable, conn: &mut Conn, mut absent: Vec<&Row>) -> Result<(), mysql_async::Error> {
+    loop {
+        let duplicate = match target.insert(conn, &absent).await {
+            Err(error) if is_duplicate_key(&error) => error,
+            done => return done,
+        };
+        let keys: Vec<Vec<&Value>> = absent.iter().map(|row| target.key_of(row)).collect();
+        let found = target.lock(conn, &keys, false).await?;
+        let (mut present, mut missing) = (Vec::new(), Vec::new());
+        for (row, found) in absent.iter().zip(&found) {
+            if found.is_some() { present.push(*row) } else { missing.push(*row) }
+        }
+        if present.is_empty() {
+            return Err(duplicate);
+        }
+        target.overwrite(conn, &present).await?;
+        absent = missing;
+    }
 }
 
 fn is_sighted(found: Option<&Found>, before: Option<&Row>) -> bool {
@@ -438,7 +462,7 @@ async fn move_row(
             }
             match (arrive, new_there) {
                 (true, true) => target.overwrite(conn, &[after]).await,
-                (true, false) => target.insert(conn, &[after]).await,
+                (true, false) => insert_absent(target, conn, vec![after]).await,
                 (false, _) => Ok(()),
             }
         }
@@ -470,7 +494,7 @@ async fn write_in_order(
             if found[0].is_some() {
                 target.overwrite(conn, &[after]).await
             } else {
-                target.insert(conn, &[after]).await
+                insert_absent(target, conn, vec![after]).await
             }
         }
         (RowOp::Delete, Some(before), None) if arrive => target.delete(conn, &[target.key_of(before)]).await,

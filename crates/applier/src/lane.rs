@@ -113,7 +113,7 @@ impl Lane {
                 Err(error) => error,
             };
             if let ApplyError::Row { source, .. } = &error
-                && is_duplicate_key(source)
+                && is_duplicate_key(source.driver_error())
                 && duplicates < DUPLICATE_ATTEMPTS
             {
                 care = Care::Locked;

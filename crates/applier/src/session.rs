@@ -12,7 +12,7 @@ pub(crate) const STRICT_SQL_MODE: &str = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZER
 /// As above without strictness: the only mode in which an ENUM's error value 0 can be written.
 pub(crate) const LENIENT_SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
 
-/// A lock wait longer than this is retried by us instead of holding other locks meanwhile.
+/// A wait for a row or a table longer than this is retried by us instead of holding other locks meanwhile.
 const LOCK_WAIT_SECONDS: u32 = 5;
 
 /// The server drops a session that says nothing for so long, and with it the locks of a process that was frozen inside a
@@ -25,7 +25,8 @@ pub(crate) const USED_WITHIN: Duration = Duration::from_secs(4);
 pub(crate) async fn prepare(conn: &mut Conn) -> Result<(), mysql_async::Error> {
     conn.query_drop(format!(
         "SET SESSION time_zone = '+00:00', sql_mode = '{STRICT_SQL_MODE}', \
-         innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, wait_timeout = {SILENCE_SECONDS}, autocommit = 1, foreign_key_checks = 1, unique_checks = 1"
+         innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, lock_wait_timeout = {LOCK_WAIT_SECONDS}, \
+         wait_timeout = {SILENCE_SECONDS}, autocommit = 1, foreign_key_checks = 1, unique_checks = 1"
     ))
     .await?;
     conn.query_drop("SET NAMES utf8mb4").await?;

@@ -44,9 +44,11 @@ impl TargetTable {
     ) -> TargetTable {
         let quoted = name.quoted();
         let names: Vec<String> = columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        // MySQL refuses a row alias that is the table's own name.
+        let alias = if name.table.eq_ignore_ascii_case("incoming") { "arriving" } else { "incoming" };
         let assignments: Vec<String> = names
             .iter()
-            .map(|name| if is_mysql { format!("{name} = incoming.{name}") } else { format!("{name} = VALUE({name})") })
+            .map(|name| if is_mysql { format!("{name} = {alias}.{name}") } else { format!("{name} = VALUE({name})") })
             .collect();
         let selects: Vec<String> =
             columns.iter().zip(source_kinds).map(|(column, kind)| select_expression(column, kind)).collect();
@@ -55,7 +57,7 @@ impl TargetTable {
             insert_head: format!("INSERT INTO {quoted} ({}) VALUES ", names.join(", ")),
             upsert_tail: format!(
                 "{} ON DUPLICATE KEY UPDATE {}",
-                if is_mysql { " AS incoming" } else { "" },
+                if is_mysql { format!(" AS {alias}") } else { String::new() },
                 assignments.join(", ")
             ),
             select_list: selects.join(", "),
