@@ -3,16 +3,11 @@
 use crossfade_catalog::ServerFacts;
 use crossfade_model::{GtidSet, MariaDbGtidPosition, Position};
 use mysql_async::Conn;
-use mysql_async::prelude::FromRow;
-use mysql_async::prelude::Queryable;
+use mysql_async::prelude::{FromRow, Queryable};
 use rand::Rng;
 
 use crate::BinlogError;
 use crate::decode::Flavor;
-
-const EXECUTED: &str = "SELECT @@GLOBAL.gtid_executed";
-const PURGED: &str = "SELECT @@GLOBAL.gtid_purged";
-const MARIA_EXECUTED: &str = "SELECT @@GLOBAL.gtid_binlog_pos";
 
 /// Server ids are drawn from this range: far from those that people give to their servers.
 const SERVER_IDS: std::ops::RangeInclusive<u32> = 3_000_000_000..=4_294_900_000;
@@ -48,9 +43,7 @@ impl Source {
     pub async fn current_position(&self, conn: &mut Conn) -> Result<Position, BinlogError> {
         match self.flavor {
             Flavor::MariaDb => Ok(Position::MariaDb { gtid: self.maria_binlog_position(conn).await? }),
-            Flavor::MySql if self.facts.has_gtids() => {
-                Ok(Position::MySql { executed: self.gtid_set(conn, EXECUTED).await? })
-            }
+            Flavor::MySql if self.facts.has_gtids() => Ok(Position::MySql { executed: self.executed(conn).await? }),
             Flavor::MySql => self.current_file_position(conn).await,
         }
     }
@@ -83,8 +76,11 @@ impl Source {
     }
 
     async fn check_gtid_set(&self, conn: &mut Conn, start: &GtidSet) -> Result<(), BinlogError> {
-        let executed = self.gtid_set(conn, EXECUTED).await?;
-        let purged = self.gtid_set(conn, PURGED).await?;
+        let executed = self.executed(conn).await?;
+        let purged = match self.facts.dialect().gtid_purged() {
+            Some(query) => self.gtid_set(conn, query).await?,
+            None => GtidSet::default(),
+        };
         let (gone, ahead) = (purged.subtract(start), start.subtract(&executed));
         if !gone.is_empty() {
             return Err(self.purged(format!("transactions {gone}")));
@@ -118,7 +114,7 @@ impl Source {
     /// The state before the oldest binlog file, from the list of GTIDs at its head. A file without the list has nothing before
     /// its own transactions.
     async fn maria_oldest_position(&self, conn: &mut Conn) -> mysql_async::Result<MariaDbGtidPosition> {
-        let oldest: Option<mysql_async::Row> = conn.query_first("SHOW BINARY LOGS").await?;
+        let oldest: Option<mysql_async::Row> = conn.query_first(self.facts.dialect().binlog_files()).await?;
         let Some(file) = oldest.and_then(|row| row.get::<String, _>(0)) else {
             return Ok(MariaDbGtidPosition::default());
         };
@@ -143,9 +139,13 @@ impl Source {
 
     /// Binlog files with their sizes in bytes, oldest first.
     pub async fn files(&self, conn: &mut Conn) -> Result<Vec<(String, u64)>, BinlogError> {
-        let rows: Vec<mysql_async::Row> =
-            conn.query("SHOW BINARY LOGS").await.map_err(self.refused("SHOW BINARY LOGS"))?;
+        let list = self.facts.dialect().binlog_files();
+        let rows: Vec<mysql_async::Row> = conn.query(list).await.map_err(self.refused(list))?;
         Ok(rows.iter().filter_map(|row| Some((row.get(0)?, row.get(1)?))).collect())
+    }
+
+    async fn executed(&self, conn: &mut Conn) -> Result<GtidSet, BinlogError> {
+        self.gtid_set(conn, self.facts.dialect().gtid_executed()).await
     }
 
     async fn gtid_set(&self, conn: &mut Conn, query: &'static str) -> Result<GtidSet, BinlogError> {
@@ -156,8 +156,9 @@ impl Source {
     }
 
     async fn maria_binlog_position(&self, conn: &mut Conn) -> Result<MariaDbGtidPosition, BinlogError> {
-        let text: String = self.first(conn, MARIA_EXECUTED).await?.unwrap_or_default();
-        text.parse().map_err(|_| BinlogError::BadAnswer { server: self.address.clone(), what: MARIA_EXECUTED })
+        let query = self.facts.dialect().gtid_executed();
+        let text: String = self.first(conn, query).await?.unwrap_or_default();
+        text.parse().map_err(|_| BinlogError::BadAnswer { server: self.address.clone(), what: query })
     }
 
     /// Draws a server id that neither the source nor a replica registered there has.
