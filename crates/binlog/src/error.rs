@@ -138,63 +138,73 @@ impl BinlogError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             BinlogError::Catalog(error) => return error.hint().map(str::to_owned),
-            BinlogError::BinlogOff { .. } => "start the server with `log_bin` on",
+            BinlogError::BinlogOff { .. } => "start the server with `log_bin` on".to_owned(),
             BinlogError::PositionKind { .. } => {
-                "take a new start mark with `crossfade init` after checking which server the URL names"
+                format!("correct the server's URL; if another kind of server took its place, {BEGIN_AGAIN}")
             }
             BinlogError::WrongServer { .. } => {
                 "point the URL at the server that the position was taken on, or use GTID positions, which survive a fail-over"
+                    .to_owned()
             }
-            BinlogError::PositionAhead { .. } => {
-                "the server was restored, reset or replaced by one that lacks these transactions; point the URL at the right server, or begin again with a new start mark and verify"
-            }
-            BinlogError::Purged { .. } => {
-                "restore the purged binlog files if a backup has them; otherwise take a new start mark, verify with repair, and raise the retention (`binlog_expire_logs_seconds`)"
-            }
+            BinlogError::PositionAhead { .. } => format!(
+                "the server was restored, reset or replaced by one that lacks these transactions: point the URL at the right server, or {BEGIN_AGAIN}"
+            ),
+            BinlogError::Purged { .. } => format!(
+                "restore the purged binlog files if a backup has them; otherwise raise the retention (`binlog_expire_logs_seconds`) and {BEGIN_AGAIN}"
+            ),
             BinlogError::OffsetTooLarge { .. } => {
-                "use GTID positions, or keep binlog files under 4 GiB (`max_binlog_size`)"
+                "use GTID positions, or keep binlog files under 4 GiB (`max_binlog_size`)".to_owned()
             }
-            BinlogError::NoServerId { .. } => "look at the replicas that are registered at the server",
+            BinlogError::NoServerId { .. } => "look at the replicas that are registered at the server".to_owned(),
             BinlogError::Corrupt { .. } | BinlogError::Decode { .. } => {
                 "read the place with the server's `mysqlbinlog --verify-binlog-checksum`; if it is damaged there too, read from a healthy replica"
+                    .to_owned()
             }
             BinlogError::Stopped { reason, .. } => reason.hint(),
             _ => return None,
         };
-        Some(text.to_owned())
+        Some(text)
     }
 }
 
+/// The way on where the stream can never pass a place of the binlog.
+const BEGIN_AGAIN: &str =
+    "load the sides alike again and begin as a new pair: another `pair` in the configuration, then `crossfade init`";
+
 impl StopReason {
-    fn hint(&self) -> &'static str {
+    /// The stream stands before what stopped it, and meets it again at the next start.
+    fn hint(&self) -> String {
         match self {
             StopReason::StatementFormat { .. } | StopReason::OpaqueStatement => {
-                "set `binlog_format=ROW` for every session of the source; then take a new start mark and repair the table with verify"
+                format!("set `binlog_format=ROW` for every session of the source; then {BEGIN_AGAIN}")
             }
             StopReason::PartialRowImage { .. } => {
-                "set `binlog_row_image=FULL` for every session of the source; then take a new start mark and repair the table with verify"
+                format!("set `binlog_row_image=FULL` for every session of the source; then {BEGIN_AGAIN}")
             }
-            StopReason::Truncated { .. } | StopReason::Dropped { .. } | StopReason::TableLost { .. } => {
-                "empty or drop the table on the other side by hand if that is meant, or take it out of the configuration; then take a new start mark"
+            StopReason::Truncated { .. }
+            | StopReason::Dropped { .. }
+            | StopReason::TableLost { .. }
+            | StopReason::UnreadStatement { .. } => format!(
+                "take the table out of the configuration and start both processes again; if it shall stay, {BEGIN_AGAIN}"
+            ),
+            StopReason::Renamed { .. } => format!(
+                "name the new table in the configuration, then {BEGIN_AGAIN}; online schema changes of synced tables wait for the end of the migration"
+            ),
+            StopReason::ColumnsLost { .. } => {
+                "bring the columns back, or leave them out of the mapping, and start both processes again".to_owned()
             }
-            StopReason::Renamed { .. } => {
-                "name the new table in the configuration, take a new start mark, and verify the table; online schema changes of synced tables wait for the end of the migration"
+            StopReason::UnknownEvent { .. } => format!("find out what wrote it, and end that; then {BEGIN_AGAIN}"),
+            StopReason::Incident => format!("transactions may be missing from the binlog: {BEGIN_AGAIN}"),
+            StopReason::Anonymous => {
+                format!("set `gtid_mode=ON` and `enforce_gtid_consistency=ON` on the source; then {BEGIN_AGAIN}")
             }
-            StopReason::ColumnsLost { .. } => "bring the columns back, or change the mapping and take a new start mark",
-            StopReason::UnreadStatement { .. } | StopReason::UnknownEvent { .. } => {
-                "find out what it did to synced tables; if nothing, or when it is repeated by hand on the other side, take a new start mark after it"
-            }
-            StopReason::Incident => "verify all tables; transactions may be missing from the binlog",
-            StopReason::Anonymous => "set `gtid_mode=ON` and `enforce_gtid_consistency=ON` on the source",
             StopReason::LateRollback => {
-                "do not mix transactional and other tables in transactions; take a new start mark and verify"
+                format!("do not mix transactional and other tables in transactions; {BEGIN_AGAIN}")
             }
-            StopReason::PreparedRowsGone { .. } => {
-                "restore the purged binlog files, or take a new start mark and repair with verify"
-            }
-            StopReason::TransactionChanged { .. } => {
-                "the binlog or the list of synced tables is not the one that the position was taken with; take a new start mark and verify"
-            }
+            StopReason::PreparedRowsGone { .. } => format!("restore the purged binlog files, or {BEGIN_AGAIN}"),
+            StopReason::TransactionChanged { .. } => format!(
+                "the binlog or the list of synced tables is not the one that the position was taken with: put it back, or {BEGIN_AGAIN}"
+            ),
         }
     }
 }
