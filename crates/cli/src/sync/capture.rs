@@ -172,7 +172,7 @@ impl Capture {
             pending.bytes += change.memory_bytes();
             pending.key_hashes.push(judged.key_hashes);
             pending.messages.push(Message {
-                seq: self.state.last_seq + 1 + pending.messages.len() as u64,
+                seq: self.state.next_seq() + pending.messages.len() as u64,
                 change,
                 origin: Origin::User,
                 seen: head.seen.clone(),
