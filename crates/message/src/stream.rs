@@ -48,7 +48,7 @@ pub struct StreamStatus {
 /// What a process says of its stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StreamReport {
-    /// `running`, `waiting`, `stopped`, …
+    /// `running`, `catching-up`, `held`, `stopped`, …
     pub state: String,
     pub reason: Option<String>,
     pub counters: StreamCounters,
@@ -64,7 +64,6 @@ pub struct StreamCounters {
     pub echoes: u64,
     pub conflicts_won: u64,
     pub conflicts_lost: u64,
-    pub failed: u64,
     /// Slowest change from commit on the source to commit on the target.
     pub slowest_ms: u64,
     /// Age of the oldest change that is not applied; of the time of the report.

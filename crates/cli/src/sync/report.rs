@@ -78,13 +78,7 @@ impl Rate {
 impl Reporter {
     pub async fn new(pair: &Pair, store: &Store, stream: &StreamId, observed: Observed) -> anyhow::Result<Reporter> {
         let Observed { epoch, counters, captured, applied, wishes } = observed;
-        let statuses = store.stream_statuses().await?;
-        let before = statuses
-            .into_iter()
-            .find(|status| status.stream == stream.as_str())
-            .and_then(|status| status.report)
-            .map(|report| report.counters)
-            .unwrap_or_default();
+        let before = last_counters(store, stream).await?;
         Ok(Reporter {
             settings: pair.settings.clone(),
             store: store.clone(),
@@ -164,7 +158,6 @@ impl Reporter {
                 echoes: self.before.echoes + captured.echoes,
                 conflicts_won: self.before.conflicts_won + now.conflicts_won,
                 conflicts_lost: self.before.conflicts_lost + now.conflicts_lost,
-                failed: self.before.failed,
                 slowest_ms: self.before.slowest_ms.max(now.slowest_micros / 1_000),
                 lag_ms,
                 caught_up,
@@ -181,10 +174,8 @@ impl Reporter {
         let leases = self.store.leases().await?;
         let lease = leases.iter().find(|lease| lease.live && lease.subject == opposite.direction().as_str());
         let Some(lease) = lease else { return Ok(true) };
-        let statuses = self.store.stream_statuses().await?;
-        let report =
-            statuses.into_iter().find(|status| status.stream == opposite.as_str()).and_then(|status| status.report);
-        Ok(report.is_some_and(|report| report.counters.looks_for_concurrent_epoch == lease.epoch.0))
+        let counters = last_counters(&self.store, &opposite).await?;
+        Ok(counters.looks_for_concurrent_epoch == lease.epoch.0)
     }
 
     /// What the source had a moment ago is captured, and what is captured is applied.
@@ -213,11 +204,16 @@ impl Reporter {
 
 /// Keeps the reason for which a stream has stopped, so that `status` tells it when nobody runs any more.
 pub async fn stopped(store: &Store, stream: &StreamId, error: &anyhow::Error) -> anyhow::Result<()> {
-    let statuses = store.stream_statuses().await?;
-    let report = statuses.into_iter().find(|status| status.stream == stream.as_str()).and_then(|status| status.report);
-    let counters = report.map(|report| report.counters).unwrap_or_default();
+    let counters = last_counters(store, stream).await?;
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     let reason = Some(causes.join(": "));
     store.report(stream, &StreamReport { state: "stopped".to_owned(), reason, counters }).await?;
     Ok(())
+}
+
+/// What a stream's last report counted; zeros where there was none.
+async fn last_counters(store: &Store, stream: &StreamId) -> Result<StreamCounters, StoreError> {
+    let statuses = store.stream_statuses().await?;
+    let report = statuses.into_iter().find(|status| status.stream == stream.as_str()).and_then(|status| status.report);
+    Ok(report.map(|report| report.counters).unwrap_or_default())
 }
