@@ -32,6 +32,10 @@ pub enum Purpose {
     Binlog,
 }
 
+/// Whatever the server's global settings are: every statement commits by itself, and results are whole.
+const PLAIN_SESSION: &str =
+    "SET SESSION autocommit = 1, completion_type = 0, sql_select_limit = 18446744073709551615, sql_safe_updates = 0";
+
 impl Purpose {
     fn program_name(self) -> &'static str {
         match self {
@@ -94,11 +98,10 @@ fn options(url: &ServerUrl, purpose: Purpose, tls: Option<SslOpts>) -> OptsBuild
         Endpoint::Socket(path) => builder.socket(Some(path.display().to_string())),
     };
     match purpose {
-        Purpose::Catalog => {
-            builder.init(vec!["SET SESSION time_zone = '+00:00', sql_mode = '', sql_quote_show_create = 1"])
-        }
-        Purpose::Apply => builder.client_found_rows(true),
-        Purpose::Binlog => builder.max_allowed_packet(Some(LARGEST_PACKET_BYTES)),
+        Purpose::Catalog => builder
+            .init(vec![PLAIN_SESSION, "SET SESSION time_zone = '+00:00', sql_mode = '', sql_quote_show_create = 1"]),
+        Purpose::Apply => builder.init(vec![PLAIN_SESSION]).client_found_rows(true),
+        Purpose::Binlog => builder.init(vec![PLAIN_SESSION]).max_allowed_packet(Some(LARGEST_PACKET_BYTES)),
     }
 }
 

@@ -152,7 +152,8 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
     connection
         .execute(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO',
-               innodb_lock_wait_timeout = 10, lock_wait_timeout = 5, wait_timeout = 8",
+               innodb_lock_wait_timeout = 10, lock_wait_timeout = 5, wait_timeout = 8, autocommit = 1,
+               completion_type = 0, sql_select_limit = 18446744073709551615, sql_safe_updates = 0",
         )
         .await?;
     // Table sizes are cached for a day on MySQL 8 and later. MariaDB knows no such setting and skips comments of
