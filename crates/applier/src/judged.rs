@@ -27,6 +27,8 @@ pub(crate) struct JudgedLane<'a> {
     steps: Vec<JudgedStep<'a>>,
     concurrent: bool,
     by_sight: bool,
+    /// A row that was to be deleted was not there.
+    missed: bool,
     pub tally: Tally,
 }
 
@@ -63,6 +65,9 @@ struct JudgedChange<'a> {
 
 const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
 
+/// Writing found every row that it was to delete.
+const ALL_THERE: bool = true;
+
 fn is_write(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Write(_))
 }
@@ -93,7 +98,7 @@ impl<'a> JudgedLane<'a> {
             })
             .collect();
         let by_sight = concurrent && rows_total <= SIGHT_ROWS;
-        JudgedLane { steps, concurrent, by_sight, tally: Tally { messages, ..Tally::default() } }
+        JudgedLane { steps, concurrent, by_sight, missed: false, tally: Tally { messages, ..Tally::default() } }
     }
 
     /// Judges every change by what is captured so far.
@@ -172,6 +177,11 @@ impl<'a> JudgedLane<'a> {
             })
     }
 
+    /// Some delete found nothing, and a user might insert the row unseen.
+    pub fn missed_rows(&self) -> bool {
+        self.concurrent && self.missed
+    }
+
     /// The losers, as the message table keeps them.
     pub fn outcomes(&mut self, shared: &Shared) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
@@ -198,15 +208,19 @@ impl<'a> JudgedLane<'a> {
                 JudgedStep::Net { table, kind, rows } => {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
                     let written = match kind {
-                        ChangeKind::Insert if care == Care::Optimistic => insert(target, conn, rows).await,
+                        ChangeKind::Insert if care == Care::Optimistic => {
+                            insert(target, conn, rows).await.map(|()| ALL_THERE)
+                        }
                         ChangeKind::Insert | ChangeKind::Update => {
                             let sight = by_sight && mapping.strict_clock && *kind == ChangeKind::Update;
-                            put(target, conn, rows, sight).await
+                            put(target, conn, rows, sight).await.map(|()| ALL_THERE)
                         }
                         ChangeKind::Delete => delete(target, conn, rows, by_sight && mapping.strict_clock).await,
                         ChangeKind::KeyChange => rekey(target, conn, rows).await,
                     };
-                    written.map_err(|source| row_error(mapping, rows.iter().map(|row| &row.net.seqs), source))?;
+                    let all_there =
+                        written.map_err(|source| row_error(mapping, rows.iter().map(|row| &row.net.seqs), source))?;
+                    self.missed |= !all_there;
                     self.tally.by_sight += rows.iter().filter(|row| row.sighted).count() as u64;
                 }
                 JudgedStep::InOrder(changes) => {
@@ -214,9 +228,10 @@ impl<'a> JudgedLane<'a> {
                         let (mapping, target) =
                             (&shared.mappings[judged.change.table], &shared.tables[judged.change.table]);
                         let seqs = Seqs::one(judged.change.seq);
-                        write_in_order(mapping, target, conn, judged)
+                        let all_there = write_in_order(mapping, target, conn, judged)
                             .await
                             .map_err(|source| row_error(mapping, std::iter::once(&seqs), source))?;
+                        self.missed |= !all_there;
                     }
                 }
             }
@@ -416,7 +431,7 @@ async fn delete(
     conn: &mut Conn,
     rows: &mut [JudgedRow<'_>],
     sight: bool,
-) -> Result<(), mysql_async::Error> {
+) -> Result<bool, mysql_async::Error> {
     let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| is_write(row.verdict)).collect();
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.net.before.as_ref()).map(|before| target.key_of(before)).collect();
@@ -429,13 +444,14 @@ async fn delete(
     target.delete(conn, &keys).await
 }
 
-async fn rekey(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<(), mysql_async::Error> {
+async fn rekey(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<bool, mysql_async::Error> {
+    let mut all_there = ALL_THERE;
     for row in rows {
         if let (Some(before), Some(after)) = (&row.net.before, &row.net.after) {
-            move_row(target, conn, before, after, is_write(row.departure), is_write(row.verdict)).await?;
+            all_there &= move_row(target, conn, before, after, is_write(row.departure), is_write(row.verdict)).await?;
         }
     }
-    Ok(())
+    Ok(all_there)
 }
 
 /// Moves a row to its new key: one UPDATE where the old key is there and the new one free, else by parts.
@@ -446,25 +462,24 @@ async fn move_row(
     after: &Row,
     leave: bool,
     arrive: bool,
-) -> Result<(), mysql_async::Error> {
+) -> Result<bool, mysql_async::Error> {
     let (old_key, new_key) = (target.key_of(before), target.key_of(after));
     let found = target.lock(conn, &[old_key.clone(), new_key.clone()], false).await?;
     let (old_there, new_there) = (found[0].is_some(), found[1].is_some());
     match (leave, arrive) {
-        (true, true) if old_there && !new_there => target.rekey(conn, &old_key, after).await,
+        (true, true) if old_there && !new_there => target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE),
         // Keys that only the server takes for one: the row is found under both.
         (true, true) if old_there && target.is_same_key(conn, &old_key, &new_key).await? => {
-            target.rekey(conn, &old_key, after).await
+            target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE)
         }
         _ => {
-            if leave {
-                target.delete(conn, std::slice::from_ref(&old_key)).await?;
-            }
+            let all_there = !leave || target.delete(conn, std::slice::from_ref(&old_key)).await?;
             match (arrive, new_there) {
-                (true, true) => target.overwrite(conn, &[after]).await,
-                (true, false) => insert_absent(target, conn, vec![after]).await,
-                (false, _) => Ok(()),
+                (true, true) => target.overwrite(conn, &[after]).await?,
+                (true, false) => insert_absent(target, conn, vec![after]).await?,
+                (false, _) => {}
             }
+            Ok(all_there)
         }
     }
 }
@@ -474,15 +489,16 @@ async fn write_in_order(
     target: &TargetTable,
     conn: &mut Conn,
     judged: &JudgedChange<'_>,
-) -> Result<(), mysql_async::Error> {
+) -> Result<bool, mysql_async::Error> {
     let change = judged.change;
     if mapping.keyless {
-        return match (&change.before, &change.after) {
-            (None, Some(after)) => target.insert(conn, &[after]).await,
-            (Some(before), Some(after)) => target.update_whole(conn, before, after).await,
-            (Some(before), None) => target.delete_whole(conn, before).await,
-            (None, None) => Ok(()),
-        };
+        match (&change.before, &change.after) {
+            (None, Some(after)) => target.insert(conn, &[after]).await?,
+            (Some(before), Some(after)) => target.update_whole(conn, before, after).await?,
+            (Some(before), None) => target.delete_whole(conn, before).await?,
+            (None, None) => {}
+        }
+        return Ok(ALL_THERE);
     }
     let (leave, arrive) = (is_write(judged.departure), is_write(judged.verdict));
     match (change.op, &change.before, &change.after) {
@@ -492,12 +508,13 @@ async fn write_in_order(
         (_, _, Some(after)) if arrive => {
             let found = target.lock(conn, &[target.key_of(after)], false).await?;
             if found[0].is_some() {
-                target.overwrite(conn, &[after]).await
+                target.overwrite(conn, &[after]).await?;
             } else {
-                insert_absent(target, conn, vec![after]).await
+                insert_absent(target, conn, vec![after]).await?;
             }
+            Ok(ALL_THERE)
         }
         (RowOp::Delete, Some(before), None) if arrive => target.delete(conn, &[target.key_of(before)]).await,
-        _ => Ok(()),
+        _ => Ok(ALL_THERE),
     }
 }

@@ -13,7 +13,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use crossfade_catalog::{Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::Store;
-use crossfade_rules::{LanePlan, TableMapping};
+use crossfade_rules::{LanePlan, Step, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
@@ -65,8 +65,19 @@ pub(crate) enum Care {
     Locked,
 }
 
+/// How an attempt goes about its work. What one attempt runs into makes the next more careful.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    care: Care,
+    /// A delete that finds nothing keeps others from inserting the row before the commit.
+    lock_gaps: bool,
+    hold_limit: Duration,
+}
+
 enum Attempt {
     Committed,
+    /// A row that is to be deleted is not there, and nothing keeps a user from inserting it before the commit.
+    RowAbsent,
     /// A user's change that was not known when judging decides otherwise.
     VerdictTurned,
     /// The opposite reader did not get there in time.
@@ -89,16 +100,20 @@ impl Lane {
         step: CheckpointStep,
         concurrent: bool,
     ) -> Result<(), ApplyError> {
-        let mut care = Care::Optimistic;
+        let lock_gaps = concurrent && expects_absent_rows(plan);
+        let mut manner = Manner { care: Care::Optimistic, lock_gaps, hold_limit: HOLD_UNDER_LOCK };
         let mut duplicates = 0;
-        let mut hold_limit = HOLD_UNDER_LOCK;
         let mut backoff = pauses();
         loop {
-            let error = match self.attempt(shared, plan, step, concurrent, care, hold_limit).await {
+            let error = match self.attempt(shared, plan, step, concurrent, manner).await {
                 Ok(Attempt::Committed) => return Ok(()),
                 Ok(Attempt::VerdictTurned) => continue,
+                Ok(Attempt::RowAbsent) => {
+                    manner.lock_gaps = true;
+                    continue;
+                }
                 Ok(Attempt::NotCaptured) => {
-                    hold_limit = (hold_limit * 2).min(LONGEST_HOLD_UNDER_LOCK);
+                    manner.hold_limit = (manner.hold_limit * 2).min(LONGEST_HOLD_UNDER_LOCK);
                     let _waiting = shared.progress.wait(Waiting::OppositeReader);
                     if shared.hold.captured_up_to_now().await.is_err() {
                         return Err(ApplyError::HoldEnded);
@@ -116,7 +131,7 @@ impl Lane {
                 && is_duplicate_key(source.driver_error())
                 && duplicates < DUPLICATE_ATTEMPTS
             {
-                care = Care::Locked;
+                manner.care = Care::Locked;
                 duplicates += 1;
                 shared.counters.note_duplicate_key();
                 continue;
@@ -171,8 +186,7 @@ impl Lane {
         plan: &LanePlan,
         step: CheckpointStep,
         concurrent: bool,
-        care: Care,
-        hold_limit: Duration,
+        manner: Manner,
     ) -> Result<Attempt, ApplyError> {
         let conn = self.connection(shared).await?;
         let mut lane = JudgedLane::new(plan, concurrent);
@@ -181,8 +195,11 @@ impl Lane {
             lane.judge(shared, &mut lookup, conn).await?;
         }
         shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
+        if manner.lock_gaps {
+            conn.query_drop(session::LOCKING_GAPS).await?;
+        }
         conn.query_drop("BEGIN").await?;
-        let attempt = write(shared, conn, &mut lane, step, care, hold_limit).await;
+        let attempt = write(shared, conn, &mut lane, step, manner).await;
         match attempt {
             Ok(Attempt::Committed) => {
                 shared.counters.note_lane(&lane);
@@ -206,16 +223,18 @@ async fn write(
     conn: &mut Conn,
     lane: &mut JudgedLane<'_>,
     step: CheckpointStep,
-    care: Care,
-    hold_limit: Duration,
+    manner: Manner,
 ) -> Result<Attempt, ApplyError> {
     if !shared.owner.advance(conn, step).await? {
         return Ok(Attempt::CheckpointElsewhere);
     }
-    lane.write(shared, conn, care).await?;
+    lane.write(shared, conn, manner.care).await?;
+    if lane.missed_rows() && !manner.lock_gaps {
+        return Ok(Attempt::RowAbsent);
+    }
     (shared.probe)("mid-lane");
     if lane.must_be_confirmed() {
-        let captured = tokio::time::timeout(hold_limit, shared.hold.captured_up_to_now()).await;
+        let captured = tokio::time::timeout(manner.hold_limit, shared.hold.captured_up_to_now()).await;
         match captured {
             Err(_) => return Ok(Attempt::NotCaptured),
             Ok(Err(_)) => return Err(ApplyError::HoldEnded),
@@ -229,6 +248,11 @@ async fn write(
     }
     conn.query_drop("COMMIT").await?;
     Ok(Attempt::Committed)
+}
+
+/// Rows that came and went inside the batch, which the target has usually never had.
+fn expects_absent_rows(plan: &LanePlan) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::Net { rows, .. } if rows.iter().any(|row| row.transient)))
 }
 
 /// Pauses between attempts.

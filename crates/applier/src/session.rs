@@ -22,6 +22,10 @@ const SILENCE_SECONDS: u32 = 8;
 /// A session that was silent for longer than this is not used again: it may be gone at any moment.
 pub(crate) const USED_WITHIN: Duration = Duration::from_secs(4);
 
+/// For the next transaction alone: a statement that looks for a row by its key and finds none keeps the place free until
+/// the commit (MySQL manual, "InnoDB Locking"). Otherwise sessions read committed, which locks only rows that are there.
+pub(crate) const LOCKING_GAPS: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+
 pub(crate) async fn prepare(conn: &mut Conn) -> Result<(), mysql_async::Error> {
     conn.query_drop(format!(
         "SET SESSION time_zone = '+00:00', sql_mode = '{STRICT_SQL_MODE}', \

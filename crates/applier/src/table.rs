@@ -143,8 +143,9 @@ impl TargetTable {
         (sql, params)
     }
 
-    /// Deletes by key; rows that do not exist are no error.
-    pub async fn delete(&self, conn: &mut Conn, keys: &[Vec<&Cell>]) -> Result<(), mysql_async::Error> {
+    /// Deletes by key, and tells whether every row was there; those that do not exist are no error.
+    pub async fn delete(&self, conn: &mut Conn, keys: &[Vec<&Cell>]) -> Result<bool, mysql_async::Error> {
+        let mut deleted = 0;
         let mut rest = keys;
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk_rows(rest.len(), self.key.len()));
@@ -154,8 +155,9 @@ impl TargetTable {
             let keys: Vec<&[&Cell]> = chunk.iter().map(Vec::as_slice).collect();
             self.push_key_condition(&keys, &mut sql, &mut params);
             conn.exec_drop(sql, params).await?;
+            deleted += conn.affected_rows();
         }
-        Ok(())
+        Ok(deleted >= keys.len() as u64)
     }
 
     /// Locks the rows of these keys and tells, in the order of `keys`, which exist; with their columns if `whole`.
