@@ -7,6 +7,7 @@
 //! run in order; within a step the rows are independent of each other.
 
 mod batch;
+mod cascade;
 mod graph;
 mod lane;
 mod order;
@@ -34,7 +35,7 @@ pub struct MappedChange {
     pub after: Option<Row>,
     pub effective: Option<Clock>,
     pub seen: Arc<Seen>,
-    /// Number of the source transaction in the batch; for the caller only.
+    /// Number of the source transaction in the batch.
     pub transaction: u32,
 }
 
@@ -111,7 +112,8 @@ pub enum ChangeKind {
 pub enum Step {
     /// Independent net changes of one table and one kind.
     Net { table: usize, kind: ChangeKind, rows: Vec<NetChange> },
-    /// Changes as they were captured, one after the other.
+    /// Changes as they were captured, one after the other, except that a parent comes before the children that follow
+    /// its new key.
     InOrder(Vec<MappedChange>),
 }
 
@@ -157,7 +159,13 @@ impl Planner {
         let slots = slot::fold(&self.tables, &changes);
         let ties = tie::tie(&self.tables, &changes, &slots);
         let order = order::order(&self.tables, &changes, &slots, &ties);
-        Ok(lane::fill(changes, &slots, &ties, &order, lanes.max(1)))
+        let mut plan = lane::fill(changes, &slots, &ties, &order, lanes.max(1));
+        for step in plan.lanes.iter_mut().flat_map(|lane| &mut lane.steps) {
+            if let Step::InOrder(changes) = step {
+                cascade::parents_first(&self.tables, changes);
+            }
+        }
+        Ok(plan)
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct PlannedLink {
     pub parent: usize,
     /// Index into the parent's keys.
     pub key: usize,
+    /// The server lets children follow a parent's new key.
+    pub follows: bool,
 }
 
 pub(super) fn planned_tables(mappings: &[TableMapping]) -> Vec<PlannedTable> {
@@ -137,7 +139,8 @@ fn add_link(tables: &mut [PlannedTable], mappings: &[TableMapping], child: usize
         }
     };
     tables[parent].keys[key].referred = true;
-    tables[child].links.push(PlannedLink { columns, parent, key });
+    let follows = link.on_update == ReferentialAction::Cascade;
+    tables[child].links.push(PlannedLink { columns, parent, key, follows });
     if link.on_delete != ReferentialAction::Restrict {
         tables[parent].deletes_disturb.push(child);
     }

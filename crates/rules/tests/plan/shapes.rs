@@ -219,6 +219,28 @@ fn what_a_cascade_frees_is_taken_after_it() {
 }
 
 #[test]
+fn a_parent_comes_before_the_children_that_follow_its_new_key() {
+    // As MySQL from 9.6 writes a cascade: grandchildren, children, parent.
+    let changes = [
+        (OPAQUE, "o k", "o l"),
+        (CHILDREN, "k p", "l q"),
+        (CHILDREN, "m p", "m q"),
+        (PARENTS, "p", "q"),
+        (PARENTS, "", "p"),
+        (CHILDREN, "m q", "m p"),
+    ];
+    let of_one = |transactions: [u32; 6]| {
+        let mut batch = batch(&changes);
+        batch.iter_mut().zip(transactions).for_each(|(change, transaction)| change.transaction = transaction);
+        steps(&plan(batch, &mappings(ReferentialAction::Cascade), 1).expect("the batch fits"), 0)
+    };
+    assert_eq!(of_one([1; 6]), ["InOrder: 4 2 1 3 5 6"]);
+    // Nobody follows over the end of a transaction.
+    assert_eq!(of_one([1, 1, 1, 2, 2, 2]), ["InOrder: 2 1 3 4 5 6"]);
+    assert_eq!(steps(&planned(&changes, 1), 0).last().map(String::as_str), Some("InOrder: 1 2 3 4 5 6"));
+}
+
+#[test]
 fn lanes_are_balanced_and_neighbours_stay_together() {
     let keys: Vec<String> = (0..1000).map(|key| format!("k{key}")).collect();
     let changes: Vec<(usize, &str, &str)> = keys.iter().map(|key| (PARENTS, "", key.as_str())).collect();

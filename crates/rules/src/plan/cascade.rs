@@ -1,0 +1,64 @@
+//! Children that follow their parent's new key.
+//!
+//! MySQL from 9.6 writes what ON UPDATE CASCADE changed into the binlog, and writes it before the change of the parent
+//! that caused it. Applied in that order, a child would refer to a parent that is not there yet. With the parent first,
+//! the target's own cascade moves the children, and their changes then find them moved.
+
+use crossfade_model::Row;
+
+use super::MappedChange;
+use super::table::{PlannedLink, PlannedTable};
+use super::token::Tokens;
+use crate::key::Fineness;
+
+/// Moves parents that change their key before the children of the same source transaction that follow them.
+pub(super) fn parents_first(tables: &[PlannedTable], changes: &mut [MappedChange]) {
+    for index in 1..changes.len() {
+        if let Some(first) = first_follower(tables, &changes[..=index]) {
+            changes[first..=index].rotate_right(1);
+        }
+    }
+}
+
+/// The first change that follows the last one.
+fn first_follower(tables: &[PlannedTable], changes: &[MappedChange]) -> Option<usize> {
+    let (parent, earlier) = changes.split_last()?;
+    let table = &tables[parent.table];
+    let (Some(before), Some(after)) = (&parent.before, &parent.after) else { return None };
+    if table.updates_disturb.is_empty() || !table.takes_value(Some(before), Some(after)) {
+        return None;
+    }
+    let mut tokens = Tokens::default();
+    let mut first = None;
+    for (key, planned) in table.keys.iter().enumerate().filter(|(_, key)| key.referred) {
+        let mut of = |row: &Row| tokens.of(Fineness::Folded, (parent.table, key), &planned.columns, row);
+        let new = of(after);
+        // Children of a key that is only spelled otherwise find their parent in either order.
+        if new.is_none() || of(before) == new {
+            continue;
+        }
+        let mut gives_up = |change: &MappedChange| change.before.as_ref().is_some_and(|row| of(row) == new);
+        for (index, change) in earlier.iter().enumerate().rev() {
+            // Before somebody else gave the key up, it was somebody else whom the children followed.
+            if change.transaction != parent.transaction || (change.table == parent.table && gives_up(change)) {
+                break;
+            }
+            let mut links = tables[change.table].links.iter();
+            if links.any(|link| {
+                link.follows && link.parent == parent.table && link.key == key && follows(table, link, change, after)
+            }) {
+                first = Some(first.map_or(index, |first: usize| first.min(index)));
+            }
+        }
+    }
+    first
+}
+
+/// The child has left its reference for the parent's new key.
+fn follows(table: &PlannedTable, link: &PlannedLink, child: &MappedChange, parent: &Row) -> bool {
+    let (Some(before), Some(after)) = (&child.before, &child.after) else { return false };
+    let mut columns = link.columns.iter().zip(&table.keys[link.key].columns);
+    let mut left = link.columns.iter();
+    columns.all(|(column, key)| after.get(*column) == parent.get(*key))
+        && left.any(|column| before.get(*column) != after.get(*column))
+}
