@@ -1,0 +1,76 @@
+//! Every shape that a change of rows can have, written on either side, ends equal on both.
+
+mod keys;
+
+mod relations;
+mod scenario;
+mod texts;
+
+use anyhow::{Result, ensure};
+use crossfade_servers::Flavor;
+use crossfade_tests::{Direction, Migration, Setup};
+use scenario::{QUIET_LIMIT, Scenario};
+
+async fn scenarios_end_equal(flavor: Flavor, name: &'static str, scenarios: Vec<Scenario>) -> Result<()> {
+    let setup = Setup { tables: scenario::TABLES.to_owned(), ..Setup::new(flavor, name) };
+    let mut migration = Migration::new(&setup).await?;
+    scenario::create(&migration, &scenarios).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+
+    let mut forward = scenario::run(&migration, &scenarios, Direction::Forward, 1).await?;
+    let (status, _) = migration.until_quiet_and_equal(QUIET_LIMIT).await?;
+    if let Err(error) = scenario::crossed(&status, forward, 0) {
+        return Err(error.context(scenario::counted(&migration, Direction::Forward).await?));
+    }
+
+    let mut reverse = scenario::run(&migration, &scenarios, Direction::Reverse, 2).await?;
+    let (status, _) = migration.until_quiet_and_equal(QUIET_LIMIT).await?;
+    scenario::crossed(&status, forward, reverse)?;
+
+    // Row 0 of the AUTO_INCREMENT table would be one row for both.
+    let apart: Vec<Scenario> = scenarios.into_iter().filter(|scenario| !scenario.name.contains("AUTO_INC")).collect();
+    let (more_forward, more_reverse) = tokio::try_join!(
+        scenario::run(&migration, &apart, Direction::Forward, 3),
+        scenario::run(&migration, &apart, Direction::Reverse, 4)
+    )?;
+    forward += more_forward;
+    reverse += more_reverse;
+    let (status, comparison) = migration.until_quiet_and_equal(QUIET_LIMIT).await?;
+    scenario::crossed(&status, forward, reverse)?;
+
+    let rows = comparison.rows_compared();
+    println!("{flavor:?} {name}: {forward} changes forward, {reverse} in reverse, {rows} rows equal");
+    ensure!(rows as usize > 4 * comparison.tables.len(), "too few rows to compare: {comparison}");
+    migration.stop_both().await
+}
+
+#[tokio::test]
+async fn p5_keys_move_and_swap_on_mysql() -> Result<()> {
+    scenarios_end_equal(Flavor::MySql, "keys", keys::scenarios()).await
+}
+
+#[tokio::test]
+async fn p5_keys_move_and_swap_on_mariadb() -> Result<()> {
+    scenarios_end_equal(Flavor::MariaDb, "keys", keys::scenarios()).await
+}
+
+#[tokio::test]
+async fn p4_texts_and_names_of_every_kind_on_mysql() -> Result<()> {
+    scenarios_end_equal(Flavor::MySql, "texts", texts::scenarios(Flavor::MySql)).await
+}
+
+#[tokio::test]
+async fn p4_texts_and_names_of_every_kind_on_mariadb() -> Result<()> {
+    scenarios_end_equal(Flavor::MariaDb, "texts", texts::scenarios(Flavor::MariaDb)).await
+}
+
+#[tokio::test]
+async fn p5_parents_and_children_on_mysql() -> Result<()> {
+    scenarios_end_equal(Flavor::MySql, "relations", relations::scenarios()).await
+}
+
+#[tokio::test]
+async fn p5_parents_and_children_on_mariadb() -> Result<()> {
+    scenarios_end_equal(Flavor::MariaDb, "relations", relations::scenarios()).await
+}
