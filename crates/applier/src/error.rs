@@ -72,31 +72,44 @@ impl ApplyError {
         }
     }
 
-    /// The next step for the operator.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            ApplyError::Fenced { .. } => "nothing to do: this process stands by",
+    /// The next step for the operator; `None` where the message says it all.
+    pub fn hint(&self) -> Option<&'static str> {
+        let text = match self {
+            ApplyError::Store(error) => return error.hint(),
+            ApplyError::Connect(error) => return error.hint(),
+            ApplyError::Fenced { .. } => "nothing to do: start this process again and it stands by",
             ApplyError::CheckpointBeyondStream { .. } => {
-                "the store is older than the target (was it restored from a backup?): restore the newer store, or run \
-                 `crossfade init` for a fresh pair after comparing both sides"
+                "the store is older than the target (was it restored from a backup?): restore the newer store, or load both \
+                 sides alike and begin as a new pair"
             }
             ApplyError::CheckpointBehindSettled { .. } => {
-                "the target has lost transactions (a restore or a fail-over): bring it back to its newest state, or \
-                 compare both sides before going on"
+                "the target has lost transactions (a restore or a fail-over): bring it back to its newest state, or load both \
+                 sides alike and begin as a new pair"
             }
-            ApplyError::CheckpointMissing { .. } => "run `crossfade init`; it creates what is missing",
+            ApplyError::CheckpointMissing { .. } => {
+                "somebody removed it from the target's schema `crossfade`: start the process again, and it is made anew; then \
+                 compare both sides"
+            }
+            ApplyError::CheckpointUnexpected { .. } | ApplyError::CheckpointUnreadable => {
+                "somebody else writes to the target's schema `crossfade`: find out who, then start the process again"
+            }
             ApplyError::TableUnknown { .. } => {
-                "name the table in the configuration again, or let the direction drain first"
+                "name the table in the configuration again, let the direction drain, then remove it"
             }
             ApplyError::MessageMissing { .. } => {
-                "the message table was purged or restored: compare both sides before going on"
+                "the message table was purged or restored: load both sides alike and begin as a new pair"
             }
             ApplyError::Row { .. } => {
-                "change the row or the table so that the change fits; the direction goes on by itself from this change"
+                "change the row or the table so that the change fits, then start the process again: it goes on with this change"
             }
             ApplyError::Unmappable { .. } => "run `crossfade check`; it names the columns and the remedy",
-            _ => "see the server's message; the direction tries again by itself",
-        }
+            ApplyError::Plan(error) => error.hint(),
+            ApplyError::Target(_) => {
+                "mend what the server says, then start the process again; nothing is lost meanwhile"
+            }
+            ApplyError::HoldEnded => return None,
+        };
+        Some(text)
     }
 }
 

@@ -48,7 +48,7 @@ pub enum Command {
     /// Run one direction
     #[command(after_help = "Examples:\n  crossfade sync forward\n  crossfade sync reverse --until-caught-up")]
     Sync(SyncArgs),
-    /// Show phase, streams, lag and open failures
+    /// Show streams, lag and open failures
     #[command(
         after_help = "Examples:\n  crossfade status\n  crossfade status --watch\n  crossfade status --wait 60s\n  crossfade status --json | jq '.streams[].lag_seconds'"
     )]

@@ -51,8 +51,6 @@ pub struct StoreSettings {
     pub url: Option<ServerUrl>,
     /// How long settled messages are kept.
     pub retention: Duration,
-    /// Bytes of unsettled messages at which reading pauses.
-    pub max_backlog_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,7 +184,6 @@ fn store(root: &mut Section) -> StoreSettings {
     let store = StoreSettings {
         url: section.url("url"),
         retention: section.duration("retention", Duration::from_secs(60), "7d"),
-        max_backlog_bytes: section.size("max_backlog", 1 << 20, "16GiB"),
     };
     section.finish();
     store

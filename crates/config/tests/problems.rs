@@ -156,12 +156,16 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "sizes without a unit, or wrong",
-        text: "SIDESTABLE[store]\nmax_backlog = 'lots'\n[apply]\nbatch_bytes = 4096\n[memory]\nlimit = '1MiB'",
+        text: "SIDESTABLE[apply]\nbatch_bytes = 4096\n[memory]\nlimit = '1MiB'",
         problems: &[
-            (6, "`max_backlog = \"lots\"` is not a size", "max_backlog = \"16GiB\""),
-            (8, "`batch_bytes = 4096` has no unit", "batch_bytes = \"4MiB\""),
-            (10, "is not a size of at least 67108864 bytes", "limit = \"512MiB\""),
+            (6, "`batch_bytes = 4096` has no unit", "batch_bytes = \"4MiB\""),
+            (8, "is not a size of at least 67108864 bytes", "limit = \"512MiB\""),
         ],
+    },
+    Case {
+        name: "a size that is none",
+        text: "SIDESTABLE[apply]\nbatch_bytes = 'lots'",
+        problems: &[(6, "`batch_bytes = \"lots\"` is not a size", "batch_bytes = \"4MiB\"")],
     },
     Case {
         name: "a batch that does not fit into memory",
@@ -347,7 +351,7 @@ fn no_problem_repeats_a_secret() {
         }
     }
     let environment = |_: &str| Some(secret.to_owned());
-    let text = "pair = '${S}!'\nstore.retention = '${S}'\nconflict.prefer = '${S}'\nstore.max_backlog = '${S}'\n\
+    let text = "pair = '${S}!'\nstore.retention = '${S}'\nconflict.prefer = '${S}'\nmemory.limit = '${S}'\n\
                 [[table]]\nname = 'a.b'\npolicy = '${S}'\n[[table]]\nname = '${S}'";
     let problems = Settings::parse(Path::new("f"), text, &environment).unwrap_err();
     assert!(problems.len() >= 6 && !format!("{problems} {problems:?}").contains(secret), "{problems}");

@@ -23,8 +23,6 @@ const REPORT_WAIT: Duration = Duration::from_secs(2);
 #[derive(Serialize)]
 struct Status {
     pair: String,
-    phase: &'static str,
-    flag: u8,
     streams: Vec<StreamLine>,
     store: StoreLine,
 }
@@ -97,8 +95,6 @@ async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> {
     let size = store.size().await?;
     Ok(Status {
         pair: settings.pair.clone(),
-        phase: "old_only",
-        flag: 0,
         streams,
         store: StoreLine { bytes: size.bytes, messages: size.messages, growth_per_day: size.growth_bytes_per_day },
     })
@@ -208,7 +204,7 @@ fn print(status: &Status, clear: bool) {
         // Home and clear to the end of the screen.
         print!("\x1b[H\x1b[J");
     }
-    println!("pair {}   phase {}   flag {}", status.pair, status.phase, status.flag);
+    println!("pair {}", status.pair);
     let mut table = new_table(&[
         "stream", "state", "lag", "behind", "rows/s", "captured", "applied", "echoes", "won", "lost", "failed",
         "slowest",

@@ -271,6 +271,8 @@ async fn read(
             () = stop.cancelled() => return Ok(()),
             part = reader.next_within(TROUBLE_EVERY) => part?,
         };
+        // Each was logged when it was made.
+        drop(reader.take_notices());
         let trouble = reader.trouble();
         view.send_if_modified(|view| std::mem::replace(&mut view.trouble, trouble.clone()) != trouble);
         let Some(part) = part else { continue };
