@@ -256,6 +256,19 @@ enum Ended {
     Superseded(String),
 }
 
+/// Reading begins anew in the middle of a run as well, so a source that is away at that moment is waited for.
+async fn open(options: ReaderOptions) -> Result<BinlogReader, BinlogError> {
+    loop {
+        match BinlogReader::open(options.clone()).await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "the source cannot be read; trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 async fn read(
     options: ReaderOptions,
     parts: mpsc::Sender<TransactionPart>,
@@ -264,7 +277,7 @@ async fn read(
 ) -> Result<(), BinlogError> {
     let mut reader = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        reader = BinlogReader::open(options) => reader?,
+        reader = open(options) => reader?,
     };
     loop {
         let part = tokio::select! {

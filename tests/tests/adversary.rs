@@ -1,0 +1,243 @@
+//! Schedules that nobody wishes for: answers that are lost, statements that meet, names that mislead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_testkit::quiet::{Progress, until};
+use crossfade_tests::{Migration, Setup};
+use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// A change that needs nobody's help is there by then, also on a busy machine.
+const SOON: Duration = Duration::from_secs(15);
+
+/// A table without clock, whose conflicts old always wins.
+const PREFER_OLD: &str = "[[table]]\nname = \"{schema}.t\"\npolicy = \"prefer-old\"\n";
+const CREATE_T: &str = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(40) NOT NULL)";
+
+fn create_with_clock(table: &str, columns: &str) -> String {
+    format!(
+        "CREATE TABLE {{schema}}.{table} ({columns}, updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) \
+         ON UPDATE CURRENT_TIMESTAMP(6)) DEFAULT CHARACTER SET utf8mb4"
+    )
+}
+
+fn prefer_old(flavor: Flavor, name: &'static str) -> Setup {
+    Setup { tables: PREFER_OLD.to_owned(), ..Setup::new(flavor, name) }
+}
+
+/// A way to a server on which a COMMIT can meet with something.
+struct Proxy {
+    port: u16,
+    fate: Arc<Fate>,
+}
+
+/// What happens to the next COMMIT.
+#[derive(Default)]
+struct Fate {
+    lose_answer: AtomicU64,
+    delay_millis: AtomicU64,
+    met: AtomicU64,
+}
+
+impl Proxy {
+    async fn start(server: &Server) -> Result<Proxy> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let (port, to, fate) = (listener.local_addr()?.port(), server.port(), Arc::new(Fate::default()));
+        let of_connections = fate.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // A connection ends when either end does; how does not matter.
+                tokio::spawn(carry(client, to, of_connections.clone()));
+            }
+        });
+        Ok(Proxy { port, fate })
+    }
+
+    fn url(&self, server: &Server) -> String {
+        let url = server.root_url().replace(&format!(":{}", server.port()), &format!(":{}", self.port));
+        let separator = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{separator}ssl-mode=DISABLED")
+    }
+}
+
+async fn carry(mut client: TcpStream, to: u16, fate: Arc<Fate>) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (mut sent, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut sent) => {
+                let Some(sent) = sent.get(..read?).filter(|sent| !sent.is_empty()) else { return Ok(()) };
+                let commits = sent.ends_with(b"COMMIT");
+                let delay = if commits { fate.delay_millis.swap(0, Ordering::SeqCst) } else { 0 };
+                let loses = commits && fate.lose_answer.swap(0, Ordering::SeqCst) > 0;
+                fate.met.fetch_add(u64::from(loses || delay > 0), Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                server.write_all(sent).await?;
+                if loses {
+                    // Once it answers, it has committed.
+                    server.readable().await?;
+                    return Ok(());
+                }
+            }
+            read = server.read(&mut answered) => {
+                let Some(answered) = answered.get(..read?).filter(|answered| !answered.is_empty()) else { return Ok(()) };
+                client.write_all(answered).await?;
+            }
+        }
+    }
+}
+
+async fn value_is(pool: &Pool, query: &str, wanted: &str) -> Result<()> {
+    until(query, SOON, || async {
+        let found: Option<String> = pool.get_conn().await?.query_first(query).await?;
+        let reached = found.as_deref() == Some(wanted);
+        Ok(if reached { Progress::Reached(()) } else { Progress::NotYet(format!("{found:?}")) })
+    })
+    .await
+}
+
+/// A capture has happened, but the process does not learn of it. Nothing else is written that would remind it.
+async fn a_capture_without_an_answer_is_applied(flavor: Flavor) -> Result<()> {
+    let new = SharedPair::get(flavor).await.new();
+    let proxy = Proxy::start(new).await?;
+    let settings = format!("[store]\nurl = \"{}\"\n", proxy.url(new));
+    let mut migration = Migration::new(&Setup { settings, ..prefer_old(flavor, "lost_answer") }).await?;
+    migration.on_both(&[CREATE_T]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    for id in 1..=3 {
+        proxy.fate.lose_answer.store(1, Ordering::SeqCst);
+        migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t VALUES ({id}, 'x')")]).await?;
+        let query = format!("SELECT v FROM `{}`.t WHERE id = {id}", migration.schema);
+        value_is(&migration.new, &query, "x").await.with_context(|| migration.log_ends())?;
+    }
+    ensure!(proxy.fate.met.load(Ordering::SeqCst) == 3, "no answer was lost");
+    let (status, _) = migration.until_quiet_and_equal(LIMIT).await?;
+    ensure!(status.number("forward", "last_seq") == 3, "captured twice: {}", status.0);
+    migration.stop_both().await
+}
+
+/// A row comes and goes on old; while the commit of that is on its way, a user of new inserts the row.
+async fn nobody_inserts_behind_a_delete(flavor: Flavor) -> Result<()> {
+    let new = SharedPair::get(flavor).await.new();
+    let proxy = Proxy::start(new).await?;
+    let settings = format!("[store]\nurl = \"{}\"\n", new.root_url());
+    let setup = Setup { settings, ..prefer_old(flavor, "behind_a_delete") };
+    let mut migration = Migration::new(&setup).await?;
+    let direct = format!("[new]\nurl = \"{}\"", new.root_url());
+    let config = migration.configuration(&setup).replace(&direct, &format!("[new]\nurl = \"{}\"", proxy.url(new)));
+    std::fs::write(migration.config(), config)?;
+    migration.on_both(&[CREATE_T]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    proxy.fate.delay_millis.store(800, Ordering::SeqCst);
+    let come_and_go = ["BEGIN", "INSERT INTO {schema}.t VALUES (1, 'x')", "DELETE FROM {schema}.t", "COMMIT"];
+    migration.on(&migration.old, &come_and_go).await?;
+    until("a commit on its way", LIMIT, || async {
+        let met = proxy.fate.met.load(Ordering::SeqCst) > 0;
+        Ok(if met { Progress::Reached(()) } else { Progress::NotYet("none".to_owned()) })
+    })
+    .await?;
+    migration.on(&migration.new, &["INSERT INTO {schema}.t VALUES (1, 'again')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
+/// A lane that waits for somebody's table lock lets go of the rows that it has locked in other tables.
+async fn a_table_lock_locks_nobody_else_out(flavor: Flavor) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, "table_lock")).await?;
+    let columns = "id INT PRIMARY KEY, v VARCHAR(40) NOT NULL";
+    migration.on_both(&[&create_with_clock("a", columns), &create_with_clock("b", columns)]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let insert = ["INSERT INTO {schema}.a (id, v) VALUES (1, 'x')", "INSERT INTO {schema}.b (id, v) VALUES (1, 'x')"];
+    migration.on(&migration.old, &insert).await?;
+    let query = format!("SELECT v FROM `{}`.b", migration.schema);
+    value_is(&migration.new, &query, "x").await?;
+    let mut locker = migration.new.get_conn().await?;
+    locker.query_drop(format!("LOCK TABLES `{}`.b READ", migration.schema)).await?;
+    let both = ["BEGIN", "UPDATE {schema}.a SET v = 'y'", "UPDATE {schema}.b SET v = 'y'", "COMMIT"];
+    migration.on(&migration.old, &both).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    let patient = ["SET innodb_lock_wait_timeout = 60", "UPDATE {schema}.a SET v = 'z'"];
+    let written = tokio::time::timeout(SOON, migration.on(&migration.new, &patient)).await;
+    locker.query_drop("UNLOCK TABLES").await?;
+    written.with_context(|| format!("a user waited {:?}", begun.elapsed()))??;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
+/// Names that mean something in SQL, in the driver or in crossfade's own statements.
+async fn any_name_is_only_a_name(flavor: Flavor) -> Result<()> {
+    const NAMES: [&str; 12] =
+        ["incoming", "we``ird", "a?b", "x:y", "it's", "q\"q", "-- c", "/* c", "#", "ключ", "100%", "Upper"];
+    let mut migration = Migration::new(&Setup::new(flavor, "any_name")).await?;
+    for name in NAMES {
+        let columns = format!("`{name}` VARCHAR(60) NOT NULL PRIMARY KEY, `{name} 2` TEXT NULL");
+        migration.on_both(&[&create_with_clock(&format!("`{name}`"), &columns)]).await?;
+    }
+    migration.init().await?;
+    migration.start_both().await?;
+    for name in NAMES {
+        let table = format!("{{schema}}.`{name}`");
+        let insert = format!("INSERT INTO {table} (`{name}`, `{name} 2`) VALUES ('a', 'x?:y'), ('b', NULL), ('c', '')");
+        migration.on(&migration.old, &[&insert]).await?;
+    }
+    migration.until_quiet_and_equal(LIMIT).await?;
+    for name in NAMES {
+        let table = format!("{{schema}}.`{name}`");
+        let of_old = [
+            format!("UPDATE {table} SET `{name} 2` = '`''\"\\\\' WHERE `{name}` = 'a'"),
+            format!("DELETE FROM {table} WHERE `{name}` = 'c'"),
+        ];
+        let of_new = format!("UPDATE {table} SET `{name}` = 'B' WHERE `{name}` = 'b'");
+        migration.on(&migration.old, &[&of_old[0], &of_old[1]]).await?;
+        migration.on(&migration.new, &[&of_new]).await?;
+    }
+    let (_, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
+    ensure!(comparison.rows_compared() == 2 * NAMES.len() as u64, "{comparison}");
+    migration.stop_both().await
+}
+
+/// With nothing to do, catching up ends at once.
+async fn an_idle_source_is_caught_up(flavor: Flavor) -> Result<()> {
+    let migration = Migration::new(&prefer_old(flavor, "idle_source")).await?;
+    migration.on_both(&[CREATE_T]).await?;
+    migration.init().await?;
+    for direction in ["forward", "reverse", "forward"] {
+        migration.crossfade(&["sync", direction, "--until-caught-up"]).await.with_context(|| direction.to_owned())?;
+    }
+    Ok(())
+}
+
+macro_rules! on_both_brands {
+    ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
+        #[tokio::test]
+        async fn $mysql() -> Result<()> {
+            $name(Flavor::MySql).await
+        }
+
+        #[tokio::test]
+        async fn $mariadb() -> Result<()> {
+            $name(Flavor::MariaDb).await
+        }
+    )*};
+}
+
+on_both_brands! {
+    a_capture_without_an_answer_is_applied: p1_lost_answer_on_mysql, p1_lost_answer_on_mariadb;
+    nobody_inserts_behind_a_delete: p4_behind_a_delete_on_mysql, p4_behind_a_delete_on_mariadb;
+    a_table_lock_locks_nobody_else_out: p10_table_lock_on_mysql, p10_table_lock_on_mariadb;
+    any_name_is_only_a_name: any_name_on_mysql, any_name_on_mariadb;
+    an_idle_source_is_caught_up: idle_source_on_mysql, idle_source_on_mariadb;
+}
