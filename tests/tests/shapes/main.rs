@@ -1,10 +1,12 @@
 //! Every shape that a change of rows can have, written on either side, ends equal on both.
 
 mod keys;
+mod mapping;
 
 mod relations;
 mod scenario;
 mod texts;
+mod volume;
 
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
@@ -38,6 +40,7 @@ async fn scenarios_end_equal(flavor: Flavor, name: &'static str, scenarios: Vec<
     reverse += more_reverse;
     let (status, comparison) = migration.until_quiet_and_equal(QUIET_LIMIT).await?;
     scenario::crossed(&status, forward, reverse)?;
+    scenario::echoed(&status)?;
 
     let rows = comparison.rows_compared();
     println!("{flavor:?} {name}: {forward} changes forward, {reverse} in reverse, {rows} rows equal");

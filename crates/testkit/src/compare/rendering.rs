@@ -62,6 +62,9 @@ pub fn reading(full_name: &str, mine: &Shape, other: &Shape, key: &[String]) -> 
     let keys: Vec<(&Column, &Column)> =
         if key.is_empty() { shared.clone() } else { key.iter().filter_map(find).collect() };
     let numeric = keys.iter().all(|(a, b)| is_integer(a) && is_integer(b));
+    if key.is_empty() && !numeric {
+        return reading_by_digest(full_name, &shared);
+    }
     let selected: Vec<String> = keys.iter().chain(&shared).map(|(a, b)| expression(a, b)).collect();
     let order: Vec<String> = keys
         .iter()
@@ -71,6 +74,19 @@ pub fn reading(full_name: &str, mine: &Shape, other: &Shape, key: &[String]) -> 
         sql: format!("SELECT {} FROM {full_name} ORDER BY {}", selected.join(", "), order.join(", ")),
         key_columns: keys.len(),
         numeric,
+        columns: shared.iter().map(|(column, _)| column.name.clone()).collect(),
+    }
+}
+
+/// Rows without a key, in the order of a digest of all their values: servers have no room to sort by many long ones.
+fn reading_by_digest(full_name: &str, shared: &[(&Column, &Column)]) -> Reading {
+    let values: Vec<String> = shared.iter().map(|(a, b)| expression(a, b)).collect();
+    let told: Vec<String> = values.iter().map(|value| format!("COALESCE({value}, 'NULL')")).collect();
+    let digest = format!("SHA2(CONCAT_WS('|', {}), 256)", told.join(", "));
+    Reading {
+        sql: format!("SELECT {digest} AS digest, {} FROM {full_name} ORDER BY digest", values.join(", ")),
+        key_columns: 1,
+        numeric: false,
         columns: shared.iter().map(|(column, _)| column.name.clone()).collect(),
     }
 }
@@ -97,5 +113,9 @@ mod tests {
         let reading = reading("t", &shape, &shape, &[]);
         assert_eq!((reading.key_columns, reading.numeric), (2, true));
         assert!(reading.sql.ends_with("ORDER BY `a`, `b`"), "{}", reading.sql);
+        let shape = Shape { columns: vec![column("a", "int", None), column("b", "blob", None)], key: vec![] };
+        let reading = super::reading("t", &shape, &shape, &[]);
+        assert_eq!((reading.key_columns, reading.numeric), (1, false));
+        assert!(reading.sql.ends_with("ORDER BY digest"), "{}", reading.sql);
     }
 }
