@@ -49,6 +49,9 @@ pub struct Args {
     /// Record the workloads' binlogs again, also those that are there
     #[arg(long)]
     pub record: bool,
+    /// Keep configuration and logs of runs that went well too
+    #[arg(long)]
+    pub keep_logs: bool,
     /// Where recordings, the servers' data and logs go
     #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
     pub folder: PathBuf,

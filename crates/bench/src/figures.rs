@@ -250,3 +250,71 @@ pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     Some(below + (above - below) * place.fract())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(rates: &[(Contender, f64)]) -> Figures {
+        let machine = Machine {
+            cpu: "a processor".to_owned(),
+            cores: 2,
+            memory_bytes: 8 << 30,
+            kernel: "6.1".to_owned(),
+            distribution: "a system".to_owned(),
+            load_before: 0.5,
+            crossfade: "crossfade 0.1.0".to_owned(),
+            servers: vec!["MariaDB 10.11.14".to_owned()],
+            measured_at: "2026-01-01 00:00 UTC".to_owned(),
+        };
+        let conditions = Conditions { rows: 100, rounds: 3, delay_seconds: 1, rate: 200, settings: String::new() };
+        let mut figures = Figures::new(machine, conditions);
+        for (round, (contender, rate)) in rates.iter().enumerate() {
+            figures.runs.push(Run {
+                flavor: "MariaDB".to_owned(),
+                workload: "W1".to_owned(),
+                contender: contender.to_string(),
+                round: round as u32,
+                changes: 100,
+                seconds: 100.0 / rate,
+                rows_per_second: *rate,
+                used: Used::default(),
+                failure: None,
+            });
+        }
+        figures
+    }
+
+    #[test]
+    fn quantiles_fall_between_values() {
+        let sorted = [1.0, 2.0, 3.0, 5.0];
+        assert_eq!([0.0, 0.5, 1.0].map(|share| quantile(&sorted, share)), [Some(1.0), Some(2.5), Some(5.0)]);
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn ratios_are_those_of_medians() {
+        use Contender::{Crossfade, ReplicationSerial};
+        let rates = [
+            (Crossfade, 900.0),
+            (ReplicationSerial, 100.0),
+            (Crossfade, 600.0),
+            (ReplicationSerial, 300.0),
+            (Crossfade, 100.0),
+        ];
+        let ratios = figures(&rates).ratios();
+        assert_eq!(ratios, [("MariaDB/W1/crossfade/replication-serial".to_owned(), 3.0)]);
+    }
+
+    #[test]
+    fn a_contender_that_failed_once_has_no_figure() {
+        let mut figures = figures(&[(Contender::Crossfade, 900.0), (Contender::ReplicationSerial, 100.0)]);
+        figures.runs[0].failed("the target has 99 rows".to_owned());
+        assert_eq!(figures.rows_per_second("MariaDB", "W1", Contender::Crossfade), None);
+        assert!(figures.ratios().is_empty());
+        assert_eq!(figures.failures().count(), 1);
+        let page = crate::page::render(&figures);
+        assert!(page.contains("| failed") && page.contains("a processor"), "{page}");
+        assert!(!page.contains("900"), "{page}");
+    }
+}

@@ -106,7 +106,12 @@ pub async fn consume(contender: Contender, round: u32, recording: &Recording, ar
     let mut stage = Stage::set(recording.flavor, &args.folder, Some(&recording.folder)).await?;
     let mut run = Run::new(recording, contender, round);
     match consume_on(&stage, contender, recording, args).await {
-        Ok((took, used)) => run.succeeded(took, used),
+        Ok((took, used)) => {
+            run.succeeded(took, used);
+            if args.keep_logs {
+                crate::tell(format_args!("logs of the next line are in {}", stage.keep_logs().display()));
+            }
+        }
         Err(error) => {
             let logs = stage.keep_logs().display().to_string();
             run.failed(format!("{error:#}; logs are in {logs}"));

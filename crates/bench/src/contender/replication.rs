@@ -85,6 +85,8 @@ impl Replication {
 }
 
 /// Everything else stays as the server has it: MySQL keeps the order of commits, MariaDB's workers are optimistic.
+///
+/// MySQL 9.7 takes 0 workers for 1 and says so in a warning (1292): there is always a coordinator beside the worker.
 fn settings(flavor: Flavor, workers: u32) -> Vec<String> {
     match flavor {
         Flavor::MySql => vec![format!("SET GLOBAL replica_parallel_workers = {workers}")],
