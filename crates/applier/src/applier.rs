@@ -8,11 +8,12 @@ use crossfade_catalog::{Flavor, Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::{Store, StoreError};
 use crossfade_model::{Column, Message, Side, StreamId, StreamProgress, TableShape};
+use crossfade_rules::mapping::plan_hash;
 use crossfade_rules::{Plan, Planner, TableMapping};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::{CheckpointOwner, CheckpointStep};
+use crate::checkpoint::{CheckpointOwner, CheckpointStep, TakenOver};
 use crate::counters::Counters;
 use crate::error::{ApplyError, Remedy};
 use crate::feed::{BatchBounds, Feed};
@@ -73,6 +74,9 @@ pub struct Applier {
     mapper: Mapper,
     lanes: Vec<Lane>,
     checkpoints: StreamProgress,
+    /// What the youngest batch of before this process was planned by, and what this process plans by.
+    planned_by: u64,
+    plan_hash: u64,
     settled_seq: u64,
     settled_at: Instant,
 }
@@ -87,7 +91,7 @@ impl Applier {
         let opposite = opposite_stream(&options.stream);
         let owner =
             CheckpointOwner { pair: options.pair.clone(), stream: options.stream.clone(), epoch: options.epoch };
-        let checkpoints = take_over(&owner, &options).await?;
+        let taken_over = take_over(&owner, &options).await?;
         let (hold, hold_worker) = Hold::new(HoldWorker {
             store: options.store.clone(),
             target: options.target.clone(),
@@ -121,7 +125,9 @@ impl Applier {
             mapper: Mapper::new(options.mappings.clone()),
             lanes: (0..options.lanes).map(|_| Lane::new()).collect(),
             shared,
-            checkpoints,
+            checkpoints: taken_over.progress,
+            planned_by: taken_over.plan_hash,
+            plan_hash: plan_hash(&options.mappings),
             settled_seq: 0,
             settled_at: Instant::now(),
             options,
@@ -131,6 +137,16 @@ impl Applier {
 
     /// Applies until stopped, or until an error that a person must look at.
     pub async fn run(mut self) -> Result<(), ApplyError> {
+        match self.run_until_stopped().await {
+            // The wait's worker ends with the process too, and may be the first to notice.
+            Err(ApplyError::HoldEnded) if self.options.stop.is_cancelled() => {}
+            ended => ended?,
+        }
+        self.shared.progress.applied(self.checkpoints.applied_through());
+        self.settle(true).await
+    }
+
+    async fn run_until_stopped(&mut self) -> Result<(), ApplyError> {
         self.check_against_stream().await?;
         self.finish_partial_batch().await?;
         let stop = self.options.stop.clone();
@@ -147,8 +163,7 @@ impl Applier {
             }
             self.settle(false).await?;
         }
-        self.shared.progress.applied(self.checkpoints.applied_through());
-        self.settle(true).await
+        Ok(())
     }
 
     async fn check_against_stream(&mut self) -> Result<(), ApplyError> {
@@ -170,6 +185,10 @@ impl Applier {
     /// other lanes run.
     async fn finish_partial_batch(&mut self) -> Result<(), ApplyError> {
         let Some((batch, done)) = self.checkpoints.partial_batch() else { return Ok(()) };
+        if self.planned_by != self.plan_hash {
+            let (first, last) = (batch.batch_first, batch.batch_last);
+            return Err(ApplyError::PlanChanged { stream: self.options.stream.clone(), first, last });
+        }
         tracing::info!(first = batch.batch_first, last = batch.batch_last, ?done, "finishing an interrupted batch");
         let stream = &self.options.stream;
         let messages = self.shared.store.read_range(stream, batch.batch_first, batch.batch_last).await?;
@@ -258,11 +277,12 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let shared = &self.shared;
         let checkpoints = &self.checkpoints;
+        let plan_hash = self.plan_hash;
         let open_lanes = &AtomicUsize::new(usize::from(lanes) - done.len());
         let work = self.lanes.iter_mut().zip(&plan.lanes).zip(0..lanes).filter(|(_, lane)| !done.contains(lane)).map(
             |((lane, plan), number)| {
                 let from_seq = checkpoints.lanes.get(&number).map_or(0, |row| row.seq);
-                let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes };
+                let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes, plan_hash };
                 async move {
                     let ran = lane.run(shared, plan, step, concurrent).await;
                     if ran.is_ok() && open_lanes.fetch_sub(1, Relaxed) > 1 {
@@ -305,7 +325,7 @@ async fn until_changed(wishes: &mut watch::Receiver<Wishes>) {
 }
 
 /// A former holder may still have locks on the checkpoint rows, until the server drops its session.
-async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<StreamProgress, ApplyError> {
+async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<TakenOver, ApplyError> {
     let attempt = async || {
         let mut conn = connect(&options.target, Purpose::Apply).await?;
         crate::session::prepare(&mut conn).await?;

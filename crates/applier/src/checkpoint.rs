@@ -25,6 +25,15 @@ pub(crate) struct CheckpointStep {
     pub batch_first: u64,
     pub batch_last: u64,
     pub lanes: u16,
+    /// Of everything that the plan depends on beside the messages.
+    pub plan_hash: u64,
+}
+
+/// A stream's checkpoint rows as they were taken over.
+pub(crate) struct TakenOver {
+    pub progress: StreamProgress,
+    /// What the youngest batch was planned by; 0 before the first.
+    pub plan_hash: u64,
 }
 
 impl CheckpointOwner {
@@ -32,12 +41,12 @@ impl CheckpointOwner {
     /// either committed before (and is seen here) or can never commit.
     ///
     /// Repeatable. Fails when a row already belongs to a younger epoch.
-    pub async fn take_over(&self, conn: &mut Conn, lanes: u16) -> Result<StreamProgress, ApplyError> {
+    pub async fn take_over(&self, conn: &mut Conn, lanes: u16) -> Result<TakenOver, ApplyError> {
         for lane in 0..lanes {
             conn.exec_drop(
                 "INSERT INTO crossfade.checkpoint \
-                 (pair, stream, lane, seq, batch_first, batch_last, lanes, epoch, writes, updated_at) \
-                 VALUES (?, ?, ?, 0, 0, 0, ?, ?, 1, UTC_TIMESTAMP(6)) \
+                 (pair, stream, lane, seq, batch_first, batch_last, lanes, plan_hash, epoch, writes, updated_at) \
+                 VALUES (?, ?, ?, 0, 0, 0, ?, 0, ?, 1, UTC_TIMESTAMP(6)) \
                  ON DUPLICATE KEY UPDATE writes = writes + 1",
                 (&self.pair, self.stream.as_str(), lane, lanes, self.epoch),
             )
@@ -52,13 +61,17 @@ impl CheckpointOwner {
         if let Some(found) = rows.values().map(|row| row.epoch).find(|epoch| *epoch != self.epoch) {
             return Err(ApplyError::Fenced { mine: self.epoch, found });
         }
-        Ok(StreamProgress { lanes: rows.into_iter().map(|(lane, row)| (lane, row.progress)).collect() })
+        let youngest = rows.values().max_by_key(|row| row.progress.batch_last);
+        Ok(TakenOver {
+            plan_hash: youngest.map_or(0, |row| row.plan_hash),
+            progress: StreamProgress { lanes: rows.into_iter().map(|(lane, row)| (lane, row.progress)).collect() },
+        })
     }
 
     async fn read(&self, conn: &mut Conn) -> Result<BTreeMap<u16, CheckpointRow>, ApplyError> {
         let rows: Vec<Row> = conn
             .exec(
-                "SELECT lane, seq, batch_first, batch_last, lanes, epoch FROM crossfade.checkpoint \
+                "SELECT lane, seq, batch_first, batch_last, lanes, epoch, plan_hash FROM crossfade.checkpoint \
                  WHERE pair = ? AND stream = ? FOR UPDATE",
                 (&self.pair, self.stream.as_str()),
             )
@@ -69,13 +82,14 @@ impl CheckpointOwner {
     /// Writes the lane's checkpoint inside the open transaction. `false`: the row is not as planned; nothing written.
     pub async fn advance(&self, conn: &mut Conn, step: CheckpointStep) -> Result<bool, ApplyError> {
         conn.exec_drop(
-            "UPDATE crossfade.checkpoint SET seq = ?, batch_first = ?, batch_last = ?, lanes = ?, writes = writes + 1, \
-             updated_at = UTC_TIMESTAMP(6) WHERE pair = ? AND stream = ? AND lane = ? AND epoch = ? AND seq = ?",
+            "UPDATE crossfade.checkpoint SET seq = ?, batch_first = ?, batch_last = ?, lanes = ?, plan_hash = ?, \
+             writes = writes + 1, updated_at = UTC_TIMESTAMP(6) WHERE pair = ? AND stream = ? AND lane = ? AND epoch = ? AND seq = ?",
             (
                 step.batch_last,
                 step.batch_first,
                 step.batch_last,
                 step.lanes,
+                step.plan_hash,
                 &self.pair,
                 self.stream.as_str(),
                 step.lane,
@@ -119,10 +133,11 @@ pub(crate) enum LaneOutcome {
 struct CheckpointRow {
     progress: LaneProgress,
     epoch: u64,
+    plan_hash: u64,
 }
 
 fn parse(row: Row) -> Result<(u16, CheckpointRow), ApplyError> {
-    let (lane, seq, batch_first, batch_last, lanes, epoch) =
+    let (lane, seq, batch_first, batch_last, lanes, epoch, plan_hash) =
         mysql_async::from_row_opt(row).map_err(|_| ApplyError::CheckpointUnreadable)?;
-    Ok((lane, CheckpointRow { progress: LaneProgress { seq, batch_first, batch_last, lanes }, epoch }))
+    Ok((lane, CheckpointRow { progress: LaneProgress { seq, batch_first, batch_last, lanes }, epoch, plan_hash }))
 }

@@ -28,6 +28,8 @@ pub enum ApplyError {
         "the target's checkpoint of {stream} is at {checkpoint}, though messages up to {settled} were applied before"
     )]
     CheckpointBehindSettled { stream: StreamId, checkpoint: u64, settled: u64 },
+    #[error("messages {first} to {last} of {stream} are half applied, and the tables' keys have changed since")]
+    PlanChanged { stream: StreamId, first: u64, last: u64 },
     #[error("message {seq} of {stream} is missing in the message table")]
     MessageMissing { stream: StreamId, seq: u64 },
     #[error("message {seq} changes {table}, which the configuration does not name")]
@@ -85,6 +87,10 @@ impl ApplyError {
             ApplyError::CheckpointBehindSettled { .. } => {
                 "the target has lost transactions (a restore or a fail-over): bring it back to its newest state, or load both \
                  sides alike and begin as a new pair"
+            }
+            ApplyError::PlanChanged { .. } => {
+                "give the tables of both sides back the columns and keys that they had, start the process, let it run for a \
+                 moment, and change them then"
             }
             ApplyError::CheckpointMissing { .. } => {
                 "somebody removed it from the target's schema `crossfade`: start the process again, and it is made anew; then \
