@@ -13,8 +13,9 @@ use crossfade_servers::Flavor;
 use crossfade_tests::{Direction, Migration, Setup};
 use scenario::{QUIET_LIMIT, Scenario};
 
-async fn scenarios_end_equal(flavor: Flavor, name: &'static str, scenarios: Vec<Scenario>) -> Result<()> {
-    let setup = Setup { tables: scenario::TABLES.to_owned(), ..Setup::new(flavor, name) };
+async fn scenarios_end_equal(flavor: Flavor) -> Result<()> {
+    let scenarios = all_scenarios(flavor);
+    let setup = Setup { tables: scenario::TABLES.to_owned(), ..Setup::new(flavor, "shapes") };
     let mut migration = Migration::new(&setup).await?;
     scenario::create(&migration, &scenarios).await?;
     migration.init().await?;
@@ -43,37 +44,21 @@ async fn scenarios_end_equal(flavor: Flavor, name: &'static str, scenarios: Vec<
     scenario::echoed(&status)?;
 
     let rows = comparison.rows_compared();
-    println!("{flavor:?} {name}: {forward} changes forward, {reverse} in reverse, {rows} rows equal");
+    println!("{flavor:?}: {forward} changes forward, {reverse} in reverse, {rows} rows equal");
     ensure!(rows as usize > 4 * comparison.tables.len(), "too few rows to compare: {comparison}");
     migration.stop_both().await
 }
 
-#[tokio::test]
-async fn p5_keys_move_and_swap_on_mysql() -> Result<()> {
-    scenarios_end_equal(Flavor::MySql, "keys", keys::scenarios()).await
+fn all_scenarios(flavor: Flavor) -> Vec<Scenario> {
+    [keys::scenarios(), texts::scenarios(flavor), relations::scenarios()].into_iter().flatten().collect()
 }
 
 #[tokio::test]
-async fn p5_keys_move_and_swap_on_mariadb() -> Result<()> {
-    scenarios_end_equal(Flavor::MariaDb, "keys", keys::scenarios()).await
+async fn p4_p5_keys_names_and_relations_on_mysql() -> Result<()> {
+    scenarios_end_equal(Flavor::MySql).await
 }
 
 #[tokio::test]
-async fn p4_texts_and_names_of_every_kind_on_mysql() -> Result<()> {
-    scenarios_end_equal(Flavor::MySql, "texts", texts::scenarios(Flavor::MySql)).await
-}
-
-#[tokio::test]
-async fn p4_texts_and_names_of_every_kind_on_mariadb() -> Result<()> {
-    scenarios_end_equal(Flavor::MariaDb, "texts", texts::scenarios(Flavor::MariaDb)).await
-}
-
-#[tokio::test]
-async fn p5_parents_and_children_on_mysql() -> Result<()> {
-    scenarios_end_equal(Flavor::MySql, "relations", relations::scenarios()).await
-}
-
-#[tokio::test]
-async fn p5_parents_and_children_on_mariadb() -> Result<()> {
-    scenarios_end_equal(Flavor::MariaDb, "relations", relations::scenarios()).await
+async fn p4_p5_keys_names_and_relations_on_mariadb() -> Result<()> {
+    scenarios_end_equal(Flavor::MariaDb).await
 }

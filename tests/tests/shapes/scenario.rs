@@ -7,10 +7,10 @@ use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::Status;
 use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration};
-use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Pool};
 
-pub const QUIET_LIMIT: Duration = Duration::from_secs(25);
+pub const QUIET_LIMIT: Duration = Duration::from_secs(60);
 
 /// Tables and a script that writes them. In every statement
 /// - `{t}` begins the names of tables, so that each scenario runs with a clock column (`c_`) and without one (`n_`),
@@ -79,16 +79,50 @@ pub async fn run(migration: &Migration, scenarios: &[Scenario], direction: Direc
         for (prefix, _) in VARIANTS {
             let mut conn = pool.get_conn().await?;
             conn.query_drop(format!("USE {}", sql::name(&migration.schema))).await?;
-            for statement in &scenario.script {
-                let statement = statement.replace("{t}", prefix).replace("{b}", &begin.to_string());
-                let ran = conn.query_drop(&statement).await;
-                ran.with_context(|| format!("{} on {flavor:?}: {statement}", scenario.name))?;
+            for unit in units(&scenario.script) {
+                let statements: Vec<String> = unit
+                    .iter()
+                    .map(|statement| statement.replace("{t}", prefix).replace("{b}", &begin.to_string()))
+                    .collect();
+                let ran = run_unit(&mut conn, &statements).await;
+                ran.with_context(|| format!("{} on {flavor:?}", scenario.name))?;
             }
             conn.disconnect().await?;
             changes += scenario.changes_on(flavor);
         }
     }
     Ok(changes)
+}
+
+/// The statements of a transaction, or one alone.
+fn units(script: &[String]) -> Vec<&[String]> {
+    let mut units = Vec::new();
+    let mut rest = script;
+    while let Some(first) = rest.first() {
+        let ends = |statement: &String| ["COMMIT", "ROLLBACK"].contains(&statement.as_str());
+        let length = if first == "BEGIN" { rest.iter().position(ends).map_or(rest.len(), |end| end + 1) } else { 1 };
+        let (unit, after) = rest.split_at(length);
+        units.push(unit);
+        rest = after;
+    }
+    units
+}
+
+/// As an application does, tries again what was chosen as a deadlock's victim.
+async fn run_unit(conn: &mut Conn, statements: &[String]) -> Result<()> {
+    let mut attempts = 0;
+    'again: loop {
+        for statement in statements {
+            match conn.query_drop(statement).await {
+                Err(mysql_async::Error::Server(error)) if error.code == 1213 && attempts < 10 => {
+                    attempts += 1;
+                    continue 'again;
+                }
+                ran => ran.with_context(|| statement.clone())?,
+            }
+        }
+        return Ok(());
+    }
 }
 
 pub fn source(migration: &Migration, direction: Direction) -> &Pool {

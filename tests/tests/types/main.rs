@@ -16,7 +16,7 @@ use crossfade_tests::{Migration, Setup};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Pool};
 
-const QUIET_LIMIT: Duration = Duration::from_secs(40);
+const QUIET_LIMIT: Duration = Duration::from_secs(60);
 /// Rows written on new are numbered from here.
 const NEW_IDS: usize = 1_000;
 /// Accepts zero dates, ENUM 0 and values that are cut: whatever a column can hold shall travel.
