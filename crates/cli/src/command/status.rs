@@ -205,6 +205,10 @@ fn print(status: &Status, clear: bool) {
         print!("\x1b[H\x1b[J");
     }
     println!("pair {}", status.pair);
+    if status.streams.is_empty() {
+        println!("nothing is known of this pair yet: run `crossfade init`");
+        return;
+    }
     let mut table = new_table(&[
         "stream", "state", "lag", "behind", "rows/s", "captured", "applied", "echoes", "won", "lost", "failed",
         "slowest",
