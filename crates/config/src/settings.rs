@@ -210,9 +210,9 @@ fn conflict(root: &mut Section) -> Side {
 fn apply(root: &mut Section) -> ApplySettings {
     let mut section = root.section_or_empty("apply", "[apply]");
     let apply = ApplySettings {
-        lanes: section.number("lanes", 1..=64, 2) as u16,
-        batch_rows: section.number("batch_rows", 1..=100_000, 2_000),
-        batch_bytes: section.size("batch_bytes", 1 << 10, "4MiB"),
+        lanes: section.number("lanes", 1..=64, 4) as u16,
+        batch_rows: section.number("batch_rows", 1..=100_000, 8_000),
+        batch_bytes: section.size("batch_bytes", 1 << 10, "16MiB"),
     };
     section.finish();
     apply

@@ -158,14 +158,14 @@ const CASES: &[Case] = &[
         name: "sizes without a unit, or wrong",
         text: "SIDESTABLE[apply]\nbatch_bytes = 4096\n[memory]\nlimit = '1MiB'",
         problems: &[
-            (6, "`batch_bytes = 4096` has no unit", "batch_bytes = \"4MiB\""),
+            (6, "`batch_bytes = 4096` has no unit", "batch_bytes = \"16MiB\""),
             (8, "is not a size of at least 67108864 bytes", "limit = \"512MiB\""),
         ],
     },
     Case {
         name: "a size that is none",
         text: "SIDESTABLE[apply]\nbatch_bytes = 'lots'",
-        problems: &[(6, "`batch_bytes = \"lots\"` is not a size", "batch_bytes = \"4MiB\"")],
+        problems: &[(6, "`batch_bytes = \"lots\"` is not a size", "batch_bytes = \"16MiB\"")],
     },
     Case {
         name: "a batch that does not fit into memory",
@@ -175,7 +175,7 @@ const CASES: &[Case] = &[
     Case {
         name: "numbers out of range, and no numbers",
         text: "SIDESTABLE[apply]\nlanes = 0\nbatch_rows = '2000'",
-        problems: &[(6, "`lanes = 0` is out of range", "from 1 to 64"), (7, "is string, not a whole number", "2000")],
+        problems: &[(6, "`lanes = 0` is out of range", "from 1 to 64"), (7, "is string, not a whole number", "8000")],
     },
     Case {
         name: "numbers that overflow",
@@ -272,7 +272,7 @@ const CASES: &[Case] = &[
         text: "[apply]\nlanes = 'many'\n[old]\nurl = 'nowhere'\n[new]\nport = 3306\n[[table]]\nname = 'x'\n[http]\n",
         problems: &[
             (1, "`pair` is missing", "add `pair"),
-            (2, "`lanes` is string", "lanes = 2"),
+            (2, "`lanes` is string", "lanes = 4"),
             (4, "does not begin with `mysql://`", "mysql://"),
             (5, "`url` is missing in [new]", "add `url"),
             (6, "unknown key `port` in [new]", "known here: url, binlog_url"),
