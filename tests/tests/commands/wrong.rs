@@ -40,6 +40,10 @@ async fn exit_codes(flavor: Flavor) -> Result<()> {
     let setup = Setup::new(flavor, "codes");
     let migration = Migration::new(&setup).await?;
     create_table(&migration).await?;
+    // Another pair has made the store, which does not know of this one.
+    let other = Migration::new(&Setup::new(flavor, "codes_other")).await?;
+    create_table(&other).await?;
+    other.init().await?;
     says(&migration, &["status"], 0, &["crossfade init"]).await?;
     says(&migration, &["sync", "forward"], 3, &["error:", "hint:", "init"]).await?;
     let right = std::fs::read_to_string(migration.config())?;
