@@ -74,7 +74,6 @@ fn is_write(verdict: Verdict) -> bool {
 
 impl<'a> JudgedLane<'a> {
     pub fn new(plan: &'a LanePlan, concurrent: bool) -> JudgedLane<'a> {
-        let mut messages = 0;
         let mut rows_total = 0;
         let steps = plan
             .steps
@@ -82,7 +81,6 @@ impl<'a> JudgedLane<'a> {
             .map(|step| match step {
                 Step::Net { table, kind, rows } => {
                     rows_total += rows.len();
-                    messages += rows.iter().map(message_count).sum::<u64>();
                     let rows = rows
                         .iter()
                         .map(|net| JudgedRow { net, verdict: UNDISPUTED, departure: UNDISPUTED, sighted: false })
@@ -91,14 +89,19 @@ impl<'a> JudgedLane<'a> {
                 }
                 Step::InOrder(changes) => {
                     rows_total += changes.len();
-                    messages += changes.len() as u64;
                     let judged = |change| JudgedChange { change, verdict: UNDISPUTED, departure: UNDISPUTED };
                     JudgedStep::InOrder(changes.iter().map(judged).collect())
                 }
             })
             .collect();
         let by_sight = concurrent && rows_total <= SIGHT_ROWS;
-        JudgedLane { steps, concurrent, by_sight, missed: false, tally: Tally { messages, ..Tally::default() } }
+        JudgedLane {
+            steps,
+            concurrent,
+            by_sight,
+            missed: false,
+            tally: Tally { messages: plan.messages, ..Tally::default() },
+        }
     }
 
     /// Judges every change by what is captured so far.
@@ -238,15 +241,6 @@ impl<'a> JudgedLane<'a> {
         }
         Ok(())
     }
-}
-
-fn message_count(net: &NetChange) -> u64 {
-    let own = net.seqs.iter().count();
-    let departed = net
-        .moved_from
-        .as_ref()
-        .map_or(0, |departure| departure.seqs.iter().filter(|seq| net.seqs.iter().all(|own| own != *seq)).count());
-    (own + departed) as u64
 }
 
 fn row_error<'s>(

@@ -147,6 +147,9 @@ pub async fn counted(migration: &Migration, direction: Direction) -> Result<Stri
 /// That so many changes were captured and applied each way, and that none is left behind.
 pub fn crossed(status: &Status, forward: u64, reverse: u64) -> Result<()> {
     for (direction, changes) in [("forward", forward), ("reverse", reverse)] {
+        // The processes count since their start, the store since the start mark.
+        let applied = status.number(direction, "applied");
+        ensure!(applied <= changes, "{direction} counted {applied} applied of {changes}: {}", status.0);
         for number in ["last_seq", "settled_seq"] {
             let found = status.number(direction, number);
             ensure!(found == changes, "{direction} has {number} {found}, not {changes}: {}", status.0);

@@ -23,23 +23,26 @@ pub(super) fn fill(mut changes: Vec<MappedChange>, slots: &Slots, ties: &Ties, o
     }
     let mut in_order: Vec<Vec<MappedChange>> = vec![Vec::new(); usize::from(lanes)];
     let mut placed = Vec::with_capacity(changes.len());
+    let mut messages = vec![0_u64; usize::from(lanes)];
     for (index, change) in changes.into_iter().enumerate() {
         let slot = slots.of_change(index)[0] as usize;
         let lane = lane_of_slot[slot];
         placed.push((change.seq, lane));
+        messages[usize::from(lane)] += 1;
         if order.in_order[ties.root[slot] as usize] {
             in_order[usize::from(lane)].push(change);
         }
     }
-    let lanes = groups.into_iter().zip(in_order).map(|(groups, in_order)| lane_plan(groups, in_order)).collect();
+    let steps = groups.into_iter().zip(in_order).map(|(groups, in_order)| lane_steps(groups, in_order));
+    let lanes = steps.zip(messages).map(|(steps, messages)| LanePlan { steps, messages }).collect();
     Plan { lanes, placed }
 }
 
-fn lane_plan(groups: Groups, in_order: Vec<MappedChange>) -> LanePlan {
+fn lane_steps(groups: Groups, in_order: Vec<MappedChange>) -> Vec<Step> {
     let net = groups.into_iter().map(|((_, table, kind), rows)| Step::Net { table, kind, rows });
     // Nothing ties these to the net changes, so they may as well come last.
     let rest = Some(Step::InOrder(in_order)).filter(|step| !matches!(step, Step::InOrder(rows) if rows.is_empty()));
-    LanePlan { steps: net.chain(rest).collect() }
+    net.chain(rest).collect()
 }
 
 /// Per slot its lane. Components keep together; lanes get about the same number of changes, and neighbours in the

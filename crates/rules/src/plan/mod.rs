@@ -120,6 +120,8 @@ pub enum Step {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LanePlan {
     pub steps: Vec<Step>,
+    /// How many messages the steps are made of.
+    pub messages: u64,
 }
 
 /// A batch in lanes.
