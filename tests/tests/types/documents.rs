@@ -59,7 +59,11 @@ fn documents() -> Vec<String> {
         "JSON_ARRAY(c0, JSON_ARRAY(c6), JSON_OBJECT('year', CAST(2026 AS YEAR)), ST_GeomFromText('POINT(1 2)'))",
         "JSON_OBJECT('cast', CAST('a' AS BINARY), 'fixed', CAST('a' AS BINARY(3)), 'true', TRUE, 'e', 1e0, 'f', CAST(1.1 AS FLOAT))",
     ];
-    plain.iter().map(|document| (*document).to_owned()).chain([deep, long, wide]).collect()
+    // Thousands of values that have to be put in one by one.
+    let numbers = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 900)";
+    let decimals =
+        format!("({numbers} SELECT JSON_ARRAYAGG(JSON_ARRAY(n + 0.25, x'00ff', 'text', -0.5)) FROM numbers)");
+    plain.iter().map(|document| (*document).to_owned()).chain([deep, long, wide, decimals]).collect()
 }
 
 /// What was asked about the documents of a table, on both sides.
