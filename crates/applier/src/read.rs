@@ -3,6 +3,8 @@
 use crossfade_model::{CalendarDate, ColumnKind, JsonDocument, TimeOfDay, Value as Cell};
 use mysql_async::Value as Raw;
 
+use crate::bind::decodes_to_unicode;
+
 /// One column of a row that came over the binary protocol.
 ///
 /// What does not fit its column's kind comes back as [`Cell::Bytes`]; it then equals nothing, which only costs a look-up.
@@ -58,8 +60,11 @@ pub(crate) fn same_image(target: &[Cell], image: &[Cell]) -> bool {
 
 fn same_cell(target: &Cell, image: &Cell) -> bool {
     match (target, image) {
-        // Read with the source's character set applied, as bytes.
+        // Read with the source's character set applied, as bytes; plain letters look like text.
         (Cell::Bytes(target), Cell::Encoded { bytes, .. }) => target == bytes,
+        (Cell::Text(target), Cell::Encoded { charset, bytes }) => {
+            !decodes_to_unicode(charset) && target.as_bytes() == bytes
+        }
         // The document's text is the same for equal documents; types that text cannot say are not compared by sight.
         (Cell::Json(target), Cell::Json(image)) => image.opaque.is_empty() && target.text == image.text,
         (target, image) => target == image,

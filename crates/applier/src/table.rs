@@ -24,6 +24,7 @@ pub(crate) struct TargetTable {
     upsert_tail: String,
     select_list: String,
     key_list: String,
+    key_selects: String,
     plain_row: String,
     plain_key: String,
 }
@@ -62,6 +63,7 @@ impl TargetTable {
             ),
             select_list: selects.join(", "),
             key_list: key_names.join(", "),
+            key_selects: key.iter().map(|index| selects[*index].as_str()).collect::<Vec<_>>().join(", "),
             plain_row: plain_tuple(columns.len()),
             plain_key: plain_tuple(key.len()),
             quoted,
@@ -208,7 +210,7 @@ impl TargetTable {
         keys: &[&[&Cell]],
         whole: bool,
     ) -> Result<Vec<(Row, Row)>, mysql_async::Error> {
-        let list = if whole { &self.select_list } else { &self.key_list };
+        let list = if whole { &self.select_list } else { &self.key_selects };
         let mut sql = format!("SELECT {list} FROM {} WHERE ", self.quoted);
         let mut params = Vec::with_capacity(keys.len() * self.key.len());
         self.push_key_condition(keys, &mut sql, &mut params);
@@ -365,6 +367,7 @@ fn key_bytes<'a>(key: impl Iterator<Item = &'a Cell>) -> Vec<u8> {
         match cell {
             Cell::Int(number) => bytes.extend_from_slice(number.to_string().as_bytes()),
             Cell::UInt(number) => bytes.extend_from_slice(number.to_string().as_bytes()),
+            Cell::Text(text) => bytes.extend_from_slice(text.as_bytes()),
             Cell::Encoded { bytes: raw, .. } | Cell::Bytes(raw) => bytes.extend_from_slice(raw),
             other => bytes.extend_from_slice(format!("{other:?}").as_bytes()),
         }
