@@ -50,6 +50,7 @@ async fn check_finds_what_is_broken(flavor: Flavor) -> Result<()> {
     }
     let told = says(&migration, &["check"], 1, &["ERROR", "errors,", "lonely", "keyless"]).await?;
     println!("{flavor:?}: check finds {errors:?}, {} lines for people", told.lines().count());
+    migration.forget();
     Ok(())
 }
 
@@ -69,6 +70,7 @@ async fn init_can_be_repeated(flavor: Flavor) -> Result<()> {
     migration.crossfade(&["sync", "forward", "--until-caught-up"]).await?;
     let comparison = migration.compare().await?;
     ensure!(comparison.is_equal() && comparison.rows_compared() == 3, "{comparison}");
+    migration.forget();
     Ok(())
 }
 

@@ -89,6 +89,7 @@ async fn until_caught_up_drains(flavor: Flavor) -> Result<()> {
         let status = migration.status().read().await?;
         ensure!(status.number("forward", "settled_seq") == u64::from(last), "not settled: {}", status.0);
     }
+    migration.forget();
     Ok(())
 }
 
@@ -125,7 +126,9 @@ async fn a_second_process_takes_over(flavor: Flavor) -> Result<()> {
     migration.until_quiet_and_equal(LIMIT).await?;
     second.terminate()?;
     ensure!(second.wait(TEN_SECONDS).await?.success(), "{}", second.log_end());
-    migration.stop(Direction::Reverse).await
+    migration.stop(Direction::Reverse).await?;
+    migration.forget();
+    Ok(())
 }
 
 fn start_another(migration: &Migration, name: &str) -> Result<Process> {

@@ -66,6 +66,7 @@ async fn exit_codes(flavor: Flavor) -> Result<()> {
     says(&migration, &["status"], 2, &["TOML"]).await?;
     std::fs::remove_file(migration.config())?;
     says(&migration, &["status"], 2, &["crossfade.toml"]).await?;
+    [migration, other].into_iter().for_each(Migration::forget);
     Ok(())
 }
 
