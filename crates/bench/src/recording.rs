@@ -17,7 +17,7 @@ use crate::{machine, row};
 
 const INIT_LIMIT: Duration = Duration::from_secs(60);
 /// Raise it when tables or workloads change.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const FACTS: &str = "recording.json";
 
 /// Two folders, `source` and `target`: the source after the workload, the target before it, with `crossfade init` done
@@ -44,7 +44,9 @@ impl Recording {
     /// Takes the recording that an earlier run left, if it is of the same servers, size and store format.
     pub async fn find_or_make(flavor: Flavor, workload: Workload, args: &Args, crossfade: &Path) -> Result<Recording> {
         let name = format!("{flavor}-{}-{workload}-{}-{:08x}", machine::version(flavor)?, args.rows, fingerprint());
-        let folder = args.folder.join("recordings").join(name.to_lowercase());
+        let recordings = args.folder.join("recordings");
+        remove_outdated(&recordings)?;
+        let folder = recordings.join(name.to_lowercase());
         if args.record {
             remove(&folder)?;
         }
@@ -125,6 +127,18 @@ fn sql_files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.flatten().map(|entry| entry.path());
     paths.flat_map(|path| if path.is_dir() { sql_files(&path) } else { vec![path] }).collect()
+}
+
+/// Recordings are large, and one of other tables or of another store is of no use any more.
+fn remove_outdated(recordings: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(recordings) else { return Ok(()) };
+    let current = format!("-{:08x}", fingerprint());
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if !path.to_string_lossy().ends_with(&current) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -53,7 +53,8 @@ impl Stage {
                 copy(&recorded.join(side.folder()).join("data"), &stage.folder.join(side.folder()))?;
             }
         }
-        let start = |side: Side| server(flavor, side, &stage.folder).keep(false).start();
+        let (redo_log, size) = redo_log(flavor);
+        let start = |side: Side| server(flavor, side, &stage.folder).option(redo_log, size).keep(false).start();
         stage.servers = Some(tokio::try_join!(start(Side::Source), start(Side::Target))?);
         Ok(stage)
     }
@@ -108,15 +109,18 @@ impl Drop for Stage {
 
 /// A server of a side, with its data in a folder below `parent`; durable unless told otherwise.
 pub fn server(flavor: Flavor, side: Side, parent: &Path) -> ServerBuilder {
-    let redo_log = match flavor {
-        Flavor::MySql => "innodb_redo_log_capacity",
-        Flavor::MariaDb => "innodb_log_file_size",
-    };
     Server::builder(flavor)
         .data_dir(parent.join(side.folder()))
         .option("server_id", side.server_id())
         .option("innodb_buffer_pool_size", "512M")
-        .option(redo_log, "512M")
+}
+
+/// A redo log that does not make a short run wait for its pages to be written. Not in recordings: it would be copied.
+fn redo_log(flavor: Flavor) -> (&'static str, &'static str) {
+    match flavor {
+        Flavor::MySql => ("innodb_redo_log_capacity", "512M"),
+        Flavor::MariaDb => ("innodb_log_file_size", "512M"),
+    }
 }
 
 /// Writes crossfade's configuration into `folder`. The connections are plain ones, like those of the server's own replication.
