@@ -359,9 +359,25 @@ fn target_tables(options: &ApplierOptions) -> Vec<TargetTable> {
                 .filter_map(|mapped| shape.column(&mapped.target).map(|index| shape.columns[index].clone()))
                 .collect();
             let source_kinds: Vec<_> = mapping.columns.iter().map(|column| column.source_kind.clone()).collect();
-            TargetTable::new(&mapping.target, columns, &source_kinds, mapping.row_key.clone(), is_mysql)
+            let key_index = key_index(mapping, shape);
+            TargetTable::new(&mapping.target, columns, &source_kinds, mapping.row_key.clone(), key_index, is_mysql)
         })
         .collect()
+}
+
+/// The index of the target over the columns of the row key.
+fn key_index<'s>(mapping: &TableMapping, shape: &'s TableShape) -> Option<&'s str> {
+    let places: Vec<usize> =
+        mapping.row_key.iter().filter_map(|index| shape.column(&mapping.columns[*index].target)).collect();
+    let is_over =
+        |columns: &[usize]| columns.len() == places.len() && places.iter().all(|place| columns.contains(place));
+    if places.is_empty() {
+        None
+    } else if is_over(&shape.primary_key) {
+        Some("PRIMARY")
+    } else {
+        shape.unique_keys.iter().find(|key| !key.partial && is_over(&key.columns)).map(|key| key.name.as_str())
+    }
 }
 
 fn micros_since(micros: i64) -> u64 {

@@ -24,6 +24,9 @@ pub(crate) struct TargetTable {
     upsert_tail: String,
     select_list: String,
     key_list: String,
+    /// The table with its key's index forced: with the statistics of a table that was just filled, a server may read, and
+    /// lock, all of it instead.
+    by_key: String,
     key_selects: String,
     plain_row: String,
     plain_key: String,
@@ -41,6 +44,7 @@ impl TargetTable {
         columns: Vec<Column>,
         source_kinds: &[ColumnKind],
         key: Vec<usize>,
+        key_index: Option<&str>,
         is_mysql: bool,
     ) -> TargetTable {
         let quoted = name.quoted();
@@ -63,6 +67,8 @@ impl TargetTable {
             ),
             select_list: selects.join(", "),
             key_list: key_names.join(", "),
+            by_key: key_index
+                .map_or_else(|| quoted.clone(), |index| format!("{quoted} FORCE INDEX ({})", quote_identifier(index))),
             key_selects: key.iter().map(|index| selects[*index].as_str()).collect::<Vec<_>>().join(", "),
             plain_row: plain_tuple(columns.len()),
             plain_key: plain_tuple(key.len()),
@@ -211,7 +217,7 @@ impl TargetTable {
         whole: bool,
     ) -> Result<Vec<(Row, Row)>, mysql_async::Error> {
         let list = if whole { &self.select_list } else { &self.key_selects };
-        let mut sql = format!("SELECT {list} FROM {} WHERE ", self.quoted);
+        let mut sql = format!("SELECT {list} FROM {} WHERE ", self.by_key);
         let mut params = Vec::with_capacity(keys.len() * self.key.len());
         self.push_key_condition(keys, &mut sql, &mut params);
         sql.push_str(" FOR UPDATE");
