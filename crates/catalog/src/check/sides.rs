@@ -73,7 +73,10 @@ pub(super) fn both_sides_findings(
                 "max-allowed-packet-smaller",
                 side,
                 "max_allowed_packet",
-                format!("`max_allowed_packet` is smaller than on {}: its largest rows will be refused", side.opposite()),
+                format!(
+                    "`max_allowed_packet` is smaller than on {}: its largest rows will be refused",
+                    side.opposite()
+                ),
                 format!("SET GLOBAL max_allowed_packet = {bytes};"),
             ));
         }
