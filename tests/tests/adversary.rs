@@ -167,7 +167,12 @@ async fn a_table_lock_locks_nobody_else_out(flavor: Flavor) -> Result<()> {
     locker.query_drop(format!("LOCK TABLES `{}`.b READ", migration.schema)).await?;
     let both = ["BEGIN", "UPDATE {schema}.a SET v = 'y'", "UPDATE {schema}.b SET v = 'y'", "COMMIT"];
     migration.on(&migration.old, &both).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let look = format!("SELECT v FROM `{}`.a FOR UPDATE NOWAIT", migration.schema);
+    until("the lane holding a's row", LIMIT, || async {
+        let looked: Result<Option<String>, _> = migration.new.get_conn().await?.query_first(&look).await;
+        Ok(if looked.is_err() { Progress::Reached(()) } else { Progress::NotYet("the row is free".to_owned()) })
+    })
+    .await?;
     let begun = Instant::now();
     let patient = ["SET innodb_lock_wait_timeout = 60", "UPDATE {schema}.a SET v = 'z'"];
     let written = tokio::time::timeout(SOON, migration.on(&migration.new, &patient)).await;

@@ -56,7 +56,7 @@ impl SharedPair {
         &self.old
     }
 
-    // The sides are called old and new everywhere.
+    // The lint takes `new` for a constructor; the sides are called old and new everywhere.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(&self) -> &Server {
         &self.new
