@@ -64,7 +64,10 @@ impl CheckpointOwner {
         let youngest = rows.values().max_by_key(|row| row.progress.batch_last);
         Ok(TakenOver {
             plan_hash: youngest.map_or(0, |row| row.plan_hash),
-            progress: StreamProgress { lanes: rows.into_iter().map(|(lane, row)| (lane, row.progress)).collect() },
+            progress: StreamProgress {
+                lanes: rows.into_iter().map(|(lane, row)| (lane, row.progress)).collect(),
+                ..StreamProgress::default()
+            },
         })
     }
 

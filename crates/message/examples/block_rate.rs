@@ -46,7 +46,7 @@ fn messages(count: u64) -> Vec<Message> {
         row_key: vec![0],
     });
     let lane = LaneProgress { seq: 4711, batch_first: 4000, batch_last: 4711, lanes: 1 };
-    let progress = StreamProgress { lanes: [(0, lane)].into() };
+    let progress = StreamProgress { lanes: [(0, lane)].into(), ..StreamProgress::default() };
     let seen = Arc::new(Seen { streams: [("reverse/new".to_owned(), progress)].into() });
     (1..=count).map(|seq| message(seq, &layout, &seen)).collect()
 }

@@ -1,6 +1,6 @@
 //! What a message knew of the opposite direction when it was written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,10 @@ pub struct Seen {
 pub struct StreamProgress {
     /// Lane number to the lane's last checkpoint.
     pub lanes: BTreeMap<u16, LaneProgress>,
+    /// Messages that the lanes have passed and that have not taken effect: they are set aside (parked or held) until a
+    /// retry, which takes them out again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub parked: BTreeSet<u64>,
 }
 
 /// The part of a checkpoint row that tells what had been applied.
@@ -46,6 +50,13 @@ impl StreamProgress {
         }
     }
 
+    /// Every message up to and including this one is applied and has taken effect: none of them is parked. 0 when
+    /// nothing is. Never goes back, since a message is parked in the transaction that passes it.
+    pub fn in_effect_through(&self) -> u64 {
+        let before_parked = self.parked.first().map_or(u64::MAX, |parked| parked.saturating_sub(1));
+        self.applied_through().min(before_parked)
+    }
+
     /// The batch of which only some lanes have committed, with those lanes; `None` when no batch is half done.
     pub fn partial_batch(&self) -> Option<(LaneProgress, Vec<u16>)> {
         let youngest = *self.lanes.values().max_by_key(|lane| lane.batch_last)?;
@@ -72,7 +83,7 @@ mod tests {
                 (lane, LaneProgress { seq, batch_first, batch_last, lanes })
             })
             .collect();
-        StreamProgress { lanes }
+        StreamProgress { lanes, ..StreamProgress::default() }
     }
 
     #[test]
@@ -82,5 +93,30 @@ mod tests {
         assert_eq!(progress(&[(0, 9, 5, 9, 2), (1, 4, 1, 4, 2)]).applied_through(), 4);
         assert_eq!(progress(&[(0, 9, 5, 9, 2), (1, 4, 1, 4, 2)]).partial_batch().unwrap().1, vec![0]);
         assert_eq!(progress(&[(0, 9, 5, 9, 1), (1, 4, 1, 4, 2)]).applied_through(), 9);
+    }
+
+    #[test]
+    fn what_is_parked_has_no_effect_yet() {
+        let mut progress = progress(&[(0, 9, 5, 9, 2), (1, 9, 5, 9, 2)]);
+        assert_eq!(progress.in_effect_through(), 9);
+        progress.parked = BTreeSet::from([3, 7]);
+        assert_eq!((progress.applied_through(), progress.in_effect_through()), (9, 2));
+        progress.parked = BTreeSet::from([9]);
+        assert_eq!(progress.in_effect_through(), 8);
+        // One lane may have parked a message of a batch that another lane has not finished.
+        progress.lanes.retain(|lane, _| *lane == 0);
+        assert_eq!((progress.applied_through(), progress.in_effect_through()), (4, 4));
+    }
+
+    #[test]
+    fn nothing_parked_is_not_written_and_absent_is_nothing_parked() {
+        let mut progress = progress(&[(0, 9, 5, 9, 1)]);
+        let plain = r#"{"lanes":{"0":{"seq":9,"batch_first":5,"batch_last":9,"lanes":1}}}"#;
+        assert_eq!(serde_json::to_string(&progress).unwrap(), plain);
+        assert_eq!(serde_json::from_str::<StreamProgress>(plain).unwrap(), progress);
+        progress.parked = BTreeSet::from([5, 9]);
+        let written = serde_json::to_string(&progress).unwrap();
+        assert_eq!(written, plain.replacen("}}}", r#"}},"parked":[5,9]}"#, 1));
+        assert_eq!(serde_json::from_str::<StreamProgress>(&written).unwrap(), progress);
     }
 }

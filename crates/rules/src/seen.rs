@@ -21,6 +21,9 @@ pub enum SeenJudgement {
 /// Judges message `seq` of the stream whose progress is given. No progress means that nothing was seen.
 pub fn judge_seen(progress: Option<&StreamProgress>, seq: u64) -> SeenJudgement {
     let Some(progress) = progress else { return SeenJudgement::No };
+    if progress.parked.contains(&seq) {
+        return SeenJudgement::No;
+    }
     if seq <= progress.applied_through() {
         return SeenJudgement::Yes;
     }
@@ -49,7 +52,7 @@ mod tests {
         let lane = |&(lane, seq, batch_first, batch_last, lanes): &(u16, u64, u64, u64, u16)| {
             (lane, LaneProgress { seq, batch_first, batch_last, lanes })
         };
-        StreamProgress { lanes: rows.iter().map(lane).collect() }
+        StreamProgress { lanes: rows.iter().map(lane).collect(), ..StreamProgress::default() }
     }
 
     #[test]
@@ -80,5 +83,14 @@ mod tests {
         let progress = progress(&[(0, 7, 5, 9, 1)]);
         assert_eq!(judge_seen(Some(&progress), 4), SeenJudgement::Yes);
         assert_eq!(judge_seen(Some(&progress), 5), SeenJudgement::No);
+    }
+
+    #[test]
+    fn what_was_parked_was_not_seen_whatever_came_after_it() {
+        let mut progress = progress(&[(0, 9, 5, 9, 3), (1, 4, 1, 4, 3)]);
+        progress.parked = [2, 6].into();
+        let judged: Vec<SeenJudgement> = [1, 2, 3, 6].map(|seq| judge_seen(Some(&progress), seq)).into();
+        assert_eq!(judged, [SeenJudgement::Yes, SeenJudgement::No, SeenJudgement::Yes, SeenJudgement::No]);
+        assert!(matches!(judge_seen(Some(&progress), 7), SeenJudgement::InPartialBatch { .. }));
     }
 }

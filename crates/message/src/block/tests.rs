@@ -152,7 +152,7 @@ fn messages() -> impl Strategy<Value = Message> {
 
 fn seen_up_to(seq: u64) -> Seen {
     let lane = LaneProgress { seq, batch_first: 1, batch_last: seq, lanes: 1 };
-    let progress = StreamProgress { lanes: [(0, lane)].into() };
+    let progress = StreamProgress { lanes: [(0, lane)].into(), ..StreamProgress::default() };
     if seq == 0 { Seen::default() } else { Seen { streams: [("reverse/new".to_owned(), progress)].into() } }
 }
 

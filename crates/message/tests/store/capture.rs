@@ -140,7 +140,7 @@ async fn heartbeats_pass_with_the_position(flavor: Flavor) {
     let state = started(&store, &reverse()).await;
     assert_eq!(store.heartbeat_passed(&reverse(), "forward").await.unwrap(), 0);
     let lane = LaneProgress { seq: 5, batch_first: 4, batch_last: 5, lanes: 1 };
-    let progress = StreamProgress { lanes: [(0, lane)].into() };
+    let progress = StreamProgress { lanes: [(0, lane)].into(), ..StreamProgress::default() };
     let seen = Seen { streams: [("forward/old".to_owned(), progress)].into() };
     let beat = |counter| [PassedHeartbeat { writer: "forward".to_owned(), counter }];
     let state = store.capture(&state, &[], &[], &at(1), &seen, &beat(7)).await.unwrap().state;

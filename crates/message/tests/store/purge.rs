@@ -62,7 +62,7 @@ async fn first_seq(pool: &MySqlPool) -> Option<u64> {
 
 fn seen_up_to(seq: u64) -> Seen {
     let lane = LaneProgress { seq, batch_first: 1, batch_last: seq, lanes: 1 };
-    let progress = StreamProgress { lanes: [(0, lane)].into() };
+    let progress = StreamProgress { lanes: [(0, lane)].into(), ..StreamProgress::default() };
     Seen { streams: [("forward/old".to_owned(), progress)].into() }
 }
 

@@ -30,7 +30,7 @@ async fn the_view_has_the_promised_columns(flavor: Flavor) {
 
 fn seen_up_to(seq: u64) -> Arc<Seen> {
     let lane = LaneProgress { seq, batch_first: 1, batch_last: seq, lanes: 1 };
-    let progress = StreamProgress { lanes: [(0, lane)].into() };
+    let progress = StreamProgress { lanes: [(0, lane)].into(), ..StreamProgress::default() };
     Arc::new(Seen { streams: [("reverse/new".to_owned(), progress)].into() })
 }
 

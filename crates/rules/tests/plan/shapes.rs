@@ -22,7 +22,7 @@ fn row(words: &str) -> Option<Row> {
 /// What a message with this number had seen.
 fn seen(seq: u64) -> Arc<Seen> {
     let lane = LaneProgress { seq, batch_first: 1, batch_last: seq, lanes: 1 };
-    let progress = StreamProgress { lanes: BTreeMap::from([(0, lane)]) };
+    let progress = StreamProgress { lanes: BTreeMap::from([(0, lane)]), ..StreamProgress::default() };
     Arc::new(Seen { streams: BTreeMap::from([("reverse/new".to_owned(), progress)]) })
 }
 
