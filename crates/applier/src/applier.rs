@@ -7,10 +7,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossfade_catalog::{Flavor, Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::{Store, StoreError};
-use crossfade_model::{Column, Message, Side, StreamId, StreamProgress, TableShape};
+use crossfade_model::{Column, Side, StreamId, StreamProgress, TableShape};
+use crossfade_rules::TableMapping;
 use crossfade_rules::mapping::plan_hash;
-use crossfade_rules::{Plan, Planner, TableMapping};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, TakenOver};
@@ -20,13 +21,10 @@ use crate::feed::{BatchBounds, Feed};
 use crate::hold::{Hold, HoldWorker};
 use crate::lane::{Lane, Shared, pauses};
 use crate::lookup::Lookup;
-use crate::mapped::Mapper;
+use crate::planning::{BatchToCome, PlannedBatch, Planning};
 use crate::progress::{Progress, ProgressView, Waiting};
 use crate::table::TargetTable;
 use crate::{Probe, opposite_stream};
-
-/// A batch smaller than this is not worth a second transaction.
-const MIN_ROWS_FOR_LANES: usize = 200;
 
 /// `settled_seq` follows the checkpoint lazily; it is written at most this often.
 const SETTLE_EVERY: Duration = Duration::from_millis(250);
@@ -69,9 +67,8 @@ pub struct Wishes {
 
 pub struct Applier {
     options: ApplierOptions,
-    shared: Shared,
-    planner: Planner,
-    mapper: Mapper,
+    shared: Arc<Shared>,
+    planning: Planning,
     lanes: Vec<Lane>,
     checkpoints: StreamProgress,
     /// What the youngest batch of before this process was planned by, and what this process plans by.
@@ -121,10 +118,9 @@ impl Applier {
             probe: options.probe.clone(),
         };
         let applier = Applier {
-            planner: Planner::new(&options.mappings),
-            mapper: Mapper::new(options.mappings.clone()),
+            planning: Planning::new(&options),
             lanes: (0..options.lanes).map(|_| Lane::new()).collect(),
-            shared,
+            shared: Arc::new(shared),
             checkpoints: taken_over.progress,
             planned_by: taken_over.plan_hash,
             plan_hash: plan_hash(&options.mappings),
@@ -150,16 +146,26 @@ impl Applier {
         self.check_against_stream().await?;
         self.finish_partial_batch().await?;
         let stop = self.options.stop.clone();
+        let mut ahead = None;
         loop {
-            let from_seq = self.checkpoints.applied_through() + 1;
-            self.shared.progress.applied(from_seq - 1);
+            let applied = self.checkpoints.applied_through();
+            self.shared.progress.applied(applied);
+            let to_come = ahead.take().unwrap_or_else(|| self.planning.begin(applied + 1));
             let batch = tokio::select! {
                 () = stop.cancelled() => break,
-                batch = self.next_batch(from_seq) => batch?,
+                batch = self.next_batch(to_come) => batch?,
+            };
+            let following = batch.last + 1;
+            let planning = self.planning.clone();
+            let look_ahead = async {
+                planning.worth_beginning(following).await;
+                ahead = Some(planning.begin(following));
+                std::future::pending().await
             };
             tokio::select! {
                 () = stop.cancelled() => break,
-                applied = self.apply_batch(batch) => applied?,
+                () = look_ahead => {}
+                applied = self.run_batch(batch, &[]) => applied?,
             }
             self.settle(false).await?;
         }
@@ -190,16 +196,18 @@ impl Applier {
             return Err(ApplyError::PlanChanged { stream: self.options.stream.clone(), first, last });
         }
         tracing::info!(first = batch.batch_first, last = batch.batch_last, ?done, "finishing an interrupted batch");
-        let stream = &self.options.stream;
-        let messages = self.shared.store.read_range(stream, batch.batch_first, batch.batch_last).await?;
+        let messages = self.shared.store.read_range(&self.options.stream, batch.batch_first, batch.batch_last).await?;
+        let planned = self.planning.plan(messages, Some(batch.lanes)).await?;
         while self.lanes.len() < usize::from(batch.lanes) {
             self.lanes.push(Lane::new());
         }
-        self.run_batch(messages, batch.lanes, &done).await
+        self.run_batch(planned, &done).await
     }
 
-    async fn next_batch(&mut self, from_seq: u64) -> Result<Vec<Message>, ApplyError> {
+    /// The batch that is to come, once it is there and wished to be applied.
+    async fn next_batch(&mut self, mut to_come: BatchToCome) -> Result<PlannedBatch, ApplyError> {
         let mut wishes = self.options.wishes.clone();
+        let applied = self.checkpoints.applied_through();
         loop {
             let wished = *wishes.borrow_and_update();
             self.shared.progress.looks_for_concurrent(wished.opposite_declared);
@@ -207,14 +215,15 @@ impl Applier {
                 until_changed(&mut wishes).await;
                 continue;
             }
-            let settle_later = self.settle_later(from_seq - 1);
+            let settle_later = self.settle_later(applied);
             tokio::select! {
-                batch = self.options.feed.next(&self.shared.store, &self.options.stream, from_seq, self.options.bounds) => {
-                    match batch {
-                        Err(error) if error.is_transient() => self.wait_for_store(&error).await,
-                        batch => return Ok(batch?),
+                planned = &mut to_come => match planned.map_err(|_| ApplyError::PlanningEnded)? {
+                    Err(ApplyError::Store(error)) if error.is_transient() => {
+                        self.wait_for_store(&error).await;
+                        to_come = self.planning.begin(applied + 1);
                     }
-                }
+                    planned => return planned,
+                },
                 () = until_changed(&mut wishes) => {}
                 () = settle_later => self.settle(true).await?,
             }
@@ -238,61 +247,52 @@ impl Applier {
         }
     }
 
-    async fn apply_batch(&mut self, batch: Vec<Message>) -> Result<(), ApplyError> {
-        let lanes = if batch.len() < MIN_ROWS_FOR_LANES { 1 } else { self.options.lanes };
-        self.run_batch(batch, lanes, &[]).await
-    }
-
-    async fn run_batch(&mut self, batch: Vec<Message>, lanes: u16, done: &[u16]) -> Result<(), ApplyError> {
-        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
-        let (batch_first, batch_last) = (first.seq, last.seq);
-        let committed_at = first.committed_at_micros;
+    /// Carries a batch out, but for the lanes that are `done`.
+    async fn run_batch(&mut self, batch: PlannedBatch, done: &[u16]) -> Result<(), ApplyError> {
         let concurrent = self.options.wishes.borrow().opposite_declared;
         if concurrent {
             let mut lookup = self.shared.lookup.lock().await;
-            lookup.advance_floor(&first.seen);
+            lookup.advance_floor(&batch.seen);
             match lookup.refresh().await {
                 // What a lane cannot judge without the store, it confirms before its commit, and waits for the store there.
                 Err(error) if error.remedy() == Remedy::RetryLater => tracing::warn!(%error, "the store is away"),
                 refreshed => refreshed?,
             }
         }
-        let changes = self.mapper.map(batch)?;
-        let plan = self.planner.plan(changes, lanes).map_err(ApplyError::Plan)?;
-        self.run_lanes(&plan, batch_first, batch_last, lanes, done, concurrent).await?;
+        let (batch_last, committed_at_micros) = (batch.last, batch.committed_at_micros);
+        self.run_lanes(batch, done, concurrent).await?;
         (self.shared.probe)("after-target-commit");
-        self.shared.counters.note_batch(micros_since(committed_at));
+        self.shared.counters.note_batch(micros_since(committed_at_micros));
         self.shared.progress.applied(batch_last);
         Ok(())
     }
 
-    async fn run_lanes(
-        &mut self,
-        plan: &Plan,
-        batch_first: u64,
-        batch_last: u64,
-        lanes: u16,
-        done: &[u16],
-        concurrent: bool,
-    ) -> Result<(), ApplyError> {
-        let shared = &self.shared;
-        let checkpoints = &self.checkpoints;
-        let plan_hash = self.plan_hash;
-        let open_lanes = &AtomicUsize::new(usize::from(lanes) - done.len());
-        let work = self.lanes.iter_mut().zip(&plan.lanes).zip(0..lanes).filter(|(_, lane)| !done.contains(lane)).map(
-            |((lane, plan), number)| {
-                let from_seq = checkpoints.lanes.get(&number).map_or(0, |row| row.seq);
-                let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes, plan_hash };
-                async move {
-                    let ran = lane.run(shared, plan, step, concurrent).await;
-                    if ran.is_ok() && open_lanes.fetch_sub(1, Relaxed) > 1 {
-                        (shared.probe)("between-lanes");
-                    }
-                    ran
+    /// Each lane runs as a task of its own, so that one binds values while another waits for the server.
+    async fn run_lanes(&mut self, batch: PlannedBatch, done: &[u16], concurrent: bool) -> Result<(), ApplyError> {
+        let PlannedBatch { plan, first: batch_first, last: batch_last, lanes, .. } = batch;
+        let open_lanes = Arc::new(AtomicUsize::new(usize::from(lanes) - done.len()));
+        let mut tasks = JoinSet::new();
+        for (number, plan) in (0..lanes).zip(plan.lanes) {
+            if done.contains(&number) {
+                continue;
+            }
+            let mut lane = std::mem::replace(&mut self.lanes[usize::from(number)], Lane::new());
+            let from_seq = self.checkpoints.lanes.get(&number).map_or(0, |row| row.seq);
+            let plan_hash = self.plan_hash;
+            let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes, plan_hash };
+            let (shared, open_lanes) = (self.shared.clone(), open_lanes.clone());
+            tasks.spawn(async move {
+                let ran = lane.run(&shared, &plan, step, concurrent).await;
+                if ran.is_ok() && open_lanes.fetch_sub(1, Relaxed) > 1 {
+                    (shared.probe)("between-lanes");
                 }
-            },
-        );
-        futures_util::future::try_join_all(work).await?;
+                ran.map(|()| (number, lane))
+            });
+        }
+        while let Some(ran) = tasks.join_next().await {
+            let (number, lane) = ran.map_err(|_| ApplyError::LaneEnded)??;
+            self.lanes[usize::from(number)] = lane;
+        }
         for lane in 0..lanes {
             let row = crossfade_model::LaneProgress { seq: batch_last, batch_first, batch_last, lanes };
             self.checkpoints.lanes.insert(lane, row);

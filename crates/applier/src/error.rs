@@ -48,6 +48,10 @@ pub enum ApplyError {
     Plan(#[source] crossfade_rules::RulesError),
     #[error("the wait for the opposite reader has ended")]
     HoldEnded,
+    #[error("planning a batch ended without a plan")]
+    PlanningEnded,
+    #[error("a lane ended without a word")]
+    LaneEnded,
 }
 
 /// What to do about an error.
@@ -113,7 +117,7 @@ impl ApplyError {
             ApplyError::Target(_) => {
                 "mend what the server says, then start the process again; nothing is lost meanwhile"
             }
-            ApplyError::HoldEnded => return None,
+            ApplyError::HoldEnded | ApplyError::PlanningEnded | ApplyError::LaneEnded => return None,
         };
         Some(text)
     }

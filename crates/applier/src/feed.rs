@@ -74,6 +74,19 @@ impl Feed {
         self.window().last_seq
     }
 
+    /// Returns when message `seq` has been captured.
+    pub async fn reaches(&self, seq: u64) {
+        loop {
+            let arrived = self.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            if self.last_seq() >= seq {
+                return;
+            }
+            arrived.await;
+        }
+    }
+
     /// The batch that starts with `from_seq`; waits until there is one.
     pub async fn next(
         &self,

@@ -26,6 +26,7 @@ mod judged;
 mod lane;
 mod lookup;
 mod mapped;
+mod planning;
 mod progress;
 mod read;
 mod refusal;

@@ -1,0 +1,95 @@
+//! Batches of messages with their plans. The next one is fetched and planned while the lanes carry out the one before,
+//! once enough has arrived for it: batches that are cut too early would cost more commits than the planning saves.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossfade_message::Store;
+use crossfade_model::{Message, Seen, StreamId};
+use crossfade_rules::{Plan, Planner};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::applier::ApplierOptions;
+use crate::error::ApplyError;
+use crate::feed::{BatchBounds, Feed};
+use crate::mapped::Mapper;
+
+/// A batch smaller than this is not worth a second transaction, nor a thread of its own for its plan.
+const MIN_ROWS_FOR_LANES: usize = 200;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Planning {
+    store: Store,
+    stream: StreamId,
+    feed: Arc<Feed>,
+    bounds: BatchBounds,
+    lanes: u16,
+    planner: Arc<Planner>,
+    mapper: Arc<Mutex<Mapper>>,
+}
+
+pub(crate) struct PlannedBatch {
+    pub plan: Plan,
+    pub first: u64,
+    /// Inclusive.
+    pub last: u64,
+    pub lanes: u16,
+    pub committed_at_micros: i64,
+    /// What the first message's writer had before him.
+    pub seen: Arc<Seen>,
+}
+
+/// A batch that is being fetched and planned. What was fetched and is dropped unapplied is read from the store again.
+pub(crate) type BatchToCome = AbortOnDropHandle<Result<PlannedBatch, ApplyError>>;
+
+impl Planning {
+    pub fn new(options: &ApplierOptions) -> Planning {
+        Planning {
+            store: options.store.clone(),
+            stream: options.stream.clone(),
+            feed: options.feed.clone(),
+            bounds: options.bounds,
+            lanes: options.lanes,
+            planner: Arc::new(Planner::new(&options.mappings)),
+            mapper: Arc::new(Mutex::new(Mapper::new(options.mappings.clone()))),
+        }
+    }
+
+    /// Begins to wait for the batch that starts with `from_seq`, and to plan it.
+    pub fn begin(&self, from_seq: u64) -> BatchToCome {
+        let planning = self.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let messages = planning.feed.next(&planning.store, &planning.stream, from_seq, planning.bounds).await?;
+            planning.plan(messages, None).await
+        }))
+    }
+
+    /// Returns when half a batch or more has arrived from `from_seq` on.
+    pub async fn worth_beginning(&self, from_seq: u64) {
+        self.feed.reaches(from_seq + (self.bounds.rows / 2) as u64).await;
+    }
+
+    /// Plans messages for as many lanes as given, or as are worth it.
+    pub async fn plan(&self, messages: Vec<Message>, lanes: Option<u16>) -> Result<PlannedBatch, ApplyError> {
+        let is_small = messages.len() < MIN_ROWS_FOR_LANES;
+        let lanes = lanes.unwrap_or(if is_small { 1 } else { self.lanes });
+        if is_small {
+            return self.plan_here(messages, lanes);
+        }
+        let planning = self.clone();
+        let planned = tokio::task::spawn_blocking(move || planning.plan_here(messages, lanes)).await;
+        planned.map_err(|_| ApplyError::PlanningEnded)?
+    }
+
+    fn plan_here(&self, messages: Vec<Message>, lanes: u16) -> Result<PlannedBatch, ApplyError> {
+        let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
+            return Err(ApplyError::PlanningEnded);
+        };
+        let (seq, last, committed_at_micros, seen) =
+            (first.seq, last.seq, first.committed_at_micros, first.seen.clone());
+        // Its memory is of projections only, which are whole whatever happened to a batch.
+        let changes = self.mapper.lock().unwrap_or_else(PoisonError::into_inner).map(messages)?;
+        let plan = self.planner.plan(changes, lanes).map_err(ApplyError::Plan)?;
+        Ok(PlannedBatch { plan, first: seq, last, lanes, committed_at_micros, seen })
+    }
+}
