@@ -17,7 +17,6 @@
 mod applier;
 mod bind;
 mod checkpoint;
-mod concurrent;
 mod counters;
 mod error;
 mod feed;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use crossfade_message::Store;
 use crossfade_model::{Clock, Message, Seen, Side, StreamId, TableLayout, TableName, Value};
+use crossfade_rules::concurrent::{BatchId, Judging, Known, Unknown};
 use crossfade_rules::key::{exact_hash, folded_hash};
-use crossfade_rules::{Event, LastConcurrent, Plan, Planner, SeenJudgement, TableMapping, Verdict, decide, judge_seen};
+use crossfade_rules::{
+    ConcurrentIndex, Event, LastConcurrent, OppositeChange, Plan, Planner, TableMapping, Verdict, decide,
+};
 use mysql_async::Conn;
 use rustc_hash::FxHashMap;
 
-use crate::concurrent::{ConcurrentIndex, OppositeChange};
 use crate::error::ApplyError;
 use crate::mapped::Mapper;
 use crate::table::TargetTable;
@@ -18,6 +20,9 @@ use crate::table::TargetTable;
 /// Rows and bytes of the opposite stream that are read at a time.
 const READ_ROWS: usize = 5_000;
 const READ_BYTES: usize = 8 << 20;
+
+/// So many answers of the server are kept before all are forgotten.
+const REMEMBERED_ROWS: usize = 10_000;
 
 /// Decides what happens to a change, from what the opposite stream has captured so far.
 pub(crate) struct Lookup {
@@ -29,8 +34,24 @@ pub(crate) struct Lookup {
     side: Side,
     index: ConcurrentIndex,
     keys: KeyColumns,
-    plans: HashMap<(u64, u64, u16), Arc<Plan>>,
+    found: Found,
+}
+
+/// What was asked before.
+#[derive(Default)]
+struct Found {
+    plans: HashMap<BatchId, Plan>,
     same_rows: FxHashMap<(u64, u64), bool>,
+}
+
+impl Known for Found {
+    fn plan(&self, batch: BatchId) -> Option<&Plan> {
+        self.plans.get(&batch)
+    }
+
+    fn same_row(&self, exact: u64, other: u64) -> Option<bool> {
+        self.same_rows.get(&(exact, other)).copied()
+    }
 }
 
 /// The change to be judged: one key of one table.
@@ -58,21 +79,14 @@ impl Lookup {
             prefer,
             side,
             index: ConcurrentIndex::default(),
-            plans: HashMap::new(),
-            same_rows: FxHashMap::default(),
+            found: Found::default(),
         }
     }
 
     /// No change still to be judged has seen less than this one: what it has seen need not be kept.
     pub fn advance_floor(&mut self, seen: &Seen) {
-        let Some(progress) = seen.streams.get(self.opposite.as_str()) else { return };
-        let through = progress.applied_through();
-        if through > self.index.through() {
-            self.index.skip_to(through);
-        } else {
-            self.index.forget_through(through);
-        }
-        self.plans.retain(|(_, batch_last, _), _| *batch_last > through);
+        let through = self.index.keep_unseen_by([seen.streams.get(self.opposite.as_str())]);
+        self.found.plans.retain(|batch, _| batch.last > through);
     }
 
     /// Reads what the opposite stream has captured by now.
@@ -134,66 +148,35 @@ impl Lookup {
         conn: &mut Conn,
     ) -> Result<Option<LastConcurrent>, ApplyError> {
         let identity = &subject.mapping.identity;
-        let candidates = self.index.of_key(folded_hash(identity, subject.key));
-        if candidates.is_empty() {
-            return Ok(None);
+        let judging = Judging {
+            folded: folded_hash(identity, subject.key),
+            exact: exact_hash(identity, subject.key),
+            seen: subject.seen.streams.get(self.opposite.as_str()),
+        };
+        if self.found.same_rows.len() > REMEMBERED_ROWS {
+            self.found.same_rows.clear();
         }
-        let newest_first: Vec<OppositeChange> = candidates.iter().rev().cloned().collect();
-        let exact = exact_hash(identity, subject.key);
-        for change in newest_first {
-            if self.was_seen(subject.seen, change.seq).await? {
-                continue;
-            }
-            if change.exact == exact || self.is_same_row(&change, exact, subject.key, table, conn).await? {
-                return Ok(Some(LastConcurrent { seq: change.seq, effective: change.effective, op: change.op }));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn was_seen(&mut self, seen: &Seen, seq: u64) -> Result<bool, ApplyError> {
-        match judge_seen(seen.streams.get(self.opposite.as_str()), seq) {
-            SeenJudgement::Yes => Ok(true),
-            SeenJudgement::No => Ok(false),
-            SeenJudgement::InPartialBatch { batch_first, batch_last, lanes, done } => {
-                let plan = self.opposite_plan(batch_first, batch_last, lanes).await?;
-                Ok(plan.lane_of(seq).is_some_and(|lane| done.contains(&lane)))
+        loop {
+            match self.index.last_unseen(judging, &self.found) {
+                Ok(last) => return Ok(last),
+                Err(Unknown::Plan(batch)) => {
+                    let plan = self.opposite_plan(batch).await?;
+                    self.found.plans.insert(batch, plan);
+                }
+                Err(Unknown::SameRow { exact, key }) => {
+                    let other: Vec<&Value> = key.iter().collect();
+                    let same = table.is_same_key(conn, subject.key, &other).await?;
+                    self.found.same_rows.insert((judging.exact, exact), same);
+                }
             }
         }
     }
 
     /// The opposite direction's plan of a batch; planning is a pure function, so it is the one that was carried out.
-    async fn opposite_plan(&mut self, first: u64, last: u64, lanes: u16) -> Result<Arc<Plan>, ApplyError> {
-        if let Some(plan) = self.plans.get(&(first, last, lanes)) {
-            return Ok(plan.clone());
-        }
-        let messages = self.store.read_range(&self.opposite, first, last).await?;
+    async fn opposite_plan(&self, batch: BatchId) -> Result<Plan, ApplyError> {
+        let messages = self.store.read_range(&self.opposite, batch.first, batch.last).await?;
         let changes = Mapper::new(self.opposite_mappings.clone()).map(messages)?;
-        let planner = Planner::new(&self.opposite_mappings);
-        let plan = Arc::new(planner.plan(changes, lanes).map_err(ApplyError::Plan)?);
-        self.plans.insert((first, last, lanes), plan.clone());
-        Ok(plan)
-    }
-
-    async fn is_same_row(
-        &mut self,
-        change: &OppositeChange,
-        exact: u64,
-        key: &[&Value],
-        table: &TargetTable,
-        conn: &mut Conn,
-    ) -> Result<bool, ApplyError> {
-        let Some(other) = &change.text_key else { return Ok(false) };
-        if let Some(same) = self.same_rows.get(&(exact, change.exact)) {
-            return Ok(*same);
-        }
-        let other: Vec<&Value> = other.iter().collect();
-        let same = table.is_same_key(conn, key, &other).await?;
-        if self.same_rows.len() > 10_000 {
-            self.same_rows.clear();
-        }
-        self.same_rows.insert((exact, change.exact), same);
-        Ok(same)
+        Planner::new(&self.opposite_mappings).plan(changes, batch.lanes).map_err(ApplyError::Plan)
     }
 }
 

@@ -6,8 +6,10 @@
 //! be mapped or planned is an error that says why.
 
 pub mod clock;
+pub mod concurrent;
 pub mod decide;
 mod digest;
+pub mod effective;
 mod error;
 mod fold;
 pub mod key;
@@ -15,7 +17,9 @@ pub mod mapping;
 pub mod plan;
 pub mod seen;
 
+pub use concurrent::{ConcurrentIndex, OppositeChange};
 pub use decide::{Event, LastConcurrent, Loss, LossStatus, Verdict, decide};
+pub use effective::EffectiveClocks;
 pub use error::RulesError;
 pub use mapping::{ClockColumn, MappedColumn, MappingProblem, ParentLink, Policy, Projection, TableMapping, TableRule};
 pub use plan::{ChangeKind, Departure, LanePlan, MappedChange, NetChange, Plan, Planner, Seqs, Step, plan};

@@ -11,10 +11,10 @@ use crossfade_applier::Feed;
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
 use crossfade_message::{CaptureError, PassedHeartbeat, Store, StreamState};
 use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
+use crossfade_rules::EffectiveClocks;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::clocks::EffectiveClocks;
 use super::failpoint::Probe;
 
 /// Parts between the two tasks. Each is at most [`PART_BYTES`] large.

@@ -3,7 +3,6 @@
 //! Order of start: lease, stream, checkpoints, reader. Order of shutdown: reader and capture, applier, settling, lease.
 
 mod capture;
-mod clocks;
 mod failpoint;
 mod lease;
 mod report;
@@ -18,6 +17,7 @@ use crossfade_binlog::ReaderOptions;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StoreError, StreamState, Wish};
 use crossfade_model::{Direction, Position, StreamId};
+use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use crate::command::open_store;
 use crate::pair::{Pair, connect_side, stream_of};
 use capture::{Capture, CaptureView};
-use clocks::EffectiveClocks;
 use lease::Lease;
 use report::{Observed, Reporter};
 

@@ -8,13 +8,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_model::{Clock, Message, RowChange, TableLayout, TableName, Value};
-use crossfade_rules::TableMapping;
-use crossfade_rules::clock::{clock_of, effective, own_of_change};
-use crossfade_rules::key::{exact_hash, folded_hash};
+
+use crate::clock::{clock_of, effective, own_of_change};
+use crate::key::{exact_hash, folded_hash};
+use crate::mapping::TableMapping;
 
 /// Rows that are remembered: at least this many, at most twice as many.
 const REMEMBERED_ROWS: usize = 200_000;
 
+/// What capture knows of the clocks of one stream's changes.
+#[derive(Debug, Clone)]
 pub struct EffectiveClocks {
     mappings: HashMap<TableName, TableMapping>,
     places: HashMap<usize, Place>,
@@ -23,6 +26,7 @@ pub struct EffectiveClocks {
 }
 
 /// Where key and clock stand in a layout.
+#[derive(Debug, Clone)]
 struct Place {
     /// Keeps the layout's address, by which the place is found, from being used again.
     _layout: Arc<TableLayout>,
@@ -32,6 +36,7 @@ struct Place {
 }
 
 /// What capture needs to know of a change beside its images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Judged {
     pub effective: Option<Clock>,
     /// Folded hashes of the row key before and after.
@@ -39,6 +44,7 @@ pub struct Judged {
 }
 
 impl EffectiveClocks {
+    /// `mappings` are those of the stream's direction.
     pub fn new(mappings: &[TableMapping]) -> EffectiveClocks {
         EffectiveClocks {
             mappings: mappings.iter().map(|mapping| (mapping.source.clone(), mapping.clone())).collect(),

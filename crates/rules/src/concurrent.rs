@@ -1,0 +1,252 @@
+//! What is concurrent with a change: an index over the tail of the opposite stream's messages, by row key.
+//!
+//! It holds every message that some change still to be judged may not have seen, and nothing older.
+
+use std::collections::VecDeque;
+
+use crossfade_model::{Clock, RowOp, StreamProgress, Value};
+use rustc_hash::FxHashMap;
+
+use crate::decide::LastConcurrent;
+use crate::plan::Plan;
+use crate::seen::{SeenJudgement, judge_seen};
+
+/// One key that one message of the opposite stream touches, as far as deciding needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OppositeChange {
+    pub seq: u64,
+    /// Tells rows apart whose keys merely fold alike.
+    pub exact: u64,
+    pub effective: Option<Clock>,
+    pub op: RowOp,
+    /// The key itself where the server's collation has the last word.
+    pub text_key: Option<Box<[Value]>>,
+}
+
+/// The key of the change that is judged, and what its writer had before him.
+#[derive(Debug, Clone, Copy)]
+pub struct Judging<'a> {
+    pub folded: u64,
+    pub exact: u64,
+    /// Of the opposite stream; `None` where nothing of it was seen.
+    pub seen: Option<&'a StreamProgress>,
+}
+
+/// A batch of the opposite direction, by what it was planned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BatchId {
+    pub first: u64,
+    /// Inclusive.
+    pub last: u64,
+    pub lanes: u16,
+}
+
+/// What the index cannot know by itself.
+pub trait Known {
+    /// The opposite direction's plan of a batch.
+    fn plan(&self, batch: BatchId) -> Option<&Plan>;
+    /// Whether two keys that fold alike are one to the server, by their exact hashes.
+    fn same_row(&self, exact: u64, other: u64) -> Option<bool>;
+}
+
+/// What must be found out before the last concurrent change can be named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    Plan(BatchId),
+    /// Whether the judged key and this one are one row.
+    SameRow {
+        exact: u64,
+        key: Box<[Value]>,
+    },
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ConcurrentIndex {
+    by_key: FxHashMap<u64, Vec<OppositeChange>>,
+    /// Keys in the order of their messages, so that forgetting costs no search.
+    order: VecDeque<(u64, u64)>,
+    /// Messages up to this one, inclusive, are indexed or were forgotten.
+    through: u64,
+}
+
+impl ConcurrentIndex {
+    pub fn through(&self) -> u64 {
+        self.through
+    }
+
+    /// Notes a message that touches no key of interest.
+    pub fn pass(&mut self, seq: u64) {
+        self.through = self.through.max(seq);
+    }
+
+    /// Messages come in order; one message may touch two keys.
+    pub fn add(&mut self, folded: u64, change: OppositeChange) {
+        self.through = self.through.max(change.seq);
+        let changes = self.by_key.entry(folded).or_default();
+        if changes.last().is_some_and(|last| last.seq == change.seq && last.exact == change.exact) {
+            return;
+        }
+        self.order.push_back((change.seq, folded));
+        changes.push(change);
+    }
+
+    /// Drops what every change still to be judged has seen, and goes on after it. Returns the last message dropped.
+    ///
+    /// `seen` is what the least knowing of those changes have seen: the first one of the next batch, and every one that is
+    /// set aside.
+    pub fn keep_unseen_by<'a>(&mut self, seen: impl IntoIterator<Item = Option<&'a StreamProgress>>) -> u64 {
+        let through = seen.into_iter().map(|seen| seen.map_or(0, StreamProgress::in_effect_through)).min().unwrap_or(0);
+        self.forget_through(through);
+        self.through = self.through.max(through);
+        through
+    }
+
+    fn forget_through(&mut self, seq: u64) {
+        while let Some((oldest, folded)) = self.order.front().copied()
+            && oldest <= seq
+        {
+            self.order.pop_front();
+            if let Some(changes) = self.by_key.get_mut(&folded) {
+                changes.retain(|change| change.seq > seq);
+                if changes.is_empty() {
+                    self.by_key.remove(&folded);
+                }
+            }
+        }
+    }
+
+    /// Changes of rows whose key folds like this one, oldest first.
+    pub fn of_key(&self, folded: u64) -> &[OppositeChange] {
+        self.by_key.get(&folded).map_or(&[], Vec::as_slice)
+    }
+
+    /// The last change of the row that the judged one has not seen.
+    ///
+    /// # Errors
+    /// What is not known and decides it. Asked again with the answer, this comes further.
+    pub fn last_unseen(&self, judging: Judging<'_>, known: &impl Known) -> Result<Option<LastConcurrent>, Unknown> {
+        for change in self.of_key(judging.folded).iter().rev() {
+            if was_seen(judging.seen, change.seq, known)? || !is_same_row(judging.exact, change, known)? {
+                continue;
+            }
+            return Ok(Some(LastConcurrent { seq: change.seq, effective: change.effective, op: change.op }));
+        }
+        Ok(None)
+    }
+}
+
+fn was_seen(seen: Option<&StreamProgress>, seq: u64, known: &impl Known) -> Result<bool, Unknown> {
+    match judge_seen(seen, seq) {
+        SeenJudgement::Yes => Ok(true),
+        SeenJudgement::No => Ok(false),
+        SeenJudgement::InPartialBatch { batch_first: first, batch_last: last, lanes, done } => {
+            let batch = BatchId { first, last, lanes };
+            let plan = known.plan(batch).ok_or(Unknown::Plan(batch))?;
+            Ok(plan.lane_of(seq).is_some_and(|lane| done.contains(&lane)))
+        }
+    }
+}
+
+fn is_same_row(exact: u64, change: &OppositeChange, known: &impl Known) -> Result<bool, Unknown> {
+    match &change.text_key {
+        _ if change.exact == exact => Ok(true),
+        None => Ok(false),
+        Some(key) => known
+            .same_row(exact, change.exact)
+            .ok_or_else(|| Unknown::SameRow { exact: change.exact, key: key.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossfade_model::LaneProgress;
+
+    fn change(seq: u64, exact: u64) -> OppositeChange {
+        OppositeChange { seq, exact, effective: Some(Clock(seq as i64)), op: RowOp::Update, text_key: None }
+    }
+
+    fn progress(seq: u64, parked: &[u64]) -> StreamProgress {
+        let lane = LaneProgress { seq, batch_first: 1, batch_last: seq, lanes: 1 };
+        StreamProgress { lanes: [(0, lane)].into(), parked: parked.iter().copied().collect() }
+    }
+
+    struct Answers(Option<Plan>, Option<bool>);
+
+    impl Known for Answers {
+        fn plan(&self, _: BatchId) -> Option<&Plan> {
+            self.0.as_ref()
+        }
+
+        fn same_row(&self, _: u64, _: u64) -> Option<bool> {
+            self.1
+        }
+    }
+
+    const NOTHING_KNOWN: Answers = Answers(None, None);
+
+    #[test]
+    fn forgets_what_is_seen_and_keeps_the_rest() {
+        let mut index = ConcurrentIndex::default();
+        index.add(1, change(1, 10));
+        index.add(1, change(1, 10));
+        index.add(2, change(1, 20));
+        index.add(1, change(2, 10));
+        assert_eq!(index.of_key(1).len(), 2, "one message touches one key once");
+        assert_eq!(index.keep_unseen_by([Some(&progress(1, &[]))]), 1);
+        assert_eq!(index.of_key(1), &[change(2, 10)]);
+        assert!(index.of_key(2).is_empty());
+        assert_eq!(index.through(), 2, "what is forgotten is not read again, and what is not read is not passed");
+        assert_eq!(index.keep_unseen_by([Some(&progress(9, &[]))]), 9);
+        assert!(index.of_key(1).is_empty() && index.through() == 9);
+    }
+
+    #[test]
+    fn keeps_what_anybody_has_not_seen() {
+        let mut index = ConcurrentIndex::default();
+        (1..=9).for_each(|seq| index.add(1, change(seq, 10)));
+        assert_eq!(index.keep_unseen_by([Some(&progress(9, &[])), Some(&progress(3, &[]))]), 3);
+        assert_eq!(index.keep_unseen_by([Some(&progress(9, &[6]))]), 5);
+        assert_eq!(index.of_key(1).first(), Some(&change(6, 10)));
+        assert_eq!(index.keep_unseen_by([Some(&progress(9, &[])), None]), 0);
+        assert_eq!(index.keep_unseen_by([]), 0);
+        assert_eq!(index.of_key(1).len(), 4);
+    }
+
+    #[test]
+    fn the_last_unseen_change_of_the_row_counts() {
+        let mut index = ConcurrentIndex::default();
+        (1..=4).for_each(|seq| index.add(1, change(seq, if seq == 4 { 20 } else { 10 })));
+        let last = |seen: Option<&StreamProgress>| {
+            let judging = Judging { folded: 1, exact: 10, seen };
+            index.last_unseen(judging, &NOTHING_KNOWN).expect("nothing is open").map(|last| last.seq)
+        };
+        assert_eq!(last(None), Some(3));
+        assert_eq!(last(Some(&progress(2, &[]))), Some(3));
+        assert_eq!(last(Some(&progress(3, &[]))), None);
+        assert_eq!(last(Some(&progress(9, &[2]))), Some(2), "what was parked was not seen");
+        let found = index.last_unseen(Judging { folded: 1, exact: 20, seen: None }, &NOTHING_KNOWN);
+        assert_eq!(found, Ok(Some(LastConcurrent { seq: 4, effective: Some(Clock(4)), op: RowOp::Update })));
+        assert_eq!(index.last_unseen(Judging { folded: 2, exact: 10, seen: None }, &NOTHING_KNOWN), Ok(None));
+    }
+
+    #[test]
+    fn asks_for_what_only_others_know() {
+        let key: Box<[Value]> = Box::new([Value::Text("a".to_owned())]);
+        let mut index = ConcurrentIndex::default();
+        index.add(1, change(1, 10));
+        index.add(1, OppositeChange { text_key: Some(key.clone()), ..change(2, 20) });
+        let judging = Judging { folded: 1, exact: 10, seen: None };
+        let ask = |judging, known: Answers| index.last_unseen(judging, &known).map(|last| last.map(|last| last.seq));
+        assert_eq!(ask(judging, NOTHING_KNOWN), Err(Unknown::SameRow { exact: 20, key }));
+        assert_eq!(ask(judging, Answers(None, Some(true))), Ok(Some(2)));
+        assert_eq!(ask(judging, Answers(None, Some(false))), Ok(Some(1)));
+        let lane = LaneProgress { seq: 2, batch_first: 1, batch_last: 2, lanes: 2 };
+        let half = StreamProgress { lanes: [(1, lane)].into(), ..StreamProgress::default() };
+        let judging = Judging { seen: Some(&half), ..judging };
+        let batch = BatchId { first: 1, last: 2, lanes: 2 };
+        assert_eq!(ask(judging, NOTHING_KNOWN), Err(Unknown::Plan(batch)));
+        // A plan that has the message in no lane: nobody has applied it.
+        assert_eq!(ask(judging, Answers(Some(Plan::default()), Some(true))), Ok(Some(2)));
+    }
+}
