@@ -22,5 +22,7 @@ pub use decide::{Event, LastConcurrent, Loss, LossStatus, Verdict, decide};
 pub use effective::EffectiveClocks;
 pub use error::RulesError;
 pub use mapping::{ClockColumn, MappedColumn, MappingProblem, ParentLink, Policy, Projection, TableMapping, TableRule};
-pub use plan::{ChangeKind, Departure, LanePlan, MappedChange, NetChange, Plan, Planner, Seqs, Step, plan};
+pub use plan::{
+    ChangeKind, Departure, Dependence, Dependences, LanePlan, MappedChange, NetChange, Plan, Planner, Seqs, Step, plan,
+};
 pub use seen::{SeenJudgement, judge_seen};

@@ -8,6 +8,7 @@
 
 mod batch;
 mod cascade;
+mod dependence;
 mod graph;
 mod lane;
 mod order;
@@ -23,6 +24,8 @@ use crossfade_model::{Clock, Row, RowOp, Seen};
 use crate::RulesError;
 use crate::mapping::TableMapping;
 use table::PlannedTable;
+
+pub use dependence::{Dependence, Dependences};
 
 /// One change of a batch, its images in the order of its mapping's columns.
 #[derive(Debug, Clone, PartialEq)]
