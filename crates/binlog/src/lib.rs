@@ -31,6 +31,7 @@
 //! payload as a whole. Offsets beyond 4 GiB of a file can be read through, but not started from.
 
 mod assembly;
+mod checkpoint;
 pub mod decode;
 mod dump;
 mod error;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crossfade_model::{LaneProgress, Origin, RowChange, Seen, Value};
+use crossfade_model::{Origin, RowChange};
 
 use crate::HeartbeatSeen;
+use crate::checkpoint::Checkpoint;
 use crate::group::Group;
 use crate::xa::FilePlace;
 
@@ -45,15 +46,6 @@ pub(crate) struct OpenTransaction {
 struct Savepoint {
     name: String,
     counted: u64,
-}
-
-/// A row of `crossfade.checkpoint`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Checkpoint {
-    pub pair: String,
-    pub stream: String,
-    pub lane: u16,
-    pub progress: LaneProgress,
 }
 
 /// Rows that were delivered are rolled back.
@@ -141,54 +133,4 @@ impl OpenTransaction {
         self.checkpoints = prepared.checkpoints;
         self.only_crossfade = prepared.only_crossfade;
     }
-}
-
-/// A row's value of a column, by name.
-fn value<'a>(change: &'a RowChange, column: &str) -> Option<&'a Value> {
-    let at = change.layout.columns.iter().position(|name| &**name == column)?;
-    change.last_image().get(at)
-}
-
-fn text(change: &RowChange, column: &str) -> Option<String> {
-    match value(change, column)? {
-        Value::Text(text) => Some(text.clone()),
-        Value::Bytes(bytes) | Value::Encoded { bytes, .. } => String::from_utf8(bytes.clone()).ok(),
-        _ => None,
-    }
-}
-
-fn number(change: &RowChange, column: &str) -> Option<u64> {
-    match value(change, column)? {
-        Value::UInt(number) => Some(*number),
-        Value::Int(number) => u64::try_from(*number).ok(),
-        _ => None,
-    }
-}
-
-impl Checkpoint {
-    /// `None` where the row is not what this version writes.
-    pub fn of(change: &RowChange) -> Option<Checkpoint> {
-        let small = |column| number(change, column).and_then(|number| u16::try_from(number).ok());
-        Some(Checkpoint {
-            pair: text(change, "pair")?,
-            stream: text(change, "stream")?,
-            lane: small("lane")?,
-            progress: LaneProgress {
-                seq: number(change, "seq")?,
-                batch_first: number(change, "batch_first")?,
-                batch_last: number(change, "batch_last")?,
-                lanes: small("lanes")?,
-            },
-        })
-    }
-
-    pub fn note_in(self, seen: &mut Seen) {
-        seen.streams.entry(self.stream).or_default().lanes.insert(self.lane, self.progress);
-    }
-}
-
-/// The pair, writer and counter of a row of `crossfade.heartbeat`.
-pub(crate) fn heartbeat_of(change: &RowChange) -> Option<(String, HeartbeatSeen)> {
-    let seen = HeartbeatSeen { writer: text(change, "writer")?, counter: number(change, "counter")? };
-    Some((text(change, "pair")?, seen))
 }

@@ -1,14 +1,14 @@
 //! Table maps and the rows that follow them.
 
-use crossfade_model::{Origin, StreamId};
+use crossfade_model::Origin;
 
 use super::Assembly;
 use crate::BinlogError;
+use crate::checkpoint::{Checkpoint, heartbeat_of};
 use crate::decode::{DecodeError, RowsEvent};
 use crate::dump::Frame;
 use crate::route::{Route, RouteError, Routed};
 use crate::source::Source;
-use crate::transaction::{Checkpoint, heartbeat_of};
 
 /// A table id that no table map announces: an event without rows that only ends a statement (MySQL source,
 /// `Rows_log_event`).
@@ -63,10 +63,7 @@ impl Assembly {
             })?,
             Route::Checkpoint(map) => {
                 for change in map.changes(parse()?) {
-                    let checkpoint = Checkpoint::of(&change?).filter(|checkpoint| checkpoint.pair == self.pair);
-                    let ours = checkpoint.filter(|checkpoint| {
-                        checkpoint.stream.parse::<StreamId>().is_ok_and(|stream| stream.direction() == self.opposite)
-                    });
+                    let ours = Checkpoint::of(&change?, &self.pair, self.opposite)?;
                     let origin = if ours.is_some() { Origin::Sync } else { Origin::User };
                     if *open.origin.get_or_insert(origin) == Origin::Sync {
                         open.checkpoints.extend(ours);

@@ -1,13 +1,13 @@
 //! Who wrote a transaction, and what he had seen.
 
-use crossfade_binlog::{BinlogReader, HeartbeatSeen};
+use crossfade_binlog::{BinlogError, BinlogReader, HeartbeatSeen};
 use crossfade_model::{LaneProgress, Origin};
-use crossfade_servers::Flavor;
+use crossfade_servers::{Flavor, Server};
 
 use crate::bench::{Bench, drain, story};
 use crate::on_both;
 
-on_both!(sync_is_recognised, only_the_first_row_marks, heartbeats_and_idle);
+on_both!(sync_is_recognised, only_the_first_row_marks, parked_messages, heartbeats_and_idle);
 
 impl Bench<'_> {
     /// What the applier of the opposite direction begins its transactions with.
@@ -74,6 +74,71 @@ async fn only_the_first_row_marks(flavor: Flavor) {
     let part = parts.iter().find(|part| !part.changes.is_empty()).unwrap();
     assert_eq!(part.head.origin, Origin::User);
     assert!(part.head.seen.streams.is_empty());
+}
+
+/// The row of lane 65535 is no lane: its list says which messages have no effect yet, whatever else the transaction writes.
+async fn parked_messages(flavor: Flavor) {
+    let server = Server::builder(flavor).relaxed().start().await.unwrap();
+    let mut bench = Bench::on(&server, "parked").await.with_table().await;
+    let pair = bench.pair.clone();
+    let start = bench.here().await;
+    let mut reader = bench.reader(start.clone()).await;
+    // A table of before the column: nothing can be parked, and its lanes count as ever.
+    bench.run("BEGIN").await;
+    bench.checkpoint(&pair, "reverse/new", 0, 5).await;
+    bench.checkpoint(&pair, "reverse/new", 65535, 5).await;
+    bench.run("COMMIT").await;
+    let end = bench.here().await;
+    drain(&mut reader, &end).await.unwrap();
+    let seen = |reader: &BinlogReader| reader.seen().streams["reverse/new"].clone();
+    assert_eq!((seen(&reader).lanes.keys().copied().collect::<Vec<_>>(), seen(&reader).parked.len()), (vec![0], 0));
+    // From here on the column exists. Several rows of the table, in events of their own, between rows of others.
+    bench.run("ALTER TABLE crossfade.checkpoint ADD COLUMN parked LONGTEXT NULL").await;
+    let park = |list: &str| {
+        format!(
+            "UPDATE crossfade.checkpoint SET parked = {list}, writes = writes + 1 \
+             WHERE pair = '{pair}' AND stream = 'reverse/new' AND lane = 65535"
+        )
+    };
+    let mut expected = Vec::new();
+    for (seq, list, parked) in
+        [(9, "'[9, 5]'", vec![5, 9]), (10, "'[5]'", vec![5]), (11, "NULL", vec![]), (12, "'[]'", vec![])]
+    {
+        bench.run("BEGIN").await;
+        bench.checkpoint(&pair, "reverse/new", 0, seq).await;
+        bench.run(&format!("INSERT INTO t VALUES ({seq}, 'echo')")).await;
+        bench.checkpoint(&pair, "reverse/new", 1, seq).await;
+        bench.run(&park(list)).await;
+        bench.run(&format!("INSERT INTO t VALUES ({seq} + 100, 'echo')")).await;
+        bench.run("COMMIT").await;
+        bench.run(&format!("INSERT INTO t VALUES ({seq} + 1000, 'user')")).await;
+        expected.push((seq, parked));
+    }
+    // A retry takes messages out again: the row alone, also as the first of its transaction.
+    bench.run_all(&[&park("'[7]'"), "INSERT INTO t VALUES (2000, 'user')"]).await;
+    expected.push((12, vec![7]));
+    // A user's transaction says nothing, whatever it writes there.
+    bench.run_all(&["BEGIN", "INSERT INTO t VALUES (2001, 'user')", &park("'[8]'"), "COMMIT"]).await;
+    expected.push((12, vec![7]));
+    let end = bench.here().await;
+    let parts = drain(&mut reader, &end).await.unwrap();
+    let users: Vec<_> = parts.iter().filter(|part| !part.changes.is_empty()).collect();
+    assert_eq!(story(&parts).len(), 6);
+    let told = users.iter().map(|part| &part.head.seen.streams["reverse/new"]);
+    let told: Vec<_> = told.map(|stream| (stream.lanes[&1].seq, stream.parked.iter().copied().collect())).collect();
+    assert_eq!(told, expected);
+    assert_eq!(parts.iter().map(|part| part.echoes).sum::<u64>(), 8);
+    assert_eq!(seen(&reader).lanes.keys().copied().collect::<Vec<_>>(), [0, 1]);
+    // Another pair's list is not read at all; one of ours that cannot be read stops the stream.
+    bench.checkpoint("somebody", "reverse/new", 65535, 5).await;
+    bench.run("UPDATE crossfade.checkpoint SET parked = 'nonsense' WHERE pair = 'somebody'").await;
+    let end = bench.here().await;
+    drain(&mut reader, &end).await.unwrap();
+    bench.run(&park("'[1, -2]'")).await;
+    let end = bench.here().await;
+    let error = drain(&mut reader, &end).await.unwrap_err();
+    assert!(matches!(&error, BinlogError::Decode { place, .. } if place.offset > 4), "{error}");
+    assert!(error.hint().is_some() && !error.is_transient());
 }
 
 async fn heartbeats_and_idle(flavor: Flavor) {
