@@ -2,14 +2,11 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
-use crossfade_model::{Clock, MessageId, RowChange, RowOp, StreamId, TableName};
+use crossfade_model::{Clock, MessageId, RowChange, StreamId, TableName};
 use serde::{Deserialize, Serialize};
-use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Connection, MySql, QueryBuilder, Row};
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Connection, MySql, QueryBuilder};
 
-use crate::read::stream_of;
-use crate::stream::utc;
 use crate::{Store, StoreError, image_json, row_key_json};
 
 /// Where a message stands.
@@ -85,45 +82,14 @@ pub struct Outcome {
 
 /// What is shown of a message beside its end.
 #[derive(Default)]
-struct Images {
-    row_key: Option<String>,
-    before: Option<String>,
-    after: Option<String>,
-}
-
-/// A parked message.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
-    pub seq: u64,
-    /// The table at the source.
-    pub table: TableName,
-    pub op: RowOp,
-    /// The server's error number, or a word of crossfade's own.
-    pub error_code: String,
-    pub error_text: String,
-    pub next_retry_at: Option<DateTime<Utc>>,
-}
-
-/// A parked message with its history.
-#[derive(Debug, Clone, Serialize)]
-pub struct ParkedMessage {
-    pub id: String,
-    pub table: String,
-    pub op: String,
-    /// JSON, as are the images.
+pub(crate) struct Images {
     pub row_key: Option<String>,
-    pub before_image: Option<String>,
-    pub after_image: Option<String>,
-    pub error_code: String,
-    pub error_text: String,
-    pub attempts: u32,
-    pub first_failed_at: DateTime<Utc>,
-    pub last_failed_at: DateTime<Utc>,
-    pub next_retry_at: Option<DateTime<Utc>>,
+    pub before: Option<String>,
+    pub after: Option<String>,
 }
 
 /// Rows of one statement, and bytes of images after which a statement ends; below every server's default packet size.
-const STATEMENT_ROWS: usize = 500;
+pub(crate) const STATEMENT_ROWS: usize = 500;
 const STATEMENT_BYTES: usize = 4 << 20;
 
 /// Images above this are left out: the message itself keeps them.
@@ -150,84 +116,20 @@ impl Store {
         transaction.commit().await.map_err(during())
     }
 
-    /// Parks messages, in one transaction. One that is parked already counts another attempt.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Missing`] if the stream has no such message.
-    pub async fn record_failures(&self, stream: &StreamId, failures: &[Failure]) -> Result<(), StoreError> {
-        let during = || StoreError::during("park messages");
-        if failures.is_empty() {
-            return Ok(());
-        }
-        let images = self.images_of(stream, failures.iter().map(|failure| failure.seq)).await?;
-        let rows: Vec<_> = failures.iter().zip(&images).collect();
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
-        for chunk in chunks(&rows) {
-            insert_failures(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
-        }
-        transaction.commit().await.map_err(during())
-    }
-
     /// What people are shown of messages, in the order of `seqs`.
-    async fn images_of(&self, stream: &StreamId, seqs: impl Iterator<Item = u64>) -> Result<Vec<Images>, StoreError> {
+    pub(crate) async fn images_of(
+        &self,
+        stream: &StreamId,
+        seqs: impl Iterator<Item = u64>,
+    ) -> Result<Vec<Images>, StoreError> {
         let seqs: Vec<u64> = seqs.collect();
-        let mut sorted = seqs.clone();
-        sorted.sort_unstable();
-        let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return Ok(Vec::new()) };
-        let mut images = HashMap::new();
-        for head in self.heads(stream, *first, *last, u32::MAX).await? {
-            if sorted.partition_point(|seq| *seq < head.first_seq)
-                == sorted.partition_point(|seq| *seq <= head.last_seq)
-            {
-                continue;
-            }
-            for message in self.messages_of(&head).await? {
-                if sorted.binary_search(&message.seq).is_ok() {
-                    images.insert(message.seq, Images::of(&message.change));
-                }
-            }
-        }
+        let messages = self.read_some(stream, &seqs.iter().copied().collect()).await?;
+        let mut images: HashMap<u64, Images> =
+            messages.into_iter().map(|message| (message.seq, Images::of(&message.change))).collect();
         let take = |seq: u64| {
             images.remove(&seq).ok_or_else(|| StoreError::Missing { stream: stream.clone(), first: seq, last: seq })
         };
         seqs.into_iter().map(take).collect()
-    }
-
-    /// Ends failures and held messages that have been applied after all: their rows go, so that the view says `applied`.
-    pub async fn clear_outcomes(&self, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
-        let during = || StoreError::during("clear outcomes");
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
-        for chunk in seqs.chunks(STATEMENT_ROWS) {
-            for table in ["failure", "outcome"] {
-                let mut query = QueryBuilder::<MySql>::new(format!("DELETE FROM {table} WHERE pair = "));
-                query.push_bind(&*self.pair).push(" AND stream = ").push_bind(stream.as_str()).push(" AND seq IN (");
-                let mut list = query.separated(", ");
-                for seq in chunk {
-                    list.push_bind(*seq);
-                }
-                query.push(")");
-                query.build().execute(&mut *transaction).await.map_err(during())?;
-            }
-        }
-        transaction.commit().await.map_err(during())
-    }
-
-    /// Parked messages, oldest first.
-    pub async fn failures(&self, stream: Option<&StreamId>, limit: u32) -> Result<Vec<ParkedMessage>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM failure WHERE pair = ? AND (? IS NULL OR stream = ?) ORDER BY stream, seq LIMIT ?",
-        )
-        .bind(&*self.pair)
-        .bind(stream.map(StreamId::as_str))
-        .bind(stream.map(StreamId::as_str))
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::during("read parked messages"))?;
-        rows.iter().map(failure_of_row).collect()
     }
 }
 
@@ -251,7 +153,7 @@ impl Images {
 }
 
 /// Splits rows so that each part fits into a statement.
-fn chunks<'a, T>(rows: &'a [(T, &'a Images)]) -> Vec<&'a [(T, &'a Images)]> {
+pub(crate) fn chunks<'a, T>(rows: &'a [(T, &'a Images)]) -> Vec<&'a [(T, &'a Images)]> {
     let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
     for (index, (_, images)) in rows.iter().enumerate() {
         if index > start && (index - start >= STATEMENT_ROWS || bytes + images.bytes() > STATEMENT_BYTES) {
@@ -299,63 +201,7 @@ async fn insert_outcomes(
     Ok(())
 }
 
-async fn insert_failures(
-    connection: &mut MySqlConnection,
-    pair: &str,
-    stream: &StreamId,
-    failures: &[(&Failure, &Images)],
-) -> Result<(), sqlx::Error> {
-    let mut query = QueryBuilder::<MySql>::new(
-        "INSERT INTO failure (pair, stream, seq, table_schema, table_name, op, row_key, before_image, after_image,
-           error_code, error_text, attempts, first_failed_at, last_failed_at, next_retry_at) ",
-    );
-    query.push_values(failures, |mut row, (failure, images)| {
-        row.push_bind(pair)
-            .push_bind(stream.as_str())
-            .push_bind(failure.seq)
-            .push_bind(&*failure.table.schema)
-            .push_bind(&*failure.table.table)
-            .push_bind(failure.op.as_str())
-            .push_bind(&images.row_key)
-            .push_bind(&images.before)
-            .push_bind(&images.after)
-            .push_bind(failure.error_code.chars().take(32).collect::<String>())
-            .push_bind(cut(&failure.error_text))
-            .push("1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)")
-            .push_bind(failure.next_retry_at.map(|time| time.naive_utc()));
-    });
-    query.push(
-        " ON DUPLICATE KEY UPDATE attempts = attempts + 1, error_code = VALUES(error_code), error_text = VALUES(error_text),
-           last_failed_at = VALUES(last_failed_at), next_retry_at = VALUES(next_retry_at)",
-    );
-    query.build().execute(connection).await?;
-    Ok(())
-}
-
 /// TEXT holds 65,535 bytes; a reason that long has said what it has to say earlier.
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(8000)]
-}
-
-fn failure_of_row(row: &MySqlRow) -> Result<ParkedMessage, StoreError> {
-    let during = || StoreError::during("read parked messages");
-    let stream = stream_of(row.try_get("stream").map_err(during())?)?;
-    let read = || -> Result<ParkedMessage, sqlx::Error> {
-        let table = TableName::new(row.try_get::<String, _>("table_schema")?, row.try_get::<String, _>("table_name")?);
-        Ok(ParkedMessage {
-            id: MessageId { stream, seq: row.try_get("seq")? }.to_string(),
-            table: table.to_string(),
-            op: row.try_get("op")?,
-            row_key: row.try_get("row_key")?,
-            before_image: row.try_get("before_image")?,
-            after_image: row.try_get("after_image")?,
-            error_code: row.try_get("error_code")?,
-            error_text: row.try_get("error_text")?,
-            attempts: row.try_get("attempts")?,
-            first_failed_at: utc(row.try_get::<NaiveDateTime, _>("first_failed_at")?),
-            last_failed_at: utc(row.try_get::<NaiveDateTime, _>("last_failed_at")?),
-            next_retry_at: row.try_get::<Option<NaiveDateTime>, _>("next_retry_at")?.map(utc),
-        })
-    };
-    read().map_err(during())
 }

@@ -106,12 +106,15 @@ impl Store {
     /// not seen. A direction that is declared off keeps nothing: nobody has waited for it either.
     async fn needed_to_judge(&self, pair: &str, stream: &StreamId, last: u64) -> Result<Option<String>, StoreError> {
         let during = || StoreError::during("tell what a day is needed for");
-        // The oldest message that is not settled has seen the least; where there is none, the next one will have seen
+        // The oldest message that is not settled, or is set aside, has seen the least; where there is none, the next one will have seen
         // at least what its stream has.
         let rows = sqlx::query(
             "SELECT s.stream, s.seen,
                     (SELECT b.seen FROM message_block b
-                      WHERE b.pair = s.pair AND b.stream = s.stream AND b.last_seq > s.settled_seq
+                      WHERE b.pair = s.pair AND b.stream = s.stream AND b.last_seq >= LEAST(s.settled_seq + 1,
+                        COALESCE((SELECT MIN(f.seq) FROM failure f WHERE f.pair = s.pair AND f.stream = s.stream), ~0),
+                        COALESCE((SELECT MIN(o.seq) FROM outcome o
+                                   WHERE o.pair = s.pair AND o.stream = s.stream AND o.status = 'held'), ~0))
                       ORDER BY b.last_seq LIMIT 1) AS pending_seen
              FROM stream s LEFT JOIN direction d ON d.pair = s.pair AND d.direction = ?
              WHERE s.pair = ? AND s.stream LIKE ? AND COALESCE(d.declared, TRUE)",
@@ -130,7 +133,7 @@ impl Store {
                 None => vec![from_json("seen of a stream", &seen)?],
             };
             let through =
-                |seen: &Seen| seen.streams.get(stream.as_str()).map_or(0, |progress| progress.applied_through());
+                |seen: &Seen| seen.streams.get(stream.as_str()).map_or(0, |progress| progress.in_effect_through());
             let least = seen.iter().map(through).min().unwrap_or(0);
             if least < last {
                 let opposite: String = row.try_get("stream").map_err(during())?;

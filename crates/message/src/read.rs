@@ -1,5 +1,6 @@
 //! Reading messages back.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use chrono::NaiveDateTime;
@@ -87,6 +88,19 @@ impl Store {
         }
         if next <= last {
             return Err(StoreError::Missing { stream: stream.clone(), first: next, last });
+        }
+        Ok(read)
+    }
+
+    /// The messages of these numbers that are there, in order.
+    pub async fn read_some(&self, stream: &StreamId, seqs: &BTreeSet<u64>) -> Result<Vec<Message>, StoreError> {
+        let mut read = Vec::with_capacity(seqs.len());
+        let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return Ok(read) };
+        for head in self.heads(stream, *first, *last, u32::MAX).await? {
+            if seqs.range(head.first_seq..=head.last_seq).next().is_some() {
+                let messages = self.messages_of(&head).await?;
+                read.extend(messages.into_iter().filter(|message| seqs.contains(&message.seq)));
+            }
         }
         Ok(read)
     }

@@ -104,7 +104,7 @@ async fn old_settled_days_go_and_needed_ones_stay(flavor: Flavor) {
     assert_eq!(first_seq(&pool).await, Some(11));
     assert_eq!(held.outcomes, 1, "the outcome of message 2 went with it");
 
-    store.clear_outcomes(&forward(), &[12]).await.unwrap();
+    store.clear_set_aside(&forward(), &[12]).await.unwrap();
     let failure = Failure {
         seq: 25,
         table: TableName::new("app", "users"),
@@ -116,7 +116,7 @@ async fn old_settled_days_go_and_needed_ones_stay(flavor: Flavor) {
     store.record_failures(&forward(), &[failure]).await.unwrap();
     store.purge(3, false).await.unwrap();
     assert_eq!(first_seq(&pool).await, Some(21), "the day of the parked message stays");
-    store.clear_outcomes(&forward(), &[25]).await.unwrap();
+    store.clear_set_aside(&forward(), &[25]).await.unwrap();
 
     // A change of the other direction that has seen messages up to 24 only, and waits to be judged.
     store.set_wish(Direction::Reverse, Wish::RUN).await.unwrap();

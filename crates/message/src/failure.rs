@@ -1,0 +1,177 @@
+//! Parked messages: what the target refused, kept for people until it is applied or given up.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use crossfade_model::{MessageId, RowOp, StreamId, TableName};
+use serde::Serialize;
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Connection, MySql, QueryBuilder, Row};
+
+use crate::outcome::{Images, STATEMENT_ROWS, chunks, cut};
+use crate::read::stream_of;
+use crate::stream::utc;
+use crate::{Store, StoreError};
+
+/// A parked message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    pub seq: u64,
+    /// The table at the source.
+    pub table: TableName,
+    pub op: RowOp,
+    /// The server's error number, or a word of crossfade's own.
+    pub error_code: String,
+    pub error_text: String,
+    pub next_retry_at: Option<DateTime<Utc>>,
+}
+
+/// A parked message with its history.
+#[derive(Debug, Clone, Serialize)]
+pub struct ParkedMessage {
+    pub id: String,
+    pub table: String,
+    pub op: String,
+    /// JSON, as are the images.
+    pub row_key: Option<String>,
+    pub before_image: Option<String>,
+    pub after_image: Option<String>,
+    pub error_code: String,
+    pub error_text: String,
+    pub attempts: u32,
+    pub first_failed_at: DateTime<Utc>,
+    pub last_failed_at: DateTime<Utc>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+}
+
+impl Store {
+    /// Parks messages, in one transaction. One that is parked already counts another attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if the stream has no such message.
+    pub async fn record_failures(&self, stream: &StreamId, failures: &[Failure]) -> Result<(), StoreError> {
+        let during = || StoreError::during("park messages");
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let images = self.images_of(stream, failures.iter().map(|failure| failure.seq)).await?;
+        let rows: Vec<_> = failures.iter().zip(&images).collect();
+        let mut connection = self.pool.acquire().await.map_err(during())?;
+        let mut transaction = connection.begin().await.map_err(during())?;
+        for chunk in chunks(&rows) {
+            insert_failures(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
+        }
+        transaction.commit().await.map_err(during())
+    }
+
+    /// Messages are not parked or held any more: those rows go. How a message ended otherwise stays.
+    pub async fn clear_set_aside(&self, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
+        let during = || StoreError::during("clear messages that were set aside");
+        if seqs.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.pool.acquire().await.map_err(during())?;
+        let mut transaction = connection.begin().await.map_err(during())?;
+        for chunk in seqs.chunks(STATEMENT_ROWS) {
+            for table in ["failure WHERE", "outcome WHERE status = 'held' AND"] {
+                let mut query = QueryBuilder::<MySql>::new(format!("DELETE FROM {table} pair = "));
+                query.push_bind(&*self.pair).push(" AND stream = ").push_bind(stream.as_str()).push(" AND seq IN (");
+                let mut list = query.separated(", ");
+                for seq in chunk {
+                    list.push_bind(*seq);
+                }
+                query.push(")");
+                query.build().execute(&mut *transaction).await.map_err(during())?;
+            }
+        }
+        transaction.commit().await.map_err(during())
+    }
+
+    /// The messages of a stream that are parked or held, as the store has it. The target's checkpoint has the last word.
+    pub async fn set_aside(&self, stream: &StreamId) -> Result<BTreeSet<u64>, StoreError> {
+        let seqs: Vec<u64> = sqlx::query_scalar(
+            "SELECT seq FROM failure WHERE pair = ? AND stream = ?
+             UNION SELECT seq FROM outcome WHERE pair = ? AND stream = ? AND status = 'held'",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::during("read which messages are set aside"))?;
+        Ok(seqs.into_iter().collect())
+    }
+
+    /// Parked messages, oldest first.
+    pub async fn failures(&self, stream: Option<&StreamId>, limit: u32) -> Result<Vec<ParkedMessage>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM failure WHERE pair = ? AND (? IS NULL OR stream = ?) ORDER BY stream, seq LIMIT ?",
+        )
+        .bind(&*self.pair)
+        .bind(stream.map(StreamId::as_str))
+        .bind(stream.map(StreamId::as_str))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::during("read parked messages"))?;
+        rows.iter().map(failure_of_row).collect()
+    }
+}
+
+async fn insert_failures(
+    connection: &mut MySqlConnection,
+    pair: &str,
+    stream: &StreamId,
+    failures: &[(&Failure, &Images)],
+) -> Result<(), sqlx::Error> {
+    let mut query = QueryBuilder::<MySql>::new(
+        "INSERT INTO failure (pair, stream, seq, table_schema, table_name, op, row_key, before_image, after_image,
+           error_code, error_text, attempts, first_failed_at, last_failed_at, next_retry_at) ",
+    );
+    query.push_values(failures, |mut row, (failure, images)| {
+        row.push_bind(pair)
+            .push_bind(stream.as_str())
+            .push_bind(failure.seq)
+            .push_bind(&*failure.table.schema)
+            .push_bind(&*failure.table.table)
+            .push_bind(failure.op.as_str())
+            .push_bind(&images.row_key)
+            .push_bind(&images.before)
+            .push_bind(&images.after)
+            .push_bind(failure.error_code.chars().take(32).collect::<String>())
+            .push_bind(cut(&failure.error_text))
+            .push("1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)")
+            .push_bind(failure.next_retry_at.map(|time| time.naive_utc()));
+    });
+    query.push(
+        " ON DUPLICATE KEY UPDATE attempts = attempts + 1, error_code = VALUES(error_code), error_text = VALUES(error_text),
+           last_failed_at = VALUES(last_failed_at), next_retry_at = VALUES(next_retry_at)",
+    );
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+fn failure_of_row(row: &MySqlRow) -> Result<ParkedMessage, StoreError> {
+    let during = || StoreError::during("read parked messages");
+    let stream = stream_of(row.try_get("stream").map_err(during())?)?;
+    let read = || -> Result<ParkedMessage, sqlx::Error> {
+        let table = TableName::new(row.try_get::<String, _>("table_schema")?, row.try_get::<String, _>("table_name")?);
+        Ok(ParkedMessage {
+            id: MessageId { stream, seq: row.try_get("seq")? }.to_string(),
+            table: table.to_string(),
+            op: row.try_get("op")?,
+            row_key: row.try_get("row_key")?,
+            before_image: row.try_get("before_image")?,
+            after_image: row.try_get("after_image")?,
+            error_code: row.try_get("error_code")?,
+            error_text: row.try_get("error_text")?,
+            attempts: row.try_get("attempts")?,
+            first_failed_at: utc(row.try_get::<NaiveDateTime, _>("first_failed_at")?),
+            last_failed_at: utc(row.try_get::<NaiveDateTime, _>("last_failed_at")?),
+            next_retry_at: row.try_get::<Option<NaiveDateTime>, _>("next_retry_at")?.map(utc),
+        })
+    };
+    read().map_err(during())
+}
