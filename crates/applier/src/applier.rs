@@ -1,15 +1,16 @@
 //! One direction's applier: batches from the feed, planned, carried out by lanes, settled.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossfade_catalog::{Flavor, Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::{Store, StoreError};
 use crossfade_model::{Column, Side, StreamId, StreamProgress, TableShape};
-use crossfade_rules::TableMapping;
 use crossfade_rules::mapping::plan_hash;
+use crossfade_rules::{Planner, TableMapping};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use crate::counters::Counters;
 use crate::error::{ApplyError, Remedy};
 use crate::feed::{BatchBounds, Feed};
 use crate::hold::{Hold, HoldWorker};
-use crate::lane::{Lane, Shared, pauses};
+use crate::lane::{Entry, Lane, Shared, Work, pauses};
 use crate::lookup::Lookup;
 use crate::planning::{BatchToCome, PlannedBatch, Planning};
 use crate::progress::{Progress, ProgressView, Waiting};
@@ -28,6 +29,9 @@ use crate::{Probe, opposite_stream};
 
 /// `settled_seq` follows the checkpoint lazily; it is written at most this often.
 const SETTLE_EVERY: Duration = Duration::from_millis(250);
+
+/// Groups of tied changes that are retried before the next batch has its turn.
+const GROUPS_AT_A_TIME: usize = 50;
 
 /// Between two attempts to read messages from a store that is away.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -105,7 +109,11 @@ impl Applier {
             options.stream.direction().source(),
             options.prefer,
         );
+        let planner = Arc::new(Planner::new(&options.mappings));
         let shared = Shared {
+            planner: planner.clone(),
+            parking: Mutex::default(),
+            reasons_in_doubt: AtomicBool::default(),
             store: options.store.clone(),
             target: options.target.clone(),
             owner,
@@ -118,7 +126,7 @@ impl Applier {
             probe: options.probe.clone(),
         };
         let applier = Applier {
-            planning: Planning::new(&options),
+            planning: Planning::new(&options, planner),
             lanes: (0..options.lanes).map(|_| Lane::new()).collect(),
             shared: Arc::new(shared),
             checkpoints: taken_over.progress,
@@ -144,6 +152,7 @@ impl Applier {
 
     async fn run_until_stopped(&mut self) -> Result<(), ApplyError> {
         self.check_against_stream().await?;
+        self.take_over_parking().await?;
         self.finish_partial_batch().await?;
         let stop = self.options.stop.clone();
         let mut ahead = None;
@@ -168,6 +177,10 @@ impl Applier {
                 applied = self.run_batch(batch, &[]) => applied?,
             }
             self.settle(false).await?;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                retried = self.retry_due() => retried?,
+            }
         }
         Ok(())
     }
@@ -183,6 +196,55 @@ impl Applier {
         if state.settled_seq > checkpoint {
             let (stream, settled) = (self.options.stream.clone(), state.settled_seq);
             return Err(ApplyError::CheckpointBehindSettled { stream, checkpoint, settled });
+        }
+        Ok(())
+    }
+
+    /// What is set aside on the target is taken over; what the store still says beyond that has ended meanwhile.
+    async fn take_over_parking(&mut self) -> Result<(), ApplyError> {
+        let mut conn = connect(&self.options.target, Purpose::Apply).await?;
+        self.shared.read_parking(&mut conn).await?;
+        conn.disconnect().await?;
+        self.forget_reasons().await
+    }
+
+    /// The store's reasons for what is not set aside any more go.
+    async fn forget_reasons(&self) -> Result<(), ApplyError> {
+        let stream = &self.options.stream;
+        let parked = self.shared.parking.lock().await.seqs();
+        let mut ended: Vec<u64> = self.shared.store.set_aside(stream).await?.into_iter().collect();
+        ended.retain(|seq| !parked.contains(seq));
+        Ok(self.shared.store.clear_set_aside(stream, &ended).await?)
+    }
+
+    /// Tries what is set aside and due once more, group by group.
+    async fn retry_due(&mut self) -> Result<(), ApplyError> {
+        let can_judge = !self.shared.hold.is_stalled();
+        let groups = self.shared.parking.lock().await.due_groups(Instant::now(), can_judge);
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let tried = self.retry(groups).await;
+        match tried {
+            Err(ApplyError::Store(error)) if error.is_transient() => {
+                self.wait_for_store(&error).await;
+                Ok(())
+            }
+            tried => tried,
+        }
+    }
+
+    async fn retry(&mut self, groups: Vec<BTreeSet<u64>>) -> Result<(), ApplyError> {
+        let concurrent = self.options.wishes.borrow().opposite_declared;
+        for group in groups.into_iter().take(GROUPS_AT_A_TIME) {
+            let messages = self.shared.store.read_some(&self.options.stream, &group).await?;
+            let batch = self.planning.plan(messages, Some(1)).await?;
+            if concurrent {
+                self.shared.lookup.lock().await.refresh().await?;
+            }
+            let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
+            let work = Work { plan, entry: Entry::Retry(group), seen: batch.seen, concurrent };
+            self.lanes[0].run(&self.shared, &work).await?;
         }
         Ok(())
     }
@@ -216,6 +278,7 @@ impl Applier {
                 continue;
             }
             let settle_later = self.settle_later(applied);
+            let due = self.shared.parking.lock().await.next_due(Instant::now(), !self.shared.hold.is_stalled());
             tokio::select! {
                 planned = &mut to_come => match planned.map_err(|_| ApplyError::PlanningEnded)? {
                     Err(ApplyError::Store(error)) if error.is_transient() => {
@@ -226,6 +289,7 @@ impl Applier {
                 },
                 () = until_changed(&mut wishes) => {}
                 () = settle_later => self.settle(true).await?,
+                () = sleep_until(due) => self.retry_due().await?,
             }
         }
     }
@@ -238,21 +302,19 @@ impl Applier {
 
     /// Ends when an idle applier should write what it has settled; never where that is written already.
     fn settle_later(&self, applied: u64) -> impl Future<Output = ()> + 'static {
-        let due = (applied > self.settled_seq).then(|| self.settled_at + SETTLE_EVERY);
-        async move {
-            match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        }
+        let is_due = applied > self.settled_seq || self.shared.reasons_in_doubt.load(Relaxed);
+        let due = is_due.then(|| self.settled_at + SETTLE_EVERY);
+        sleep_until(due)
     }
 
     /// Carries a batch out, but for the lanes that are `done`.
     async fn run_batch(&mut self, batch: PlannedBatch, done: &[u16]) -> Result<(), ApplyError> {
         let concurrent = self.options.wishes.borrow().opposite_declared;
         if concurrent {
+            let parking = self.shared.parking.lock().await;
             let mut lookup = self.shared.lookup.lock().await;
-            lookup.advance_floor(&batch.seen);
+            lookup.advance_floor(std::iter::once(&*batch.seen).chain(parking.seen()));
+            drop(parking);
             match lookup.refresh().await {
                 // What a lane cannot judge without the store, it confirms before its commit, and waits for the store there.
                 Err(error) if error.remedy() == Remedy::RetryLater => tracing::warn!(%error, "the store is away"),
@@ -269,7 +331,7 @@ impl Applier {
 
     /// Each lane runs as a task of its own, so that one binds values while another waits for the server.
     async fn run_lanes(&mut self, batch: PlannedBatch, done: &[u16], concurrent: bool) -> Result<(), ApplyError> {
-        let PlannedBatch { plan, first: batch_first, last: batch_last, lanes, .. } = batch;
+        let PlannedBatch { plan, first: batch_first, last: batch_last, lanes, seen, .. } = batch;
         let open_lanes = Arc::new(AtomicUsize::new(usize::from(lanes) - done.len()));
         let mut tasks = JoinSet::new();
         for (number, plan) in (0..lanes).zip(plan.lanes) {
@@ -281,8 +343,9 @@ impl Applier {
             let plan_hash = self.plan_hash;
             let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes, plan_hash };
             let (shared, open_lanes) = (self.shared.clone(), open_lanes.clone());
+            let work = Work { plan, entry: Entry::Batch(step), seen: seen.clone(), concurrent };
             tasks.spawn(async move {
-                let ran = lane.run(&shared, &plan, step, concurrent).await;
+                let ran = lane.run(&shared, &work).await;
                 if ran.is_ok() && open_lanes.fetch_sub(1, Relaxed) > 1 {
                     (shared.probe)("between-lanes");
                 }
@@ -302,10 +365,17 @@ impl Applier {
 
     async fn settle(&mut self, now: bool) -> Result<(), ApplyError> {
         let applied = self.checkpoints.applied_through();
-        if applied <= self.settled_seq || (!now && self.settled_at.elapsed() < SETTLE_EVERY) {
+        let is_settled = applied <= self.settled_seq && !self.shared.reasons_in_doubt.load(Relaxed);
+        if is_settled || (!now && self.settled_at.elapsed() < SETTLE_EVERY) {
             return Ok(());
         }
         (self.shared.probe)("before-settle");
+        if self.shared.reasons_in_doubt.swap(false, Relaxed)
+            && let Err(error) = self.forget_reasons().await
+        {
+            self.shared.reasons_in_doubt.store(true, Relaxed);
+            tracing::warn!(%error, "the store still lists messages that are not set aside any more");
+        }
         match self.shared.store.settle(&self.options.stream, applied).await {
             Ok(()) => self.settled_seq = applied,
             // The checkpoint is the truth; settling follows when the store is back.
@@ -314,6 +384,13 @@ impl Applier {
         }
         self.settled_at = Instant::now();
         Ok(())
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,12 +1,15 @@
 //! The checkpoint rows on the target: origin tag, exactly-once record, and fence in one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crossfade_model::{LaneProgress, StreamId, StreamProgress};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
 use crate::error::ApplyError;
+
+/// The row that lists what is set aside; it is no lane's.
+pub(crate) const PARKED_LANE: u16 = u16::MAX;
 
 /// Identifies the checkpoint rows of one stream, and who may write them.
 #[derive(Debug, Clone)]
@@ -42,7 +45,7 @@ impl CheckpointOwner {
     ///
     /// Repeatable. Fails when a row already belongs to a younger epoch.
     pub async fn take_over(&self, conn: &mut Conn, lanes: u16) -> Result<TakenOver, ApplyError> {
-        for lane in 0..lanes {
+        for lane in (0..lanes).chain([PARKED_LANE]) {
             conn.exec_drop(
                 "INSERT INTO crossfade.checkpoint \
                  (pair, stream, lane, seq, batch_first, batch_last, lanes, plan_hash, epoch, writes, updated_at) \
@@ -62,21 +65,57 @@ impl CheckpointOwner {
             return Err(ApplyError::Fenced { mine: self.epoch, found });
         }
         let youngest = rows.values().max_by_key(|row| row.progress.batch_last);
-        Ok(TakenOver {
-            plan_hash: youngest.map_or(0, |row| row.plan_hash),
-            progress: StreamProgress {
-                lanes: rows.into_iter().map(|(lane, row)| (lane, row.progress)).collect(),
-                ..StreamProgress::default()
-            },
-        })
+        let plan_hash = youngest.map_or(0, |row| row.plan_hash);
+        let parked = self.parked(conn).await?;
+        let lanes = rows.into_iter().map(|(lane, row)| (lane, row.progress)).collect();
+        Ok(TakenOver { plan_hash, progress: StreamProgress { lanes, parked } })
+    }
+
+    /// What is set aside. Waits for a transaction that is changing it.
+    pub async fn parked(&self, conn: &mut Conn) -> Result<BTreeSet<u64>, ApplyError> {
+        let row: Option<(Option<String>, u64)> = conn
+            .exec_first(
+                "SELECT parked, epoch FROM crossfade.checkpoint WHERE pair = ? AND stream = ? AND lane = ? FOR UPDATE",
+                (&self.pair, self.stream.as_str(), PARKED_LANE),
+            )
+            .await?;
+        let Some((parked, epoch)) = row else {
+            return Err(ApplyError::CheckpointMissing { stream: self.stream.clone(), lane: PARKED_LANE });
+        };
+        if epoch != self.epoch {
+            return Err(ApplyError::Fenced { mine: self.epoch, found: epoch });
+        }
+        let parsed = parked.map(|list| serde_json::from_str(&list)).transpose();
+        Ok(parsed.map_err(|_| ApplyError::CheckpointUnreadable)?.unwrap_or_default())
+    }
+
+    /// Begins a transaction that retries what is set aside. `false`: the row is not there for this epoch.
+    pub async fn begin_retry(&self, conn: &mut Conn) -> Result<bool, ApplyError> {
+        self.update_parked(conn, None).await
+    }
+
+    /// Writes what is set aside from now on, inside the open transaction.
+    pub async fn set_parked(&self, conn: &mut Conn, parked: &BTreeSet<u64>) -> Result<bool, ApplyError> {
+        let numbers: Vec<String> = parked.iter().map(u64::to_string).collect();
+        self.update_parked(conn, Some(format!("[{}]", numbers.join(",")))).await
+    }
+
+    async fn update_parked(&self, conn: &mut Conn, parked: Option<String>) -> Result<bool, ApplyError> {
+        conn.exec_drop(
+            "UPDATE crossfade.checkpoint SET parked = COALESCE(?, parked), writes = writes + 1, \
+             updated_at = UTC_TIMESTAMP(6) WHERE pair = ? AND stream = ? AND lane = ? AND epoch = ?",
+            (parked, &self.pair, self.stream.as_str(), PARKED_LANE, self.epoch),
+        )
+        .await?;
+        Ok(conn.affected_rows() == 1)
     }
 
     async fn read(&self, conn: &mut Conn) -> Result<BTreeMap<u16, CheckpointRow>, ApplyError> {
         let rows: Vec<Row> = conn
             .exec(
                 "SELECT lane, seq, batch_first, batch_last, lanes, epoch, plan_hash FROM crossfade.checkpoint \
-                 WHERE pair = ? AND stream = ? FOR UPDATE",
-                (&self.pair, self.stream.as_str()),
+                 WHERE pair = ? AND stream = ? AND lane <> ? FOR UPDATE",
+                (&self.pair, self.stream.as_str(), PARKED_LANE),
             )
             .await?;
         rows.into_iter().map(parse).collect()

@@ -3,7 +3,8 @@
 //! A wait commits a heartbeat on the target and polls the store until the opposite stream has captured it. All waits
 //! that begin before the heartbeat is written share it, so many lanes cost one commit.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossfade_catalog::{Purpose, connect};
 use crossfade_config::ServerUrl;
@@ -16,11 +17,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ApplyError;
 
+/// A wait that has taken this long tells that the opposite reader is away, or far behind.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
+
 /// Asks for a wait. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Hold {
     requests: mpsc::Sender<oneshot::Sender<()>>,
+    under_way: UnderWay,
 }
+
+/// Since when the wait takes that is under way.
+type UnderWay = Arc<Mutex<Option<Instant>>>;
 
 /// The wait's worker has ended with the process.
 #[derive(Debug)]
@@ -30,7 +38,14 @@ impl Hold {
     /// Returns the handle and the worker, which runs until `stop` or until an error that does not pass.
     pub fn new(worker: HoldWorker) -> (Hold, impl Future<Output = Result<(), ApplyError>>) {
         let (requests, receiver) = mpsc::channel(64);
-        (Hold { requests }, worker.run(receiver))
+        let under_way = UnderWay::default();
+        (Hold { requests, under_way: under_way.clone() }, worker.run(receiver, under_way))
+    }
+
+    /// The opposite reader has not answered for so long that nobody should wait for it in place.
+    pub fn is_stalled(&self) -> bool {
+        let under_way = *self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.is_some_and(|since| since.elapsed() >= STALLED_AFTER)
     }
 
     /// Returns once every user transaction that had committed on the target when this was called is in the opposite
@@ -67,7 +82,12 @@ pub async fn beat(conn: &mut Conn, pair: &str, writer: &str) -> Result<u64, mysq
 }
 
 impl HoldWorker {
-    async fn run(self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) -> Result<(), ApplyError> {
+    async fn run(
+        self,
+        mut requests: mpsc::Receiver<oneshot::Sender<()>>,
+        under_way: UnderWay,
+    ) -> Result<(), ApplyError> {
+        let set = |since| *under_way.lock().unwrap_or_else(PoisonError::into_inner) = since;
         let mut conn: Option<Conn> = None;
         loop {
             let first = tokio::select! {
@@ -81,10 +101,12 @@ impl HoldWorker {
             while let Ok(more) = requests.try_recv() {
                 waiting.push(more);
             }
+            set(Some(Instant::now()));
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 beat = self.beat_until_captured(&mut conn) => beat?,
             }
+            set(None);
             for request in waiting {
                 // The asker may have given up meanwhile.
                 let _ = request.send(());

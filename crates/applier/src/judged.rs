@@ -1,17 +1,18 @@
-//! A lane's changes with their verdicts, and the statements that carry the verdicts out.
+//! A lane's changes with their verdicts.
 
 use crossfade_message::{Outcome, Status};
 use crossfade_model::{Clock, MessageId, Row, RowOp, Seen, Value};
 use crossfade_rules::decide::LossStatus;
 use crossfade_rules::decide::{LossReason, WriteReason};
-use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Seqs, Step, TableMapping, Verdict};
+use crossfade_rules::plan::{Dependence, Dependences};
+use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
 use mysql_async::Conn;
 
-use crate::error::{ApplyError, is_duplicate_key};
-use crate::lane::{Care, Shared};
+use crate::error::ApplyError;
+use crate::lane::Shared;
 use crate::lookup::{Lookup, Subject};
-use crate::read::same_image;
-use crate::table::{Found, TargetTable};
+use crate::parking::{Aside, Cause};
+use crate::table::TargetTable;
 
 /// Up to so many rows, a lane reads the rows that it overwrites in order to judge them by sight. A larger lane asks only
 /// whether they exist, and confirms them all with one wait.
@@ -24,11 +25,12 @@ pub(crate) enum Judged {
 }
 
 pub(crate) struct JudgedLane<'a> {
-    steps: Vec<JudgedStep<'a>>,
+    pub steps: Vec<JudgedStep<'a>>,
     concurrent: bool,
-    by_sight: bool,
+    /// Rows that are overwritten are read, to judge them by sight.
+    pub by_sight: bool,
     /// A row that was to be deleted was not there.
-    missed: bool,
+    pub missed: bool,
     pub tally: Tally,
 }
 
@@ -42,31 +44,30 @@ pub(crate) struct Tally {
     pub by_waiting: u64,
 }
 
-enum JudgedStep<'a> {
+pub(crate) enum JudgedStep<'a> {
     Net { table: usize, kind: ChangeKind, rows: Vec<JudgedRow<'a>> },
     InOrder(Vec<JudgedChange<'a>>),
 }
 
-struct JudgedRow<'a> {
-    net: &'a NetChange,
+pub(crate) struct JudgedRow<'a> {
+    pub net: &'a NetChange,
     /// Of the key that the row has in the end.
     verdict: Verdict,
     /// Of the key that a moved row leaves.
     departure: Verdict,
     /// The locked row was what the change's writer had before him.
-    sighted: bool,
+    pub sighted: bool,
+    pub aside: Option<Cause>,
 }
 
-struct JudgedChange<'a> {
-    change: &'a MappedChange,
+pub(crate) struct JudgedChange<'a> {
+    pub change: &'a MappedChange,
     verdict: Verdict,
     departure: Verdict,
+    pub aside: Option<Cause>,
 }
 
 const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
-
-/// Writing found every row that it was to delete.
-const ALL_THERE: bool = true;
 
 fn is_write(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Write(_))
@@ -83,13 +84,20 @@ impl<'a> JudgedLane<'a> {
                     rows_total += rows.len();
                     let rows = rows
                         .iter()
-                        .map(|net| JudgedRow { net, verdict: UNDISPUTED, departure: UNDISPUTED, sighted: false })
+                        .map(|net| JudgedRow {
+                            net,
+                            verdict: UNDISPUTED,
+                            departure: UNDISPUTED,
+                            sighted: false,
+                            aside: None,
+                        })
                         .collect();
                     JudgedStep::Net { table: *table, kind: *kind, rows }
                 }
                 Step::InOrder(changes) => {
                     rows_total += changes.len();
-                    let judged = |change| JudgedChange { change, verdict: UNDISPUTED, departure: UNDISPUTED };
+                    let judged =
+                        |change| JudgedChange { change, verdict: UNDISPUTED, departure: UNDISPUTED, aside: None };
                     JudgedStep::InOrder(changes.iter().map(judged).collect())
                 }
             })
@@ -141,7 +149,7 @@ impl<'a> JudgedLane<'a> {
             match step {
                 JudgedStep::Net { table, rows, .. } => {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
-                    for row in rows.iter_mut().filter(|row| !row.sighted) {
+                    for row in rows.iter_mut().filter(|row| !row.sighted && row.aside.is_none()) {
                         let now = judge_net(mapping, target, row.net, lookup, conn).await?;
                         if turned((row.verdict, row.departure), now) {
                             return Ok(Judged::Otherwise);
@@ -151,7 +159,7 @@ impl<'a> JudgedLane<'a> {
                     }
                 }
                 JudgedStep::InOrder(changes) => {
-                    for judged in changes {
+                    for judged in changes.iter_mut().filter(|judged| judged.aside.is_none()) {
                         let table = judged.change.table;
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
                         let now = judge_change(mapping, target, judged.change, lookup, conn).await?;
@@ -171,12 +179,8 @@ impl<'a> JudgedLane<'a> {
     pub fn must_be_confirmed(&self) -> bool {
         self.concurrent
             && self.steps.iter().any(|step| match step {
-                JudgedStep::Net { rows, .. } => {
-                    rows.iter().any(|row| !row.sighted && (is_write(row.verdict) || is_write(row.departure)))
-                }
-                JudgedStep::InOrder(changes) => {
-                    changes.iter().any(|judged| is_write(judged.verdict) || is_write(judged.departure))
-                }
+                JudgedStep::Net { rows, .. } => rows.iter().any(|row| !row.sighted && row.writes()),
+                JudgedStep::InOrder(changes) => changes.iter().any(JudgedChange::writes),
             })
     }
 
@@ -203,54 +207,65 @@ impl<'a> JudgedLane<'a> {
         outcomes
     }
 
-    /// Carries the verdicts out inside the open transaction.
-    pub async fn write(&mut self, shared: &Shared, conn: &mut Conn, care: Care) -> Result<(), ApplyError> {
-        let by_sight = self.by_sight;
+    /// Sets aside what depends on changes that are set aside already.
+    pub fn hold_back(&mut self, planner: &Planner, earlier: &Dependences) {
+        let mut aside = earlier.clone();
         for step in &mut self.steps {
+            step.hold_back(planner, &mut aside, |_| true);
+        }
+    }
+
+    /// What is set aside, as the checkpoint and the store are to have it.
+    pub fn asides(&self, shared: &Shared) -> Vec<Aside> {
+        let mut asides = Vec::new();
+        for step in &self.steps {
             match step {
-                JudgedStep::Net { table, kind, rows } => {
-                    let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
-                    let written = match kind {
-                        ChangeKind::Insert if care == Care::Optimistic => {
-                            insert(target, conn, rows).await.map(|()| ALL_THERE)
-                        }
-                        ChangeKind::Insert | ChangeKind::Update => {
-                            let sight = by_sight && mapping.strict_clock && *kind == ChangeKind::Update;
-                            put(target, conn, rows, sight).await.map(|()| ALL_THERE)
-                        }
-                        ChangeKind::Delete => delete(target, conn, rows, by_sight && mapping.strict_clock).await,
-                        ChangeKind::KeyChange => rekey(target, conn, rows).await,
-                    };
-                    let all_there =
-                        written.map_err(|source| row_error(mapping, rows.iter().map(|row| &row.net.seqs), source))?;
-                    self.missed |= !all_there;
-                    self.tally.by_sight += rows.iter().filter(|row| row.sighted).count() as u64;
-                }
-                JudgedStep::InOrder(changes) => {
-                    for judged in changes {
-                        let (mapping, target) =
-                            (&shared.mappings[judged.change.table], &shared.tables[judged.change.table]);
-                        let seqs = Seqs::one(judged.change.seq);
-                        let all_there = write_in_order(mapping, target, conn, judged)
-                            .await
-                            .map_err(|source| row_error(mapping, std::iter::once(&seqs), source))?;
-                        self.missed |= !all_there;
-                    }
-                }
+                JudgedStep::Net { table, rows, .. } => asides.extend(rows.iter().filter_map(|row| {
+                    let cause = row.aside.clone()?;
+                    let dependence = row.dependence(&shared.planner, *table);
+                    Some(aside(shared, *table, row.net.seqs.iter().collect(), row.net.op(), dependence, cause))
+                })),
+                JudgedStep::InOrder(changes) => asides.extend(changes.iter().filter_map(|judged| {
+                    let (change, cause) = (judged.change, judged.aside.clone()?);
+                    let dependence = judged.dependence(&shared.planner);
+                    Some(aside(shared, change.table, vec![change.seq], change.op, dependence, cause))
+                })),
             }
         }
-        Ok(())
+        asides
     }
 }
 
-fn row_error<'s>(
-    mapping: &TableMapping,
-    seqs: impl Iterator<Item = &'s Seqs>,
-    source: mysql_async::Error,
-) -> ApplyError {
-    let (first, last) =
-        seqs.fold((u64::MAX, 0), |(first, last), seqs| (first.min(seqs.first()), last.max(seqs.last())));
-    ApplyError::Row { table: mapping.target.clone(), first, last, source: source.into() }
+fn aside(shared: &Shared, table: usize, seqs: Vec<u64>, op: RowOp, dependence: Dependence, cause: Cause) -> Aside {
+    Aside { seqs, table: shared.mappings[table].source.clone(), op, dependence, cause }
+}
+
+impl JudgedStep<'_> {
+    /// Sets aside those that depend on what is in `aside`, as far as `which` takes them, and adds them to it.
+    pub fn hold_back(&mut self, planner: &Planner, aside: &mut Dependences, which: impl Fn(bool) -> bool) {
+        if aside.is_empty() {
+            return;
+        }
+        let mut held_back = |dependence: Dependence| {
+            let depends = aside.hold_back(&dependence);
+            if depends {
+                aside.add(&dependence);
+            }
+            depends.then_some(Cause::Behind)
+        };
+        match self {
+            JudgedStep::Net { table, rows, .. } => {
+                for row in rows.iter_mut().filter(|row| row.aside.is_none() && which(row.writes())) {
+                    row.aside = held_back(row.dependence(planner, *table));
+                }
+            }
+            JudgedStep::InOrder(changes) => {
+                for judged in changes.iter_mut().filter(|judged| judged.aside.is_none() && which(judged.writes())) {
+                    judged.aside = held_back(judged.dependence(planner));
+                }
+            }
+        }
+    }
 }
 
 /// How one key's changes ended.
@@ -264,13 +279,35 @@ struct Ended {
 impl JudgedStep<'_> {
     fn ends(&self) -> Vec<Ended> {
         match self {
-            JudgedStep::Net { table, rows, .. } => rows.iter().flat_map(|row| row.ends(*table)).collect(),
-            JudgedStep::InOrder(changes) => changes.iter().map(JudgedChange::end).collect(),
+            JudgedStep::Net { table, rows, .. } => {
+                rows.iter().filter(|row| row.aside.is_none()).flat_map(|row| row.ends(*table)).collect()
+            }
+            JudgedStep::InOrder(changes) => {
+                changes.iter().filter(|judged| judged.aside.is_none()).map(JudgedChange::end).collect()
+            }
         }
     }
 }
 
 impl JudgedRow<'_> {
+    /// The row that the change leaves, or the end of the row, is to be written.
+    pub fn arrives(&self) -> bool {
+        self.aside.is_none() && is_write(self.verdict)
+    }
+
+    /// A moved row is to leave its old key.
+    pub fn leaves(&self) -> bool {
+        self.aside.is_none() && is_write(self.departure)
+    }
+
+    pub fn writes(&self) -> bool {
+        self.arrives() || (self.net.moved_from.is_some() && self.leaves())
+    }
+
+    pub fn dependence(&self, planner: &Planner, table: usize) -> Dependence {
+        planner.dependence(table, self.net.before.as_ref(), self.net.after.as_ref())
+    }
+
     /// A moved row ends once as the row that arrives; where only its leaving lost, as that.
     fn ends(&self, table: usize) -> Vec<Ended> {
         let net = self.net;
@@ -291,6 +328,22 @@ impl JudgedRow<'_> {
 }
 
 impl JudgedChange<'_> {
+    pub fn arrives(&self) -> bool {
+        self.aside.is_none() && is_write(self.verdict)
+    }
+
+    pub fn leaves(&self) -> bool {
+        self.aside.is_none() && is_write(self.departure)
+    }
+
+    pub fn writes(&self) -> bool {
+        self.arrives() || self.leaves()
+    }
+
+    pub fn dependence(&self, planner: &Planner) -> Dependence {
+        planner.dependence(self.change.table, self.change.before.as_ref(), self.change.after.as_ref())
+    }
+
     fn end(&self) -> Ended {
         let MappedChange { table, seq, effective, .. } = *self.change;
         Ended { table, verdict: self.verdict, seqs: vec![seq], effective }
@@ -363,152 +416,4 @@ async fn judge_change(
         }
     }
     Ok((verdicts[0], verdicts[1]))
-}
-
-async fn insert(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<(), mysql_async::Error> {
-    let written: Vec<&Row> =
-        rows.iter().filter(|row| is_write(row.verdict)).filter_map(|row| row.net.after.as_ref()).collect();
-    target.insert(conn, &written).await
-}
-
-/// Makes rows what the changes say, whether they exist or not.
-async fn put(
-    target: &TargetTable,
-    conn: &mut Conn,
-    rows: &mut [JudgedRow<'_>],
-    sight: bool,
-) -> Result<(), mysql_async::Error> {
-    let mut winners: Vec<(&mut bool, &NetChange, &Row)> = rows
-        .iter_mut()
-        .filter(|row| is_write(row.verdict))
-        .filter_map(|row| row.net.after.as_ref().map(|after| (&mut row.sighted, row.net, after)))
-        .collect();
-    let keys: Vec<Vec<&Value>> = winners.iter().map(|(_, _, after)| target.key_of(after)).collect();
-    let found = target.lock(conn, &keys, sight).await?;
-    let (mut present, mut absent) = (Vec::new(), Vec::new());
-    for ((sighted, net, after), found) in winners.iter_mut().zip(&found) {
-        **sighted = sight && is_sighted(found.as_ref(), net.before.as_ref());
-        if found.is_some() { present.push(*after) } else { absent.push(*after) }
-    }
-    target.overwrite(conn, &present).await?;
-    insert_absent(target, conn, absent).await
-}
-
-/// Inserts rows that were not there a moment ago. A row that a user has inserted since is locked and overwritten; each
-/// round locks at least one more row, so this ends. A duplicate of another key's value is an error.
-async fn insert_absent(target: &TargetTable, conn: &mut Conn, mut absent: Vec<&Row>) -> Result<(), mysql_async::Error> {
-    loop {
-        let duplicate = match target.insert(conn, &absent).await {
-            Err(error) if is_duplicate_key(&error) => error,
-            done => return done,
-        };
-        let keys: Vec<Vec<&Value>> = absent.iter().map(|row| target.key_of(row)).collect();
-        let found = target.lock(conn, &keys, false).await?;
-        let (mut present, mut missing) = (Vec::new(), Vec::new());
-        for (row, found) in absent.iter().zip(&found) {
-            if found.is_some() { present.push(*row) } else { missing.push(*row) }
-        }
-        if present.is_empty() {
-            return Err(duplicate);
-        }
-        target.overwrite(conn, &present).await?;
-        absent = missing;
-    }
-}
-
-fn is_sighted(found: Option<&Found>, before: Option<&Row>) -> bool {
-    matches!((found, before), (Some(found), Some(before)) if same_image(&found.row, before))
-}
-
-async fn delete(
-    target: &TargetTable,
-    conn: &mut Conn,
-    rows: &mut [JudgedRow<'_>],
-    sight: bool,
-) -> Result<bool, mysql_async::Error> {
-    let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| is_write(row.verdict)).collect();
-    let keys: Vec<Vec<&Value>> =
-        winners.iter().filter_map(|row| row.net.before.as_ref()).map(|before| target.key_of(before)).collect();
-    if sight {
-        let found = target.lock(conn, &keys, true).await?;
-        for (row, found) in winners.iter_mut().zip(&found) {
-            row.sighted = !row.net.transient && is_sighted(found.as_ref(), row.net.before.as_ref());
-        }
-    }
-    target.delete(conn, &keys).await
-}
-
-async fn rekey(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<bool, mysql_async::Error> {
-    let mut all_there = ALL_THERE;
-    for row in rows {
-        if let (Some(before), Some(after)) = (&row.net.before, &row.net.after) {
-            all_there &= move_row(target, conn, before, after, is_write(row.departure), is_write(row.verdict)).await?;
-        }
-    }
-    Ok(all_there)
-}
-
-/// Moves a row to its new key: one UPDATE where the old key is there and the new one free, else by parts.
-async fn move_row(
-    target: &TargetTable,
-    conn: &mut Conn,
-    before: &Row,
-    after: &Row,
-    leave: bool,
-    arrive: bool,
-) -> Result<bool, mysql_async::Error> {
-    let (old_key, new_key) = (target.key_of(before), target.key_of(after));
-    let found = target.lock(conn, &[old_key.clone(), new_key.clone()], false).await?;
-    let (old_there, new_there) = (found[0].is_some(), found[1].is_some());
-    match (leave, arrive) {
-        (true, true) if old_there && !new_there => target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE),
-        // Keys that only the server takes for one: the row is found under both.
-        (true, true) if old_there && target.is_same_key(conn, &old_key, &new_key).await? => {
-            target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE)
-        }
-        _ => {
-            let all_there = !leave || target.delete(conn, std::slice::from_ref(&old_key)).await?;
-            match (arrive, new_there) {
-                (true, true) => target.overwrite(conn, &[after]).await?,
-                (true, false) => insert_absent(target, conn, vec![after]).await?,
-                (false, _) => {}
-            }
-            Ok(all_there)
-        }
-    }
-}
-
-async fn write_in_order(
-    mapping: &TableMapping,
-    target: &TargetTable,
-    conn: &mut Conn,
-    judged: &JudgedChange<'_>,
-) -> Result<bool, mysql_async::Error> {
-    let change = judged.change;
-    if mapping.keyless {
-        match (&change.before, &change.after) {
-            (None, Some(after)) => target.insert(conn, &[after]).await?,
-            (Some(before), Some(after)) => target.update_whole(conn, before, after).await?,
-            (Some(before), None) => target.delete_whole(conn, before).await?,
-            (None, None) => {}
-        }
-        return Ok(ALL_THERE);
-    }
-    let (leave, arrive) = (is_write(judged.departure), is_write(judged.verdict));
-    match (change.op, &change.before, &change.after) {
-        (RowOp::Update, Some(before), Some(after)) if target.key_of(before) != target.key_of(after) => {
-            move_row(target, conn, before, after, leave, arrive).await
-        }
-        (_, _, Some(after)) if arrive => {
-            let found = target.lock(conn, &[target.key_of(after)], false).await?;
-            if found[0].is_some() {
-                target.overwrite(conn, &[after]).await?;
-            } else {
-                insert_absent(target, conn, vec![after]).await?;
-            }
-            Ok(ALL_THERE)
-        }
-        (RowOp::Delete, Some(before), None) if arrive => target.delete(conn, &[target.key_of(before)]).await,
-        _ => Ok(ALL_THERE),
-    }
 }

@@ -6,24 +6,29 @@
 //! change by a user can slip in between the look-up and the write. The wait is bounded; where it takes longer, the lane
 //! lets its locks go and waits outside.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use crossfade_catalog::{Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::Store;
-use crossfade_rules::{LanePlan, Step, TableMapping};
+use crossfade_model::Seen;
+use crossfade_rules::{LanePlan, Planner, Step, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
 
-use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome};
+use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
 use crate::counters::Counters;
 use crate::error::{ApplyError, Remedy, is_duplicate_key};
 use crate::hold::Hold;
 use crate::judged::{Judged, JudgedLane};
 use crate::lookup::Lookup;
+use crate::mapped::Mapper;
+use crate::parking::{self, MOST_PARKED, Parking};
 use crate::progress::{Progress, Waiting};
 use crate::table::TargetTable;
 use crate::{Probe, session};
@@ -36,6 +41,9 @@ const LONGEST_HOLD_UNDER_LOCK: Duration = Duration::from_secs(5);
 /// How often a duplicate key is looked at again before it is taken for a true conflict of unique values.
 const DUPLICATE_ATTEMPTS: u32 = 4;
 
+/// How long a lane that has let go of its locks waits for the opposite reader before it sets aside what it cannot judge.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What all lanes of a direction share.
 pub(crate) struct Shared {
     pub store: Store,
@@ -43,7 +51,11 @@ pub(crate) struct Shared {
     pub owner: CheckpointOwner,
     pub mappings: Arc<[TableMapping]>,
     pub tables: Vec<TargetTable>,
+    pub planner: Arc<Planner>,
     pub lookup: Mutex<Lookup>,
+    pub parking: Mutex<Parking>,
+    /// The store may hold reasons of messages that are not set aside.
+    pub reasons_in_doubt: AtomicBool,
     pub hold: Hold,
     pub counters: Arc<Counters>,
     pub progress: Progress,
@@ -67,11 +79,33 @@ pub(crate) enum Care {
 
 /// How an attempt goes about its work. What one attempt runs into makes the next more careful.
 #[derive(Debug, Clone, Copy)]
-struct Manner {
-    care: Care,
+pub(crate) struct Manner {
+    pub care: Care,
     /// A delete that finds nothing keeps others from inserting the row before the commit.
-    lock_gaps: bool,
-    hold_limit: Duration,
+    pub lock_gaps: bool,
+    pub hold_limit: Duration,
+    /// Rows that the target refuses are found and set aside.
+    pub isolate: bool,
+    /// What is not judged by sight is set aside, since the opposite reader does not answer.
+    pub sighted_only: bool,
+}
+
+/// A lane's task.
+pub(crate) struct Work {
+    pub plan: LanePlan,
+    pub entry: Entry,
+    /// What had been seen by the first message of the batch.
+    pub seen: Arc<Seen>,
+    /// Off while the opposite direction is declared off: nothing can then be concurrent.
+    pub concurrent: bool,
+}
+
+/// What the transaction begins with.
+pub(crate) enum Entry {
+    /// The lane's part of a batch.
+    Batch(CheckpointStep),
+    /// Another attempt with messages that are set aside.
+    Retry(BTreeSet<u64>),
 }
 
 enum Attempt {
@@ -90,22 +124,21 @@ impl Lane {
         Lane { conn: None, used_at: Instant::now() }
     }
 
-    /// Applies a lane's part of a batch; returns when it is committed. Dropping the future rolls back what is open.
-    ///
-    /// `concurrent` is off while the opposite direction is declared off: nothing can then be concurrent.
-    pub async fn run(
-        &mut self,
-        shared: &Shared,
-        plan: &LanePlan,
-        step: CheckpointStep,
-        concurrent: bool,
-    ) -> Result<(), ApplyError> {
-        let lock_gaps = concurrent && expects_absent_rows(plan);
-        let mut manner = Manner { care: Care::Optimistic, lock_gaps, hold_limit: HOLD_UNDER_LOCK };
+    /// Carries its work out; returns when it is committed. Dropping the future rolls back what is open.
+    pub async fn run(&mut self, shared: &Shared, work: &Work) -> Result<(), ApplyError> {
+        let lock_gaps = work.concurrent && expects_absent_rows(&work.plan);
+        let mut manner = Manner {
+            care: Care::Optimistic,
+            lock_gaps,
+            hold_limit: HOLD_UNDER_LOCK,
+            isolate: false,
+            sighted_only: false,
+        };
         let mut duplicates = 0;
         let mut backoff = pauses();
         loop {
-            let error = match self.attempt(shared, plan, step, concurrent, manner).await {
+            manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
+            let error = match self.attempt(shared, work, manner).await {
                 Ok(Attempt::Committed) => return Ok(()),
                 Ok(Attempt::VerdictTurned) => continue,
                 Ok(Attempt::RowAbsent) => {
@@ -114,13 +147,10 @@ impl Lane {
                 }
                 Ok(Attempt::NotCaptured) => {
                     manner.hold_limit = (manner.hold_limit * 2).min(LONGEST_HOLD_UNDER_LOCK);
-                    let _waiting = shared.progress.wait(Waiting::OppositeReader);
-                    if shared.hold.captured_up_to_now().await.is_err() {
-                        return Err(ApplyError::HoldEnded);
-                    }
+                    self.wait_outside(shared).await?;
                     continue;
                 }
-                Ok(Attempt::CheckpointElsewhere) => match self.outcome(shared, step).await {
+                Ok(Attempt::CheckpointElsewhere) => match self.outcome(shared, work).await {
                     Ok(LaneOutcome::Committed) => return Ok(()),
                     Ok(LaneOutcome::NotCommitted) => continue,
                     Err(error) => error,
@@ -137,31 +167,48 @@ impl Lane {
                 continue;
             }
             let remedy = error.remedy();
-            if remedy == Remedy::Stop {
-                return Err(error);
-            }
-            if remedy != Remedy::RetryAtOnce {
-                self.conn = None;
+            match remedy {
+                Remedy::Stop => return Err(error),
+                Remedy::Park => {
+                    (manner.isolate, manner.care) = (true, Care::Locked);
+                    continue;
+                }
+                Remedy::RetryAtOnce => shared.counters.note_deadlock(),
+                Remedy::RetryLater | Remedy::OutcomeUnknown => {
+                    self.conn = None;
+                    tracing::warn!(%error, "applying failed; trying again");
+                }
             }
             let _waiting =
                 (remedy != Remedy::RetryAtOnce).then(|| shared.progress.wait(Waiting::Retry(error.to_string())));
-            if remedy == Remedy::RetryAtOnce {
-                shared.counters.note_deadlock();
-            } else {
-                tracing::warn!(lane = step.lane, %error, "applying failed; trying again");
-            }
             tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(5))).await;
             if remedy == Remedy::OutcomeUnknown
-                && let Ok(LaneOutcome::Committed) = self.outcome(shared, step).await
+                && let Ok(LaneOutcome::Committed) = self.outcome(shared, work).await
             {
                 return Ok(());
             }
         }
     }
 
-    async fn outcome(&mut self, shared: &Shared, step: CheckpointStep) -> Result<LaneOutcome, ApplyError> {
+    /// Waits without locks for the opposite reader; gives up after a while.
+    async fn wait_outside(&mut self, shared: &Shared) -> Result<(), ApplyError> {
+        let _waiting = shared.progress.wait(Waiting::OppositeReader);
+        match tokio::time::timeout(PATIENCE, shared.hold.captured_up_to_now()).await {
+            Ok(Err(_)) => Err(ApplyError::HoldEnded),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+
+    /// What became of a transaction whose end was not told. What is set aside is then read from the target again.
+    async fn outcome(&mut self, shared: &Shared, work: &Work) -> Result<LaneOutcome, ApplyError> {
         let conn = self.connection(shared).await?;
-        shared.owner.outcome(conn, step).await
+        let outcome = match &work.entry {
+            Entry::Batch(step) => shared.owner.outcome(conn, *step).await?,
+            // What is still set aside is due again by itself.
+            Entry::Retry(_) => LaneOutcome::Committed,
+        };
+        shared.read_parking(conn).await?;
+        Ok(outcome)
     }
 
     async fn connection(&mut self, shared: &Shared) -> Result<&mut Conn, ApplyError> {
@@ -180,26 +227,23 @@ impl Lane {
         }
     }
 
-    async fn attempt(
-        &mut self,
-        shared: &Shared,
-        plan: &LanePlan,
-        step: CheckpointStep,
-        concurrent: bool,
-        manner: Manner,
-    ) -> Result<Attempt, ApplyError> {
+    async fn attempt(&mut self, shared: &Shared, work: &Work, manner: Manner) -> Result<Attempt, ApplyError> {
         let conn = self.connection(shared).await?;
-        let mut lane = JudgedLane::new(plan, concurrent);
-        if concurrent {
+        let mut lane = JudgedLane::new(&work.plan, work.concurrent);
+        if work.concurrent {
             let mut lookup = shared.lookup.lock().await;
             lane.judge(shared, &mut lookup, conn).await?;
+        }
+        if let Entry::Batch(_) = work.entry {
+            let parking = shared.parking.lock().await;
+            lane.hold_back(&shared.planner, parking.dependences());
         }
         shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
         if manner.lock_gaps {
             conn.query_drop(session::LOCKING_GAPS).await?;
         }
         conn.query_drop("BEGIN").await?;
-        let attempt = write(shared, conn, &mut lane, step, manner).await;
+        let attempt = write(shared, conn, &mut lane, work, manner).await;
         match attempt {
             Ok(Attempt::Committed) => {
                 shared.counters.note_lane(&lane);
@@ -222,13 +266,17 @@ async fn write(
     shared: &Shared,
     conn: &mut Conn,
     lane: &mut JudgedLane<'_>,
-    step: CheckpointStep,
+    work: &Work,
     manner: Manner,
 ) -> Result<Attempt, ApplyError> {
-    if !shared.owner.advance(conn, step).await? {
+    let is_begun = match &work.entry {
+        Entry::Batch(step) => shared.owner.advance(conn, *step).await?,
+        Entry::Retry(_) => shared.owner.begin_retry(conn).await?,
+    };
+    if !is_begun {
         return Ok(Attempt::CheckpointElsewhere);
     }
-    lane.write(shared, conn, manner.care).await?;
+    lane.write(shared, conn, manner).await?;
     if lane.missed_rows() && !manner.lock_gaps {
         return Ok(Attempt::RowAbsent);
     }
@@ -246,8 +294,65 @@ async fn write(
             return Ok(Attempt::VerdictTurned);
         }
     }
-    conn.query_drop("COMMIT").await?;
+    commit(shared, conn, lane, work).await?;
     Ok(Attempt::Committed)
+}
+
+/// Commits, together with what is set aside.
+async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, work: &Work) -> Result<(), ApplyError> {
+    let retried = match &work.entry {
+        Entry::Batch(_) => None,
+        Entry::Retry(seqs) => Some(seqs),
+    };
+    let asides = lane.asides(shared);
+    if asides.is_empty() && retried.is_none() {
+        conn.query_drop("COMMIT").await?;
+        return Ok(());
+    }
+    let stream = &shared.owner.stream;
+    let aside: BTreeSet<u64> = asides.iter().flat_map(|aside| aside.seqs.iter().copied()).collect();
+    let applied: BTreeSet<u64> = retried.into_iter().flatten().filter(|seq| !aside.contains(seq)).copied().collect();
+    let mut parking = shared.parking.lock().await;
+    let mut parked = parking.seqs();
+    parked.retain(|seq| !applied.contains(seq));
+    parked.extend(&aside);
+    if parked.len() > MOST_PARKED {
+        return Err(ApplyError::TooManyParked { stream: stream.clone(), parked: parking.seqs().len() });
+    }
+    // Reasons of what is not set aside in the end are taken back later.
+    shared.reasons_in_doubt.store(true, Relaxed);
+    parking::record(&shared.store, stream, &asides).await?;
+    if !shared.owner.set_parked(conn, &parked).await? {
+        return Err(ApplyError::CheckpointMissing { stream: stream.clone(), lane: PARKED_LANE });
+    }
+    conn.query_drop("COMMIT").await?;
+    let now = Instant::now();
+    parking.nudge(&asides, now);
+    parking.enter(&asides, &work.seen, now);
+    parking.leave(applied);
+    shared.progress.set_aside(parking.counts());
+    lane.tally.messages -= aside.len() as u64;
+    Ok(())
+}
+
+impl Shared {
+    async fn has_room_for(&self, plan: &LanePlan) -> bool {
+        self.parking.lock().await.has_room_for(usize::try_from(plan.messages).unwrap_or(usize::MAX))
+    }
+
+    /// Takes over what the target says is set aside.
+    pub async fn read_parking(&self, conn: &mut Conn) -> Result<(), ApplyError> {
+        let mut parking = self.parking.lock().await;
+        let parked = self.owner.parked(conn).await?;
+        let messages = self.store.read_some(&self.owner.stream, &parked).await?;
+        if let Some(missing) = parked.iter().find(|seq| messages.binary_search_by_key(*seq, |m| m.seq).is_err()) {
+            return Err(ApplyError::MessageMissing { stream: self.owner.stream.clone(), seq: *missing });
+        }
+        let changes = Mapper::new(self.mappings.clone()).map(messages.clone())?;
+        parking.fill(&messages, &changes, &self.planner, Instant::now());
+        self.progress.set_aside(parking.counts());
+        Ok(())
+    }
 }
 
 /// Rows that came and went inside the batch, which the target has usually never had.

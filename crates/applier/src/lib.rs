@@ -25,12 +25,14 @@ mod judged;
 mod lane;
 mod lookup;
 mod mapped;
+mod parking;
 mod planning;
 mod progress;
 mod read;
 mod refusal;
 mod session;
 mod table;
+mod writing;
 
 use std::sync::Arc;
 

@@ -83,9 +83,10 @@ impl Lookup {
         }
     }
 
-    /// No change still to be judged has seen less than this one: what it has seen need not be kept.
-    pub fn advance_floor(&mut self, seen: &Seen) {
-        let through = self.index.keep_unseen_by([seen.streams.get(self.opposite.as_str())]);
+    /// No change still to be judged has seen less than these: what all of them have seen need not be kept.
+    pub fn advance_floor<'s>(&mut self, seen: impl Iterator<Item = &'s Seen>) {
+        let opposite = self.opposite.as_str();
+        let through = self.index.keep_unseen_by(seen.map(|seen| seen.streams.get(opposite)));
         self.found.plans.retain(|batch, _| batch.last > through);
     }
 

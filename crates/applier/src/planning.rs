@@ -43,14 +43,14 @@ pub(crate) struct PlannedBatch {
 pub(crate) type BatchToCome = AbortOnDropHandle<Result<PlannedBatch, ApplyError>>;
 
 impl Planning {
-    pub fn new(options: &ApplierOptions) -> Planning {
+    pub fn new(options: &ApplierOptions, planner: Arc<Planner>) -> Planning {
         Planning {
             store: options.store.clone(),
             stream: options.stream.clone(),
             feed: options.feed.clone(),
             bounds: options.bounds,
             lanes: options.lanes,
-            planner: Arc::new(Planner::new(&options.mappings)),
+            planner,
             mapper: Arc::new(Mutex::new(Mapper::new(options.mappings.clone()))),
         }
     }

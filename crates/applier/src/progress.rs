@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::parking::Counts;
+
 /// What an applier waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waiting {
@@ -19,6 +21,10 @@ pub struct ProgressView {
     /// Every message up to this one is applied, lost or parked.
     pub applied_seq: u64,
     pub waiting: Option<Waiting>,
+    /// Messages that the target refuses, and those that wait behind them.
+    pub parked: usize,
+    /// Messages that cannot be judged until the opposite direction tells what users did on the target.
+    pub held: usize,
     /// Every batch from now on looks for concurrent changes. False while the opposite direction is declared off, and
     /// until a batch that was begun then has ended.
     pub looks_for_concurrent: bool,
@@ -37,6 +43,10 @@ impl Progress {
 
     pub fn applied(&self, seq: u64) {
         self.view.send_modify(|view| view.applied_seq = view.applied_seq.max(seq));
+    }
+
+    pub fn set_aside(&self, counts: Counts) {
+        self.view.send_modify(|view| (view.parked, view.held) = (counts.parked, counts.held));
     }
 
     /// Said between batches only.

@@ -121,7 +121,7 @@ fn stream_line(status: StreamStatus, lease: Option<&LeaseStatus>, wish: Wish) ->
         slowest_ms: counters.slowest_ms,
         open_failures: status.open_failures,
         held: status.held,
-        caught_up: alive && counters.caught_up && status.last_seq == status.settled_seq,
+        caught_up: alive && counters.caught_up && status.last_seq == status.settled_seq && status.held == 0,
         stream: status.stream,
         state,
         reason,

@@ -64,6 +64,13 @@ impl Planner {
     }
 }
 
+impl Dependence {
+    /// All values that tie the change to others, in whichever way.
+    pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
+        self.keys.iter().chain(&self.parents).copied()
+    }
+}
+
 impl Dependences {
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

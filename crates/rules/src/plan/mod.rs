@@ -63,6 +63,16 @@ pub struct NetChange {
     pub moved_from: Option<Box<Departure>>,
 }
 
+impl NetChange {
+    pub fn op(&self) -> RowOp {
+        match (&self.before, &self.after) {
+            (None, _) => RowOp::Insert,
+            (Some(_), Some(_)) => RowOp::Update,
+            (Some(_), None) => RowOp::Delete,
+        }
+    }
+}
+
 /// The leaving of an old key, a delete as far as conflicts are concerned.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Departure {

@@ -1,0 +1,180 @@
+//! P7: a change that cannot be applied waits by itself with its reason; what depends on it waits too, all else goes on.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::Flavor;
+use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_tests::{Direction, Migration, Setup};
+use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
+
+async fn started(flavor: Flavor, name: &'static str, tables: &[&str]) -> Result<Migration> {
+    let mut migration = Migration::new(&Setup::new(flavor, name)).await?;
+    for table in tables {
+        migration.on_both(&[&table.replace("{clock}", CLOCK)]).await?;
+    }
+    migration.init().await?;
+    migration.start_both().await?;
+    Ok(migration)
+}
+
+async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn(&Status) -> bool) -> Result<()> {
+    until(what, LIMIT, || async {
+        let status = migration.status().read().await?;
+        Ok(if is_reached(&status) { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())
+}
+
+async fn until_nothing_is_aside(migration: &Migration) -> Result<()> {
+    until_status(migration, "nothing set aside", |status| {
+        status.total("open_failures") == 0 && status.total("held") == 0
+    })
+    .await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    Ok(())
+}
+
+async fn number(pool: &Pool, query: &str) -> Result<u64> {
+    Ok(pool.get_conn().await?.query_first(query).await?.unwrap_or(0))
+}
+
+/// The target refuses two rows of many; a person mends them on the source.
+async fn only_the_refused_rows_wait(flavor: Flavor) -> Result<()> {
+    let mut migration = started(
+        flavor,
+        "refused",
+        &["CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, n INT NOT NULL, {clock})"],
+    )
+    .await?;
+    migration.on(&migration.new, &["ALTER TABLE {schema}.t ADD CONSTRAINT below CHECK (n < 1000)"]).await?;
+    let rows: Vec<String> = (1..=3_000)
+        .map(|id| format!("({id}, 'row {id}', {})", if id == 700 || id == 2_900 { 5_000 } else { id % 1000 }))
+        .collect();
+    let insert = format!("INSERT INTO {{schema}}.t (id, v, n) VALUES {}", rows.join(","));
+    migration.on(&migration.old, &[&insert]).await?;
+    until_status(&migration, "two rows refused", |status| status.number("forward", "open_failures") == 2).await?;
+    // Later changes: of others, and of a refused one, which does not mend it yet.
+    migration
+        .on(
+            &migration.old,
+            &["UPDATE {schema}.t SET v = 'later' WHERE id = 3", "UPDATE {schema}.t SET v = 'later' WHERE id = 700"],
+        )
+        .await?;
+    until_status(&migration, "a third waiting", |status| status.number("forward", "open_failures") == 3).await?;
+    let there = format!("SELECT COUNT(*) FROM `{0}`.t WHERE id NOT IN (700, 2900)", migration.schema);
+    until("the others there", LIMIT, || async {
+        let found = number(&migration.new, &there).await?;
+        Ok(if found == 2_998 { Progress::Reached(()) } else { Progress::NotYet(found.to_string()) })
+    })
+    .await?;
+    let listed = migration.crossfade(&["messages", "list", "--status", "failed"]).await?;
+    ensure!(listed.contains("700") && listed.contains("2900"), "{listed}");
+
+    // What is set aside outlives the process.
+    let process = migration.process(Direction::Forward)?;
+    process.kill9().await?;
+    migration.start(Direction::Forward, &[])?;
+    migration.on(&migration.old, &["UPDATE {schema}.t SET n = 7 WHERE id = 700"]).await?;
+    migration.on(&migration.old, &["DELETE FROM {schema}.t WHERE id = 2900"]).await?;
+    until_nothing_is_aside(&migration).await?;
+    let status = migration.status().read().await?;
+    ensure!(status.number("forward", "last_seq") == 3_004, "{}", status.0);
+    migration.stop_both().await
+}
+
+/// Each side gives one unique value to a row of its own. Both wait; when a person changes one, both sides become equal.
+async fn a_unique_value_of_two_rows_waits_for_a_person(flavor: Flavor) -> Result<()> {
+    let mut migration = started(
+        flavor,
+        "unique_of_two",
+        &["CREATE TABLE {schema}.t (id INT PRIMARY KEY, email VARCHAR(40) NOT NULL UNIQUE, {clock})"],
+    )
+    .await?;
+    migration.crossfade(&["stop", "forward"]).await?;
+    migration.crossfade(&["stop", "reverse"]).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, email) VALUES (1, 'a@x'), (3, 'c@x')"]).await?;
+    migration.on(&migration.new, &["INSERT INTO {schema}.t (id, email) VALUES (2, 'A@X'), (4, 'd@x')"]).await?;
+    migration.crossfade(&["start", "forward"]).await?;
+    migration.crossfade(&["start", "reverse"]).await?;
+    until_status(&migration, "both parked", |status| {
+        status.number("forward", "open_failures") == 1 && status.number("reverse", "open_failures") == 1
+    })
+    .await?;
+    for (pool, id) in [(&migration.old, 4), (&migration.new, 3)] {
+        let query = format!("SELECT COUNT(*) FROM `{}`.t WHERE id = {id}", migration.schema);
+        until("the other row there", LIMIT, || async {
+            let found = number(pool, &query).await?;
+            Ok(if found == 1 { Progress::Reached(()) } else { Progress::NotYet(found.to_string()) })
+        })
+        .await?;
+    }
+    migration.on(&migration.new, &["UPDATE {schema}.t SET email = 'b@x' WHERE id = 2"]).await?;
+    until_nothing_is_aside(&migration).await?;
+    let both = format!("SELECT COUNT(*) FROM `{}`.t", migration.schema);
+    ensure!(number(&migration.old, &both).await? == 4, "a row is missing");
+    migration.stop_both().await
+}
+
+/// The opposite process is dead: what cannot be judged is held, what the locked row proves goes on.
+async fn what_cannot_be_judged_is_held(flavor: Flavor) -> Result<()> {
+    let mut migration =
+        started(flavor, "held", &["CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, {clock})"])
+            .await?;
+    let rows: Vec<String> = (1..=20).map(|id| format!("({id}, 'x')")).collect();
+    migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t (id, v) VALUES {}", rows.join(","))]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.process(Direction::Reverse)?.kill9().await?;
+    // A user of new writes what nobody reads at the moment.
+    migration.on(&migration.new, &["INSERT INTO {schema}.t (id, v) VALUES (30, 'of new')"]).await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (30, 'of old'), (31, 'of old')"]).await?;
+    until_status(&migration, "two held", |status| status.number("forward", "held") == 2).await?;
+    let listed = migration.crossfade(&["messages", "list", "--status", "held"]).await?;
+    ensure!(listed.contains("30") && listed.contains("31"), "{listed}");
+    for round in 0..3 {
+        migration.on(&migration.old, &[&format!("UPDATE {{schema}}.t SET v = 'round {round}' WHERE id = 5")]).await?;
+        let query = format!("SELECT COUNT(*) FROM `{}`.t WHERE id = 5 AND v = 'round {round}'", migration.schema);
+        until("an update that needs no waiting", Duration::from_secs(5), || async {
+            let found = number(&migration.new, &query).await?;
+            Ok(if found == 1 { Progress::Reached(()) } else { Progress::NotYet(found.to_string()) })
+        })
+        .await
+        .with_context(|| migration.log_ends())?;
+    }
+    // A change of a held row is held behind it.
+    migration.on(&migration.old, &["UPDATE {schema}.t SET v = 'again' WHERE id = 31"]).await?;
+    until_status(&migration, "a third set aside", |status| {
+        status.number("forward", "held") + status.number("forward", "open_failures") == 3
+    })
+    .await?;
+    migration.start(Direction::Reverse, &[])?;
+    until_nothing_is_aside(&migration).await?;
+    migration.stop_both().await
+}
+
+macro_rules! on_both_brands {
+    ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
+        #[tokio::test]
+        async fn $mysql() -> Result<()> {
+            $name(Flavor::MySql).await
+        }
+
+        #[tokio::test]
+        async fn $mariadb() -> Result<()> {
+            $name(Flavor::MariaDb).await
+        }
+    )*};
+}
+
+on_both_brands! {
+    only_the_refused_rows_wait: p7_refused_rows_on_mysql, p7_refused_rows_on_mariadb;
+    a_unique_value_of_two_rows_waits_for_a_person: p7_unique_of_two_on_mysql, p7_unique_of_two_on_mariadb;
+    what_cannot_be_judged_is_held: p7_held_on_mysql, p7_held_on_mariadb;
+}
