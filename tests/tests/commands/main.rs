@@ -2,6 +2,7 @@
 
 mod looking;
 mod running;
+mod waiting;
 mod wrong;
 
 use std::time::Duration;

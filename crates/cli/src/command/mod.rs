@@ -4,6 +4,7 @@ pub mod check;
 pub mod init;
 pub mod messages;
 pub mod status;
+mod wait;
 pub mod wish;
 
 use std::io::{IsTerminal, Write};

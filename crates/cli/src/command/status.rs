@@ -3,40 +3,34 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
 use crossfade_message::{LeaseStatus, Store, StreamStatus, Wish};
 use crossfade_model::{Direction, StreamId};
 use serde::Serialize;
 
-use super::{new_table, open_store, print_json};
+use super::{new_table, open_store, print_json, wait};
 use crate::args::StatusArgs;
-use crate::failure::{Failure, Kind};
-use crate::pair::{connect_side, stream_of};
-
-/// The heartbeat row that `--wait` writes on a source.
-const HEARTBEAT_WRITER: &str = "status";
-
-/// Reports come four times a second.
-const REPORT_WAIT: Duration = Duration::from_secs(2);
+use crate::sync::is_dead;
 
 #[derive(Serialize)]
-struct Status {
+pub struct Status {
     pair: String,
-    streams: Vec<StreamLine>,
+    pub streams: Vec<StreamLine>,
     store: StoreLine,
 }
 
 #[derive(Serialize)]
-struct StreamLine {
-    stream: String,
-    state: String,
-    reason: Option<String>,
+pub struct StreamLine {
+    pub stream: String,
+    pub state: String,
+    pub reason: Option<String>,
     since: Option<String>,
     holder: Option<String>,
     position: String,
-    lag_seconds: f64,
-    lag_messages: u64,
+    /// Unknown while no process looks.
+    lag_seconds: Option<f64>,
+    /// Captured and not yet applied.
+    pub lag_messages: u64,
     rows_per_second: u64,
     last_seq: u64,
     settled_seq: u64,
@@ -48,7 +42,10 @@ struct StreamLine {
     slowest_ms: u64,
     open_failures: u64,
     held: u64,
-    caught_up: bool,
+    pub caught_up: bool,
+    /// An error has ended its process, and no other runs.
+    #[serde(skip)]
+    pub failed: bool,
 }
 
 #[derive(Serialize)]
@@ -62,7 +59,7 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<()> {
     let store = open_store(settings);
     store.version_check().await?;
     if let Some(limit) = args.wait {
-        wait_until_caught_up(settings, &store, *limit).await?;
+        wait::until_caught_up(settings, &store, *limit).await?;
     }
     loop {
         let mut status = read(settings, &store).await?;
@@ -83,14 +80,17 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> {
+/// What the store knows of the pair now.
+pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> {
     let leases = store.leases().await?;
     let mut streams = Vec::new();
     for stream in store.stream_statuses().await? {
         let direction = stream.stream.parse::<StreamId>().context("the store names an unknown stream")?.direction();
-        let wish = store.wish(direction).await?.unwrap_or(Wish::OFF);
+        let wish = store.wish(direction).await?;
         let lease = leases.iter().find(|lease| lease.subject == direction.as_str() && lease.live);
-        streams.push(stream_line(stream, lease, wish));
+        // A lease outlives its holder by some seconds; whether one on this machine is dead can be seen at once.
+        let lease = lease.filter(|lease| !is_dead(&lease.holder));
+        streams.push(stream_line(stream, direction, lease, wish));
     }
     let size = store.size().await?;
     Ok(Status {
@@ -100,15 +100,22 @@ async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> {
     })
 }
 
-fn stream_line(status: StreamStatus, lease: Option<&LeaseStatus>, wish: Wish) -> StreamLine {
+fn stream_line(
+    status: StreamStatus,
+    direction: Direction,
+    lease: Option<&LeaseStatus>,
+    wish: Option<Wish>,
+) -> StreamLine {
     let counters = status.report.as_ref().map(|report| report.counters.clone()).unwrap_or_default();
-    let (state, reason) = state(&status, lease, wish);
+    let (state, reason) = state(&status, direction, lease, wish);
     let alive = lease.is_some() && state != "stopped";
+    let failed = lease.is_none()
+        && status.report.as_ref().is_some_and(|report| report.state == "stopped" && report.reason.is_some());
     StreamLine {
         since: status.since.map(|since| since.to_rfc3339()),
         holder: lease.map(|lease| lease.holder.clone()),
         position: status.position.position.to_string(),
-        lag_seconds: counters.lag_ms as f64 / 1000.0,
+        lag_seconds: alive.then_some(counters.lag_ms as f64 / 1000.0),
         lag_messages: status.last_seq.saturating_sub(status.settled_seq),
         rows_per_second: if alive { counters.rows_per_second } else { 0 },
         last_seq: status.last_seq,
@@ -125,78 +132,34 @@ fn stream_line(status: StreamStatus, lease: Option<&LeaseStatus>, wish: Wish) ->
         stream: status.stream,
         state,
         reason,
+        failed,
     }
 }
 
 /// What the process says, unless there is none.
-fn state(status: &StreamStatus, lease: Option<&LeaseStatus>, wish: Wish) -> (String, Option<String>) {
-    match (&status.report, lease) {
-        (_, None) if !wish.declared => ("off".to_owned(), Some("declared off; `crossfade start` begins it".to_owned())),
-        (Some(report), Some(_)) => (report.state.clone(), report.reason.clone()),
+fn state(
+    status: &StreamStatus,
+    direction: Direction,
+    lease: Option<&LeaseStatus>,
+    wish: Option<Wish>,
+) -> (String, Option<String>) {
+    let (state, reason) = match (&status.report, lease) {
+        (None, None) if wish.is_none() => ("off", format!("not started yet; `crossfade sync {direction}` starts it")),
+        (_, None) if wish.is_none_or(|wish| !wish.declared) => {
+            ("off", format!("declared off by `stop --capture`; `crossfade start {direction}` ends that"))
+        }
+        (Some(report), Some(_)) => return (report.state.clone(), report.reason.clone()),
         (Some(report), None) if report.state == "stopped" => {
-            ("stopped".to_owned(), Some(report.reason.clone().unwrap_or_else(|| "its process has ended".to_owned())))
+            let ended = || format!("its process has ended; `crossfade sync {direction}` goes on");
+            ("stopped", report.reason.clone().unwrap_or_else(ended))
         }
-        (Some(_), None) => ("stopped".to_owned(), Some("its process has died without a word".to_owned())),
-        (None, _) => ("stopped".to_owned(), Some("no process has run it yet".to_owned())),
-    }
-}
-
-/// Waits until everything that users had committed on either source when this was called is captured and applied.
-///
-/// Proved by a heartbeat on each source: when a stream's reader has passed it, all that was committed before is in the
-/// message table.
-async fn wait_until_caught_up(settings: &Settings, store: &Store, limit: Duration) -> anyhow::Result<()> {
-    let both = async {
-        let directions = [Direction::Forward, Direction::Reverse];
-        let mut waits = Vec::new();
-        for direction in directions {
-            if store.wish(direction).await?.is_some_and(|wish| wish.declared) {
-                waits.push((stream_of(direction), beat(settings, direction).await?));
-            }
+        (Some(_), None) => {
+            ("stopped", format!("its process has died without a word; `crossfade sync {direction}` goes on"))
         }
-        for (stream, counter) in waits {
-            while store.heartbeat_passed(&stream, HEARTBEAT_WRITER).await? < counter {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            let last_seq = store.last_seq(&stream).await?;
-            while store.stream_state(&stream).await?.settled_seq < last_seq {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-        // The processes say so too, with their counts, within moments; more changes may already be under way, though.
-        let told = async {
-            while !read(settings, store).await?.streams.iter().all(|line| line.caught_up || line.state == "off") {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(REPORT_WAIT, told).await.unwrap_or(Ok(()))
+        (None, None) => ("stopped", format!("no process runs it; `crossfade sync {direction}` starts it")),
+        (None, Some(_)) => ("starting", "its process has not reported yet".to_owned()),
     };
-    match tokio::time::timeout(limit, both).await {
-        Ok(done) => done,
-        Err(_) => {
-            let status = read(settings, store).await?;
-            let states: Vec<String> = status
-                .streams
-                .iter()
-                .map(|line| {
-                    let reason = line.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-                    format!("{} is {}{reason}, {} messages behind", line.stream, line.state, line.lag_messages)
-                })
-                .collect();
-            Err(Failure::new(
-                Kind::Finding,
-                format!("not caught up within {}: {}", humantime::format_duration(limit), states.join("; ")),
-                "see that both sync processes run; `crossfade status` shows what each waits for",
-            )
-            .into())
-        }
-    }
-}
-
-async fn beat(settings: &Settings, direction: Direction) -> anyhow::Result<u64> {
-    let mut conn = connect_side(settings, direction.source(), Purpose::Apply).await?;
-    Ok(crossfade_applier::beat(&mut conn, &settings.pair, HEARTBEAT_WRITER).await?)
+    (state.to_owned(), Some(reason))
 }
 
 fn print(status: &Status, clear: bool) {
@@ -217,7 +180,7 @@ fn print(status: &Status, clear: bool) {
         table.add_row([
             line.stream.clone(),
             line.state.clone(),
-            format!("{:.1} s", line.lag_seconds),
+            line.lag_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s")),
             line.lag_messages.to_string(),
             line.rows_per_second.to_string(),
             line.captured.to_string(),
@@ -226,7 +189,7 @@ fn print(status: &Status, clear: bool) {
             line.conflicts_won.to_string(),
             line.conflicts_lost.to_string(),
             line.open_failures.to_string(),
-            format!("{} ms", line.slowest_ms),
+            slowest(line.slowest_ms),
         ]);
     }
     println!("{table}");
@@ -242,4 +205,8 @@ fn print(status: &Status, clear: bool) {
         status.store.messages,
         mebibytes(status.store.growth_per_day)
     );
+}
+
+fn slowest(ms: u64) -> String {
+    if ms < 1_000 { format!("{ms} ms") } else { format!("{:.1} s", ms as f64 / 1_000.0) }
 }

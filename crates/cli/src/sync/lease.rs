@@ -80,15 +80,20 @@ async fn break_if_dead(store: &Store, direction: Direction) -> anyhow::Result<bo
     let Some(lease) = leases.iter().find(|lease| lease.live && lease.subject == direction.as_str()) else {
         return Ok(false);
     };
-    let mut parts = lease.holder.rsplitn(3, '/');
-    let (Some(_), Some(process), Some(machine)) = (parts.next(), parts.next(), parts.next()) else { return Ok(false) };
-    let is_dead = machine == this_machine()
-        && process.parse::<u32>().is_ok_and(|process| !std::path::Path::new(&format!("/proc/{process}")).exists());
+    let is_dead = is_dead(&lease.holder);
     if is_dead {
         tracing::info!(%direction, holder = lease.holder, "the last holder of the lease is dead; taking over");
         store.lease_break(direction.as_str(), &lease.holder).await?;
     }
     Ok(is_dead)
+}
+
+/// Whether a holder is a process of this machine that is no more. Of other machines nothing is known.
+pub fn is_dead(holder: &str) -> bool {
+    let mut parts = holder.rsplitn(3, '/');
+    let (Some(_), Some(process), Some(machine)) = (parts.next(), parts.next(), parts.next()) else { return false };
+    machine == this_machine()
+        && process.parse::<u32>().is_ok_and(|process| !std::path::Path::new(&format!("/proc/{process}")).exists())
 }
 
 /// Unique to this run of this process: `<machine>/<process>/<random>`.

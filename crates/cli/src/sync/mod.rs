@@ -26,6 +26,7 @@ use crate::command::open_store;
 use crate::pair::{Pair, connect_side, stream_of};
 use capture::{Capture, CaptureView};
 use lease::Lease;
+pub use lease::is_dead;
 use report::{Observed, Reporter};
 
 /// A process that was asked to stop has this long before it is ended anyway.
