@@ -282,11 +282,13 @@ impl Builder<'_> {
         Some(kind)
     }
 
+    /// A version is never strict: it starts again when a row is inserted again, so a row that was deleted and inserted as
+    /// it was before looks untouched.
     fn is_strict(&self, clock: &ClockColumn) -> bool {
         let Some(pair) = self.columns.get(clock.index) else { return false };
-        match (clock.kind, self.rule.policy) {
-            (ClockKind::Version, policy) => policy == Policy::Version,
-            (ClockKind::Time { fraction_digits }, _) => {
+        match clock.kind {
+            ClockKind::Version => false,
+            ClockKind::Time { fraction_digits } => {
                 fraction_digits >= STRICT_FRACTION_DIGITS
                     && self.source.columns[pair.source].on_update_now
                     && self.target.columns[pair.target].on_update_now

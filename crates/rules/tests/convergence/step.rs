@@ -1,0 +1,414 @@
+//! What can happen next: users write, readers capture, lanes commit, what was set aside is tried again, a process dies.
+
+use std::sync::Arc;
+
+use crossfade_model::RowOp;
+use crossfade_rules::decide::WriteReason;
+use crossfade_rules::{ConcurrentIndex, Dependences, Verdict};
+
+use crate::message::{HalfBatch, Image, KEYS, Message, Progress, SeqSet};
+use crate::product::{Ending, Product, Unit};
+use crate::setting::{Flaw, Setting};
+use crate::tally::{Tally, count};
+use crate::world::{Fault, World};
+
+/// A user changes a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Change {
+    pub op: RowOp,
+    pub from: u8,
+    pub to: u8,
+    pub after: Option<Image>,
+}
+
+/// What becomes of a row that cannot simply be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Aside {
+    /// Rows tied to what is set aside wait with it.
+    Nothing,
+    /// And the target refuses changes of this key for now.
+    BadKey(u8),
+    /// A change takes the place of what was set aside of its row.
+    Supersede,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    User {
+        side: usize,
+        change: Change,
+    },
+    Capture {
+        side: usize,
+    },
+    /// A lane of the batch that ends with `last` commits on the other side.
+    Commit {
+        side: usize,
+        last: u8,
+        lanes: u16,
+        lane: u16,
+        aside: Aside,
+    },
+    /// The first messages of a key that are set aside are tried again, up to `last`.
+    Retry {
+        side: usize,
+        key: u8,
+        last: u8,
+    },
+    Crash {
+        side: usize,
+    },
+}
+
+/// What can happen and how.
+pub struct Steps {
+    pub setting: Setting,
+    pub product: Product,
+    pub tally: Arc<Tally>,
+}
+
+/// What the look-up and the locked row say.
+#[derive(Clone, Copy)]
+struct Judged {
+    arrives: bool,
+    /// The row leaves its old key.
+    leaves: bool,
+    /// The row is what the change's writer had before him, and no two of its versions are alike.
+    sighted: bool,
+}
+
+impl Steps {
+    pub fn new(setting: Setting) -> Steps {
+        Steps { setting, product: Product::new(setting), tally: Arc::default() }
+    }
+
+    pub fn possible(&self, world: &World, actions: &mut Vec<Action>) {
+        for side in 0..2 {
+            self.user_actions(world, side, actions);
+            if !world.all_captured(side) {
+                actions.push(Action::Capture { side });
+            }
+            self.commits(world, side, actions);
+            self.retries(world, side, actions);
+            if world.crashes_left > 0 && !world.is_quiet() && !self.is_fresh(world, side) {
+                actions.push(Action::Crash { side });
+            }
+        }
+    }
+
+    /// A process that has nothing in memory need not die.
+    fn is_fresh(&self, world: &World, side: usize) -> bool {
+        world.floor[side] == 0 && world.progress[side].half.is_none()
+    }
+
+    fn user_actions(&self, world: &World, side: usize, actions: &mut Vec<Action>) {
+        if world.logs[side].len() >= usize::from(self.setting.operations[side]) {
+            return;
+        }
+        let local = self.local_ticks(world, side);
+        let content = 1 + side as u8 * 8 + world.last(side);
+        let mut add = |op, from, to, after| actions.push(Action::User { side, change: Change { op, from, to, after } });
+        for key in 0..KEYS as u8 {
+            let before = world.rows[side][usize::from(key)];
+            let clocks = self.setting.clock_choices(local, before.map(|row| row.clock));
+            let op = if before.is_some() { RowOp::Update } else { RowOp::Insert };
+            for clock in clocks.iter().copied() {
+                add(op, key, key, Some(Image { content, clock }));
+                let other = 1 - key;
+                if self.setting.moves && before.is_some() && world.rows[side][usize::from(other)].is_none() {
+                    add(op, key, other, Some(Image { content, clock }));
+                }
+            }
+            if before.is_some() {
+                add(RowOp::Delete, key, key, None);
+            } else if self.setting.same_again && key == 0 {
+                add(op, key, key, Some(Image { content: 0, clock: self.setting.first_clock() }));
+            }
+        }
+    }
+
+    fn local_ticks(&self, world: &World, side: usize) -> u8 {
+        self.setting.local_ticks(side, 1 + world.logs[0].len() + world.logs[1].len())
+    }
+
+    fn commits(&self, world: &World, side: usize, actions: &mut Vec<Action>) {
+        let Progress { through, half, .. } = world.progress[side];
+        let mut asides = vec![Aside::Nothing];
+        if world.bad_rows_left > 0 {
+            asides.extend((0..KEYS as u8).map(Aside::BadKey));
+        }
+        if !world.progress[side].parked.is_empty() {
+            asides.push(Aside::Supersede);
+        }
+        let mut add = |last, lanes, lane| {
+            actions.extend(asides.iter().map(|aside| Action::Commit { side, last, lanes, lane, aside: *aside }));
+        };
+        if let Some(HalfBatch { last, done }) = half {
+            return add(last, 2, 1 - done);
+        }
+        for last in through + 1..=world.captured[side] {
+            add(last, 1, 0);
+            if self.setting.lanes > 1 && last > through + 1 {
+                add(last, 2, 0);
+                add(last, 2, 1);
+            }
+        }
+    }
+
+    fn retries(&self, world: &World, side: usize, actions: &mut Vec<Action>) {
+        let Progress { half, parked, .. } = world.progress[side];
+        if half.is_some() {
+            return;
+        }
+        for key in 0..KEYS as u8 {
+            let of_key = parked.iter().filter(|seq| world.message(side, *seq).touches(key));
+            actions.extend(of_key.map(|last| Action::Retry { side, key, last }));
+        }
+    }
+
+    /// The state after an action; `None` where it cannot happen now, or is the same as another one.
+    pub fn next(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        match action {
+            Action::User { side, change } => self.write(&mut next, side, change),
+            Action::Capture { side } => {
+                next.captured[side] += 1;
+                if next.message(side, next.captured[side]).echo {
+                    next.fail(Fault::Echo);
+                }
+            }
+            Action::Commit { side, last, lanes, lane, aside } => {
+                self.commit(&mut next, side, last, lanes, lane, aside)?;
+            }
+            Action::Retry { side, key, last } => self.retry(&mut next, side, key, last)?,
+            Action::Crash { side } => {
+                next.floor[side] = 0;
+                next.crashes_left -= 1;
+                count(&self.tally.crashed);
+            }
+        }
+        next.forget();
+        Some(next)
+    }
+
+    fn write(&self, world: &mut World, side: usize, change: Change) {
+        let Change { op, from, to, after } = change;
+        let mut message = Message {
+            op,
+            from,
+            to,
+            before: world.rows[side][usize::from(from)],
+            after,
+            effective: None,
+            seen: world.progress[1 - side],
+            saw: world.effect[1 - side],
+            echo: false,
+        };
+        let ticks = self.local_ticks(world, side);
+        message.effective = self.product.effective(side, &world.logs[side], &message, ticks);
+        if message.seen.half.is_some() {
+            count(&self.tally.seen_half);
+        }
+        for seq in 1..=world.last(1 - side) {
+            if self.product.was_seen(1 - side, &world.logs[1 - side], &message.seen, seq) != message.saw.contains(seq) {
+                world.fail(Fault::SeenIsWrong);
+            }
+        }
+        world.rows[side][usize::from(from)] = None;
+        world.rows[side][usize::from(to)] = after;
+        world.writers[side][usize::from(from)] = None;
+        world.writers[side][usize::from(to)] = None;
+        for key in [from, to] {
+            self.note_known(world, side, key);
+        }
+        world.logs[side].push(message);
+    }
+
+    /// A user's change is newer than every change of the row that took effect before it, and than what came before those.
+    fn note_known(&self, world: &mut World, side: usize, key: u8) {
+        let known = world.effect[1 - side].iter().filter(|seq| world.message(1 - side, *seq).touches(key));
+        world.writers[side][usize::from(key)] = known.last();
+    }
+
+    fn commit(&self, world: &mut World, side: usize, last: u8, lanes: u16, lane: u16, aside: Aside) -> Option<()> {
+        let before = world.progress[side];
+        let first = before.through + 1;
+        let batch = (first..=last).map(|seq| (seq, *world.message(side, seq))).collect();
+        let planned = self.product.plan(side, batch, lanes);
+        let units = &planned.lanes[usize::from(lane)];
+        self.begin(world, side, units);
+        let index = self.index(world, side, Some(first));
+        let mut used = matches!(aside, Aside::Nothing);
+        for unit in units {
+            let parked = world.progress[side].parked;
+            let ahead: SeqSet = parked.iter().filter(|seq| self.is_tied(world, side, *seq, unit)).collect();
+            let covers = ahead.iter().all(|seq| covers(unit, world.message(side, seq)));
+            let waits = !ahead.is_empty() && self.waits(world, side, unit);
+            if waits && !(aside == Aside::Supersede && covers) {
+                self.set_aside(world, side, unit);
+                continue;
+            }
+            let judged = self.judge(world, side, unit, &index);
+            if let Aside::BadKey(key) = aside
+                && judged.writes(unit, key)
+            {
+                used = true;
+                self.set_aside(world, side, unit);
+                continue;
+            }
+            self.apply(world, side, unit, judged)?;
+            if waits {
+                used = true;
+                count(&self.tally.superseded);
+                world.progress[side].parked = parked.without(ahead);
+                world.effect[side] = world.effect[side].union(ahead);
+            }
+        }
+        if let Aside::BadKey(_) = aside {
+            world.bad_rows_left -= 1;
+        }
+        let progress = &mut world.progress[side];
+        if lanes == 1 || progress.half.is_some() {
+            (progress.through, progress.half) = (last, None);
+        } else {
+            progress.half = Some(HalfBatch { last, done: lane });
+        }
+        used.then_some(())
+    }
+
+    fn waits(&self, world: &World, side: usize, unit: &Unit) -> bool {
+        if self.setting.has(Flaw::NobodyWaits) {
+            return false;
+        }
+        let mut dependences = Dependences::default();
+        for seq in world.progress[side].parked.iter() {
+            dependences.add(&self.product.dependence(side, world.message(side, seq)));
+        }
+        dependences.hold_back(&unit.dependence)
+    }
+
+    fn is_tied(&self, world: &World, side: usize, seq: u8, unit: &Unit) -> bool {
+        let message = world.message(side, seq);
+        message.touches(unit.arrival.key)
+            || unit.departure.as_ref().is_some_and(|departure| message.touches(departure.key))
+    }
+
+    fn set_aside(&self, world: &mut World, side: usize, unit: &Unit) {
+        count(&self.tally.set_aside);
+        world.progress[side].parked = world.progress[side].parked.union(unit.seqs);
+    }
+
+    fn retry(&self, world: &mut World, side: usize, key: u8, last: u8) -> Option<()> {
+        let parked = world.progress[side].parked;
+        let chosen: SeqSet =
+            parked.iter().filter(|seq| *seq <= last && world.message(side, *seq).touches(key)).collect();
+        // What comes before one of them waits no longer than it.
+        let is_ahead = |seq: u8| chosen.iter().any(|of| seq < of && tied(world, side, seq, of));
+        if parked.without(chosen).iter().any(is_ahead) {
+            return None;
+        }
+        let batch = chosen.iter().map(|seq| (seq, *world.message(side, seq))).collect();
+        let planned = self.product.plan(side, batch, 1);
+        self.begin(world, side, &planned.lanes[0]);
+        let index = self.index(world, side, None);
+        for unit in &planned.lanes[0] {
+            let mut judged = self.judge(world, side, unit, &index);
+            if self.setting.has(Flaw::RetriedBlindly) {
+                (judged.arrives, judged.leaves) = (true, unit.departure.is_some());
+            }
+            self.apply(world, side, unit, judged)?;
+            if self.setting.has(Flaw::Untagged) && judged.arrives {
+                let message = *world.message(side, unit.arrival.last);
+                world.logs[1 - side].push(Message { echo: true, ..message });
+            }
+        }
+        world.progress[side].parked = parked.without(chosen);
+        count(&self.tally.retried);
+        Some(())
+    }
+
+    /// A moved row's message may be in two units of a lane, but none of them has had its effect before.
+    fn begin(&self, world: &mut World, side: usize, units: &[Unit]) {
+        if units.iter().any(|unit| world.effect[side].meets(unit.seqs)) {
+            world.fail(Fault::Twice);
+        }
+    }
+
+    /// What the direction knows of the target's users, after it has forgotten what everything still to come has seen.
+    /// `first` is the batch's first message; `None` between two batches.
+    fn index(&self, world: &mut World, side: usize, first: Option<u8>) -> ConcurrentIndex {
+        let parked = world.progress[side].parked.iter().filter(|_| !self.setting.has(Flaw::ForgottenTooEarly));
+        if let Some(first) = first {
+            let seen = std::iter::once(first).chain(parked).map(|seq| world.message(side, seq).seen.stream_progress());
+            let seen: Vec<_> = seen.collect();
+            let through = ConcurrentIndex::default().keep_unseen_by(seen.iter().map(Some));
+            world.floor[side] = world.floor[side].max(through as u8);
+        }
+        self.product.index(world.captured_log(1 - side), world.floor[side])
+    }
+
+    fn judge(&self, world: &World, side: usize, unit: &Unit, index: &ConcurrentIndex) -> Judged {
+        let captured = world.captured_log(1 - side);
+        let writes = |ending: &Ending| match self.product.judge(side, ending, index, captured) {
+            Verdict::Write(reason) => {
+                if matches!(reason, WriteReason::Won { .. }) {
+                    count(&self.tally.won);
+                }
+                true
+            }
+            Verdict::Lose(_) => false,
+        };
+        let (arrives, leaves) = (writes(&unit.arrival), unit.departure.as_ref().is_some_and(writes));
+        let found = world.rows[1 - side][usize::from(unit.arrival.key)];
+        let sighted = unit.sightable && self.product.judges_by_sight() && found.is_some() && found == unit.before;
+        Judged { arrives, leaves, sighted }
+    }
+
+    fn apply(&self, world: &mut World, side: usize, unit: &Unit, judged: Judged) -> Option<()> {
+        let Judged { arrives, leaves, sighted } = judged;
+        if (arrives || leaves) && !sighted && !world.all_captured(1 - side) && !self.setting.has(Flaw::HoldRemoved) {
+            count(&self.tally.waited);
+            return None;
+        }
+        world.effect[side] = world.effect[side].union(unit.seqs);
+        if let Some(departure) = unit.departure.as_ref().filter(|_| leaves) {
+            self.put(world, side, departure, None);
+        }
+        if arrives {
+            self.put(world, side, &unit.arrival, unit.after);
+        }
+        let tally = &self.tally;
+        count(if arrives { &tally.written } else { &tally.lost });
+        if sighted {
+            count(&tally.sighted);
+        }
+        Some(())
+    }
+
+    fn put(&self, world: &mut World, side: usize, ending: &Ending, image: Option<Image>) {
+        let key = usize::from(ending.key);
+        if world.writers[1 - side][key].is_some_and(|newer| newer > ending.last) {
+            world.fail(Fault::OlderOverNewer);
+        }
+        world.writers[1 - side][key] = Some(ending.last);
+        world.rows[1 - side][key] = image;
+    }
+}
+
+impl Judged {
+    /// Something would be written under this key.
+    fn writes(self, unit: &Unit, key: u8) -> bool {
+        let leaves = |left: &Ending| self.leaves && left.key == key;
+        self.arrives && unit.arrival.key == key || unit.departure.as_ref().is_some_and(leaves)
+    }
+}
+
+fn tied(world: &World, side: usize, seq: u8, other: u8) -> bool {
+    world.message(side, seq).shares_key(world.message(side, other))
+}
+
+/// The unit decides what becomes of every key that the message touches.
+fn covers(unit: &Unit, message: &Message) -> bool {
+    let decides = |key: u8| unit.arrival.key == key || unit.departure.as_ref().is_some_and(|left| left.key == key);
+    decides(message.from) && decides(message.to)
+}
