@@ -63,15 +63,39 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-/// Prints an error with all its causes and its next step to standard error.
-pub fn report(error: &anyhow::Error) {
+/// Tells an error with all its causes and its next step on standard error: for people, or as a line of the JSON log.
+pub fn report(error: &anyhow::Error, log_json: bool) {
     if let Some(problems) = error.downcast_ref::<crossfade_config::Problems>() {
         eprintln!("{problems}");
         return;
     }
-    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    eprintln!("error: {}", causes.join(": "));
-    if let Some(hint) = hint(error) {
+    let (message, hint) = (with_causes(error), hint(error));
+    if log_json {
+        tracing::error!(hint, "{message}");
+        return;
+    }
+    eprintln!("error: {message}");
+    if let Some(hint) = hint {
         eprintln!("hint: {hint}");
+    }
+}
+
+/// The message and its causes. Drivers tell a cause in their own message too: what has been said is not said again.
+pub fn with_causes(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |told, cause| if told.contains(&cause) { told } else { format!("{told}: {cause}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow::anyhow!("connection refused").context("I/O error: connection refused").context("no store");
+        assert_eq!(with_causes(&error), "no store: I/O error: connection refused");
     }
 }

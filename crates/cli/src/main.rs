@@ -24,17 +24,18 @@ const EXIT_FORCED: i32 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let log_json = cli.log_json;
     let runtime = match start(&cli) {
         Ok(runtime) => runtime,
         Err(error) => {
-            failure::report(&error);
+            failure::report(&error, false);
             return ExitCode::from(2);
         }
     };
     let code = match runtime.block_on(run(cli)) {
         Ok(code) => code,
         Err(error) => {
-            failure::report(&error);
+            failure::report(&error, log_json);
             ExitCode::from(failure::exit_code(&error))
         }
     };
@@ -44,8 +45,10 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<tokio::runtime::Runtime> {
-    // The driver logs servers' errors as they come, and those quote values of rows. Who asks for them by name gets them.
-    let wanted = if cli.log.contains("mysql_async") { cli.log.clone() } else { format!("{},mysql_async=off", cli.log) };
+    // The drivers log servers' errors as they come, and those quote values of rows; they also warn of what is tried again
+    // anyway. Who asks for them by name gets them.
+    let quiet = ["mysql_async", "sqlx"].into_iter().filter(|driver| !cli.log.contains(driver));
+    let wanted = quiet.fold(cli.log.clone(), |filter, driver| format!("{filter},{driver}=off"));
     let filter = tracing_subscriber::EnvFilter::try_new(&wanted)
         .with_context(|| format!("`--log {}` is not a level or a filter", cli.log))?;
     let subscriber = tracing_subscriber::fmt()

@@ -15,7 +15,7 @@ pub enum StoreError {
     },
 
     /// The store's tables are missing or older than this program.
-    #[error("the store's tables are {}, this program needs {needed}", .found.as_deref().map_or("missing".to_owned(), |found| format!("version {found}")))]
+    #[error("the store {}, and this program needs those of version {needed}", .found.as_deref().map_or("has no tables yet".to_owned(), |found| format!("has tables of version {found}")))]
     NotMigrated { found: Option<String>, needed: String },
 
     /// The store was migrated by a program that is too new to run beside this one.
@@ -83,6 +83,16 @@ impl StoreError {
                 Some("the messages were purged or the store was restored from a backup; do not go on from here")
             }
             StoreError::UnknownStream(_) => Some("run `crossfade init`"),
+            StoreError::Database { source: sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut, .. } => {
+                Some("check that the store's server runs: the one of `[new]`, unless `[store]` names another")
+            }
+            StoreError::Database { source, .. } => match server_error(source)? {
+                1045 | 1698 => Some(
+                    "check user and password of the store's URL: the one of `[new]`, unless `[store]` names another",
+                ),
+                1044 | 1142 | 1143 | 1227 | 1370 => Some("run `crossfade check`: it prints the GRANT that is missing"),
+                _ => None,
+            },
             _ => None,
         }
     }

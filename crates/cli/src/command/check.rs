@@ -3,7 +3,7 @@
 use crossfade_catalog::check::{Finding, Report, Severity, check};
 use crossfade_config::Settings;
 
-use super::{new_table, open_store, print_json};
+use super::{open_store, print_json};
 
 /// Exit code 1 where a finding is an error, 3 where a server could not be reached.
 pub async fn run(settings: &Settings, json: bool) -> anyhow::Result<u8> {
@@ -37,28 +37,26 @@ async fn store_findings(settings: &Settings) -> Vec<Finding> {
         .collect()
 }
 
+/// Each remedy on a line of its own, so that its SQL can be copied from there.
 fn print(report: &Report) {
-    if report.findings.is_empty() {
-        println!("everything is ready");
-        return;
-    }
-    let mut table = new_table(&["", "side", "subject", "finding", "remedy"]);
     for finding in &report.findings {
         let mark = match finding.severity {
             Severity::Error => "ERROR",
             Severity::Warning => "warning",
             Severity::Info => "info",
         };
-        let side = finding.side.map_or(String::new(), |side| side.to_string());
-        table.add_row([
-            mark,
-            &side,
-            &finding.subject,
-            &format!("{} [{}]", finding.message, finding.code),
-            &finding.remedy,
-        ]);
+        let side = finding.side.map_or(String::new(), |side| format!("{side} "));
+        println!("{mark} {side}{}: {} [{}]", finding.subject, finding.message, finding.code);
+        println!("  remedy: {}", finding.remedy);
     }
-    println!("{table}");
-    let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
-    println!("{} errors, {} warnings", count(Severity::Error), count(Severity::Warning));
+    if report.findings.iter().any(|finding| finding.remedy.contains("SET GLOBAL")) {
+        println!("note: what SET GLOBAL sets is gone when the server restarts; write it into its option file too");
+    }
+    let errors = counted(report.count(Severity::Error), "error");
+    let verdict = if report.has_errors() { "" } else { ": nothing stands in the way" };
+    println!("{errors}, {}{verdict}", counted(report.count(Severity::Warning), "warning"));
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -11,7 +11,7 @@ use crossfade_model::{ColumnKind, Message, TableName, Value};
 use crossfade_rules::TableMapping;
 use crossfade_rules::key::folded_hash;
 
-use super::{new_table, open_store, print_json};
+use super::{new_table, open_store, print_json, print_table};
 use crate::args::{HistoryArgs, ListArgs, PurgeArgs, ShowArgs};
 use crate::failure::{Failure, Kind};
 use crate::pair::Pair;
@@ -52,11 +52,11 @@ pub async fn show(settings: &Settings, args: &ShowArgs) -> anyhow::Result<()> {
     if args.output.json {
         return print_json(&message);
     }
-    let mut table = new_table(&["", ""]);
+    let mut table = new_table(&[]);
     for (name, value) in details(&message) {
         table.add_row([name.to_owned(), value]);
     }
-    println!("{table}");
+    print_table(&table);
     Ok(())
 }
 
@@ -191,7 +191,7 @@ fn print_messages(messages: &[ListedMessage], json: bool) -> anyhow::Result<()> 
     if json {
         return print_json(&messages);
     }
-    let mut table = new_table(&["message", "committed", "table", "op", "key", "status", "reason"]);
+    let mut table = new_table(&["message", "committed (UTC)", "table", "op", "key", "status", "reason"]);
     for message in messages {
         table.add_row([
             message.id.clone(),
@@ -203,7 +203,7 @@ fn print_messages(messages: &[ListedMessage], json: bool) -> anyhow::Result<()> 
             message.reason.clone().unwrap_or_default(),
         ]);
     }
-    println!("{table}");
+    print_table(&table);
     eprintln!("{} messages", messages.len());
     Ok(())
 }

@@ -26,13 +26,20 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A table for people on standard output.
+/// A table for people, to be printed with [`print_table`]. Without a header where `header` is empty.
 pub fn new_table(header: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     }
-    table.set_header(header.to_vec());
+    if !header.is_empty() {
+        table.set_header(header.to_vec());
+    }
     table
+}
+
+/// Prints a table to standard output, without the spaces that would fill its last column.
+pub fn print_table(table: &comfy_table::Table) {
+    println!("{}", table.trim_fmt());
 }

@@ -8,7 +8,7 @@ use crossfade_message::{LeaseStatus, Store, StreamStatus, Wish};
 use crossfade_model::{Direction, StreamId};
 use serde::Serialize;
 
-use super::{new_table, open_store, print_json, wait};
+use super::{new_table, open_store, print_json, print_table, wait};
 use crate::args::StatusArgs;
 use crate::sync::is_dead;
 
@@ -192,7 +192,7 @@ fn print(status: &Status, clear: bool) {
             slowest(line.slowest_ms),
         ]);
     }
-    println!("{table}");
+    print_table(&table);
     for line in &status.streams {
         if let Some(reason) = &line.reason {
             println!("{}: {reason}", line.stream);

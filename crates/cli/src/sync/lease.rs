@@ -6,6 +6,8 @@ use crossfade_message::{Epoch, Store};
 use crossfade_model::Direction;
 use tokio_util::sync::CancellationToken;
 
+use crate::failure::with_causes;
+
 /// A process that has not renewed for this long has lost its lease; together with [`RENEW_EVERY`] and the poll of those
 /// standing by, a take-over ends within 10 seconds.
 const TTL: Duration = Duration::from_secs(8);
@@ -61,7 +63,10 @@ impl Lease {
                 Ok(true) => {}
                 Ok(false) => anyhow::bail!("another process has taken the {} direction over", self.direction),
                 // The checkpoint's epoch fences; a store that is away is no reason to give up.
-                Err(error) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+                Err(error) => {
+                    let error = with_causes(&error.into());
+                    tracing::warn!(error, "the lease could not be renewed; trying again");
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::capture::CaptureView;
 use super::wishes::Watched;
+use crate::failure::with_causes;
 use crate::pair::{Pair, connect_side};
 
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -130,20 +131,38 @@ impl Reporter {
         }
         let (state, reason) = match (state, &waiting) {
             (Some(state), _) => (state, None),
-            (None, _) if !self.wishes.captures() => ("off", Some("declared off by `stop --capture`".to_owned())),
-            (None, _) if !self.wishes.applies() => ("paused", Some("applying is stopped by `stop`".to_owned())),
+            (None, _) if !self.wishes.captures() => (
+                "off",
+                Some(format!(
+                    "declared off by `stop --capture`; `crossfade start {}` ends that",
+                    self.stream.direction()
+                )),
+            ),
+            (None, _) if !self.wishes.applies() => (
+                "paused",
+                Some(format!(
+                    "applying rests since `crossfade stop`; `crossfade start {}` lets it go on",
+                    self.stream.direction()
+                )),
+            ),
             (None, Some(Waiting::OppositeReader)) => (
                 "held",
                 Some(format!(
-                    "waits until {} has captured the target",
-                    crossfade_applier::opposite_stream(&self.stream)
+                    "waits until the {} process has read what users wrote to the {} side",
+                    self.stream.direction().opposite(),
+                    self.stream.direction().target()
                 )),
             ),
             (None, None) if captured.trouble.is_some() => ("retrying", captured.trouble.clone()),
             (None, Some(Waiting::Retry(reason))) => ("retrying", Some(reason.clone())),
-            (None, None) if !self.opposite_knows => {
-                ("starting", Some("the opposite process does not yet look for changes made here".to_owned()))
-            }
+            (None, None) if !self.opposite_knows => (
+                "starting",
+                Some(format!(
+                    "users of the {} side should wait: the {} process does not yet look for their changes",
+                    self.side,
+                    self.stream.direction().opposite()
+                )),
+            ),
             (None, None) if self.behind_since.is_some_and(|since| since.elapsed() > BEHIND) => ("catching-up", None),
             (None, None) => ("running", None),
         };
@@ -205,8 +224,7 @@ impl Reporter {
 /// Keeps the reason for which a stream has stopped, so that `status` tells it when nobody runs any more.
 pub async fn stopped(store: &Store, stream: &StreamId, error: &anyhow::Error) -> anyhow::Result<()> {
     let counters = last_counters(store, stream).await?;
-    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    let reason = Some(causes.join(": "));
+    let reason = Some(with_causes(error));
     store.report(stream, &StreamReport { state: "stopped".to_owned(), reason, counters }).await?;
     Ok(())
 }
