@@ -261,9 +261,10 @@ fn table_entry(section: &mut Section, prefer: Side) -> Option<TableSettings> {
     let policy = policy(section, default, clock.is_some());
     let columns = columns(section);
     let one_way = section.boolean("one_way", false);
+    let skip = section.boolean("skip", false);
     let clock = clock.map(|text| text.value);
     let (old, new) = names?;
-    Some(TableSettings { old, new, clock, policy, columns, one_way, line: section.line })
+    Some(TableSettings { old, new, clock, policy, columns, one_way, skip, line: section.line })
 }
 
 fn policy(section: &mut Section, default: Policy, has_clock: bool) -> Policy {

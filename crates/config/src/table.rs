@@ -162,6 +162,8 @@ pub struct TableSettings {
     pub columns: BTreeMap<String, String>,
     /// Changes go from old to new only.
     pub one_way: bool,
+    /// The tables are left out, also where a later pattern would take them.
+    pub skip: bool,
     /// Where in the file it begins, from 1.
     pub line: usize,
 }
@@ -196,7 +198,7 @@ pub struct SelectedTable<'s> {
 
 /// Finds the tables that `[[table]]` entries mean among those that the old side has. An entry for one table goes before
 /// a pattern, and an earlier pattern before a later one. An exact entry is selected whether its table exists or not, so
-/// that a missing one is noticed.
+/// that a missing one is noticed. What is skipped is not selected.
 pub(crate) fn select<'s>(entries: &'s [TableSettings], existing: &[TableName]) -> Vec<SelectedTable<'s>> {
     let mut selected: BTreeMap<TableName, SelectedTable<'s>> = BTreeMap::new();
     for settings in entries.iter().filter(|entry| !entry.old.is_pattern) {
@@ -210,5 +212,5 @@ pub(crate) fn select<'s>(entries: &'s [TableSettings], existing: &[TableName]) -
             selected.entry(old.clone()).or_insert(SelectedTable { old: old.clone(), new, settings });
         }
     }
-    selected.into_values().collect()
+    selected.into_values().filter(|table| !table.settings.skip).collect()
 }

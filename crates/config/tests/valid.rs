@@ -48,7 +48,7 @@ fn the_full_example_says_what_its_comments_say() {
     let settings = example("crossfade.toml");
     assert_eq!(settings.old.url.tls_mode, TlsMode::Required);
     assert_eq!(settings.new.url.tls_ca.as_deref(), Some(Path::new("/etc/crossfade/new-ca.pem")));
-    assert_eq!(settings.tables.len(), 5);
+    assert_eq!(settings.tables.len(), 6);
     let address = &settings.tables[1];
     assert_eq!((address.old.to_string(), address.new.to_string()), ("app.address".into(), "crm.addresses".into()));
     assert_eq!(address.policy, Policy::Version);
@@ -145,6 +145,21 @@ fn exact_entries_go_before_patterns_and_patterns_by_order() {
         ]
     );
     assert_eq!(selected[1].settings.policy, Policy::PreferOld);
+}
+
+#[test]
+fn what_is_skipped_is_not_taken_by_a_pattern() {
+    let settings = parse(&format!(
+        "{SIDES}
+         [[table]]\nname = 'app.tmp_*'\nskip = true
+         [[table]]\nname = 'app.*'\nclock = 't'
+         [[table]]\nname = 'app.sessions'\nskip = true
+         [[table]]\nname = 'app.tmp_kept'"
+    ));
+    let existing = ["users", "sessions", "tmp_1", "tmp_kept"].map(|table| TableName::new("app", table));
+    let selected = settings.select(&existing);
+    let names: Vec<&str> = selected.iter().map(|table| &*table.old.table).collect();
+    assert_eq!(names, ["tmp_kept", "users"]);
 }
 
 #[test]
