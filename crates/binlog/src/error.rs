@@ -185,7 +185,7 @@ impl StopReason {
             | StopReason::Dropped { .. }
             | StopReason::TableLost { .. }
             | StopReason::UnreadStatement { .. } => format!(
-                "take the table out of the configuration and start both processes again; if it shall stay, {BEGIN_AGAIN}"
+                "take the table out of the configuration (where a pattern takes it, by a `[[table]]` with `skip = true`) and start both processes again; if it shall stay, {BEGIN_AGAIN}"
             ),
             StopReason::Renamed { .. } => format!(
                 "name the new table in the configuration, then {BEGIN_AGAIN}; online schema changes of synced tables wait for the end of the migration"

@@ -14,7 +14,7 @@ mod tables;
 use std::time::Duration;
 
 use crossfade_config::{Policy, ServerUrl, Settings, TablePattern};
-use crossfade_model::Side;
+use crossfade_model::{Side, TableName};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::Instant;
@@ -160,7 +160,7 @@ async fn pair_findings(settings: &Settings, old: &mut SideServers, new: &mut Sid
     let counted = tables.with_auto_increment();
     findings.extend(sides::auto_increment_finding(&old.target.facts, &new.target.facts, &counted));
     for side in [old, new] {
-        findings.extend(table_findings(side, &tables).await);
+        findings.extend(table_findings(settings, side, &tables).await);
     }
     findings
 }
@@ -178,7 +178,7 @@ async fn read_tables<'s>(
 }
 
 /// What has to be asked of a side, knowing its tables. A question that fails does not prevent the others.
-async fn table_findings(servers: &mut SideServers, tables: &Tables<'_>) -> Vec<Finding> {
+async fn table_findings(settings: &Settings, servers: &mut SideServers, tables: &Tables<'_>) -> Vec<Finding> {
     let side = servers.side;
     let mut findings = Vec::new();
     let or_error = |result: Result<Vec<Finding>, CatalogError>| {
@@ -190,7 +190,9 @@ async fn table_findings(servers: &mut SideServers, tables: &Tables<'_>) -> Vec<F
     for name in &missing {
         findings.extend(or_error(presence::missing_finding(conn, side, name).await.map(|finding| vec![finding])));
     }
-    findings.extend(account.unseen_findings(side, &missing));
+    let by_patterns = tables.unseen_by_patterns(settings, side);
+    let unseen: Vec<&TableName> = missing.into_iter().chain(&by_patterns).collect();
+    findings.extend(account.unseen_findings(side, &unseen));
     findings.extend(account.table_findings(conn, side, &shapes).await);
     findings.extend(or_error(presence::trigger_findings(conn, side, account, &shapes).await));
 

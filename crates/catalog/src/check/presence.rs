@@ -36,7 +36,8 @@ pub(super) async fn missing_finding(conn: &mut Conn, side: Side, name: &TableNam
         (None, None) => finding(
             "table-missing",
             format!("{name} does not exist, or the account may not see it"),
-            "create the table, correct its name, or grant the account SELECT on it",
+            "create it, correct its name, grant the account SELECT on it, or leave it out with `skip = true` in a \
+             `[[table]]` of its own",
         ),
     })
 }

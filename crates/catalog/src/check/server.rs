@@ -45,7 +45,8 @@ pub(super) fn binlog_findings(side: Side, facts: &ServerFacts) -> Vec<Finding> {
             side,
             "log_bin",
             "the binlog is off, so no change can be seen",
-            "start the server with `log_bin = binlog` and a `server_id`, and without `skip-log-bin`",
+            "restart the server without `skip-log-bin`, and with `log_bin = binlog`, a `server_id` of its own, \
+             `binlog_format = ROW` and `binlog_row_metadata = FULL` in its option file",
         )];
     }
     let mut findings = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crossfade_config::{Policy, SelectedTable, Settings, TablePattern};
+use crossfade_config::{Policy, SelectedTable, Settings, TablePattern, TableSettings};
 use crossfade_model::{ColumnKind, Direction, ForeignKey, ReferentialAction, Side, TableName, TableShape};
 use crossfade_rules::TableMapping;
 use crossfade_rules::mapping;
@@ -59,6 +59,19 @@ impl<'s> Tables<'s> {
         two_way.filter(both).map(|table| table.old.to_string()).collect()
     }
 
+    /// Patterns that take no table on the old side.
+    fn empty_patterns<'p>(&'p self, settings: &'p Settings) -> impl Iterator<Item = &'p TableSettings> {
+        let takes_none = |pattern: &TablePattern| !self.old.keys().any(|name| pattern.matches(name));
+        let patterns = settings.tables.iter().filter(|entry| entry.old.is_pattern && !entry.skip);
+        patterns.filter(move |entry| takes_none(&entry.old))
+    }
+
+    /// All tables of the schemas, on a side, of patterns that take none: perhaps the account may not see them.
+    pub(super) fn unseen_by_patterns(&self, settings: &Settings, side: Side) -> Vec<TableName> {
+        let pattern = |entry: &TableSettings| if side == Side::Old { entry.old.clone() } else { entry.new.clone() };
+        self.empty_patterns(settings).map(pattern).map(|pattern| TableName::new(pattern.schema, "*")).collect()
+    }
+
     /// Everything that definitions alone tell.
     pub(super) fn findings(&self, settings: &Settings, old: &ServerFacts, new: &ServerFacts) -> Vec<Finding> {
         let mut findings = self.selection_findings(settings);
@@ -82,9 +95,7 @@ impl<'s> Tables<'s> {
     }
 
     fn selection_findings(&self, settings: &Settings) -> Vec<Finding> {
-        let takes_none = |pattern: &TablePattern| !self.old.keys().any(|name| pattern.matches(name));
-        let patterns = settings.tables.iter().filter(|entry| entry.old.is_pattern && takes_none(&entry.old));
-        patterns
+        self.empty_patterns(settings)
             .map(|entry| {
                 Finding::new(
                     Severity::Error,

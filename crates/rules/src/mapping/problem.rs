@@ -52,7 +52,7 @@ pub enum MappingProblem {
     NothingMapped { table: TableName, target_table: TableName },
     #[error("policy `{policy}` of {table} needs a clock column")]
     ClockNotNamed { table: TableName, policy: &'static str },
-    #[error("the clock column `{column}` is not carried from {table} to {target_table}")]
+    #[error("{table} and {target_table} do not both have the clock column `{column}`, or it cannot be carried")]
     ClockMissing { table: TableName, target_table: TableName, column: String },
     #[error("the clock column `{column}` of {table} is {declared}, which policy `{policy}` cannot compare")]
     ClockKind { table: TableName, column: String, declared: String, policy: &'static str },
@@ -110,7 +110,9 @@ impl MappingProblem {
     pub fn hint(&self) -> &'static str {
         match self {
             MappingProblem::RenamedColumnMissing { .. } => "correct the name under `columns` of the table's rule",
-            MappingProblem::UnsupportedType { .. } => "leave the table out, or change the column's type",
+            MappingProblem::UnsupportedType { .. } => {
+                "leave the table out (`skip = true`), or change the column's type"
+            }
             MappingProblem::Incompatible { .. } => {
                 "widen the narrower column, or mark the table `one_way = true` if only the way back is narrower"
             }
@@ -125,7 +127,9 @@ impl MappingProblem {
             MappingProblem::ClockNotNamed { .. } => {
                 "name a clock column, or use policy `prefer-old` or `prefer-new`, which need none"
             }
-            MappingProblem::ClockMissing { .. } => "add the clock column to both sides, or correct its name",
+            MappingProblem::ClockMissing { .. } => {
+                "add the column to both sides, correct `clock`, or give the table a `[[table]]` of its own without `clock`"
+            }
             MappingProblem::ClockKind { .. } => {
                 "`newest` needs a DATETIME or TIMESTAMP on both sides, `version` an integer"
             }
