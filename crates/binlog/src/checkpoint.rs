@@ -85,6 +85,12 @@ pub(crate) fn heartbeat_of(change: &RowChange) -> Option<(String, HeartbeatSeen)
     Some((text(change, "pair")?, seen))
 }
 
+/// The token of a row of `crossfade.returned`; `None` where the row is another pair's or for the other direction's stream.
+pub(crate) fn returned_token(change: &RowChange, pair: &str, direction: Direction) -> Option<u64> {
+    let ours = text(change, "stream")?.parse::<StreamId>().is_ok_and(|stream| stream.direction() == direction);
+    (ours && text(change, "pair").as_deref() == Some(pair)).then(|| number(change, "token")).flatten()
+}
+
 /// A row's value of a column, by name.
 fn value<'a>(change: &'a RowChange, column: &str) -> Option<&'a Value> {
     let at = change.layout.columns.iter().position(|name| &**name == column)?;

@@ -1,25 +1,21 @@
 //! One binlog connection: events, checked and with their places.
 //!
-//! The driver gives the connection, its authentication and TLS, and the framing of events. It unpacks a compressed transaction
-//! (TRANSACTION_PAYLOAD) in memory as a whole before it gives the first of its events, and gives none, and no error, when
-//! the payload is damaged: the announced size is counted down here, so that nothing goes missing.
+//! Transactions that MySQL has compressed are unpacked here, event by event: see [`Payload`].
 
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use crossfade_config::ServerUrl;
 use crossfade_model::Position;
-use futures_util::{FutureExt, StreamExt};
-use mysql_async::binlog::BinlogChecksumAlg;
-use mysql_async::binlog::events::{BinlogEventHeader, Event, TransactionPayloadEvent};
-use mysql_async::prelude::Queryable;
-use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, GnoInterval, Sid};
+use mysql_async::{Conn, GnoInterval, Sid};
 use mysql_common::packets::Tag;
 use tokio::time::Instant;
 
-use crate::decode::Flavor;
+use crate::decode::payload::Payload;
+use crate::decode::{DecodeError, Flavor};
 use crate::error::Place;
+use crate::event::{CHECKSUM_BYTES, Event};
 use crate::group::uuid_bytes;
+use crate::link::{Link, NoEvent, Request, Start};
 use crate::source::Source;
 use crate::xa::FilePlace;
 use crate::{BinlogError, event_type};
@@ -27,7 +23,6 @@ use crate::{BinlogError, event_type};
 /// The source gives up a connection that takes nothing for this long; back-pressure may last.
 const NET_WRITE_TIMEOUT_S: u32 = 24 * 3600;
 const ARTIFICIAL: u16 = 0x20;
-const CHECKSUM_BYTES: usize = 4;
 /// What COM_BINLOG_DUMP can ask for.
 const LARGEST_OFFSET: u64 = u32::MAX as u64;
 
@@ -54,16 +49,16 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub fn event_type(&self) -> u8 {
-        self.event.header().event_type_raw()
+        self.event.header.code
     }
 
     pub fn body(&self) -> &[u8] {
-        self.event.data()
+        self.event.body()
     }
 }
 
 pub(crate) struct Dump {
-    stream: BinlogStream,
+    link: Link,
     server: String,
     read_timeout: Duration,
     /// When the connection counts as dead.
@@ -73,11 +68,15 @@ pub(crate) struct Dump {
     pub file: String,
     /// Where the last event ended.
     offset: u64,
-    /// Bytes of the compressed transaction that have not come yet.
-    inner_left: u64,
-    /// Where it begins.
-    payload_begin: u64,
+    /// The compressed transaction at hand.
+    packed: Option<Packed>,
     described: bool,
+}
+
+struct Packed {
+    payload: Payload,
+    /// Where it begins in its file.
+    begin: u64,
 }
 
 /// Notes when the waiting ends, also by a future that is dropped.
@@ -90,51 +89,48 @@ impl Drop for Listening<'_> {
 }
 
 impl Dump {
-    /// Asks for the binlog from a position on a fresh connection.
+    /// Asks for the binlog from a position. `conn` is a fresh connection to the server.
     pub async fn start(
         mut conn: Conn,
+        url: &ServerUrl,
         source: &Source,
         position: &Position,
         until: Until,
         (heartbeat, read_timeout): (Duration, Duration),
     ) -> Result<Dump, BinlogError> {
         let server_id = source.free_server_id(&mut conn).await?;
-        let resume = prepare_session(source, position, heartbeat, server_id);
-        for statement in resume {
-            conn.query_drop(statement).await.map_err(source.refused("SET of the binlog session"))?;
-        }
-        let mut request = BinlogStreamRequest::new(server_id).with_hostname(b"crossfade");
-        if until == Until::EndOfBinlog {
-            request = request.with_non_blocking();
-        }
+        let statements = prepare_session(source, position, heartbeat, server_id);
         let (mut file, mut offset) = (String::new(), 4);
-        match position {
-            Position::MySql { executed } => request = request.with_gtid().with_gtid_set(sids(executed)),
-            Position::MariaDb { .. } => {}
+        let start = match position {
+            Position::MySql { executed } => Start::Gtids(sids(executed)),
+            Position::MariaDb { .. } => Start::Session,
             Position::File { file: from_file, offset: from, .. } => {
                 if *from > LARGEST_OFFSET {
                     return Err(BinlogError::OffsetTooLarge { file: from_file.clone(), offset: *from });
                 }
                 (file, offset) = (from_file.clone(), *from);
-                request = request.with_filename(from_file.as_bytes()).with_pos(*from);
+                Start::Place { file: from_file.clone(), offset: *from }
             }
-        }
-        let server = source.address.clone();
-        let stream = conn
-            .get_binlog_stream(request)
-            .await
-            .map_err(|error| BinlogError::Broken { server: server.clone(), source: Box::new(error) })?;
+        };
+        let request = Request { server_id, until_end: until == Until::EndOfBinlog, start };
+        let link = match source.flavor {
+            Flavor::MySql => {
+                // It has answered what was asked; how it says good-bye is of no interest.
+                let _ = conn.disconnect().await;
+                Link::own(url, source, &statements, &request).await?
+            }
+            Flavor::MariaDb => Link::driver(conn, source, &statements, &request).await?,
+        };
         let now = Instant::now();
         Ok(Dump {
-            stream,
-            server,
+            link,
+            server: source.address.clone(),
             read_timeout,
             deadline: now + read_timeout,
             listened_until: now,
             file,
             offset,
-            inner_left: 0,
-            payload_begin: offset,
+            packed: None,
             described: false,
         })
     }
@@ -148,7 +144,7 @@ impl Dump {
         let conn = crossfade_catalog::connect(url, crossfade_catalog::Purpose::Binlog).await?;
         let server = source.facts.identity.clone();
         let position = Position::File { server, file: place.file.clone(), offset: place.offset };
-        Dump::start(conn, source, &position, Until::EndOfBinlog, timeouts).await
+        Dump::start(conn, url, source, &position, Until::EndOfBinlog, timeouts).await
     }
 
     pub fn place(&self) -> Place {
@@ -157,78 +153,90 @@ impl Dump {
 
     /// The next event. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Frame, BinlogError> {
+        loop {
+            if self.packed.is_some() {
+                // Unpacking waits for nothing, and a transaction can be long: others get their turn.
+                tokio::task::consume_budget().await;
+                if let Some(frame) = self.unpack()? {
+                    return Ok(frame);
+                }
+            }
+            let event = self.arrived().await?;
+            if let Some(frame) = self.frame(event)? {
+                return Ok(frame);
+            }
+        }
+    }
+
+    async fn arrived(&mut self) -> Result<Event, BinlogError> {
         // Time in which nobody listened is not silence.
         self.deadline += self.listened_until.elapsed();
         let deadline = self.deadline;
         let listening = Listening(&mut self.listened_until);
-        // The driver's parser panics on events shorter than their own header says.
-        let next = AssertUnwindSafe(self.stream.next()).catch_unwind();
-        let next = tokio::time::timeout_at(deadline, next).await;
+        let next = tokio::time::timeout_at(deadline, self.link.next()).await;
         drop(listening);
         self.deadline = Instant::now() + self.read_timeout;
         let silent = |_| BinlogError::Silent { server: self.server.clone(), seconds: self.read_timeout.as_secs() };
-        let next = next.map_err(silent)?;
-        let Ok(next) = next else { return Err(self.corrupt("it does not have the form of an event")) };
-        match next {
-            Some(Ok(event)) => self.frame(event),
-            Some(Err(error)) => Err(self.broken(error)),
-            None => Err(BinlogError::Ended { server: self.server.clone() }),
+        match next.map_err(silent)? {
+            Ok(event) => Ok(event),
+            Err(NoEvent::Failed(error)) => Err(self.broken(error)),
+            Err(NoEvent::Damaged(damaged)) => Err(self.corrupt(damaged.0)),
+            Err(NoEvent::Ended) => Err(BinlogError::Ended { server: self.server.clone() }),
         }
     }
 
-    fn frame(&mut self, event: Event) -> Result<Frame, BinlogError> {
-        let header = event.header();
-        let event_type = header.event_type_raw();
-        if self.inner_left > 0 {
-            return self.inner_frame(event);
-        }
-        self.verify(&event)?;
-        let artificial = header.flags_raw() & ARTIFICIAL != 0 || header.log_pos() == 0;
-        if event_type == event_type::ROTATE {
+    /// Places an event in its file. `None` for a compressed transaction, whose events follow.
+    fn frame(&mut self, event: Event) -> Result<Option<Frame>, BinlogError> {
+        let header = event.header;
+        let artificial = header.flags & ARTIFICIAL != 0 || header.log_pos == 0;
+        if header.code == event_type::ROTATE {
             self.rotate(&event)?;
-        } else if !artificial && event_type != event_type::HEARTBEAT {
-            self.offset = unwrapped(self.offset, header.log_pos());
+        } else if !artificial && header.code != event_type::HEARTBEAT {
+            self.offset = unwrapped(self.offset, header.log_pos);
         }
-        if event_type == event_type::FORMAT_DESCRIPTION {
+        if header.code == event_type::FORMAT_DESCRIPTION {
             self.described = true;
         }
-        if event_type == event_type::TRANSACTION_PAYLOAD {
-            self.inner_left =
-                payload_bytes(&event).ok_or_else(|| self.corrupt("a compressed transaction without size"))?;
-        }
         // Transactions that are left out by GTID may lie between the last event and this one.
-        let begin = self.offset.saturating_sub(u64::from(header.event_size()));
-        Ok(Frame { event, inner: false, begin, end: self.offset, artificial })
+        let begin = self.offset.saturating_sub(u64::from(header.size));
+        if header.code == event_type::TRANSACTION_PAYLOAD {
+            let (bytes, body) = event.into_parts();
+            let payload = Payload::open(bytes, body).map_err(|error| self.undone(begin, error))?;
+            self.packed = Some(Packed { payload, begin });
+            return Ok(None);
+        }
+        Ok(Some(Frame { event, inner: false, begin, end: self.offset, artificial }))
     }
 
-    /// A damaged payload gives no events, so that the next one comes from outside: of a type that no payload holds.
-    fn inner_frame(&mut self, event: Event) -> Result<Frame, BinlogError> {
-        let bytes = u64::from(event.header().event_size());
-        if bytes > self.inner_left || event_type::is_never_inside_payload(event.header().event_type_raw()) {
-            return Err(self.corrupt("a compressed transaction cannot be unpacked"));
+    /// The next event of the compressed transaction at hand; `None` at its end.
+    fn unpack(&mut self) -> Result<Option<Frame>, BinlogError> {
+        let Some(packed) = &mut self.packed else { return Ok(None) };
+        let (begin, next) = (packed.begin, packed.payload.next());
+        let Some((header, body)) = next.map_err(|error| self.undone(begin, error))? else {
+            self.packed = None;
+            return Ok(None);
+        };
+        if event_type::is_never_inside_payload(header.code) {
+            let what = DecodeError::Malformed { what: "a compressed transaction with events that belong outside" };
+            return Err(self.undone(begin, what));
         }
-        self.inner_left -= bytes;
-        Ok(Frame { event, inner: true, begin: self.payload_begin, end: self.offset, artificial: false })
+        let event = Event::new(header, body);
+        Ok(Some(Frame { event, inner: true, begin, end: self.offset, artificial: false }))
     }
 
-    fn verify(&self, event: &Event) -> Result<(), BinlogError> {
-        // Before the format description nobody knows whether there are checksums.
-        if !self.described && event.header().event_type_raw() != event_type::FORMAT_DESCRIPTION {
-            return Ok(());
-        }
-        let crc32 = BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32;
-        let checked = matches!(event.footer().get_checksum_alg(), Ok(Some(algorithm)) if algorithm == crc32);
-        match event.checksum() {
-            Some(sum) if checked && u32::from_le_bytes(sum) != event.calc_checksum(crc32) => {
-                Err(self.corrupt("its checksum does not match"))
-            }
-            _ => Ok(()),
+    /// A compressed transaction, which begins there, cannot be unpacked. Where the server writes no checksums, damage on the way
+    /// shows only here, so that it is read once more.
+    fn undone(&self, begin: u64, error: DecodeError) -> BinlogError {
+        let place = Box::new(Place { offset: begin, ..self.place() });
+        match error {
+            source @ DecodeError::UnknownCompression { .. } => BinlogError::Decode { place, source },
+            error => BinlogError::Corrupt { place, what: error.to_string() },
         }
     }
 
     /// Body: offset in the next file (8 bytes), its name.
     fn rotate(&mut self, event: &Event) -> Result<(), BinlogError> {
-        let body = event.data();
+        let body = event.body();
         let name = if self.described { body } else { without_checksum(event) };
         let offset = body.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
         let (Some(offset), Some(name)) = (offset, name.get(8..)) else {
@@ -304,35 +312,11 @@ fn sids(executed: &crossfade_model::GtidSet) -> Vec<Sid<'static>> {
     executed.sources().filter_map(sid).collect()
 }
 
-/// The size of what a compressed transaction unpacks to.
-fn payload_bytes(event: &Event) -> Option<u64> {
-    let payload: TransactionPayloadEvent<'_> = event.read_event().ok()?;
-    let bytes = match payload.uncompressed_size() {
-        0 => payload.payload_size(),
-        bytes => bytes,
-    };
-    (bytes > 0).then_some(bytes)
-}
-
 /// The first rotation comes before the format description, so that a checksum at its end is not recognised as one.
 fn without_checksum(event: &Event) -> &[u8] {
-    let (header, body) = (event.header(), event.data());
-    let Some(end) = body.len().checked_sub(CHECKSUM_BYTES) else { return body };
-    let mut sum = crc32fast::Hasher::new();
-    sum.update(&header_bytes(&header));
-    sum.update(&body[..end]);
-    if sum.finalize().to_le_bytes() == body[end..] { &body[..end] } else { body }
-}
-
-fn header_bytes(header: &BinlogEventHeader) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(BinlogEventHeader::LEN);
-    bytes.extend(header.timestamp().to_le_bytes());
-    bytes.push(header.event_type_raw());
-    bytes.extend(header.server_id().to_le_bytes());
-    bytes.extend(header.event_size().to_le_bytes());
-    bytes.extend(header.log_pos().to_le_bytes());
-    bytes.extend(header.flags_raw().to_le_bytes());
-    bytes
+    let body = event.body();
+    let Some((name, sum)) = body.len().checked_sub(CHECKSUM_BYTES).map(|end| body.split_at(end)) else { return body };
+    if event.header.checksum(name).to_le_bytes() == *sum { name } else { body }
 }
 
 /// Offsets in events have 32 bits; files can be larger.

@@ -156,6 +156,9 @@ impl BinlogError {
                 "use GTID positions, or keep binlog files under 4 GiB (`max_binlog_size`)".to_owned()
             }
             BinlogError::NoServerId { .. } => "look at the replicas that are registered at the server".to_owned(),
+            BinlogError::Decode { source: source @ DecodeError::UnknownCompression { .. }, .. } => {
+                return source.hint().map(str::to_owned);
+            }
             BinlogError::Corrupt { .. } | BinlogError::Decode { .. } => {
                 "read the place with the server's `mysqlbinlog --verify-binlog-checksum`; if it is damaged there too, read from a healthy replica"
                     .to_owned()

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crossfade_model::Position;
-use mysql_async::binlog::events::{Event, GtidEvent};
+use mysql_async::binlog::BinlogVersion;
+use mysql_async::binlog::events::{Event as DriverEvent, FormatDescriptionEvent, GtidEvent};
 
+use crate::event::{Event, Header};
 use crate::event_type;
 
 /// MariaDB: the transaction is one statement, without BEGIN and COMMIT (Gtid_log_event::FL_STANDALONE).
@@ -90,15 +92,15 @@ pub(crate) struct GroupReader {
 impl GroupReader {
     /// `None` for an event that is damaged or too short.
     pub fn read(&mut self, event: &Event) -> Option<Group> {
-        let seconds = i64::from(event.header().timestamp());
-        match event.header().event_type_raw() {
-            event_type::GTID => self.mysql(event.data(), seconds),
+        let seconds = i64::from(event.header.timestamp);
+        match event.header.code {
+            event_type::GTID => self.mysql(event.body(), seconds),
             event_type::ANONYMOUS_GTID => {
-                let committed_at_micros = commit_micros(event.data()).unwrap_or(seconds * SECONDS_MICROS);
+                let committed_at_micros = commit_micros(event.body()).unwrap_or(seconds * SECONDS_MICROS);
                 Some(Group { number: Number::None, committed_at_micros, begun: false, xa: false })
             }
             event_type::GTID_TAGGED => self.tagged(event, seconds),
-            event_type::MARIADB_GTID => mariadb(event.data(), event.header().server_id(), seconds),
+            event_type::MARIADB_GTID => mariadb(event.body(), event.header.server_id, seconds),
             _ => None,
         }
     }
@@ -117,6 +119,10 @@ impl GroupReader {
     }
 
     fn tagged(&mut self, event: &Event, seconds: i64) -> Option<Group> {
+        // The driver reads this one from an event of its own kind, here without checksum.
+        let size = u32::try_from(Header::BYTES + event.body().len()).ok()?;
+        let bytes = [&Header { size, ..event.header }.to_bytes()[..], event.body()].concat();
+        let event = DriverEvent::read(&FormatDescriptionEvent::new(BinlogVersion::Version4), &bytes[..]).ok()?;
         let gtid: GtidEvent = event.read_event().ok()?;
         let tag = gtid.tag().map(ToString::to_string).unwrap_or_default();
         let times = [gtid.original_commit_timestamp(), gtid.immediate_commit_timestamp()];

@@ -27,17 +27,20 @@
 //! # Bounds
 //!
 //! A part holds about [`ReaderOptions::part_bytes`] of changes, prepared transactions [`ReaderOptions::prepared_bytes`]. Beside
-//! that stands the event at hand, and, for a transaction that MySQL compressed, its unpacked events: the driver unpacks a
-//! payload as a whole. Offsets beyond 4 GiB of a file can be read through, but not started from.
+//! that stands the event at hand; a transaction that MySQL compressed stands there compressed, at most 1 GiB
+//! (`max_allowed_packet`), with one unpacked event of it, and is never unpacked as a whole. Offsets beyond 4 GiB of a file can be
+//! read through, but not started from.
 
 mod assembly;
 mod checkpoint;
 pub mod decode;
 mod dump;
 mod error;
+mod event;
 mod event_type;
 mod group;
 mod lexer;
+mod link;
 mod options;
 mod part;
 mod query;

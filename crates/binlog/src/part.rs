@@ -24,6 +24,8 @@ pub struct TransactionPart {
     pub echoes: u64,
     /// Rows written to this pair's `crossfade.heartbeat`, in order.
     pub heartbeats: Vec<HeartbeatSeen>,
+    /// Tokens of rows that are to be captured here as changes of users, in a transaction of origin sync.
+    pub returned: Vec<u64>,
     /// The transaction touched nothing outside schema `crossfade` so far.
     pub only_crossfade: bool,
     /// Binlog bytes read for this part, headers included; uncompressed.

@@ -12,6 +12,7 @@ use crate::{Notice, SyncedTables};
 pub(crate) const CROSSFADE: &str = "crossfade";
 const CHECKPOINT: &str = "checkpoint";
 const HEARTBEAT: &str = "heartbeat";
+const RETURNED: &str = "returned";
 /// Table maps kept for comparison. A server gives a table a new id when it is opened again.
 const CACHED_MAPS: usize = 4096;
 
@@ -19,9 +20,10 @@ const CACHED_MAPS: usize = 4096;
 #[derive(Debug, Clone)]
 pub(crate) enum Route {
     Synced(Arc<TableMap>),
-    /// This or another pair's `crossfade.checkpoint`, `crossfade.heartbeat`.
+    /// This or another pair's `crossfade.checkpoint`, `crossfade.heartbeat`, `crossfade.returned`.
     Checkpoint(Arc<TableMap>),
     Heartbeat(Arc<TableMap>),
+    Returned(Arc<TableMap>),
     /// Another table of schema `crossfade`.
     Crossfade,
     Other,
@@ -107,6 +109,7 @@ impl Routes {
         let route = match (schema, table) {
             (CROSSFADE, CHECKPOINT) => Route::Checkpoint(own(self.parse_own(body, flavor, CHECKPOINT)?)),
             (CROSSFADE, HEARTBEAT) => Route::Heartbeat(own(self.parse_own(body, flavor, HEARTBEAT)?)),
+            (CROSSFADE, RETURNED) => Route::Returned(own(self.parse_own(body, flavor, RETURNED)?)),
             (CROSSFADE, _) => Route::Crossfade,
             _ => Route::Other,
         };
@@ -128,6 +131,6 @@ impl Routes {
 }
 
 /// The names of crossfade's own tables that are read.
-pub(crate) fn own_tables() -> [TableName; 2] {
-    [TableName::new(CROSSFADE, CHECKPOINT), TableName::new(CROSSFADE, HEARTBEAT)]
+pub(crate) fn own_tables() -> [TableName; 3] {
+    [CHECKPOINT, HEARTBEAT, RETURNED].map(|table| TableName::new(CROSSFADE, table))
 }

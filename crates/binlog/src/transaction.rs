@@ -36,6 +36,7 @@ pub(crate) struct OpenTransaction {
     pub row_events: u32,
     pub echoes: u64,
     pub heartbeats: Vec<HeartbeatSeen>,
+    pub returned: Vec<u64>,
     pub checkpoints: Vec<Checkpoint>,
     pub only_crossfade: bool,
     pub bytes: u64,
@@ -73,6 +74,7 @@ impl OpenTransaction {
             row_events: 0,
             echoes: 0,
             heartbeats: Vec::new(),
+            returned: Vec::new(),
             checkpoints: Vec::new(),
             only_crossfade: true,
             bytes: 0,
@@ -130,6 +132,7 @@ impl OpenTransaction {
         self.changes_bytes = prepared.changes_bytes;
         self.echoes = prepared.echoes;
         self.heartbeats = prepared.heartbeats;
+        self.returned = prepared.returned;
         self.checkpoints = prepared.checkpoints;
         self.only_crossfade = prepared.only_crossfade;
     }

@@ -47,7 +47,7 @@ pub(crate) async fn connect_at(
         let mut conn = connect(&url, Purpose::Binlog).await?;
         let source = Source::ask(&mut conn, &url.address()).await?;
         source.check_start(&mut conn, &position).await?;
-        let dump = Dump::start(conn, &source, &position, Until::Forever, timeouts).await?;
+        let dump = Dump::start(conn, &url, &source, &position, Until::Forever, timeouts).await?;
         Ok(Connected { source, dump, own_shapes })
     };
     answered(&url, connecting).await

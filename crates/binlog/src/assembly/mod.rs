@@ -169,7 +169,7 @@ impl Assembly {
 
     fn event(&mut self, frame: &Frame, source: &Source) -> Result<(), BinlogError> {
         if let Some(open) = &mut self.open {
-            open.bytes += u64::from(frame.event.header().event_size());
+            open.bytes += u64::from(frame.event.header.size);
         }
         match frame.event_type() {
             code::GTID | code::ANONYMOUS_GTID | code::GTID_TAGGED | code::MARIADB_GTID => self.begin(frame),
@@ -196,12 +196,11 @@ impl Assembly {
             | code::PREVIOUS_GTIDS
             | code::TRANSACTION_CONTEXT
             | code::VIEW_CHANGE
-            | code::TRANSACTION_PAYLOAD
             | code::MARIADB_ANNOTATE_ROWS
             | code::MARIADB_BINLOG_CHECKPOINT
             | code::MARIADB_GTID_LIST
             | code::MARIADB_START_ENCRYPTION => Ok(()),
-            _ if frame.event.header().flags_raw() & code::IGNORABLE_FLAG != 0 => Ok(()),
+            _ if frame.event.header.flags & code::IGNORABLE_FLAG != 0 => Ok(()),
             event_type => Err(self.stop(StopReason::UnknownEvent { event_type }, None)),
         }
     }
@@ -229,7 +228,7 @@ impl Assembly {
             if !matches!(self.position, Position::File { .. }) {
                 return Err(self.corrupt("an event outside transactions"));
             }
-            let committed_at_micros = i64::from(frame.event.header().timestamp()) * 1_000_000;
+            let committed_at_micros = i64::from(frame.event.header.timestamp) * 1_000_000;
             self.open_group(Group { number: Number::None, committed_at_micros, begun: false, xa: false });
         }
         Ok(self.open.as_mut().expect("opened just now"))
@@ -259,6 +258,7 @@ impl Assembly {
             open.changes.clear();
             open.counted = 0;
             open.checkpoints.clear();
+            open.returned.clear();
         }
         if open.counted < open.skip {
             let (expected, found) = (open.skip, open.counted);
@@ -302,6 +302,7 @@ impl Assembly {
             last,
             echoes: std::mem::take(&mut open.echoes),
             heartbeats: std::mem::take(&mut open.heartbeats),
+            returned: std::mem::take(&mut open.returned),
             only_crossfade: open.only_crossfade,
             bytes: std::mem::take(&mut open.bytes),
             resume: ResumePoint { position: self.position.clone(), rows_done },

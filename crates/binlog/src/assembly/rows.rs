@@ -1,10 +1,10 @@
 //! Table maps and the rows that follow them.
 
-use crossfade_model::Origin;
+use crossfade_model::{Origin, RowOp};
 
 use super::Assembly;
 use crate::BinlogError;
-use crate::checkpoint::{Checkpoint, heartbeat_of};
+use crate::checkpoint::{Checkpoint, heartbeat_of, returned_token};
 use crate::decode::{DecodeError, RowsEvent};
 use crate::dump::Frame;
 use crate::route::{Route, RouteError, Routed};
@@ -25,7 +25,8 @@ impl Assembly {
         };
         notice.into_iter().for_each(|notice| self.note(notice));
         let open = self.open.as_mut().expect("opened above");
-        open.only_crossfade &= matches!(routed.route, Route::Checkpoint(_) | Route::Heartbeat(_) | Route::Crossfade);
+        open.only_crossfade &=
+            matches!(routed.route, Route::Checkpoint(_) | Route::Heartbeat(_) | Route::Returned(_) | Route::Crossfade);
         // Only the first table map of a transaction can mark it as crossfade's own.
         if !std::mem::replace(&mut open.mapped, true) && !matches!(routed.route, Route::Checkpoint(_)) {
             open.origin = Some(Origin::User);
@@ -76,7 +77,16 @@ impl Assembly {
                     open.heartbeats.extend(beat.map(|(_, beat)| beat));
                 }
             }
-            Route::Crossfade | Route::Other => {}
+            // Marks that go after a while are rows of this table, too.
+            Route::Returned(map) if open.origin == Some(Origin::Sync) => {
+                for change in map.changes(parse()?) {
+                    let change = change?;
+                    if change.op == RowOp::Insert {
+                        open.returned.extend(returned_token(&change, &self.pair, self.opposite.opposite()));
+                    }
+                }
+            }
+            Route::Returned(_) | Route::Crossfade | Route::Other => {}
         }
         Ok(())
     }

@@ -48,6 +48,9 @@ pub enum DecodeError {
     #[error("a label of column {column} of {table} is in character set {charset} and cannot be decoded")]
     Label { table: TableName, column: String, charset: &'static str },
 
+    #[error("a transaction is compressed by method {code}, which is not known")]
+    UnknownCompression { code: u64 },
+
     #[error("the checksum of the event at {offset} does not match")]
     Checksum { offset: u64 },
 
@@ -65,6 +68,10 @@ impl DecodeError {
             DecodeError::NoDefinition { .. } | DecodeError::ColumnCount { .. } | DecodeError::ColumnType { .. } => {
                 Some("set binlog_row_metadata=FULL at the source, so that events carry their own definition")
             }
+            DecodeError::UnknownCompression { .. } => Some(
+                "update crossfade; if no version knows the method, set binlog_transaction_compression=OFF at the source and \
+                 begin as a new pair",
+            ),
             DecodeError::Checksum { .. } => Some("the binlog is damaged on the source's disk or on the way"),
             _ => None,
         }

@@ -21,6 +21,7 @@ pub mod file;
 mod json;
 mod metadata;
 mod packed;
+pub(crate) mod payload;
 mod rows;
 mod single_byte;
 mod table_map;

@@ -1,6 +1,7 @@
 //! The stream of transactions, on real servers.
 
 mod bench;
+mod compressed;
 mod forms;
 mod origin;
 mod outages;
