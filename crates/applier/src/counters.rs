@@ -1,6 +1,11 @@
 //! What an applier has done since it started, for `status` and the demo.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use crossfade_message::ConflictCounts;
+use crossfade_model::TableName;
 
 use crate::judged::JudgedLane;
 
@@ -15,6 +20,7 @@ pub struct Counters {
     duplicate_keys: AtomicU64,
     batches: AtomicU64,
     slowest_micros: AtomicU64,
+    conflicts: Mutex<BTreeMap<TableName, ConflictCounts>>,
 }
 
 /// The counters at one moment.
@@ -45,6 +51,17 @@ impl Counters {
         self.conflicts_lost.fetch_add(lane.tally.lost, Relaxed);
         self.by_sight.fetch_add(lane.tally.by_sight, Relaxed);
         self.by_waiting.fetch_add(lane.tally.by_waiting, Relaxed);
+        if !lane.conflicts.is_empty() {
+            let mut conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
+            for (table, counts) in &lane.conflicts {
+                conflicts.entry(table.clone()).or_default().add(*counts);
+            }
+        }
+    }
+
+    /// Conflicts by the table's name at the source.
+    pub fn conflicts(&self) -> BTreeMap<TableName, ConflictCounts> {
+        self.conflicts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn note_batch(&self, delay_micros: u64) {

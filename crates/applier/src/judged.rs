@@ -1,7 +1,9 @@
 //! A lane's changes with their verdicts.
 
-use crossfade_message::{Outcome, Status};
-use crossfade_model::{Clock, MessageId, Row, RowOp, Seen, Value};
+use std::collections::BTreeMap;
+
+use crossfade_message::{ConflictCounts, Outcome, Status};
+use crossfade_model::{Clock, MessageId, Row, RowOp, Seen, TableName, Value};
 use crossfade_rules::decide::LossStatus;
 use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::plan::{Dependence, Dependences};
@@ -32,6 +34,8 @@ pub(crate) struct JudgedLane<'a> {
     /// A row that was to be deleted was not there.
     pub missed: bool,
     pub tally: Tally,
+    /// By the table's name at the source.
+    pub conflicts: BTreeMap<TableName, ConflictCounts>,
 }
 
 /// How the changes of a lane were judged.
@@ -109,6 +113,7 @@ impl<'a> JudgedLane<'a> {
             by_sight,
             missed: false,
             tally: Tally { messages: plan.messages, ..Tally::default() },
+            conflicts: BTreeMap::new(),
         }
     }
 
@@ -192,17 +197,26 @@ impl<'a> JudgedLane<'a> {
     /// The losers, as the message table keeps them.
     pub fn outcomes(&mut self, shared: &Shared) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
-        let mut won = 0;
+        self.conflicts.clear();
         for ended in self.steps.iter().flat_map(JudgedStep::ends) {
+            let table = &shared.mappings[ended.table].source;
             match ended.verdict {
                 Verdict::Lose(loss) => {
-                    outcomes.extend(ended.seqs.iter().map(|seq| outcome(shared, &ended, *seq, loss)));
+                    let lost: Vec<Outcome> =
+                        ended.seqs.iter().map(|seq| outcome(shared, &ended, *seq, loss)).collect();
+                    let counts = self.conflicts.entry(table.clone()).or_default();
+                    let stale = lost.iter().filter(|outcome| outcome.status == Status::Stale).count();
+                    counts.stale += stale as u64;
+                    counts.lost += (lost.len() - stale) as u64;
+                    outcomes.extend(lost);
                 }
-                Verdict::Write(WriteReason::Won { .. }) => won += 1,
+                Verdict::Write(WriteReason::Won { .. }) => {
+                    self.conflicts.entry(table.clone()).or_default().won += 1;
+                }
                 Verdict::Write(WriteReason::NothingConcurrent) => {}
             }
         }
-        self.tally.won = won;
+        self.tally.won = self.conflicts.values().map(|counts| counts.won).sum();
         self.tally.lost = outcomes.len() as u64;
         outcomes
     }
@@ -355,6 +369,8 @@ fn outcome(shared: &Shared, ended: &Ended, seq: u64, loss: Loss) -> Outcome {
         seq,
         table: shared.mappings[ended.table].source.clone(),
         status: match loss.status {
+            // A later change of the same row came with it, and lost too.
+            _ if ended.seqs.last().is_some_and(|last| seq < *last) => Status::Stale,
             LossStatus::ConflictLost => Status::ConflictLost,
             LossStatus::Stale => Status::Stale,
         },

@@ -139,10 +139,8 @@ pub enum MessagesCommand {
     /// Show one message with its images
     #[command(after_help = "Examples:\n  crossfade messages show forward/old:17")]
     Show(ShowArgs),
-    /// Tell the life of one row on both sides, in order
-    #[command(
-        after_help = "Examples:\n  crossfade messages history app.users 42\n  crossfade messages history app.order_items 42 7"
-    )]
+    /// Tell the life of one row on both sides, in one order: what had seen another change stands after it
+    #[command(after_help = HISTORY_EXAMPLES)]
     History(HistoryArgs),
     /// Drop days older than the retention; never an unsettled message
     #[command(after_help = "Examples:\n  crossfade messages purge\n  crossfade messages purge --older-than 30d")]
@@ -160,7 +158,7 @@ pub struct ListArgs {
     /// Only messages with this status
     #[arg(long, value_name = "STATUS", value_parser = ["pending", "applied", "held", "stale", "conflict_lost", "superseded", "failed", "discarded"])]
     pub status: Option<String>,
-    /// Only conflicts: stale and conflict_lost
+    /// Only what lost against a concurrent change (conflict_lost and stale), each with both clocks, its winner and why
     #[arg(long)]
     pub conflicts: bool,
     /// Only messages committed within this time, for example 90s, 10m, 2h, 3d
@@ -181,11 +179,22 @@ pub struct ShowArgs {
     pub output: JsonOutput,
 }
 
+const HISTORY_EXAMPLES: &str = "\
+Examples:
+  crossfade messages history app.users 42
+  crossfade messages history app.order_items 42 7        a key of two columns
+  crossfade messages history app.sessions 0x5f3a90       a key of bytes
+  crossfade messages history app.users 42 --json | jq '.[] | [.committed_at, .id, .op, .status]'
+
+`clock` is what conflicts are decided by. `seen` is how far the other direction had been applied when the change was made:
+of the changes named there its writer knew, of later ones he did not. Keys that differ in case or accents only are shown
+together.";
+
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
     /// The table, as either side names it: schema.table
     pub table: String,
-    /// The row's key, one value per key column
+    /// The row's key, one value per key column; times are UTC
     #[arg(required = true, num_args = 1..)]
     pub key: Vec<String>,
     #[command(flatten)]

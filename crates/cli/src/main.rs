@@ -84,7 +84,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Stop(args) => command::wish::stop(&settings, args.direction.into(), args.capture).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(&settings, &args).await?,
         Command::Messages(MessagesCommand::Show(args)) => command::messages::show(&settings, &args).await?,
-        Command::Messages(MessagesCommand::History(args)) => command::messages::history(settings, &args).await?,
+        Command::Messages(MessagesCommand::History(args)) => command::history::run(settings, &args).await?,
         Command::Messages(MessagesCommand::Purge(args)) => command::messages::purge(&settings, &args).await?,
         Command::Demo(_) | Command::Completions { .. } => unreachable!("handled above"),
     }

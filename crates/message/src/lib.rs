@@ -9,9 +9,11 @@
 //! and nothing else.
 
 pub mod block;
+mod canary;
 mod capture;
 mod error;
 mod failure;
+mod history;
 mod journal;
 mod lease;
 mod listing;
@@ -20,14 +22,17 @@ mod outcome;
 mod partition;
 mod purge;
 mod read;
+mod returned;
 mod size;
 mod store;
 mod stream;
 
 pub use block::{Block, image_json, row_key_json};
+pub use canary::{Canary, LostTag};
 pub use capture::{Captured, PassedHeartbeat};
 pub use error::{CaptureError, StoreError};
 pub use failure::{Failure, ParkedMessage};
+pub use history::LifeEvent;
 pub use journal::{JournalEntry, Mark};
 pub use lease::{Epoch, LeaseStatus};
 pub use listing::{ListedMessage, MessageFilter};
@@ -36,4 +41,4 @@ pub use outcome::{Outcome, Status};
 pub use purge::{KeptDay, Purged};
 pub use size::StoreSize;
 pub use store::{Probe, SCHEMA, Store};
-pub use stream::{StreamCounters, StreamReport, StreamState, StreamStatus, Wish};
+pub use stream::{ConflictCounts, StreamCounters, StreamReport, StreamState, StreamStatus, TagProof, Wish};

@@ -54,8 +54,8 @@ pub struct MessageFilter {
 }
 
 impl MessageFilter {
-    /// What did not cross as it was: lost, stale or superseded.
-    pub const CONFLICTS: [Status; 3] = [Status::ConflictLost, Status::Stale, Status::Superseded];
+    /// What lost against a concurrent change.
+    pub const CONFLICTS: [Status; 2] = [Status::ConflictLost, Status::Stale];
 
     fn takes(&self, message: &Message, status: Status) -> bool {
         self.table.as_ref().is_none_or(|table| *table == message.change.layout.name)
@@ -72,7 +72,7 @@ impl MessageFilter {
 
 /// The row that says how a message ended.
 #[derive(Debug, Clone)]
-struct Ending {
+pub(crate) struct Ending {
     status: Status,
     reason: Option<String>,
     winner: Option<String>,
@@ -135,30 +135,6 @@ impl Store {
         Ok(message.map(|message| listed(&head, message, endings.get(&id.seq), settled)))
     }
 
-    /// A row's life in both directions, in the order of the commits: the messages that `wanted` takes from the blocks that may
-    /// hold one of `key_hashes`.
-    pub async fn history(
-        &self,
-        key_hashes: &[u64],
-        wanted: impl Fn(&Message) -> bool,
-    ) -> Result<Vec<ListedMessage>, StoreError> {
-        let settled: HashMap<String, u64> =
-            self.stream_statuses().await?.into_iter().map(|state| (state.stream, state.settled_seq)).collect();
-        let mut found = Vec::new();
-        for head in self.heads_of_keys(None, 0, u64::MAX, key_hashes).await? {
-            let messages = self.messages_of(&head).await?;
-            if !messages.iter().any(&wanted) {
-                continue;
-            }
-            let endings = self.endings(&head.stream, head.first_seq, head.last_seq).await?;
-            let settled_seq = settled.get(head.stream.as_str()).copied().unwrap_or(0);
-            let of_row = messages.iter().filter(|message| wanted(message));
-            found.extend(of_row.map(|message| listed(&head, message, endings.get(&message.seq), settled_seq)));
-        }
-        found.sort_by(|a, b| a.committed_at.cmp(&b.committed_at).then(a.seq.cmp(&b.seq)));
-        Ok(found)
-    }
-
     /// Heads of some blocks before a message that can hold a match, newest first.
     async fn heads_backwards(
         &self,
@@ -187,7 +163,12 @@ impl Store {
         rows.iter().map(BlockHead::of_row).collect()
     }
 
-    async fn endings(&self, stream: &StreamId, first: u64, last: u64) -> Result<HashMap<u64, Ending>, StoreError> {
+    pub(crate) async fn endings(
+        &self,
+        stream: &StreamId,
+        first: u64,
+        last: u64,
+    ) -> Result<HashMap<u64, Ending>, StoreError> {
         let during = || StoreError::during("read outcomes");
         // An open failure stands above an outcome, as in the view; so it comes last.
         let rows = sqlx::query(
@@ -228,7 +209,7 @@ impl Store {
     }
 }
 
-fn listed(head: &BlockHead, message: &Message, ending: Option<&Ending>, settled_seq: u64) -> ListedMessage {
+pub(crate) fn listed(head: &BlockHead, message: &Message, ending: Option<&Ending>, settled_seq: u64) -> ListedMessage {
     let change = &message.change;
     let image = |row: &Option<crossfade_model::Row>| row.as_ref().and_then(|row| raw(image_json(&change.layout, row)));
     let simple = if message.seq <= settled_seq { Status::Applied } else { Status::Pending };

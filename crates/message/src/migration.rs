@@ -6,16 +6,23 @@
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
+use crate::error::server_error;
 use crate::{Store, StoreError};
 
 /// What this program writes and reads.
-const CURRENT: Version = Version { major: 1, minor: 0 };
+const CURRENT: Version = Version { major: 1, minor: 1 };
 
 /// In order. Every statement is repeatable, since DDL commits by itself and a migration can be interrupted anywhere.
-const STEPS: &[(Version, &[&str])] = &[(
-    Version { major: 1, minor: 0 },
-    &[include_str!("../../../sql/store/001_tables.sql"), include_str!("../../../sql/store/002_message_view.sql")],
-)];
+const STEPS: &[(Version, &[&str])] = &[
+    (
+        Version { major: 1, minor: 0 },
+        &[include_str!("../../../sql/store/001_tables.sql"), include_str!("../../../sql/store/002_message_view.sql")],
+    ),
+    (Version { major: 1, minor: 1 }, &[include_str!("../../../sql/store/003_conflicts.sql")]),
+];
+
+/// ER_DUP_FIELDNAME: a column that is to be added is there already, which only happens when a step is repeated.
+const COLUMN_EXISTS: u16 = 1060;
 
 const NODE: &str = include_str!("../../../sql/node/001_tables.sql");
 
@@ -115,7 +122,11 @@ async fn run_statements(connection: &mut MySqlConnection, found: Option<Version>
         .await?;
     for (version, scripts) in STEPS.iter().filter(|(version, _)| found.is_none_or(|found| *version > found)) {
         for statement in scripts.iter().flat_map(|script| statements(script)) {
-            sqlx::raw_sql(statement).execute(&mut *connection).await?;
+            if let Err(error) = sqlx::raw_sql(statement).execute(&mut *connection).await
+                && server_error(&error) != Some(COLUMN_EXISTS)
+            {
+                return Err(error);
+            }
         }
         let record = format!(
             "INSERT INTO store_version VALUES (1, {}, {}, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE
@@ -171,7 +182,8 @@ mod tests {
         assert_eq!(node.len(), 5);
         assert!(node.iter().all(|statement| statement.contains("IF NOT EXISTS")), "{node:?}");
         let store: Vec<_> = STEPS.iter().flat_map(|(_, scripts)| scripts.iter()).flat_map(|s| statements(s)).collect();
-        assert!(store.iter().all(|s| s.contains("IF NOT EXISTS") || s.contains("CREATE OR REPLACE")), "{store:?}");
+        let repeatable = ["IF NOT EXISTS", "CREATE OR REPLACE", "ADD COLUMN"];
+        assert!(store.iter().all(|s| repeatable.iter().any(|word| s.contains(word))), "{store:?}");
         assert!(store.iter().chain(&node).all(|statement| !statement.ends_with(';')));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use crossfade_model::{Clock, MessageId, RowChange, StreamId, TableName};
+use crossfade_model::{Clock, Message, MessageId, StreamId, TableName};
 use serde::{Deserialize, Serialize};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySql, QueryBuilder};
 
+use crate::stream::to_json;
 use crate::{Store, StoreError, image_json, row_key_json};
 
 /// Where a message stands.
@@ -86,6 +87,8 @@ pub(crate) struct Images {
     pub row_key: Option<String>,
     pub before: Option<String>,
     pub after: Option<String>,
+    /// What the writer had before him.
+    pub seen: String,
 }
 
 /// Rows of one statement, and bytes of images after which a statement ends; below every server's default packet size.
@@ -125,7 +128,7 @@ impl Store {
         let seqs: Vec<u64> = seqs.collect();
         let messages = self.read_some(stream, &seqs.iter().copied().collect()).await?;
         let mut images: HashMap<u64, Images> =
-            messages.into_iter().map(|message| (message.seq, Images::of(&message.change))).collect();
+            messages.iter().map(|message| (message.seq, Images::of(message))).collect();
         let take = |seq: u64| {
             images.remove(&seq).ok_or_else(|| StoreError::Missing { stream: stream.clone(), first: seq, last: seq })
         };
@@ -135,7 +138,8 @@ impl Store {
 
 impl Images {
     /// Images above the bound are left out: the message keeps them.
-    fn of(change: &RowChange) -> Images {
+    fn of(message: &Message) -> Images {
+        let change = &message.change;
         let image = |row: &Option<crossfade_model::Row>| {
             let row = row.as_ref().filter(|_| change.memory_bytes() <= IMAGE_BYTES)?;
             Some(image_json(&change.layout, row)).filter(|json| json.len() <= IMAGE_BYTES)
@@ -144,11 +148,13 @@ impl Images {
             row_key: row_key_json(change).filter(|key| key.len() <= IMAGE_BYTES),
             before: image(&change.before),
             after: image(&change.after),
+            seen: to_json(&*message.seen),
         }
     }
 
     fn bytes(&self) -> usize {
-        [&self.row_key, &self.before, &self.after].into_iter().flatten().map(String::len).sum()
+        let images = [&self.row_key, &self.before, &self.after].into_iter().flatten();
+        self.seen.len() + images.map(String::len).sum::<usize>()
     }
 }
 
@@ -174,7 +180,7 @@ async fn insert_outcomes(
 ) -> Result<(), sqlx::Error> {
     let mut query = QueryBuilder::<MySql>::new(
         "INSERT INTO outcome (pair, stream, seq, table_schema, table_name, row_key, status, reason, winner, source_clock,
-           target_clock, before_image, after_image, decided_at) ",
+           target_clock, before_image, after_image, seen, decided_at) ",
     );
     query.push_values(outcomes, |mut row, (outcome, images)| {
         row.push_bind(pair)
@@ -190,12 +196,14 @@ async fn insert_outcomes(
             .push_bind(outcome.target_clock.map(|clock| clock.0))
             .push_bind(&images.before)
             .push_bind(&images.after)
+            .push_bind(&images.seen)
             .push("UTC_TIMESTAMP(6)");
     });
     query.push(
         " ON DUPLICATE KEY UPDATE row_key = VALUES(row_key), status = VALUES(status), reason = VALUES(reason),
            winner = VALUES(winner), source_clock = VALUES(source_clock), target_clock = VALUES(target_clock),
-           before_image = VALUES(before_image), after_image = VALUES(after_image), decided_at = VALUES(decided_at)",
+           before_image = VALUES(before_image), after_image = VALUES(after_image), seen = VALUES(seen),
+           decided_at = VALUES(decided_at)",
     );
     query.build().execute(connection).await?;
     Ok(())

@@ -1,11 +1,14 @@
 //! Streams: how far each source is read and settled, what its process says of itself, and what it is wished to do.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, NaiveDateTime, Utc};
 use crossfade_model::{Direction, ResumePoint, Seen, StreamId};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
+use crate::outcome::cut;
 use crate::{Epoch, Store, StoreError};
 
 /// What a batch starts from. A capture succeeds only while the store still says the same.
@@ -62,8 +65,11 @@ pub struct StreamCounters {
     pub applied: u64,
     /// Rows of origin sync that were recognised and not captured.
     pub echoes: u64,
+    /// Changes that won against a concurrent one, and changes that lost, overtaken ones included.
     pub conflicts_won: u64,
     pub conflicts_lost: u64,
+    /// The same by the table's name at the source; tables without a conflict have no entry.
+    pub conflicts: BTreeMap<String, ConflictCounts>,
     /// Slowest change from commit on the source to commit on the target.
     pub slowest_ms: u64,
     /// Age of the oldest change that is not applied; of the time of the report.
@@ -74,6 +80,35 @@ pub struct StreamCounters {
     /// The lease epoch of the process that looks for changes by users of its target before it writes; 0 while the
     /// opposite direction is declared off. The opposite process waits for it before it says that it runs.
     pub looks_for_concurrent_epoch: u64,
+    pub tag: TagProof,
+}
+
+/// How changes ended that met a concurrent one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConflictCounts {
+    pub won: u64,
+    pub lost: u64,
+    /// Lost too, and overtaken by a later change of the same side anyway.
+    pub stale: u64,
+}
+
+impl ConflictCounts {
+    pub fn add(&mut self, more: ConflictCounts) {
+        self.won += more.won;
+        self.lost += more.lost;
+        self.stale += more.stale;
+    }
+}
+
+/// Whether the tag of what a process writes is known to arrive where the opposite process reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TagProof {
+    /// When it was proved last.
+    pub proved_at: Option<DateTime<Utc>>,
+    /// Why it is not proved now.
+    pub open: Option<String>,
 }
 
 /// What a direction is wished to do.
@@ -249,7 +284,7 @@ impl Store {
             "INSERT INTO direction (pair, direction, declared, capture, apply, changed_at)
              VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6))
              ON DUPLICATE KEY UPDATE declared = VALUES(declared), capture = VALUES(capture), apply = VALUES(apply),
-               changed_at = VALUES(changed_at)",
+               reason = NULL, changed_at = VALUES(changed_at)",
         )
         .bind(&*self.pair)
         .bind(direction.as_str())
@@ -260,6 +295,49 @@ impl Store {
         .await
         .map_err(StoreError::during("keep a wish"))?;
         Ok(())
+    }
+}
+
+impl Store {
+    /// Stops both directions as a breaker does: nothing is applied any more, and capture goes on, until a person starts
+    /// them. The reason stays with their wishes, and goes into the journal.
+    ///
+    /// `false` if nothing was to be stopped, because another process has stopped them already.
+    pub async fn stop_both(&self, reason: &str) -> Result<bool, StoreError> {
+        let during = || StoreError::during("stop both directions");
+        let mut transaction = self.pool.begin().await.map_err(during())?;
+        let stopped = sqlx::query(
+            "UPDATE direction SET apply = FALSE, reason = ?, changed_at = UTC_TIMESTAMP(6) WHERE pair = ? AND apply",
+        )
+        .bind(cut(reason))
+        .bind(&*self.pair)
+        .execute(&mut *transaction)
+        .await
+        .map_err(during())?;
+        if stopped.rows_affected() > 0 {
+            sqlx::query(
+                "INSERT INTO journal (pair, kind, text, written_at) VALUES (?, 'breaker', ?, UTC_TIMESTAMP(6))",
+            )
+            .bind(&*self.pair)
+            .bind(cut(reason))
+            .execute(&mut *transaction)
+            .await
+            .map_err(during())?;
+        }
+        transaction.commit().await.map_err(during())?;
+        Ok(stopped.rows_affected() > 0)
+    }
+
+    /// Why crossfade itself has stopped a direction; `None` where it runs, or where a person stopped it.
+    pub async fn stop_reason(&self, direction: Direction) -> Result<Option<String>, StoreError> {
+        let reason: Option<Option<String>> =
+            sqlx::query_scalar("SELECT reason FROM direction WHERE pair = ? AND direction = ?")
+                .bind(&*self.pair)
+                .bind(direction.as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(StoreError::during("read a wish"))?;
+        Ok(reason.flatten())
     }
 }
 

@@ -1,20 +1,16 @@
 //! `crossfade messages`: the message table, for people.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use chrono::Utc;
 use crossfade_config::Settings;
 use crossfade_message::{ListedMessage, MessageFilter};
-use crossfade_model::{ColumnKind, Message, TableName, Value};
-use crossfade_rules::TableMapping;
-use crossfade_rules::key::folded_hash;
+use crossfade_model::{Seen, TableName};
 
 use super::{new_table, open_store, print_json, print_table};
-use crate::args::{HistoryArgs, ListArgs, PurgeArgs, ShowArgs};
+use crate::args::{ListArgs, PurgeArgs, ShowArgs};
 use crate::failure::{Failure, Kind};
-use crate::pair::Pair;
 
 const SECONDS_PER_DAY: u64 = 86_400;
 
@@ -35,7 +31,13 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
     let store = open_store(settings);
     store.version_check().await?;
     let messages = store.list_messages(&filter, args.limit as usize).await?;
-    print_messages(&messages, args.output.json)
+    match (args.output.json, args.conflicts) {
+        (true, _) => return print_json(&messages),
+        (false, true) => print_conflicts(&messages),
+        (false, false) => print_messages(&messages),
+    }
+    eprintln!("{} messages", messages.len());
+    Ok(())
 }
 
 pub async fn show(settings: &Settings, args: &ShowArgs) -> anyhow::Result<()> {
@@ -65,7 +67,6 @@ fn details(message: &ListedMessage) -> Vec<(&'static str, String)> {
         value.as_ref().map_or_else(|| "-".to_owned(), |value| value.get().to_owned())
     };
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    let clock = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     vec![
         ("message", message.id.clone()),
         ("table", format!("{}.{}", message.table_schema, message.table_name)),
@@ -76,91 +77,15 @@ fn details(message: &ListedMessage) -> Vec<(&'static str, String)> {
         ("status", message.status.as_str().to_owned()),
         ("reason", text(&message.reason)),
         ("winner", text(&message.winner)),
-        ("clock here", clock(message.source_clock)),
-        ("clock there", clock(message.target_clock)),
-        ("effective clock", clock(message.effective_clock)),
-        ("seen", message.seen.get().to_owned()),
+        ("clock", optional(message.source_clock)),
+        ("winner's clock", optional(message.target_clock)),
+        ("effective clock", optional(message.effective_clock)),
+        ("seen", seen(message)),
+        ("seen in full", message.seen.get().to_owned()),
         ("committed", message.committed_at.to_rfc3339()),
         ("captured", message.captured_at.to_rfc3339()),
         ("source position", message.source_position.clone()),
     ]
-}
-
-pub async fn history(settings: Arc<Settings>, args: &HistoryArgs) -> anyhow::Result<()> {
-    let name = table_name(&args.table)?;
-    let pair = Pair::read(settings.clone()).await?;
-    let mapping = mapping_of(&pair, &name)?;
-    let key = key_values(mapping, &args.key)?;
-    let values: Vec<&Value> = key.iter().collect();
-    let hash = folded_hash(&mapping.identity, &values);
-    let store = open_store(&settings);
-    store.version_check().await?;
-    let messages = store.history(&[hash], |message| touches(&pair, message, mapping, hash)).await?;
-    print_messages(&messages, args.output.json)
-}
-
-fn mapping_of<'p>(pair: &'p Pair, name: &TableName) -> anyhow::Result<&'p TableMapping> {
-    let forward = pair.mappings(crossfade_model::Direction::Forward);
-    forward.iter().find(|mapping| mapping.source == *name || mapping.target == *name).ok_or_else(|| {
-        let names: Vec<String> = forward.iter().map(|mapping| mapping.source.to_string()).collect();
-        Failure::new(Kind::Usage, format!("{name} is not synced"), format!("synced tables: {}", names.join(", ")))
-            .into()
-    })
-}
-
-/// The key as typed by a person, with the types of the table's key columns.
-fn key_values(mapping: &TableMapping, parts: &[String]) -> anyhow::Result<Vec<Value>> {
-    if mapping.row_key.len() != parts.len() {
-        let columns: Vec<&str> = mapping.row_key.iter().map(|index| mapping.columns[*index].source.as_str()).collect();
-        return Err(Failure::new(
-            Kind::Usage,
-            format!("the key of {} has {} columns, {} were given", mapping.source, columns.len(), parts.len()),
-            format!("give {}, in this order", columns.join(", ")),
-        )
-        .into());
-    }
-    let typed =
-        mapping.row_key.iter().zip(parts).map(|(index, text)| typed(&mapping.columns[*index].source_kind, text));
-    Ok(typed.collect())
-}
-
-fn typed(kind: &ColumnKind, text: &str) -> Value {
-    match kind {
-        ColumnKind::Integer { .. } | ColumnKind::Year | ColumnKind::Bit { .. } => text
-            .parse()
-            .map(Value::Int)
-            .or_else(|_| text.parse().map(Value::UInt))
-            .unwrap_or_else(|_| Value::Text(text.to_owned())),
-        ColumnKind::Decimal { .. } => Value::Decimal(text.to_owned()),
-        ColumnKind::Bytes { fixed_len } => {
-            let mut bytes = text.as_bytes().to_vec();
-            bytes.resize(bytes.len().max(*fixed_len as usize), 0);
-            Value::Bytes(bytes)
-        }
-        _ => Value::Text(text.to_owned()),
-    }
-}
-
-/// Whether a message, of either direction, is of the row whose key folds to `hash`.
-fn touches(pair: &Pair, message: &Message, mapping: &TableMapping, hash: u64) -> bool {
-    let change = &message.change;
-    let of_message = [crossfade_model::Direction::Forward, crossfade_model::Direction::Reverse]
-        .into_iter()
-        .flat_map(|direction| pair.mappings(direction))
-        .find(|candidate| candidate.source == change.layout.name && candidate.identity == mapping.identity);
-    let Some(of_message) = of_message else { return false };
-    [&change.before, &change.after].into_iter().flatten().any(|image| {
-        let key: Option<Vec<&Value>> = of_message
-            .row_key
-            .iter()
-            .map(|index| {
-                let name = &of_message.columns[*index].source;
-                let place = change.layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name))?;
-                image.get(place)
-            })
-            .collect();
-        key.is_some_and(|key| folded_hash(&of_message.identity, &key) == hash)
-    })
 }
 
 pub async fn purge(settings: &Settings, args: &PurgeArgs) -> anyhow::Result<()> {
@@ -180,17 +105,14 @@ pub async fn purge(settings: &Settings, args: &PurgeArgs) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn table_name(text: &str) -> anyhow::Result<TableName> {
+pub fn table_name(text: &str) -> anyhow::Result<TableName> {
     match text.split_once('.') {
         Some((schema, table)) if !schema.is_empty() && !table.is_empty() => Ok(TableName::new(schema, table)),
         _ => Err(Failure::new(Kind::Usage, format!("`{text}` is not a table"), "write it as schema.table").into()),
     }
 }
 
-fn print_messages(messages: &[ListedMessage], json: bool) -> anyhow::Result<()> {
-    if json {
-        return print_json(&messages);
-    }
+fn print_messages(messages: &[ListedMessage]) {
     let mut table = new_table(&["message", "committed (UTC)", "table", "op", "key", "status", "reason"]);
     for message in messages {
         table.add_row([
@@ -198,12 +120,52 @@ fn print_messages(messages: &[ListedMessage], json: bool) -> anyhow::Result<()> 
             message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
             format!("{}.{}", message.table_schema, message.table_name),
             message.op.to_owned(),
-            message.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
+            key(message),
             message.status.as_str().to_owned(),
             message.reason.clone().unwrap_or_default(),
         ]);
     }
     print_table(&table);
-    eprintln!("{} messages", messages.len());
-    Ok(())
+}
+
+/// The losers, each with what it lost against.
+fn print_conflicts(messages: &[ListedMessage]) {
+    let header = ["loser", "committed (UTC)", "table", "key", "clock", "winner", "its clock", "status", "why"];
+    let mut table = new_table(&header);
+    for message in messages {
+        table.add_row([
+            message.id.clone(),
+            message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
+            format!("{}.{}", message.table_schema, message.table_name),
+            key(message),
+            optional(message.source_clock),
+            message.winner.clone().unwrap_or_else(|| "-".to_owned()),
+            optional(message.target_clock),
+            message.status.as_str().to_owned(),
+            message.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    print_table(&table);
+}
+
+fn key(message: &ListedMessage) -> String {
+    message.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned())
+}
+
+pub fn optional(number: Option<i64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
+/// What a message's writer had before him, in short: the last message of each opposite stream that was applied with all
+/// before it, `+` where some lanes were further, and what was set aside.
+pub fn seen(message: &ListedMessage) -> String {
+    let Ok(seen) = serde_json::from_str::<Seen>(message.seen.get()) else { return "-".to_owned() };
+    let short = seen.streams.iter().map(|(stream, progress)| {
+        let further = if progress.partial_batch().is_some() { "+" } else { "" };
+        let parked: Vec<String> = progress.parked.iter().map(u64::to_string).collect();
+        let without = if parked.is_empty() { String::new() } else { format!(" without {}", parked.join(",")) };
+        format!("{stream}:{}{further}{without}", progress.applied_through())
+    });
+    let short = short.collect::<Vec<_>>().join(" ");
+    if short.is_empty() { "-".to_owned() } else { short }
 }

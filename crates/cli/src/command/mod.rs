@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub mod check;
+pub mod history;
 pub mod init;
 pub mod messages;
 pub mod status;

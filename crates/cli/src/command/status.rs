@@ -1,10 +1,11 @@
 //! `crossfade status`: where both directions stand.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
 use crossfade_config::Settings;
-use crossfade_message::{LeaseStatus, Store, StreamStatus, Wish};
+use crossfade_message::{ConflictCounts, LeaseStatus, Store, StreamStatus, Wish};
 use crossfade_model::{Direction, StreamId};
 use serde::Serialize;
 
@@ -38,7 +39,10 @@ pub struct StreamLine {
     applied: u64,
     echoes: u64,
     conflicts_won: u64,
+    /// Overtaken ones included.
     conflicts_lost: u64,
+    /// By the table's name at the source.
+    conflicts: BTreeMap<String, ConflictCounts>,
     slowest_ms: u64,
     open_failures: u64,
     held: u64,
@@ -125,6 +129,7 @@ fn stream_line(
         echoes: counters.echoes,
         conflicts_won: counters.conflicts_won,
         conflicts_lost: counters.conflicts_lost,
+        conflicts: counters.conflicts,
         slowest_ms: counters.slowest_ms,
         open_failures: status.open_failures,
         held: status.held,
@@ -198,6 +203,9 @@ fn print(status: &Status, clear: bool) {
             println!("{}: {reason}", line.stream);
         }
     }
+    for line in status.streams.iter().filter(|line| !line.conflicts.is_empty()) {
+        println!("{}: conflicts {}", line.stream, conflicts(&line.conflicts));
+    }
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
         "store: {:.1} MiB, {} messages, growing {:.1} MiB a day",
@@ -205,6 +213,13 @@ fn print(status: &Status, clear: bool) {
         status.store.messages,
         mebibytes(status.store.growth_per_day)
     );
+}
+
+fn conflicts(by_table: &BTreeMap<String, ConflictCounts>) -> String {
+    let of_table = |(table, counts): (&String, &ConflictCounts)| {
+        format!("{table} {} won, {} lost, {} stale", counts.won, counts.lost, counts.stale)
+    };
+    by_table.iter().map(of_table).collect::<Vec<_>>().join("; ")
 }
 
 fn slowest(ms: u64) -> String {

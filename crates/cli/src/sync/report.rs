@@ -1,12 +1,13 @@
 //! What a process tells the store of its stream, for `status`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossfade_applier::{Counters, ProgressView, Waiting};
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
-use crossfade_message::{Store, StoreError, StreamCounters, StreamReport};
+use crossfade_message::{ConflictCounts, Store, StoreError, StreamCounters, StreamReport, TagProof};
 use crossfade_model::{Position, Side, StreamId};
 use mysql_async::Conn;
 use tokio::sync::watch;
@@ -177,13 +178,23 @@ impl Reporter {
                 echoes: self.before.echoes + captured.echoes,
                 conflicts_won: self.before.conflicts_won + now.conflicts_won,
                 conflicts_lost: self.before.conflicts_lost + now.conflicts_lost,
+                conflicts: self.conflicts(),
                 slowest_ms: self.before.slowest_ms.max(now.slowest_micros / 1_000),
                 lag_ms,
                 caught_up,
                 rows_per_second,
                 looks_for_concurrent_epoch: if self.applied.borrow().looks_for_concurrent { self.epoch } else { 0 },
+                tag: TagProof::default(),
             },
         }
+    }
+
+    fn conflicts(&self) -> BTreeMap<String, ConflictCounts> {
+        let mut conflicts = self.before.conflicts.clone();
+        for (table, counts) in self.counters.conflicts() {
+            conflicts.entry(table.to_string()).or_default().add(counts);
+        }
+        conflicts
     }
 
     /// Whether the opposite process looks for changes by users of this direction's source before it overwrites them.

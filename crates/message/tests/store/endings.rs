@@ -1,7 +1,10 @@
 //! How messages end, and how people find them.
 
-use crossfade_message::{Failure, ListedMessage, MessageFilter, Outcome, Status, Store};
-use crossfade_model::{Clock, Message, MessageId, RowOp, Seen, TableName, Value};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossfade_message::{Failure, LifeEvent, ListedMessage, MessageFilter, Outcome, Status, Store};
+use crossfade_model::{Clock, LaneProgress, Message, MessageId, RowOp, Seen, StreamProgress, TableName, Value};
 use crossfade_servers::Flavor;
 
 use crate::{at, capture_updates, client, forward, hash, on_both_servers, reverse, started, store, update};
@@ -10,6 +13,8 @@ on_both_servers!(
     every_status_shows_in_the_view_and_in_lists,
     a_replayed_end_replaces_the_one_before,
     a_rows_history_spans_both_directions,
+    what_has_seen_something_stands_after_it,
+    a_loser_is_kept_with_what_it_had_seen,
     lists_filter,
 );
 
@@ -150,13 +155,73 @@ async fn a_rows_history_spans_both_directions(flavor: Flavor) {
     store.settle(&forward(), 4).await.unwrap();
     let is_wanted = |message: &Message| message.change.after.as_ref().is_some_and(|row| row[0] == Value::Int(42));
     let life = store.history(&[hash(42)], is_wanted).await.unwrap();
-    assert_eq!(ids(&life), ["forward/old:4", "reverse/new:4", "forward/old:14", "reverse/new:14"]);
-    assert_eq!(life[0].status, Status::Applied);
-    assert_eq!(life[2].status, Status::Pending);
+    assert_eq!(of_life(&life), ["forward/old:4", "reverse/new:4", "forward/old:14", "reverse/new:14"]);
+    assert_eq!(life[0].listed.status, Status::Applied);
+    assert_eq!(life[2].listed.status, Status::Pending);
     assert!(store.history(&[hash(77)], |_| true).await.unwrap().is_empty(), "no block may hold that key");
+
+    let pool = client(flavor).await;
+    let age = "UPDATE message_block SET captured_at = captured_at - INTERVAL 1 HOUR WHERE pair = 'history' AND last_seq <= 10";
+    sqlx::query(age).execute(&pool).await.unwrap();
+    let recent = store.recent_history(&[hash(42)], Duration::from_secs(60), is_wanted).await.unwrap();
+    assert_eq!(of_life(&recent), ["forward/old:14", "reverse/new:14"]);
+    let longer = store.recent_history(&[hash(42)], Duration::from_secs(7_200), is_wanted).await.unwrap();
+    assert_eq!(of_life(&longer), of_life(&life));
 
     let concurrent = store.read_messages_of_keys(&reverse(), 5, 20, &[hash(42)], is_wanted).await.unwrap();
     assert_eq!(concurrent.iter().map(|message| message.seq).collect::<Vec<_>>(), [14]);
+}
+
+fn of_life(life: &[LifeEvent]) -> Vec<&str> {
+    life.iter().map(|event| event.listed.id.as_str()).collect()
+}
+
+/// What the clocks of the two servers say is no order: one may be ahead, and MariaDB tells whole seconds.
+async fn what_has_seen_something_stands_after_it(flavor: Flavor) {
+    let store = store(flavor, "causes").await;
+    let ahead = started(&store, &forward()).await;
+    let back = started(&store, &reverse()).await;
+    let saw = |seq: u64, parked: &[u64]| {
+        let lane = LaneProgress { seq, batch_first: 1, batch_last: seq, lanes: 1 };
+        let progress = StreamProgress { lanes: [(0, lane)].into(), parked: parked.iter().copied().collect() };
+        Seen { streams: [("forward/old".to_owned(), progress)].into() }
+    };
+    let forth = vec![update(1, 42, "a", 9_000_000), update(2, 42, "b", 9_000_000), update(3, 42, "c", 9_500_000)];
+    let mut answers = vec![update(1, 42, "x", 1_000_000), update(2, 42, "y", 2_000_000), update(3, 42, "z", 3_000_000)];
+    answers[1].seen = Arc::new(saw(1, &[]));
+    answers[2].seen = Arc::new(saw(2, &[2]));
+    for (state, batch) in [(&ahead, &forth), (&back, &answers)] {
+        store.capture(state, batch, &[[hash(42); 2]; 3], &at(3), &Seen::default(), &[]).await.unwrap();
+    }
+    let life = store.history(&[hash(42)], |_| true).await.unwrap();
+    let told = ["reverse/new:1", "forward/old:1", "reverse/new:2", "reverse/new:3", "forward/old:2", "forward/old:3"];
+    assert_eq!(of_life(&life), told, "2 was parked when it was seen");
+}
+
+/// A loser stands in `outcome` with all that it was decided by.
+async fn a_loser_is_kept_with_what_it_had_seen(flavor: Flavor) {
+    let store = store(flavor, "losers").await;
+    let state = started(&store, &forward()).await;
+    let mut message = update(1, 7, "x", 0);
+    let lane = LaneProgress { seq: 4, batch_first: 3, batch_last: 4, lanes: 1 };
+    let progress = StreamProgress { lanes: [(0, lane)].into(), ..StreamProgress::default() };
+    message.seen = Arc::new(Seen { streams: [("reverse/new".to_owned(), progress)].into() });
+    store.capture(&state, &[message], &[[hash(7); 2]], &at(1), &Seen::default(), &[]).await.unwrap();
+    let lost = Outcome { target_clock: Some(Clock(9)), ..outcome(1, Status::ConflictLost, "a later clock") };
+    store.record_outcomes(&forward(), &[lost]).await.unwrap();
+    let row: (String, String, String, String, String, i64, i64, String) = sqlx::query_as(
+        "SELECT seen, row_key, before_image, after_image, winner, source_clock, target_clock, table_name
+         FROM outcome WHERE pair = 'losers'",
+    )
+    .fetch_one(&client(flavor).await)
+    .await
+    .unwrap();
+    assert_eq!(row.0, r#"{"reverse/new":{"lanes":{"0":{"seq":4,"batch_first":3,"batch_last":4,"lanes":1}}}}"#);
+    assert_eq!((row.1.as_str(), row.4.as_str(), row.7.as_str()), (r#"{"id":7}"#, "reverse/new:9", "users"));
+    assert_eq!((row.2.as_str(), row.3.as_str()), (r#"{"id":7,"name":"before"}"#, r#"{"id":7,"name":"x"}"#));
+    assert_eq!((row.5, row.6), (-5, 9));
+    let conflicts = MessageFilter { statuses: MessageFilter::CONFLICTS.to_vec(), ..MessageFilter::default() };
+    assert_eq!(listed(&store, &conflicts).await, [(1, "conflict_lost".to_owned())]);
 }
 
 async fn lists_filter(flavor: Flavor) {

@@ -1,0 +1,251 @@
+//! `crossfade messages history`: the life of one row on both sides, in one order.
+
+use std::sync::Arc;
+
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+use crossfade_config::Settings;
+use crossfade_message::ListedMessage;
+use crossfade_model::{CalendarDate, ColumnKind, Direction, Message, RowChange, TableName, TimeOfDay, Value};
+use crossfade_rules::TableMapping;
+use crossfade_rules::key::folded_hash;
+use serde_json::value::RawValue;
+
+use super::messages::{optional, seen, table_name};
+use super::{new_table, open_store, print_json, print_table};
+use crate::args::HistoryArgs;
+use crate::failure::{Failure, Kind};
+use crate::pair::Pair;
+
+/// A change is shown up to so many characters; `messages show` has all of it.
+const CHANGE_CHARS: usize = 100;
+
+pub async fn run(settings: Arc<Settings>, args: &HistoryArgs) -> anyhow::Result<()> {
+    let name = table_name(&args.table)?;
+    let pair = Pair::read(settings.clone()).await?;
+    let mapping = mapping_of(&pair, &name)?;
+    let key = key_values(mapping, &args.key)?;
+    let values: Vec<&Value> = key.iter().collect();
+    let hash = folded_hash(&mapping.identity, &values);
+    let store = open_store(&settings);
+    store.version_check().await?;
+    let life = store.history(&[hash], |message| touches(&pair, message, mapping, hash)).await?;
+    let messages: Vec<ListedMessage> = life.into_iter().map(|event| event.listed).collect();
+    if args.output.json {
+        return print_json(&messages);
+    }
+    print(&messages);
+    Ok(())
+}
+
+fn print(messages: &[ListedMessage]) {
+    let header = ["committed (UTC)", "message", "op", "key", "status", "clock", "seen", "winner", "change", "reason"];
+    let mut table = new_table(&header);
+    for message in messages {
+        table.add_row([
+            message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
+            message.id.clone(),
+            message.op.to_owned(),
+            message.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
+            message.status.as_str().to_owned(),
+            optional(message.effective_clock),
+            seen(message),
+            message.winner.clone().unwrap_or_else(|| "-".to_owned()),
+            change(message),
+            message.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    print_table(&table);
+    eprintln!("{} messages", messages.len());
+}
+
+/// What a change did: the columns that it changed, or the whole row that came or went.
+fn change(message: &ListedMessage) -> String {
+    let text = match (&message.before_image, &message.after_image) {
+        (Some(before), Some(after)) => changed_columns(before, after),
+        (None, Some(row)) | (Some(row), None) => row.get().to_owned(),
+        (None, None) => String::new(),
+    };
+    match text.char_indices().nth(CHANGE_CHARS) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
+    }
+}
+
+fn changed_columns(before: &RawValue, after: &RawValue) -> String {
+    let object = |image: &RawValue| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(image.get());
+    let (Ok(before), Ok(after)) = (object(before), object(after)) else { return after.get().to_owned() };
+    let changed = after.iter().filter(|(name, value)| before.get(*name) != Some(value));
+    changed.map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
+}
+
+fn mapping_of<'p>(pair: &'p Pair, name: &TableName) -> anyhow::Result<&'p TableMapping> {
+    let forward = pair.mappings(Direction::Forward);
+    let found = forward.iter().find(|mapping| mapping.source == *name || mapping.target == *name);
+    let mapping = found.ok_or_else(|| {
+        let names: Vec<String> = forward.iter().map(|mapping| mapping.source.to_string()).collect();
+        Failure::new(Kind::Usage, format!("{name} is not synced"), format!("synced tables: {}", names.join(", ")))
+    })?;
+    if mapping.keyless {
+        let hint = "`crossfade messages list --table` lists all its changes";
+        return Err(Failure::new(Kind::Usage, format!("{name} has no key to tell its rows by"), hint).into());
+    }
+    Ok(mapping)
+}
+
+/// The key as typed by a person, with the types of the table's key columns.
+fn key_values(mapping: &TableMapping, parts: &[String]) -> anyhow::Result<Vec<Value>> {
+    let columns: Vec<&str> = mapping.row_key.iter().map(|index| mapping.columns[*index].source.as_str()).collect();
+    if columns.len() != parts.len() {
+        return Err(Failure::new(
+            Kind::Usage,
+            format!("the key of {} has {} columns, {} were given", mapping.source, columns.len(), parts.len()),
+            format!("give {}, in this order", columns.join(", ")),
+        )
+        .into());
+    }
+    let of_column = |((index, text), column): ((&usize, &String), &&str)| {
+        typed(&mapping.columns[*index].source_kind, text).ok_or_else(|| {
+            let hint = "write it as `messages list` shows it, bytes as 0x and hexadecimal digits";
+            Failure::new(Kind::Usage, format!("`{text}` is no value of the key column {column}"), hint).into()
+        })
+    };
+    mapping.row_key.iter().zip(parts).zip(&columns).map(of_column).collect()
+}
+
+/// A value of a column, as hashing it needs it; `None` where the text is none.
+fn typed(kind: &ColumnKind, text: &str) -> Option<Value> {
+    Some(match kind {
+        ColumnKind::Integer { .. } | ColumnKind::Year | ColumnKind::Bit { .. } => {
+            text.parse().map(Value::Int).or_else(|_| text.parse().map(Value::UInt)).ok()?
+        }
+        ColumnKind::Float => Value::Float(text.parse().ok()?),
+        ColumnKind::Double => Value::Double(text.parse().ok()?),
+        ColumnKind::Decimal { .. } => {
+            text.parse::<f64>().ok()?;
+            Value::Decimal(text.to_owned())
+        }
+        ColumnKind::Bytes { .. } | ColumnKind::Geometry | ColumnKind::Vector => Value::Bytes(bytes(text)?),
+        ColumnKind::Date | ColumnKind::Datetime { .. } | ColumnKind::Timestamp { .. } => datetime(text)?,
+        ColumnKind::Time { .. } => time(text)?,
+        _ => Value::Text(text.to_owned()),
+    })
+}
+
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) else {
+        return Some(text.as_bytes().to_vec());
+    };
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let pair = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.iter().map(pair).collect()
+}
+
+/// A date, with or without a time of day; times are UTC, as the message table shows them.
+fn datetime(text: &str) -> Option<Value> {
+    use chrono::Datelike;
+    let (date, time) = match NaiveDateTime::parse_from_str(&text.replacen('T', " ", 1), "%Y-%m-%d %H:%M:%S%.f") {
+        Ok(both) => (both.date(), both.time()),
+        Err(_) => (NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?, NaiveTime::default()),
+    };
+    let small = |number: u32| u8::try_from(number).ok();
+    let date =
+        CalendarDate { year: u16::try_from(date.year()).ok()?, month: small(date.month())?, day: small(date.day())? };
+    let time = TimeOfDay {
+        hour: small(time.hour())?,
+        minute: small(time.minute())?,
+        second: small(time.second())?,
+        micros: time.nanosecond() / 1_000,
+    };
+    Some(Value::Datetime(date, time))
+}
+
+/// `[-]hours:minutes:seconds[.fraction]`, up to 838 hours.
+fn time(text: &str) -> Option<Value> {
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut parts = whole.splitn(3, ':');
+    let (hours, minute, second) = (parts.next()?, parts.next()?, parts.next()?);
+    let micros = if fraction.is_empty() { 0 } else { format!("{fraction:0<6}").get(..6)?.parse().ok()? };
+    Some(Value::Time {
+        negative,
+        hours: hours.parse().ok()?,
+        minute: minute.parse().ok()?,
+        second: second.parse().ok()?,
+        micros,
+    })
+}
+
+/// Whether a message, of either direction, is of the row whose key folds to `hash`.
+fn touches(pair: &Pair, message: &Message, mapping: &TableMapping, hash: u64) -> bool {
+    let change = &message.change;
+    let of_message = [Direction::Forward, Direction::Reverse]
+        .into_iter()
+        .flat_map(|direction| pair.mappings(direction))
+        .find(|candidate| candidate.source == change.layout.name && candidate.identity == mapping.identity);
+    of_message.is_some_and(|mapping| has_key(mapping, change, hash))
+}
+
+/// Whether a change, whose table `mapping` carries, has a key that folds to `hash` before it or after it.
+pub fn has_key(mapping: &TableMapping, change: &RowChange, hash: u64) -> bool {
+    [&change.before, &change.after].into_iter().flatten().any(|image| {
+        let key: Option<Vec<&Value>> = mapping
+            .row_key
+            .iter()
+            .map(|index| {
+                let name = &mapping.columns[*index].source;
+                let place = change.layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name))?;
+                image.get(place)
+            })
+            .collect();
+        key.is_some_and(|key| folded_hash(&mapping.identity, &key) == hash)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn same_key(kind: &ColumnKind, text: &str, value: &Value) -> bool {
+        let table = TableName::new("app", "users");
+        let typed = typed(kind, text).expect("a value");
+        folded_hash(&table, &[&typed]) == folded_hash(&table, &[value])
+    }
+
+    #[test]
+    fn a_typed_key_finds_the_stored_one() {
+        let date = CalendarDate { year: 2024, month: 2, day: 29 };
+        let noon = TimeOfDay { hour: 12, minute: 0, second: 1, micros: 500_000 };
+        let integer = ColumnKind::Integer { bytes: 8, unsigned: true };
+        assert!(same_key(&integer, "18446744073709551615", &Value::UInt(u64::MAX)));
+        assert!(same_key(&integer, "42", &Value::UInt(42)));
+        assert!(same_key(&ColumnKind::Decimal { precision: 9, scale: 2 }, "4.50", &Value::Decimal("4.5".to_owned())));
+        assert!(same_key(&ColumnKind::Text { charset: "utf8mb4".to_owned() }, "Ada", &Value::Text("ada".to_owned())));
+        assert!(same_key(&ColumnKind::Bytes { fixed_len: 4 }, "0x0aFF", &Value::Bytes(vec![10, 255, 0, 0])));
+        assert!(same_key(&ColumnKind::Bytes { fixed_len: 0 }, "ab", &Value::Bytes(b"ab".to_vec())));
+        assert!(same_key(&ColumnKind::Date, "2024-02-29", &Value::Date(date)));
+        let datetime = ColumnKind::Datetime { fraction_digits: 6 };
+        assert!(same_key(&datetime, "2024-02-29 12:00:01.5", &Value::Datetime(date, noon)));
+        let timestamp = ColumnKind::Timestamp { fraction_digits: 6 };
+        assert!(same_key(&timestamp, "2024-02-29T12:00:01.500000", &Value::Timestamp(1_709_208_001_500_000)));
+        let time = Value::Time { negative: true, hours: 838, minute: 59, second: 58, micros: 10 };
+        assert!(same_key(&ColumnKind::Time { fraction_digits: 6 }, "-838:59:58.00001", &time));
+    }
+
+    #[test]
+    fn what_is_no_value_of_the_column_is_refused() {
+        let date = ColumnKind::Datetime { fraction_digits: 0 };
+        for (kind, text) in [
+            (&ColumnKind::Year, "two"),
+            (&ColumnKind::Double, "1,5"),
+            (&ColumnKind::Bytes { fixed_len: 0 }, "0xabc"),
+            (&ColumnKind::Bytes { fixed_len: 0 }, "0xzz"),
+            (&date, "yesterday"),
+            (&ColumnKind::Time { fraction_digits: 0 }, "noon"),
+        ] {
+            assert_eq!(typed(kind, text), None, "{text}");
+        }
+    }
+}
