@@ -22,7 +22,6 @@ mod outcome;
 mod partition;
 mod purge;
 mod read;
-mod returned;
 mod size;
 mod store;
 mod stream;
