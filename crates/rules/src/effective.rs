@@ -3,14 +3,20 @@
 //! A change's effective clock is the maximum of its own clock, of the clock in its before image, and of the effective
 //! clocks of earlier changes of the same row. It is fixed at capture and kept with the message, so both directions
 //! compare the same number.
+//!
+//! What counts is that it never goes back from one change of a row to the next while some change of the other side may be
+//! concurrent with both: else the first may win where the second loses, and the sides end unequal. So rows are told apart
+//! by their folded keys, at least as coarsely as any server does; and what had to be forgotten too early stands for all
+//! rows of its table that are not remembered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_model::{Clock, Message, RowChange, TableLayout, TableName, Value};
+use rustc_hash::FxHashMap;
 
 use crate::clock::{clock_of, effective, own_of_change};
-use crate::key::{exact_hash, folded_hash};
+use crate::key::folded_hash;
 use crate::mapping::TableMapping;
 
 /// Rows that are remembered: at least this many, at most twice as many.
@@ -19,10 +25,26 @@ const REMEMBERED_ROWS: usize = 200_000;
 /// What capture knows of the clocks of one stream's changes.
 #[derive(Debug, Clone)]
 pub struct EffectiveClocks {
-    mappings: HashMap<TableName, TableMapping>,
+    mappings: HashMap<TableName, (usize, TableMapping)>,
     places: HashMap<usize, Place>,
-    young: HashMap<u64, Option<Clock>>,
-    aged: HashMap<u64, Option<Clock>>,
+    generation_rows: usize,
+    young: FxHashMap<u64, Known>,
+    aged: FxHashMap<u64, Known>,
+    /// Messages up to this one are concurrent with nothing that is still to be captured on the other side or to be judged
+    /// there.
+    settled: u64,
+    /// Settled since the young generation began.
+    is_settled_lately: bool,
+    /// Per mapping what was forgotten before it was settled.
+    lost: Vec<Option<Known>>,
+}
+
+/// The last change of a row.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    seq: u64,
+    clock: Clock,
+    mapping: usize,
 }
 
 /// Where key and clock stand in a layout.
@@ -46,56 +68,97 @@ pub struct Judged {
 impl EffectiveClocks {
     /// `mappings` are those of the stream's direction.
     pub fn new(mappings: &[TableMapping]) -> EffectiveClocks {
+        EffectiveClocks::with_memory(mappings, REMEMBERED_ROWS)
+    }
+
+    /// Remembers at least so many rows, and at most twice as many.
+    pub fn with_memory(mappings: &[TableMapping], rows: usize) -> EffectiveClocks {
+        let numbered = mappings.iter().enumerate();
         EffectiveClocks {
-            mappings: mappings.iter().map(|mapping| (mapping.source.clone(), mapping.clone())).collect(),
+            mappings: numbered.map(|(index, mapping)| (mapping.source.clone(), (index, mapping.clone()))).collect(),
             places: HashMap::new(),
-            young: HashMap::new(),
-            aged: HashMap::new(),
+            generation_rows: rows,
+            young: FxHashMap::default(),
+            aged: FxHashMap::default(),
+            settled: 0,
+            is_settled_lately: false,
+            lost: vec![None; mappings.len()],
         }
     }
 
     /// Takes over what was captured before this process began.
     pub fn remember(&mut self, messages: &[Message]) {
         for message in messages {
-            let Some((_, exact)) = self.hashes(&message.change) else { continue };
-            exact.into_iter().for_each(|hash| self.keep(hash, message.effective));
+            let Some((mapping, folded)) = self.hashes(&message.change) else { continue };
+            self.keep(mapping, folded, message.seq, message.effective);
         }
     }
 
-    /// Judges changes in the order of the source's commits.
-    pub fn judge(&mut self, change: &RowChange, committed_at_micros: i64) -> Judged {
-        let Some((folded, exact)) = self.hashes(change) else {
+    /// Judges changes in the order of the source's commits; `seq` is the number that the change gets.
+    pub fn judge(&mut self, change: &RowChange, seq: u64, committed_at_micros: i64) -> Judged {
+        let Some((mapping, key_hashes)) = self.hashes(change) else {
             return Judged { effective: None, key_hashes: [0; 2] };
         };
         let place = &self.places[&layout_address(&change.layout)];
-        let Some(column) = self.mappings.get(&place.table).and_then(|mapping| mapping.clock.as_ref()) else {
-            return Judged { effective: None, key_hashes: folded };
+        let Some(column) = self.mappings.get(&place.table).and_then(|(_, mapping)| mapping.clock.as_ref()) else {
+            return Judged { effective: None, key_hashes };
         };
         let own = own_of_change(column, change, committed_at_micros);
         let before =
             place.clock.and_then(|index| change.before.as_ref()?.get(index)).and_then(|value| clock_of(column, value));
-        let known = exact.map(|hash| self.known(hash));
+        let known = key_hashes.map(|hash| self.known(mapping, hash));
         let effective = effective(own, [before, known[0], known[1]]);
-        exact.into_iter().for_each(|hash| self.keep(hash, effective));
-        Judged { effective, key_hashes: folded }
+        self.keep(mapping, key_hashes, seq, effective);
+        Judged { effective, key_hashes }
     }
 
-    fn known(&self, hash: u64) -> Option<Clock> {
-        self.young.get(&hash).or_else(|| self.aged.get(&hash)).copied().flatten()
-    }
-
-    fn keep(&mut self, hash: u64, clock: Option<Clock>) {
-        if clock.is_none() {
-            return;
+    /// Says that every change of the other side that may still be judged against this stream's messages has seen them up
+    /// to `through`: they need not be remembered.
+    pub fn settle(&mut self, through: u64) {
+        self.settled = self.settled.max(through);
+        self.is_settled_lately = true;
+        for lost in &mut self.lost {
+            *lost = lost.filter(|lost| lost.seq > self.settled);
         }
-        self.young.insert(hash, clock);
-        if self.young.len() >= REMEMBERED_ROWS {
+    }
+
+    /// A good time to [settle](EffectiveClocks::settle), before rows are forgotten.
+    pub fn is_to_be_settled(&self) -> bool {
+        !self.is_settled_lately && self.young.len() >= self.generation_rows / 2
+    }
+
+    fn known(&self, mapping: usize, hash: u64) -> Option<Clock> {
+        let known = self.young.get(&hash).or_else(|| self.aged.get(&hash)).copied();
+        known.or(self.lost[mapping]).map(|known| known.clock)
+    }
+
+    fn keep(&mut self, mapping: usize, hashes: [u64; 2], seq: u64, clock: Option<Clock>) {
+        let Some(clock) = clock else { return };
+        for hash in hashes {
+            self.young.insert(hash, Known { seq, clock, mapping });
+        }
+        if self.young.len() >= self.generation_rows {
+            self.forget_aged();
             self.aged = std::mem::take(&mut self.young);
+            self.is_settled_lately = false;
         }
     }
 
-    /// Folded and exact hashes of the key before and after; `None` for a table that is not mapped or has no key.
-    fn hashes(&mut self, change: &RowChange) -> Option<([u64; 2], [u64; 2])> {
+    fn forget_aged(&mut self) {
+        let (young, lost) = (&self.young, &mut self.lost);
+        for (hash, row) in &self.aged {
+            if row.seq <= self.settled || young.contains_key(hash) {
+                continue;
+            }
+            let Some(lost) = lost.get_mut(row.mapping) else { continue };
+            let so_far = lost.unwrap_or(*row);
+            *lost = Some(Known { seq: so_far.seq.max(row.seq), clock: so_far.clock.max(row.clock), ..*row });
+        }
+    }
+
+    /// The table's mapping, and the folded hashes of the key before and after; `None` for a table that is not mapped or
+    /// has no key.
+    fn hashes(&mut self, change: &RowChange) -> Option<(usize, [u64; 2])> {
         let address = layout_address(&change.layout);
         if !self.places.contains_key(&address) {
             let place = self.place(&change.layout)?;
@@ -105,7 +168,7 @@ impl EffectiveClocks {
             self.places.insert(address, place);
         }
         let place = &self.places[&address];
-        let identity = &self.mappings.get(&place.table)?.identity;
+        let (mapping, TableMapping { identity, .. }) = self.mappings.get(&place.table)?;
         if place.key.is_empty() {
             return None;
         }
@@ -113,16 +176,15 @@ impl EffectiveClocks {
         let last = change.last_image();
         let hash = |image: &[Value]| {
             let key: Vec<&Value> = place.key.iter().filter_map(|index| image.get(*index)).collect();
-            (folded_hash(identity, &key), exact_hash(identity, &key))
+            folded_hash(identity, &key)
         };
         let before = hash(first);
         let key_changed = place.key.iter().any(|index| first.get(*index) != last.get(*index));
-        let after = if key_changed { hash(last) } else { before };
-        Some(([before.0, after.0], [before.1, after.1]))
+        Some((*mapping, [before, if key_changed { hash(last) } else { before }]))
     }
 
     fn place(&self, layout: &Arc<TableLayout>) -> Option<Place> {
-        let mapping = self.mappings.get(&layout.name)?;
+        let (_, mapping) = self.mappings.get(&layout.name)?;
         let index_of = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
         let key =
             mapping.row_key.iter().map(|index| index_of(&mapping.columns[*index].source)).collect::<Option<_>>()?;

@@ -15,6 +15,7 @@ use crossfade_rules::EffectiveClocks;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::clocks::settled_through;
 use super::failpoint::Probe;
 
 /// Parts between the two tasks. Each is at most [`PART_BYTES`] large.
@@ -150,12 +151,14 @@ impl Capture {
             };
             // The reader has ended, by request or by an error that its task returns.
             let Some(part) = part else { return Ok(Ended::Stopped) };
-            self.take(&mut pending, part);
-            while pending.messages.len() < BATCH_ROWS && pending.bytes < BATCH_BYTES {
-                match queue.try_recv() {
-                    Ok(part) => self.take(&mut pending, part),
-                    Err(_) => break,
+            let mut next = Some(part);
+            while let Some(mut part) = next {
+                if !self.fetch_returned(&mut part).await? {
+                    return Ok(Ended::Stopped);
                 }
+                self.take(&mut pending, part);
+                let has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < BATCH_BYTES;
+                next = if has_room { queue.try_recv().ok() } else { None };
             }
             if pending.is_due()
                 && let Some(ended) = self.capture(&mut pending).await?
@@ -165,14 +168,38 @@ impl Capture {
         }
     }
 
+    /// Rows that go back to the other side become changes at the place of their mark. `false` when asked to stop meanwhile.
+    async fn fetch_returned(&self, part: &mut TransactionPart) -> anyhow::Result<bool> {
+        for token in std::mem::take(&mut part.returned) {
+            loop {
+                match self.store.returned(&self.state.stream, token).await {
+                    Ok(changes) => {
+                        part.changes.extend(changes);
+                        break;
+                    }
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(%error, "the store is away; trying again");
+                        tokio::select! {
+                            () = self.stop.cancelled() => return Ok(false),
+                            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                        }
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(true)
+    }
+
     fn take(&mut self, pending: &mut Pending, part: TransactionPart) {
         let TransactionPart { head, changes, echoes, heartbeats, only_crossfade, bytes, resume, .. } = part;
         for change in changes {
-            let judged = self.clocks.judge(&change, head.committed_at_micros);
+            let seq = self.state.next_seq() + pending.messages.len() as u64;
+            let judged = self.clocks.judge(&change, seq, head.committed_at_micros);
             pending.bytes += change.memory_bytes();
             pending.key_hashes.push(judged.key_hashes);
             pending.messages.push(Message {
-                seq: self.state.next_seq() + pending.messages.len() as u64,
+                seq,
                 change,
                 origin: Origin::User,
                 seen: head.seen.clone(),
@@ -229,7 +256,19 @@ impl Capture {
             view.position = Some(end.position.clone());
         });
         self.feed.push(batch.messages);
+        if self.clocks.is_to_be_settled() {
+            self.settle_clocks().await;
+        }
         Ok(None)
+    }
+
+    /// Clocks that are not settled in time are not lost, but decide less exactly.
+    async fn settle_clocks(&mut self) {
+        let settled = settled_through(&self.store, &self.state).await;
+        if let Err(error) = &settled {
+            tracing::warn!(%error, "the store could not say which clocks still matter");
+        }
+        self.clocks.settle(settled.unwrap_or(0));
     }
 
     /// What needs no save has nevertheless been read.

@@ -3,6 +3,7 @@
 //! Order of start: lease, stream, checkpoints, reader. Order of shutdown: reader and capture, applier, settling, lease.
 
 mod capture;
+mod clocks;
 mod failpoint;
 mod lease;
 mod report;
@@ -15,9 +16,8 @@ use anyhow::Context;
 use crossfade_applier::{Applier, ApplierOptions, BatchBounds, Counters, Feed, ProgressView};
 use crossfade_binlog::ReaderOptions;
 use crossfade_config::Settings;
-use crossfade_message::{Store, StoreError, StreamState, Wish};
+use crossfade_message::{Store, StreamState, Wish};
 use crossfade_model::{Direction, Position, StreamId};
-use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,9 +31,6 @@ use report::{Observed, Reporter};
 
 /// A process that was asked to stop has this long before it is ended anyway.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
-
-/// Messages of before this process that the effective clocks are rebuilt from.
-const REMEMBERED_MESSAGES: u64 = 20_000;
 
 /// Runs a direction until `stop`, or until everything is applied that the source has now.
 pub async fn run(
@@ -111,7 +108,7 @@ async fn hold_lease_and_run(
     })
     .await?;
     let capture = Capture {
-        clocks: remembered_clocks(pair, store, direction, &state).await?,
+        clocks: clocks::remembered(store, pair.mappings(direction), &state).await?,
         store: store.clone(),
         state,
         feed,
@@ -257,29 +254,6 @@ fn reader_options(pair: &Pair, direction: Direction) -> ReaderOptions {
 fn target_shapes(pair: &Pair, direction: Direction) -> Vec<Arc<crossfade_model::TableShape>> {
     let shapes = &pair.side(direction.target()).shapes;
     pair.mappings(direction).iter().filter_map(|mapping| shapes.get(&mapping.target).cloned()).collect()
-}
-
-async fn remembered_clocks(
-    pair: &Pair,
-    store: &Store,
-    direction: Direction,
-    state: &StreamState,
-) -> anyhow::Result<EffectiveClocks> {
-    let mut clocks = EffectiveClocks::new(pair.mappings(direction));
-    let mut next = state.last_seq.saturating_sub(REMEMBERED_MESSAGES) + 1;
-    while next <= state.last_seq {
-        match store.read_messages(&state.stream, next, 5_000, 16 << 20).await {
-            Ok(messages) => {
-                let Some(last) = messages.last() else { break };
-                next = last.seq + 1;
-                clocks.remember(&messages);
-            }
-            // Purged: settled long ago.
-            Err(StoreError::Missing { last, .. }) => next = last + 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(clocks)
 }
 
 /// A quarter of the memory limit holds what is captured and not yet applied; more is read back from the store.

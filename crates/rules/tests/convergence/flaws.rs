@@ -76,3 +76,9 @@ fn a_row_with_a_version_must_not_be_judged_by_sight() {
     let story = counterexample(Flaw::SightOfVersions, setting, &[EQUAL]);
     assert!(story.contains("insert"), "{story}");
 }
+
+#[test]
+fn a_clock_must_not_be_forgotten_before_it_is_settled() {
+    let setting = Setting { forgetful: true, bad_rows: 0, ..Setting::new(Clocks::Version, [1, 3]) };
+    counterexample(Flaw::ClocksForgotten, setting, &[EQUAL]);
+}

@@ -107,3 +107,11 @@ fn p4_p6_p3_where_rows_change_their_keys() {
     prove("keys and seconds", setting(Clocks::Seconds));
     prove("keys and versions", setting(Clocks::Version));
 }
+
+#[test]
+fn p4_p6_p3_where_capture_forgets_clocks() {
+    for (name, clocks) in [("forgotten versions", Clocks::Version), ("forgotten seconds", Clocks::Backwards)] {
+        let setting = Setting { forgetful: true, bad_rows: 0, ..Setting::new(clocks, [1, 3]) };
+        prove(name, Setting { crashes: u8::from(clocks == Clocks::Version), ..setting });
+    }
+}

@@ -67,7 +67,7 @@ pub struct Product {
 }
 
 type PlanKey = (u32, usize, u16, Vec<(u8, Message)>);
-type ClockKey = (u32, usize, Vec<Message>, Message, i64);
+type ClockKey = (u32, u8, Vec<(u8, Message)>, Message, i64);
 
 thread_local! {
     static PLANS: RefCell<FxHashMap<PlanKey, Arc<Planned>>> = RefCell::default();
@@ -112,22 +112,37 @@ impl Product {
         self.planners[side].dependence(0, before.as_ref(), after.as_ref())
     }
 
-    /// The effective clock that capture gives to `change`, which follows `log` on its side.
-    pub fn effective(&self, side: usize, log: &[Message], change: &Message, committed_ticks: u8) -> Option<Clock> {
+    /// The effective clock that capture gives to `change`, which follows `log` on its side. Messages up to `settled` cannot
+    /// matter any more.
+    pub fn effective(
+        &self,
+        side: usize,
+        log: &[Message],
+        change: &Message,
+        committed_ticks: u8,
+        settled: u8,
+    ) -> Option<Clock> {
         let committed_at_micros = EPOCH_MICROS + i64::from(committed_ticks) * TICK_MICROS;
         if self.setting.has(Flaw::OwnClocks) {
             let column = self.mappings[side].clock.as_ref()?;
             return crossfade_rules::clock::own_of_change(column, &self.row_change(change), committed_at_micros);
         }
-        let remembered = log.iter().filter(|message| !message.is_forgotten()).map(|message| message.remembered(true));
-        let key = (self.number, side, remembered.collect::<Vec<Message>>(), *change, committed_at_micros);
+        let earlier = (1..).zip(log).filter(|(_, message)| !message.is_forgotten());
+        let earlier = earlier.map(|(seq, message)| (seq, message.remembered(true)));
+        let key = (self.number, settled, earlier.collect::<Vec<(u8, Message)>>(), *change, committed_at_micros);
         if let Some(known) = EFFECTIVE.with_borrow(|known| known.get(&key).copied()) {
             return known;
         }
-        let mut clocks = EffectiveClocks::new(std::slice::from_ref(&self.mappings[side]));
-        let earlier: Vec<Captured> = (1..).zip(&key.2).map(|(seq, message)| self.captured(seq, message)).collect();
+        let mappings = std::slice::from_ref(&self.mappings[side]);
+        let mut clocks = match self.setting.forgetful {
+            true => EffectiveClocks::with_memory(mappings, 1),
+            false => EffectiveClocks::new(mappings),
+        };
+        clocks.settle(if self.setting.has(Flaw::ClocksForgotten) { u64::MAX } else { u64::from(settled) });
+        let earlier: Vec<Captured> =
+            key.2.iter().map(|(seq, message)| self.captured(u64::from(*seq), message)).collect();
         clocks.remember(&earlier);
-        let effective = clocks.judge(&self.row_change(change), committed_at_micros).effective;
+        let effective = clocks.judge(&self.row_change(change), log.len() as u64 + 1, committed_at_micros).effective;
         EFFECTIVE.with_borrow_mut(|known| known.insert(key, effective));
         effective
     }

@@ -43,6 +43,8 @@ pub enum Flaw {
     Untagged,
     /// Rows with a version number are judged by sight.
     SightOfVersions,
+    /// What capture forgets of clocks is taken for settled.
+    ClocksForgotten,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +64,8 @@ pub struct Setting {
     pub lanes: u8,
     /// Users may change a row's key.
     pub moves: bool,
+    /// Capture remembers the clock of the row changed last, and of no other.
+    pub forgetful: bool,
     /// Users may insert again exactly what was there at first.
     pub same_again: bool,
     pub flaw: Option<Flaw>,
@@ -84,6 +88,7 @@ impl Setting {
             bad_rows: 1,
             lanes: 2,
             moves: false,
+            forgetful: false,
             same_again: false,
             flaw: None,
         }

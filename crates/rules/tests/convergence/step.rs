@@ -205,7 +205,7 @@ impl Steps {
             echo: false,
         };
         let ticks = self.local_ticks(world, side);
-        message.effective = self.product.effective(side, &world.logs[side], &message, ticks);
+        message.effective = self.product.effective(side, &world.logs[side], &message, ticks, world.dead_through(side));
         if message.seen.half.is_some() {
             count(&self.tally.seen_half);
         }

@@ -97,7 +97,7 @@ impl World {
 
     /// Messages of a side that nobody will ask for any more: the other side has them, and so have all changes of the
     /// other side that are still to be judged.
-    fn dead_through(&self, side: usize) -> u8 {
+    pub fn dead_through(&self, side: usize) -> u8 {
         let seen = self.under_way(1 - side).map(|seq| self.message(1 - side, seq).seen.in_effect_through());
         seen.fold(self.progress[side].in_effect_through(), u8::min)
     }
