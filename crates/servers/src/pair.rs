@@ -52,6 +52,16 @@ impl SharedPair {
         })
     }
 
+    /// A pair for one test alone, which may stop, kill and reconfigure it. Both servers end with the process.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`ServerBuilder::start`].
+    pub async fn own(builder: ServerBuilder) -> Result<&'static SharedPair, Error> {
+        let pair = crate::server::blocking(move || Self::start_both(builder)).await?;
+        Ok(Box::leak(Box::new(pair)))
+    }
+
     pub fn old(&self) -> &Server {
         &self.old
     }

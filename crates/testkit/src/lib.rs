@@ -4,7 +4,7 @@
 //!
 //! - It shares no code with what it checks: no crate of the product is among its dependencies. Whether two databases are
 //!   equal is decided by [`compare`] with queries and a rendering of its own.
-//! - It is repeatable: [`userdb`] and [`workload`] do the same for the same seed.
+//! - It is repeatable: [`userdb`], [`workload`] and [`hotset`] do the same for the same seed.
 //! - It waits for states, never for a fixed time: see [`quiet`].
 //!
 //! # How it fails
@@ -14,6 +14,7 @@
 
 pub mod binlog_window;
 pub mod compare;
+pub mod hotset;
 pub mod process;
 pub mod quiet;
 pub mod sql;
