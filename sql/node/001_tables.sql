@@ -43,6 +43,16 @@ CREATE TABLE IF NOT EXISTS crossfade.heartbeat (
   PRIMARY KEY (pair, writer)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
+-- Marks in the binlog: at this place, rows that the store keeps under the token go back to the other side.
+CREATE TABLE IF NOT EXISTS crossfade.returned (
+  pair       VARCHAR(64)     NOT NULL,
+  stream     VARCHAR(128)    NOT NULL COMMENT 'that captures them',
+  token      BIGINT UNSIGNED NOT NULL,
+  written_at DATETIME(6)     NOT NULL,
+  PRIMARY KEY (pair, stream, token),
+  KEY by_written_at (pair, written_at)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
 -- The migration's flag, mirrored from the store.
 CREATE TABLE IF NOT EXISTS crossfade.flag (
   pair       VARCHAR(64)      NOT NULL,

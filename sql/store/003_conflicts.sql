@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS canary (
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Rows that go back to the side that deleted them, kept until the stream of the side that keeps them has read its mark.
-CREATE TABLE IF NOT EXISTS returned (
+CREATE TABLE IF NOT EXISTS returned_rows (
   pair     VARCHAR(64)     NOT NULL,
   stream   VARCHAR(128)    NOT NULL COMMENT 'that captures them as changes of its own',
   token    BIGINT UNSIGNED NOT NULL COMMENT 'of the mark in the source',

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossfade_catalog::{Flavor, Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::{Store, StoreError};
-use crossfade_model::{Column, Side, StreamId, StreamProgress, TableShape};
-use crossfade_rules::mapping::plan_hash;
+use crossfade_model::{Column, FamilyPolicy, Side, StreamId, StreamProgress, TableShape};
+use crossfade_rules::mapping::{child_links, plan_hash};
 use crossfade_rules::{Planner, TableMapping};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -51,6 +51,7 @@ pub struct ApplierOptions {
     /// Mappings of the opposite direction.
     pub opposite_mappings: Arc<[TableMapping]>,
     pub prefer: Side,
+    pub family: FamilyPolicy,
     pub lanes: u16,
     pub bounds: BatchBounds,
     pub feed: Arc<Feed>,
@@ -112,6 +113,8 @@ impl Applier {
         let planner = Arc::new(Planner::new(&options.mappings));
         let shared = Shared {
             planner: planner.clone(),
+            children: child_links(&options.mappings),
+            family: options.family,
             parking: Mutex::default(),
             reasons_in_doubt: AtomicBool::default(),
             store: options.store.clone(),

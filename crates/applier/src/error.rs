@@ -200,3 +200,8 @@ impl From<mysql_async::Error> for ApplyError {
 pub(crate) fn is_duplicate_key(error: &mysql_async::Error) -> bool {
     matches!(error, mysql_async::Error::Server(server) if matches!(server.code, 1062 | 1586))
 }
+
+/// A child's parent is not there.
+pub(crate) fn is_missing_parent(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(server) if matches!(server.code, 1216 | 1452))
+}

@@ -11,6 +11,7 @@ use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Plann
 use mysql_async::Conn;
 
 use crate::error::ApplyError;
+use crate::family::{Ruling, Rulings};
 use crate::lane::Shared;
 use crate::lookup::{Lookup, Subject};
 use crate::parking::{Aside, Cause};
@@ -28,7 +29,7 @@ pub(crate) enum Judged {
 
 pub(crate) struct JudgedLane<'a> {
     pub steps: Vec<JudgedStep<'a>>,
-    concurrent: bool,
+    pub concurrent: bool,
     /// Rows that are overwritten are read, to judge them by sight.
     pub by_sight: bool,
     /// A row that was to be deleted was not there.
@@ -62,6 +63,9 @@ pub(crate) struct JudgedRow<'a> {
     /// The locked row was what the change's writer had before him.
     pub sighted: bool,
     pub aside: Option<Cause>,
+    pub ruling: Option<Ruling>,
+    /// What is written instead of the change's own row.
+    replaced: Option<Row>,
 }
 
 pub(crate) struct JudgedChange<'a> {
@@ -69,6 +73,8 @@ pub(crate) struct JudgedChange<'a> {
     verdict: Verdict,
     departure: Verdict,
     pub aside: Option<Cause>,
+    pub ruling: Option<Ruling>,
+    replaced: Option<Row>,
 }
 
 const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
@@ -86,23 +92,12 @@ impl<'a> JudgedLane<'a> {
             .map(|step| match step {
                 Step::Net { table, kind, rows } => {
                     rows_total += rows.len();
-                    let rows = rows
-                        .iter()
-                        .map(|net| JudgedRow {
-                            net,
-                            verdict: UNDISPUTED,
-                            departure: UNDISPUTED,
-                            sighted: false,
-                            aside: None,
-                        })
-                        .collect();
+                    let rows = rows.iter().map(JudgedRow::new).collect();
                     JudgedStep::Net { table: *table, kind: *kind, rows }
                 }
                 Step::InOrder(changes) => {
                     rows_total += changes.len();
-                    let judged =
-                        |change| JudgedChange { change, verdict: UNDISPUTED, departure: UNDISPUTED, aside: None };
-                    JudgedStep::InOrder(changes.iter().map(judged).collect())
+                    JudgedStep::InOrder(changes.iter().map(JudgedChange::new).collect())
                 }
             })
             .collect();
@@ -154,7 +149,7 @@ impl<'a> JudgedLane<'a> {
             match step {
                 JudgedStep::Net { table, rows, .. } => {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
-                    for row in rows.iter_mut().filter(|row| !row.sighted && row.aside.is_none()) {
+                    for row in rows.iter_mut().filter(|row| !row.sighted && row.is_open()) {
                         let now = judge_net(mapping, target, row.net, lookup, conn).await?;
                         if turned((row.verdict, row.departure), now) {
                             return Ok(Judged::Otherwise);
@@ -164,7 +159,7 @@ impl<'a> JudgedLane<'a> {
                     }
                 }
                 JudgedStep::InOrder(changes) => {
-                    for judged in changes.iter_mut().filter(|judged| judged.aside.is_none()) {
+                    for judged in changes.iter_mut().filter(|judged| judged.is_open()) {
                         let table = judged.change.table;
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
                         let now = judge_change(mapping, target, judged.change, lookup, conn).await?;
@@ -202,8 +197,7 @@ impl<'a> JudgedLane<'a> {
             let table = &shared.mappings[ended.table].source;
             match ended.verdict {
                 Verdict::Lose(loss) => {
-                    let lost: Vec<Outcome> =
-                        ended.seqs.iter().map(|seq| outcome(shared, &ended, *seq, loss)).collect();
+                    let lost: Vec<Outcome> = ended.seqs.iter().map(|seq| outcome(shared, &ended, *seq, loss)).collect();
                     let counts = self.conflicts.entry(table.clone()).or_default();
                     let stale = lost.iter().filter(|outcome| outcome.status == Status::Stale).count();
                     counts.stale += stale as u64;
@@ -219,6 +213,44 @@ impl<'a> JudgedLane<'a> {
         self.tally.won = self.conflicts.values().map(|counts| counts.won).sum();
         self.tally.lost = outcomes.len() as u64;
         outcomes
+    }
+
+    /// Lets rulings take the place of verdicts.
+    pub fn rule(&mut self, rulings: &Rulings) {
+        if rulings.is_empty() {
+            return;
+        }
+        for step in &mut self.steps {
+            match step {
+                JudgedStep::Net { rows, .. } => {
+                    for row in rows {
+                        let ruling = row.net.seqs.iter().find_map(|seq| rulings.get(&seq)).cloned();
+                        row.ruling = ruling.or_else(|| row.ruling.take());
+                        match &row.ruling {
+                            Some(Ruling::Returns(loss) | Ruling::Goes(loss)) => {
+                                (row.verdict, row.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
+                            }
+                            Some(Ruling::LetsGo(columns)) => row.replaced = without(row.net.after.as_ref(), columns),
+                            None => {}
+                        }
+                    }
+                }
+                JudgedStep::InOrder(changes) => {
+                    for judged in changes {
+                        judged.ruling = rulings.get(&judged.change.seq).cloned().or_else(|| judged.ruling.take());
+                        match &judged.ruling {
+                            Some(Ruling::Returns(loss) | Ruling::Goes(loss)) => {
+                                (judged.verdict, judged.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
+                            }
+                            Some(Ruling::LetsGo(columns)) => {
+                                judged.replaced = without(judged.change.after.as_ref(), columns);
+                            }
+                            None => {}
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Sets aside what depends on changes that are set aside already.
@@ -252,6 +284,95 @@ impl<'a> JudgedLane<'a> {
 
 fn aside(shared: &Shared, table: usize, seqs: Vec<u64>, op: RowOp, dependence: Dependence, cause: Cause) -> Aside {
     Aside { seqs, table: shared.mappings[table].source.clone(), op, dependence, cause }
+}
+
+/// The row with these columns NULL.
+fn without(row: Option<&Row>, columns: &[usize]) -> Option<Row> {
+    let mut row = row?.clone();
+    columns.iter().for_each(|column| row[*column] = Value::Null);
+    Some(row)
+}
+
+/// A row that a change ends, or whose references it may end.
+pub(crate) struct LastingEnd<'a> {
+    pub table: usize,
+    pub before: &'a Row,
+    pub seqs: Vec<u64>,
+    pub transaction: u32,
+}
+
+/// A row that something was ruled about.
+pub(crate) struct Ruled<'a> {
+    pub table: usize,
+    /// The image with the row's key at the target.
+    pub row: &'a Row,
+    pub ruling: &'a Ruling,
+}
+
+impl<'a> JudgedStep<'a> {
+    /// Deletes, and updates that give up what the row refers to.
+    pub fn endings(&self) -> Vec<LastingEnd<'a>> {
+        match self {
+            JudgedStep::Net { table, rows, .. } => rows
+                .iter()
+                .filter_map(|row| {
+                    let before = row.net.before.as_ref()?;
+                    let seqs = row.net.seqs.iter().collect();
+                    Some(LastingEnd { table: *table, before, seqs, transaction: row.net.transaction })
+                })
+                .collect(),
+            JudgedStep::InOrder(changes) => changes
+                .iter()
+                .filter_map(|judged| {
+                    let MappedChange { table, seq, transaction, .. } = *judged.change;
+                    let before = judged.change.before.as_ref()?;
+                    Some(LastingEnd { table, before, seqs: vec![seq], transaction })
+                })
+                .collect(),
+        }
+    }
+
+    /// Deletes that have lost, of tables that `which` takes.
+    pub fn lost_deletes(&self, which: impl Fn(usize) -> bool) -> Vec<(u64, Ruling)> {
+        let lost = |verdict: Verdict| match verdict {
+            Verdict::Lose(loss) => Some(Ruling::Returns(loss)),
+            Verdict::Write(_) => None,
+        };
+        match self {
+            JudgedStep::Net { table, kind: ChangeKind::Delete, rows } if which(*table) => rows
+                .iter()
+                .filter(|row| row.ruling.is_none())
+                .filter_map(|row| Some((row.net.seqs.last(), lost(row.verdict)?)))
+                .collect(),
+            JudgedStep::InOrder(changes) => changes
+                .iter()
+                .filter(|judged| judged.change.op == RowOp::Delete && which(judged.change.table))
+                .filter(|judged| judged.ruling.is_none())
+                .filter_map(|judged| Some((judged.change.seq, lost(judged.verdict)?)))
+                .collect(),
+            JudgedStep::Net { .. } => Vec::new(),
+        }
+    }
+
+    pub fn ruled(&self) -> Vec<Ruled<'_>> {
+        match self {
+            JudgedStep::Net { table, rows, .. } => rows
+                .iter()
+                .filter_map(|row| {
+                    let (net, ruling) = (row.net, row.ruling.as_ref()?);
+                    Some(Ruled { table: *table, row: net.after.as_ref().or(net.before.as_ref())?, ruling })
+                })
+                .collect(),
+            JudgedStep::InOrder(changes) => changes
+                .iter()
+                .filter_map(|judged| {
+                    let (change, ruling) = (judged.change, judged.ruling.as_ref()?);
+                    let row = change.after.as_ref().or(change.before.as_ref())?;
+                    Some(Ruled { table: change.table, row, ruling })
+                })
+                .collect(),
+        }
+    }
 }
 
 impl JudgedStep<'_> {
@@ -303,7 +424,29 @@ impl JudgedStep<'_> {
     }
 }
 
-impl JudgedRow<'_> {
+impl<'a> JudgedRow<'a> {
+    fn new(net: &'a NetChange) -> JudgedRow<'a> {
+        JudgedRow {
+            net,
+            verdict: UNDISPUTED,
+            departure: UNDISPUTED,
+            sighted: false,
+            aside: None,
+            ruling: None,
+            replaced: None,
+        }
+    }
+
+    /// Neither set aside nor ruled to lose.
+    fn is_open(&self) -> bool {
+        self.aside.is_none() && !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+    }
+
+    /// The row as it is written.
+    pub fn after(&self) -> Option<&Row> {
+        self.replaced.as_ref().or(self.net.after.as_ref())
+    }
+
     /// The row that the change leaves, or the end of the row, is to be written.
     pub fn arrives(&self) -> bool {
         self.aside.is_none() && is_write(self.verdict)
@@ -341,7 +484,21 @@ impl JudgedRow<'_> {
     }
 }
 
-impl JudgedChange<'_> {
+impl<'a> JudgedChange<'a> {
+    fn new(change: &'a MappedChange) -> JudgedChange<'a> {
+        JudgedChange { change, verdict: UNDISPUTED, departure: UNDISPUTED, aside: None, ruling: None, replaced: None }
+    }
+
+    /// Neither set aside nor ruled to lose.
+    fn is_open(&self) -> bool {
+        self.aside.is_none() && !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+    }
+
+    /// The row as it is written.
+    pub fn after(&self) -> Option<&Row> {
+        self.replaced.as_ref().or(self.change.after.as_ref())
+    }
+
     pub fn arrives(&self) -> bool {
         self.aside.is_none() && is_write(self.verdict)
     }
@@ -380,7 +537,7 @@ fn outcome(shared: &Shared, ended: &Ended, seq: u64, loss: Loss) -> Outcome {
         target_clock: match loss.reason {
             LossReason::LaterClock { winner, .. } => winner,
             LossReason::EqualClocks { clock, .. } => clock,
-            LossReason::PreferredSide { .. } => None,
+            LossReason::PreferredSide { .. } | LossReason::ChildGiven | LossReason::ParentEnded => None,
         },
     }
 }

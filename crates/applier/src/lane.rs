@@ -15,7 +15,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use crossfade_catalog::{Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::Store;
-use crossfade_model::Seen;
+use crossfade_model::{FamilyPolicy, Row, Seen};
+use crossfade_rules::key::exact_hash;
+use crossfade_rules::mapping::ChildLink;
 use crossfade_rules::{LanePlan, Planner, Step, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -24,6 +26,7 @@ use tokio::sync::Mutex;
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
 use crate::counters::Counters;
 use crate::error::{ApplyError, Remedy, is_duplicate_key};
+use crate::family::Rulings;
 use crate::hold::Hold;
 use crate::judged::{Judged, JudgedLane};
 use crate::lookup::Lookup;
@@ -31,6 +34,7 @@ use crate::mapped::Mapper;
 use crate::parking::{self, MOST_PARKED, Parking};
 use crate::progress::{Progress, Waiting};
 use crate::table::TargetTable;
+use crate::writing::Written;
 use crate::{Probe, session};
 
 /// Longest wait with row locks held, at the first attempt. Each further attempt may wait twice as long, so that a reader
@@ -52,6 +56,9 @@ pub(crate) struct Shared {
     pub mappings: Arc<[TableMapping]>,
     pub tables: Vec<TargetTable>,
     pub planner: Arc<Planner>,
+    /// Per table the tables that refer to it.
+    pub children: Vec<Vec<ChildLink>>,
+    pub family: FamilyPolicy,
     pub lookup: Mutex<Lookup>,
     pub parking: Mutex<Parking>,
     /// The store may hold reasons of messages that are not set aside.
@@ -114,6 +121,8 @@ enum Attempt {
     RowAbsent,
     /// A user's change that was not known when judging decides otherwise.
     VerdictTurned,
+    /// A parent and its children are in conflict.
+    Ruled(Rulings),
     /// The opposite reader did not get there in time.
     NotCaptured,
     CheckpointElsewhere,
@@ -135,12 +144,17 @@ impl Lane {
             sighted_only: false,
         };
         let mut duplicates = 0;
+        let mut rulings = Rulings::new();
         let mut backoff = pauses();
         loop {
             manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
-            let error = match self.attempt(shared, work, manner).await {
+            let error = match self.attempt(shared, work, manner, &rulings).await {
                 Ok(Attempt::Committed) => return Ok(()),
                 Ok(Attempt::VerdictTurned) => continue,
+                Ok(Attempt::Ruled(more)) => {
+                    rulings.extend(more);
+                    continue;
+                }
                 Ok(Attempt::RowAbsent) => {
                     manner.lock_gaps = true;
                     continue;
@@ -227,13 +241,21 @@ impl Lane {
         }
     }
 
-    async fn attempt(&mut self, shared: &Shared, work: &Work, manner: Manner) -> Result<Attempt, ApplyError> {
+    async fn attempt(
+        &mut self,
+        shared: &Shared,
+        work: &Work,
+        manner: Manner,
+        rulings: &Rulings,
+    ) -> Result<Attempt, ApplyError> {
         let conn = self.connection(shared).await?;
         let mut lane = JudgedLane::new(&work.plan, work.concurrent);
         if work.concurrent {
             let mut lookup = shared.lookup.lock().await;
             lane.judge(shared, &mut lookup, conn).await?;
         }
+        lane.rule(rulings);
+        lane.rule(&lane.lost_parents(shared));
         if let Entry::Batch(_) = work.entry {
             let parking = shared.parking.lock().await;
             lane.hold_back(&shared.planner, parking.dependences());
@@ -276,7 +298,11 @@ async fn write(
     if !is_begun {
         return Ok(Attempt::CheckpointElsewhere);
     }
-    lane.write(shared, conn, manner).await?;
+    match lane.write(shared, conn, manner).await? {
+        Written::AsJudged { .. } => {}
+        Written::Ruled(rulings) => return Ok(Attempt::Ruled(rulings)),
+        Written::NotCaptured => return Ok(Attempt::NotCaptured),
+    }
     if lane.missed_rows() && !manner.lock_gaps {
         return Ok(Attempt::RowAbsent);
     }
@@ -336,6 +362,11 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
 }
 
 impl Shared {
+    /// Stands for the row's key.
+    pub fn exact_key(&self, table: usize, row: &Row) -> u64 {
+        exact_hash(&self.mappings[table].identity, &self.tables[table].key_of(row))
+    }
+
     async fn has_room_for(&self, plan: &LanePlan) -> bool {
         self.parking.lock().await.has_room_for(usize::try_from(plan.messages).unwrap_or(usize::MAX))
     }

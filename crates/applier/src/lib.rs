@@ -16,9 +16,11 @@
 
 mod applier;
 mod bind;
+mod breaker;
 mod checkpoint;
 mod counters;
 mod error;
+mod family;
 mod feed;
 mod hold;
 mod judged;
@@ -39,6 +41,7 @@ use std::sync::Arc;
 use crossfade_model::StreamId;
 
 pub use applier::{Applier, ApplierOptions, Wishes};
+pub use breaker::{Alarm, BreakerOptions, Crossing};
 pub use counters::{Counted, Counters};
 pub use error::{ApplyError, Remedy};
 pub use feed::{BatchBounds, Feed};

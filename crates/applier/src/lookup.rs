@@ -142,7 +142,8 @@ impl Lookup {
         Ok(decide(&event, concurrent.as_ref(), subject.mapping.policy, self.prefer))
     }
 
-    async fn last_concurrent(
+    /// The last change by users of the target that the subject's writer had not seen.
+    pub async fn last_concurrent(
         &mut self,
         subject: &Subject<'_>,
         table: &TargetTable,

@@ -23,13 +23,14 @@ pub(crate) struct TargetTable {
     insert_head: String,
     upsert_tail: String,
     select_list: String,
+    /// Columns as the server gives them, text as Unicode.
+    plain_list: String,
     key_list: String,
     /// The table with its key's index forced: with the statistics of a table that was just filled, a server may read, and
     /// lock, all of it instead.
     by_key: String,
     key_selects: String,
     plain_row: String,
-    plain_key: String,
 }
 
 /// A row found under a key.
@@ -66,12 +67,12 @@ impl TargetTable {
                 assignments.join(", ")
             ),
             select_list: selects.join(", "),
+            plain_list: names.join(", "),
             key_list: key_names.join(", "),
             by_key: key_index
                 .map_or_else(|| quoted.clone(), |index| format!("{quoted} FORCE INDEX ({})", quote_identifier(index))),
             key_selects: key.iter().map(|index| selects[*index].as_str()).collect::<Vec<_>>().join(", "),
             plain_row: plain_tuple(columns.len()),
-            plain_key: plain_tuple(key.len()),
             quoted,
             columns,
             key,
@@ -238,26 +239,65 @@ impl TargetTable {
     }
 
     fn push_key_condition(&self, keys: &[&[&Cell]], sql: &mut String, params: &mut Vec<Param>) {
-        sql.push_str(if self.key.len() > 1 { "(" } else { "" });
-        sql.push_str(&self.key_list);
-        sql.push_str(if self.key.len() > 1 { ") IN (" } else { " IN (" });
-        for (number, key) in keys.iter().enumerate() {
+        self.push_condition(&self.key, &self.key_list, keys, sql, params);
+    }
+
+    /// That the columns, named in `list`, have one of these values.
+    fn push_condition(
+        &self,
+        columns: &[usize],
+        list: &str,
+        tuples: &[&[&Cell]],
+        sql: &mut String,
+        params: &mut Vec<Param>,
+    ) {
+        let is_tuple = columns.len() > 1;
+        let (opening, closing) = if is_tuple { ("(", ")") } else { ("", "") };
+        sql.push_str(opening);
+        sql.push_str(list);
+        sql.push_str(closing);
+        sql.push_str(" IN (");
+        for (number, tuple) in tuples.iter().enumerate() {
             sql.push_str(if number > 0 { "," } else { "" });
-            if self.key.len() > 1 && key.iter().all(|cell| is_plain(cell)) {
-                sql.push_str(&self.plain_key);
-            } else {
-                sql.push_str(if self.key.len() > 1 { "(" } else { "" });
-                for (part, (cell, index)) in key.iter().zip(&self.key).enumerate() {
-                    sql.push_str(if part > 0 { "," } else { "" });
-                    sql.push_str(&placeholder(cell, &self.columns[*index]));
-                }
-                sql.push_str(if self.key.len() > 1 { ")" } else { "" });
-            }
-            for (cell, index) in key.iter().zip(&self.key) {
+            sql.push_str(opening);
+            for (part, (cell, index)) in tuple.iter().zip(columns).enumerate() {
+                sql.push_str(if part > 0 { "," } else { "" });
+                sql.push_str(&placeholder(cell, &self.columns[*index]));
                 push_params(cell, &self.columns[*index], params);
             }
+            sql.push_str(closing);
         }
         sql.push(')');
+    }
+
+    /// Locks and reads the rows that have one of these tuples of values in these columns. Text comes as Unicode.
+    pub async fn lock_where(
+        &self,
+        conn: &mut Conn,
+        columns: &[usize],
+        tuples: &[Vec<&Cell>],
+    ) -> Result<Vec<Row>, mysql_async::Error> {
+        let names: Vec<String> = columns.iter().map(|column| quote_identifier(&self.columns[*column].name)).collect();
+        let mut found = Vec::new();
+        for chunk in tuples.chunks(MAX_ROWS) {
+            let mut sql = format!("SELECT {} FROM {} WHERE ", self.plain_list, self.quoted);
+            let mut params = Vec::new();
+            let tuples: Vec<&[&Cell]> = chunk.iter().map(Vec::as_slice).collect();
+            self.push_condition(columns, &names.join(", "), &tuples, &mut sql, &mut params);
+            sql.push_str(" FOR UPDATE");
+            let rows: Vec<mysql_async::Row> = conn.exec(sql, params).await?;
+            found.extend(rows.into_iter().map(|row| self.cells(row, true).1));
+        }
+        Ok(found)
+    }
+
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Indexes of the key's columns.
+    pub fn key(&self) -> &[usize] {
+        &self.key
     }
 
     /// Deletes one row that equals the image in every column; for tables without a key.

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use crossfade_model::{Row, RowOp, Value};
+use crossfade_model::{FamilyPolicy, ReferentialAction, Row, RowOp, Seen, Value};
 use crossfade_rules::plan::Dependences;
-use crossfade_rules::{ChangeKind, NetChange, TableMapping};
+use crossfade_rules::{ChangeKind, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::error::{ApplyError, Remedy, is_duplicate_key, row_remedy};
-use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep};
+use crate::error::{ApplyError, Remedy, is_duplicate_key, is_missing_parent, row_remedy};
+use crate::family::{self, Ending, Endings, Orphan, Ruling, Rulings};
+use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Care, Manner, Shared};
 use crate::parking::Cause;
 use crate::read::same_image;
@@ -23,27 +24,102 @@ impl JudgedLane<'_> {
     ///
     /// A row that the target refuses is an error, or is set aside where `manner` says so; what depends on it then goes
     /// with it.
-    pub async fn write(&mut self, shared: &Shared, conn: &mut Conn, manner: Manner) -> Result<(), ApplyError> {
+    pub async fn write(&mut self, shared: &Shared, conn: &mut Conn, manner: Manner) -> Result<Written, ApplyError> {
         let by_sight = self.by_sight || manner.sighted_only;
         let mut aside = Dependences::default();
-        for step in &mut self.steps {
-            step.hold_back(&shared.planner, &mut aside, |writes| writes);
-            let all_there = match step {
+        for index in 0..self.steps.len() {
+            self.steps[index].hold_back(&shared.planner, &mut aside, |writes| writes);
+            let written = match &mut self.steps[index] {
                 JudgedStep::Net { table, kind, rows } => {
-                    let part = Part { shared, table: *table, kind: *kind, by_sight, manner };
-                    let all_there = part.write(conn, rows).await?;
+                    let part =
+                        Part { shared, table: *table, kind: *kind, by_sight, concurrent: self.concurrent, manner };
+                    let written = part.write(conn, rows).await?;
                     self.tally.by_sight += rows.iter().filter(|row| row.sighted && row.writes()).count() as u64;
                     for row in rows.iter().filter(|row| row.aside.is_some()) {
                         aside.add(&row.dependence(&shared.planner, *table));
                     }
-                    all_there
+                    written
                 }
-                JudgedStep::InOrder(changes) => write_all_in_order(shared, conn, changes, &mut aside, manner).await?,
+                JudgedStep::InOrder(changes) => {
+                    let in_order = Context { shared, concurrent: self.concurrent, manner };
+                    in_order.write_in_order(conn, changes, &mut aside).await?
+                }
             };
-            self.missed |= !all_there;
+            match written {
+                Written::AsJudged { all_there } => self.missed |= !all_there,
+                Written::Ruled(rulings) => return Ok(Written::Ruled(self.with_what_cascaded(shared, rulings))),
+                Written::NotCaptured => return Ok(Written::NotCaptured),
+            }
+        }
+        self.carry_out_rulings(shared, conn).await?;
+        Ok(Written::AsJudged { all_there: !self.missed })
+    }
+
+    /// Parents whose end has lost by their own clock. What cascaded from them, perhaps without a message, returns too.
+    pub fn lost_parents(&self, shared: &Shared) -> Rulings {
+        let cascades =
+            |table: usize| shared.children[table].iter().any(|link| link.on_delete != ReferentialAction::Restrict);
+        let lost: Rulings = self.steps.iter().flat_map(|step| step.lost_deletes(cascades)).collect();
+        if lost.is_empty() { lost } else { self.with_what_cascaded(shared, lost) }
+    }
+
+    /// What ended in the same source transaction as a parent that returns, and referred to it, ended with it.
+    fn with_what_cascaded(&self, shared: &Shared, mut rulings: Rulings) -> Rulings {
+        loop {
+            let endings: Vec<LastingEnd<'_>> = self.steps.iter().flat_map(JudgedStep::endings).collect();
+            let loss_of = |ended: &LastingEnd<'_>| {
+                ended.seqs.iter().find_map(|seq| match rulings.get(seq) {
+                    Some(Ruling::Returns(loss)) => Some(*loss),
+                    _ => None,
+                })
+            };
+            let mut cascaded = Vec::new();
+            for parent in &endings {
+                let Some(loss) = loss_of(parent) else { continue };
+                let given_up = shared.planner.dependence(parent.table, Some(parent.before), None);
+                for child in endings.iter().filter(|child| loss_of(child).is_none()) {
+                    let refers = shared.planner.dependence(child.table, Some(child.before), None);
+                    if child.transaction == parent.transaction
+                        && given_up.given_up().iter().any(|token| refers.parents().contains(token))
+                    {
+                        cascaded.extend(child.seqs.iter().map(|seq| (*seq, Ruling::Returns(loss))));
+                    }
+                }
+            }
+            if cascaded.is_empty() {
+                return rulings;
+            }
+            rulings.extend(cascaded);
+        }
+    }
+
+    /// Sends back what returns, and ends what goes with its parent.
+    async fn carry_out_rulings(&self, shared: &Shared, conn: &mut Conn) -> Result<(), ApplyError> {
+        for ended in self.steps.iter().flat_map(JudgedStep::ruled) {
+            let target = &shared.tables[ended.table];
+            match ended.ruling {
+                Ruling::Returns(_) => {
+                    family::return_rows(shared, conn, ended.table, &[target.key_of(ended.row)]).await?;
+                }
+                Ruling::Goes(_) => {
+                    family::delete_children(shared, conn, ended.table, &[ended.row]).await?;
+                    target.delete(conn, &[target.key_of(ended.row)]).await?;
+                }
+                Ruling::LetsGo(_) => {}
+            }
         }
         Ok(())
     }
+}
+
+/// How the writing of a lane went.
+pub(crate) enum Written {
+    /// `all_there`: every row that was to be deleted was there.
+    AsJudged { all_there: bool },
+    /// A parent and its children were found in conflict; the lane is to be judged again with this.
+    Ruled(Rulings),
+    /// The opposite reader did not get there in time.
+    NotCaptured,
 }
 
 /// Rows of one table and one kind that do not depend on each other.
@@ -52,13 +128,20 @@ struct Part<'s> {
     table: usize,
     kind: ChangeKind,
     by_sight: bool,
+    concurrent: bool,
     manner: Manner,
 }
 
 impl Part<'_> {
     /// Writes all rows at once. Where rows are to be isolated, what is refused is halved until the refused rows stand
     /// alone.
-    async fn write(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<bool, ApplyError> {
+    async fn write(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<Written, ApplyError> {
+        if self.concurrent && self.kind == ChangeKind::Delete {
+            let written = self.part_families(conn, rows).await?;
+            if !matches!(written, Written::AsJudged { .. }) {
+                return Ok(written);
+            }
+        }
         let mut all_there = ALL_THERE;
         let mut open: Vec<Range<usize>> = std::iter::once(0..rows.len()).collect();
         while let Some(range) = open.pop() {
@@ -70,11 +153,18 @@ impl Part<'_> {
                 Ok(there) => all_there &= there,
                 Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
                     conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
-                    if let [row] = part {
-                        row.aside = Some(Cause::refused(source));
-                    } else {
+                    let [row] = part else {
                         let middle = range.start.midpoint(range.end);
                         open.extend([middle..range.end, range.start..middle]);
+                        continue;
+                    };
+                    let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
+                    match context.refused(conn, self.table, (row.after(), &row.net.seen), source).await? {
+                        Refused::Aside(cause) => row.aside = Some(cause),
+                        Refused::NotCaptured => return Ok(Written::NotCaptured),
+                        Refused::Ruled(ruling) => {
+                            return Ok(Written::Ruled(row.net.seqs.iter().map(|seq| (seq, ruling.clone())).collect()));
+                        }
                     }
                 }
                 Err(source) => {
@@ -83,7 +173,34 @@ impl Part<'_> {
                 }
             }
         }
-        Ok(all_there)
+        Ok(Written::AsJudged { all_there })
+    }
+
+    /// Looks for children that users of the target have given to the rows that are to be deleted.
+    async fn part_families(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<Written, ApplyError> {
+        let places: Vec<usize> = (0..rows.len()).filter(|place| rows[*place].arrives()).collect();
+        let endings: Vec<Ending<'_>> = places
+            .iter()
+            .filter_map(|place| {
+                let net = rows[*place].net;
+                net.before.as_ref().map(|before| Ending { before, seen: &net.seen })
+            })
+            .collect();
+        let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
+        match context.endings(conn, self.table, &endings).await? {
+            Endings::Undisputed => {}
+            Endings::NotCaptured => return Ok(Written::NotCaptured),
+            Endings::Undecided(undecided) => {
+                undecided.iter().for_each(|at| rows[places[*at]].aside = Some(Cause::Held));
+            }
+            Endings::Disputed(losses) => {
+                let ruled = losses
+                    .iter()
+                    .flat_map(|(at, loss)| rows[places[*at]].net.seqs.iter().map(|seq| (seq, Ruling::Returns(*loss))));
+                return Ok(Written::Ruled(ruled.collect()));
+            }
+        }
+        Ok(Written::AsJudged { all_there: ALL_THERE })
     }
 
     async fn write_once(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<bool, mysql_async::Error> {
@@ -133,44 +250,119 @@ fn row_error(mapping: &TableMapping, seqs: impl Iterator<Item = u64>, source: my
     ApplyError::Row { table: mapping.target.clone(), first, last, source: source.into() }
 }
 
-async fn write_all_in_order(
-    shared: &Shared,
-    conn: &mut Conn,
-    changes: &mut [JudgedChange<'_>],
-    aside: &mut Dependences,
+/// How and for whom rows are written.
+#[derive(Clone, Copy)]
+struct Context<'s> {
+    shared: &'s Shared,
+    concurrent: bool,
     manner: Manner,
-) -> Result<bool, ApplyError> {
-    let mut all_there = ALL_THERE;
-    for judged in changes.iter_mut().filter(|judged| judged.writes()) {
-        let table = judged.change.table;
-        let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
-        let dependence = || judged.dependence(&shared.planner);
-        if !aside.is_empty() && aside.hold_back(&dependence()) {
-            judged.aside = Some(Cause::Behind);
-        } else if manner.sighted_only && !mapping.keyless {
-            judged.aside = Some(Cause::Held);
-        } else {
-            if manner.isolate {
-                conn.query_drop("SAVEPOINT part").await?;
+}
+
+/// What becomes of a row that the target refuses.
+enum Refused {
+    Aside(Cause),
+    Ruled(Ruling),
+    NotCaptured,
+}
+
+impl Context<'_> {
+    /// Parents that are to be deleted. Where the children go, they are deleted here.
+    async fn endings(&self, conn: &mut Conn, table: usize, endings: &[Ending<'_>]) -> Result<Endings, ApplyError> {
+        let hold_limit = (!self.manner.sighted_only).then_some(self.manner.hold_limit);
+        let found = family::judge_endings(self.shared, conn, table, endings, hold_limit).await?;
+        match (found, self.shared.family) {
+            (Endings::Disputed(losses), FamilyPolicy::ChildGoes) => {
+                let parents: Vec<&Row> = losses.iter().map(|(at, _)| endings[*at].before).collect();
+                family::delete_children(self.shared, conn, table, &parents).await?;
+                Ok(Endings::Undisputed)
             }
-            match write_in_order(mapping, target, conn, judged).await {
-                Ok(there) => all_there &= there,
-                Err(source) if manner.isolate && row_remedy(&source) == Remedy::Park => {
-                    conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
-                    judged.aside = Some(Cause::refused(source));
-                }
-                Err(source) => return Err(row_error(mapping, std::iter::once(judged.change.seq), source)),
-            }
-        }
-        if judged.aside.is_some() {
-            aside.add(&judged.dependence(&shared.planner));
+            (found, _) => Ok(found),
         }
     }
-    Ok(all_there)
+
+    async fn refused(
+        &self,
+        conn: &mut Conn,
+        table: usize,
+        (after, seen): (Option<&Row>, &Seen),
+        source: mysql_async::Error,
+    ) -> Result<Refused, ApplyError> {
+        let goes = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes && is_missing_parent(&source);
+        if let Some(after) = after.filter(|_| goes) {
+            match family::judge_orphan(self.shared, conn, table, (after, seen), self.manner.hold_limit).await? {
+                Orphan::NotCaptured => return Ok(Refused::NotCaptured),
+                Orphan::Ruled(ruling) => return Ok(Refused::Ruled(ruling)),
+                Orphan::Unexplained => {}
+            }
+        }
+        Ok(Refused::Aside(Cause::refused(source)))
+    }
+}
+
+/// Changes that keep the order of their source.
+impl Context<'_> {
+    async fn write_in_order(
+        &self,
+        conn: &mut Conn,
+        changes: &mut [JudgedChange<'_>],
+        aside: &mut Dependences,
+    ) -> Result<Written, ApplyError> {
+        let mut all_there = ALL_THERE;
+        for judged in changes.iter_mut().filter(|judged| judged.writes()) {
+            if !aside.is_empty() && aside.hold_back(&judged.dependence(&self.shared.planner)) {
+                judged.aside = Some(Cause::Behind);
+            } else {
+                match self.write_change(conn, judged).await? {
+                    Written::AsJudged { all_there: there } => all_there &= there,
+                    otherwise => return Ok(otherwise),
+                }
+            }
+            if judged.aside.is_some() {
+                aside.add(&judged.dependence(&self.shared.planner));
+            }
+        }
+        Ok(Written::AsJudged { all_there })
+    }
+
+    async fn write_change(&self, conn: &mut Conn, judged: &mut JudgedChange<'_>) -> Result<Written, ApplyError> {
+        let change = judged.change;
+        let (mapping, target) = (&self.shared.mappings[change.table], &self.shared.tables[change.table]);
+        if self.manner.sighted_only && !mapping.keyless {
+            judged.aside = Some(Cause::Held);
+            return Ok(Written::AsJudged { all_there: ALL_THERE });
+        }
+        if let (true, RowOp::Delete, Some(before)) = (self.concurrent && !mapping.keyless, change.op, &change.before) {
+            let ending = Ending { before, seen: &change.seen };
+            match self.endings(conn, change.table, &[ending]).await? {
+                Endings::Undisputed | Endings::Undecided(_) => {}
+                Endings::NotCaptured => return Ok(Written::NotCaptured),
+                Endings::Disputed(losses) => {
+                    let ruled = losses.into_iter().map(|(_, loss)| (change.seq, Ruling::Returns(loss)));
+                    return Ok(Written::Ruled(ruled.collect()));
+                }
+            }
+        }
+        if self.manner.isolate {
+            conn.query_drop("SAVEPOINT part").await?;
+        }
+        match write_in_order(mapping, target, conn, judged).await {
+            Ok(all_there) => return Ok(Written::AsJudged { all_there }),
+            Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
+                conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
+                match self.refused(conn, change.table, (judged.after(), &change.seen), source).await? {
+                    Refused::Aside(cause) => judged.aside = Some(cause),
+                    Refused::NotCaptured => return Ok(Written::NotCaptured),
+                    Refused::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling)].into())),
+                }
+            }
+            Err(source) => return Err(row_error(mapping, std::iter::once(change.seq), source)),
+        }
+        Ok(Written::AsJudged { all_there: ALL_THERE })
+    }
 }
 
 async fn insert(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<(), mysql_async::Error> {
-    let written: Vec<&Row> = rows.iter().filter(|row| row.arrives()).filter_map(|row| row.net.after.as_ref()).collect();
+    let written: Vec<&Row> = rows.iter().filter(|row| row.arrives()).filter_map(|row| row.after()).collect();
     target.insert(conn, &written).await
 }
 
@@ -181,17 +373,17 @@ async fn put(
     rows: &mut [JudgedRow<'_>],
     sight: bool,
 ) -> Result<(), mysql_async::Error> {
-    let mut winners: Vec<(&mut bool, &NetChange, &Row)> = rows
-        .iter_mut()
-        .filter(|row| row.arrives())
-        .filter_map(|row| row.net.after.as_ref().map(|after| (&mut row.sighted, row.net, after)))
-        .collect();
-    let keys: Vec<Vec<&Value>> = winners.iter().map(|(_, _, after)| target.key_of(after)).collect();
+    let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| row.arrives()).collect();
+    winners.retain(|row| row.after().is_some());
+    let keys: Vec<Vec<&Value>> =
+        winners.iter().filter_map(|row| row.after()).map(|after| target.key_of(after)).collect();
     let found = target.lock(conn, &keys, sight).await?;
+    for (row, found) in winners.iter_mut().zip(&found) {
+        row.sighted = sight && is_sighted(found.as_ref(), row.net.before.as_ref());
+    }
     let (mut present, mut absent) = (Vec::new(), Vec::new());
-    for ((sighted, net, after), found) in winners.iter_mut().zip(&found) {
-        **sighted = sight && is_sighted(found.as_ref(), net.before.as_ref());
-        if found.is_some() { present.push(*after) } else { absent.push(*after) }
+    for (row, found) in winners.iter().zip(&found) {
+        if found.is_some() { present.extend(row.after()) } else { absent.extend(row.after()) }
     }
     target.overwrite(conn, &present).await?;
     insert_absent(target, conn, absent).await
@@ -244,7 +436,7 @@ async fn delete(
 async fn rekey(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<bool, mysql_async::Error> {
     let mut all_there = ALL_THERE;
     for row in rows {
-        if let (Some(before), Some(after)) = (&row.net.before, &row.net.after) {
+        if let (Some(before), Some(after)) = (row.net.before.as_ref(), row.after()) {
             all_there &= move_row(target, conn, before, after, row.leaves(), row.arrives()).await?;
         }
     }
@@ -289,7 +481,7 @@ async fn write_in_order(
 ) -> Result<bool, mysql_async::Error> {
     let change = judged.change;
     if mapping.keyless {
-        match (&change.before, &change.after) {
+        match (change.before.as_ref(), judged.after()) {
             (None, Some(after)) => target.insert(conn, &[after]).await?,
             (Some(before), Some(after)) => target.update_whole(conn, before, after).await?,
             (Some(before), None) => target.delete_whole(conn, before).await?,
@@ -298,7 +490,7 @@ async fn write_in_order(
         return Ok(ALL_THERE);
     }
     let (leave, arrive) = (judged.leaves(), judged.arrives());
-    match (change.op, &change.before, &change.after) {
+    match (change.op, change.before.as_ref(), judged.after()) {
         (RowOp::Update, Some(before), Some(after)) if target.key_of(before) != target.key_of(after) => {
             move_row(target, conn, before, after, leave, arrive).await
         }

@@ -43,7 +43,7 @@ impl Pair {
         refuse_mixed(&old.facts, &new.facts)?;
         let rules = rules(&settings, &old);
         let (forward, reverse) = mappings(&rules, &old, &new)?;
-        let rules_hash = rules_hash(&rules, settings.prefer);
+        let rules_hash = rules_hash(&rules, settings.conflict.prefer, settings.conflict.fk_conflict);
         Ok(Pair { settings, old, new, rules, rules_hash, forward, reverse })
     }
 

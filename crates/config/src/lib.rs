@@ -27,6 +27,6 @@ mod url;
 
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
-pub use settings::{ApplySettings, MemorySettings, Settings, SideSettings, StoreSettings};
+pub use settings::{ApplySettings, ConflictSettings, MemorySettings, Settings, SideSettings, StoreSettings};
 pub use table::{Policy, SelectedTable, TablePattern, TableSettings};
 pub use url::{Endpoint, ServerUrl, TlsMode};

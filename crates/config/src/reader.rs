@@ -126,6 +126,22 @@ impl<'d> Section<'d> {
         Some(Text { value, written: written.to_owned(), line })
     }
 
+    /// One of a few words; the first is the default.
+    pub(crate) fn one_of<T: Copy>(&mut self, key: &'static str, what: &str, words: &[(&'static str, T)]) -> T {
+        let default = words[0].1;
+        let Some(text) = self.text(key, &format!("\"{}\"", words[0].0)) else { return default };
+        let found = words.iter().find(|(word, _)| *word == text.value);
+        found.map_or_else(
+            || {
+                let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+                let message = format!("`{key} = \"{}\"` is not {what}", text.written);
+                self.problem(text.line, message, format!("use {}", known.join(" or ")));
+                default
+            },
+            |(_, value)| *value,
+        )
+    }
+
     /// A server's URL. A variable inside the account is taken as it is: the password that it holds needs no encoding.
     pub(crate) fn url(&mut self, key: &'static str) -> Option<ServerUrl> {
         let (value, line) = self.get(key)?;

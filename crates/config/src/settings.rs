@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crossfade_model::{Side, TableName};
+use crossfade_model::{FamilyPolicy, Side, TableName};
 use toml::de::DeTable;
 
 use crate::problem::Collector;
@@ -25,10 +25,17 @@ pub struct Settings {
     pub store: StoreSettings,
     /// In the file's order; never empty.
     pub tables: Vec<TableSettings>,
-    /// The side that wins where nothing else decides.
-    pub prefer: Side,
+    pub conflict: ConflictSettings,
     pub apply: ApplySettings,
     pub memory: MemorySettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConflictSettings {
+    /// The side that wins where nothing else decides.
+    pub prefer: Side,
+    /// Between a parent and its children.
+    pub fk_conflict: FamilyPolicy,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,12 +151,12 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let old = side(&mut root, "old", "[old]");
     let new = side(&mut root, "new", "[new]");
     let store = store(&mut root);
-    let prefer = conflict(&mut root);
+    let conflict = conflict(&mut root);
     let apply = apply(&mut root);
     let memory = memory(&mut root, &apply);
-    let tables = tables(&mut root, prefer);
+    let tables = tables(&mut root, conflict.prefer);
     root.finish();
-    Some(Settings { pair: pair?, old: old?, new: new?, store, tables, prefer, apply, memory })
+    Some(Settings { pair: pair?, old: old?, new: new?, store, tables, conflict, apply, memory })
 }
 
 fn pair_name(root: &Section, text: Text) -> Option<String> {
@@ -189,22 +196,13 @@ fn store(root: &mut Section) -> StoreSettings {
     store
 }
 
-fn conflict(root: &mut Section) -> Side {
+fn conflict(root: &mut Section) -> ConflictSettings {
     let mut section = root.section_or_empty("conflict", "[conflict]");
-    let prefer = section.text("prefer", "\"new\"");
-    let side = match prefer.as_ref().map(|text| text.value.as_str()) {
-        None | Some("new") => Side::New,
-        Some("old") => Side::Old,
-        Some(_) => {
-            if let Some(text) = &prefer {
-                let message = format!("`prefer = \"{}\"` is not a side", text.written);
-                section.problem(text.line, message, "use `old` or `new`");
-            }
-            Side::New
-        }
-    };
+    let prefer = section.one_of("prefer", "a side", &[("new", Side::New), ("old", Side::Old)]);
+    let policies = [FamilyPolicy::ParentReturns, FamilyPolicy::ChildGoes].map(|policy| (policy.as_str(), policy));
+    let fk_conflict = section.one_of("fk_conflict", "known", &policies);
     section.finish();
-    side
+    ConflictSettings { prefer, fk_conflict }
 }
 
 fn apply(root: &mut Section) -> ApplySettings {

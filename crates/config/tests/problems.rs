@@ -185,7 +185,7 @@ const CASES: &[Case] = &[
     Case {
         name: "a side that does not exist",
         text: "SIDESTABLE[conflict]\nprefer = 'newest'",
-        problems: &[(6, "`prefer = \"newest\"` is not a side", "`old` or `new`")],
+        problems: &[(6, "`prefer = \"newest\"` is not a side", "`new` or `old`")],
     },
     Case {
         name: "tables that are one section",

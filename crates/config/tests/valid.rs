@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossfade_config::{Endpoint, Policy, ServerUrl, Settings, TlsMode};
-use crossfade_model::{Side, TableName};
+use crossfade_model::{FamilyPolicy, Side, TableName};
 
 fn environment(name: &str) -> Option<String> {
     match name {
@@ -37,7 +37,8 @@ fn the_minimal_example_gets_every_default() {
     assert_eq!(settings.old.binlog_url(), &settings.old.url);
     assert_eq!(settings.store_url(), &settings.new.url);
     assert_eq!(settings.store.retention, Duration::from_secs(7 * 86_400));
-    assert_eq!(settings.prefer, Side::New);
+    assert_eq!(settings.conflict.prefer, Side::New);
+    assert_eq!(settings.conflict.fk_conflict, FamilyPolicy::ParentReturns);
     assert_eq!((settings.apply.lanes, settings.apply.batch_rows, settings.apply.batch_bytes), (4, 8_000, 16 << 20));
     assert_eq!(settings.memory.limit_bytes, 512 << 20);
     assert_eq!((settings.tables[0].policy, settings.tables[0].clock.as_deref()), (Policy::Newest, Some("updated_at")));
@@ -165,5 +166,5 @@ fn what_is_skipped_is_not_taken_by_a_pattern() {
 #[test]
 fn the_preferred_side_is_the_policy_of_tables_without_a_clock() {
     let settings = parse(&format!("{SIDES}conflict.prefer = 'old'\ntable = [{{ name = 'a.b' }}]"));
-    assert_eq!((settings.prefer, settings.tables[0].policy), (Side::Old, Policy::PreferOld));
+    assert_eq!((settings.conflict.prefer, settings.tables[0].policy), (Side::Old, Policy::PreferOld));
 }

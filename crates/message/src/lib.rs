@@ -22,6 +22,7 @@ mod outcome;
 mod partition;
 mod purge;
 mod read;
+mod returned;
 mod size;
 mod store;
 mod stream;

@@ -5,6 +5,7 @@
 
 mod change;
 mod clock;
+mod family;
 mod gtid;
 mod name;
 mod position;
@@ -14,6 +15,7 @@ mod value;
 
 pub use change::{Message, Origin, Row, RowChange, RowOp, TableLayout, TransactionHead};
 pub use clock::Clock;
+pub use family::FamilyPolicy;
 pub use gtid::{GtidSet, Interval, MariaDbGtidPosition, ParseGtidError};
 pub use name::{Direction, MessageId, ParseNameError, Side, StreamId, TableName, quote_identifier};
 pub use position::{ParsePositionError, Position, ResumePoint};

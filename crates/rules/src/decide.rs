@@ -68,6 +68,10 @@ pub enum LossReason {
     EqualClocks { clock: Option<Clock>, preferred: Side },
     /// The table's policy prefers the winner's side.
     PreferredSide { preferred: Side },
+    /// The event ends a parent to which the winner, a concurrent change, has given a child.
+    ChildGiven,
+    /// The event refers to a parent that the winner, a concurrent change, has ended.
+    ParentEnded,
 }
 
 impl LossStatus {
@@ -126,6 +130,8 @@ impl fmt::Display for LossReason {
             LossReason::EqualClocks { clock, preferred } => {
                 write!(f, "a concurrent change has the same clock ({}), and ties go to {preferred}", shown(clock))
             }
+            LossReason::ChildGiven => f.write_str("a concurrent change has given the deleted row a child"),
+            LossReason::ParentEnded => f.write_str("a concurrent change has deleted the parent that it refers to"),
             LossReason::PreferredSide { preferred } => {
                 write!(f, "a concurrent change was made on {preferred}, which this table prefers")
             }

@@ -4,11 +4,12 @@
 //! *Folded* is at least as coarse as any collation of either server, so keys that fold differently are different rows
 //! everywhere, while keys that fold alike may or may not be one row. Both are the same in every process and version.
 
-use crossfade_model::{CalendarDate, TableName, TimeOfDay, Value};
+use crossfade_model::{CalendarDate, Row, RowChange, TableName, TimeOfDay, Value};
 
 use crate::clock::micros_of_datetime;
 use crate::digest::hash_bytes;
 use crate::fold::fold_text;
+use crate::mapping::TableMapping;
 
 /// How fine a rendering is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +30,19 @@ pub fn folded_hash(table: &TableName, values: &[&Value]) -> u64 {
 /// The hash of a key as it is stored. Stable across processes and versions.
 pub fn exact_hash(table: &TableName, values: &[&Value]) -> u64 {
     hash(Fineness::Exact, table, values)
+}
+
+/// Whether a captured change, whose table `mapping` carries, has a row key that folds to `folded`, before it or after it.
+pub fn change_has_key(mapping: &TableMapping, change: &RowChange, folded: u64) -> bool {
+    let of_image = |image: &Row| {
+        let value = |index: &usize| {
+            let name = &mapping.columns.get(*index)?.source;
+            image.get(change.layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name))?)
+        };
+        let key: Option<Vec<&Value>> = mapping.row_key.iter().map(value).collect();
+        key.is_some_and(|key| folded_hash(&mapping.identity, &key) == folded)
+    };
+    mapping.source == change.layout.name && [&change.before, &change.after].into_iter().flatten().any(of_image)
 }
 
 fn hash(fineness: Fineness, table: &TableName, values: &[&Value]) -> u64 {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossfade_model::{
-    Column, ColumnKind, Direction, ForeignKey, ReferentialAction, Side, TableLayout, TableName, TableShape, UniqueKey,
-    Value,
+    Column, ColumnKind, Direction, FamilyPolicy, ForeignKey, ReferentialAction, Side, TableLayout, TableName,
+    TableShape, UniqueKey, Value,
 };
 use crossfade_rules::mapping::{ClockKind, Severity, plan_hash, rules_hash};
 use crossfade_rules::{MappingProblem, Policy, RulesError, TableMapping, TableRule};
@@ -397,17 +397,18 @@ fn a_layout_that_changed_is_taken_while_it_fits() {
 fn the_hash_of_the_rules_follows_every_rule_and_no_order() {
     let mut other = rule();
     other.old = TableName::new("app", "teams");
-    let hash = rules_hash(&[rule(), other.clone()], Side::New);
-    assert_eq!(hash, rules_hash(&[other.clone(), rule()], Side::New));
+    let hash = rules_hash(&[rule(), other.clone()], Side::New, FamilyPolicy::default());
+    assert_ne!(hash, rules_hash(&[rule(), other.clone()], Side::New, FamilyPolicy::ChildGoes));
+    assert_eq!(hash, rules_hash(&[other.clone(), rule()], Side::New, FamilyPolicy::default()));
     let changed = |change: fn(&mut TableRule)| {
         let mut changed = rule();
         change(&mut changed);
-        rules_hash(&[changed, other.clone()], Side::New)
+        rules_hash(&[changed, other.clone()], Side::New, FamilyPolicy::default())
     };
     let mut hashes = vec![
         hash,
-        rules_hash(&[rule(), other.clone()], Side::Old),
-        rules_hash(&[rule()], Side::New),
+        rules_hash(&[rule(), other.clone()], Side::Old, FamilyPolicy::default()),
+        rules_hash(&[rule()], Side::New, FamilyPolicy::default()),
         changed(|rule| rule.clock = None),
         changed(|rule| rule.clock = Some(String::new())),
         changed(|rule| rule.policy = Policy::PreferNew),

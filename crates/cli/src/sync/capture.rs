@@ -151,12 +151,14 @@ impl Capture {
             };
             // The reader has ended, by request or by an error that its task returns.
             let Some(part) = part else { return Ok(Ended::Stopped) };
-            self.take(&mut pending, part);
-            while pending.messages.len() < BATCH_ROWS && pending.bytes < BATCH_BYTES {
-                match queue.try_recv() {
-                    Ok(part) => self.take(&mut pending, part),
-                    Err(_) => break,
+            let mut next = Some(part);
+            while let Some(mut part) = next {
+                if !self.fetch_returned(&mut part).await? {
+                    return Ok(Ended::Stopped);
                 }
+                self.take(&mut pending, part);
+                let has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < BATCH_BYTES;
+                next = if has_room { queue.try_recv().ok() } else { None };
             }
             if pending.is_due()
                 && let Some(ended) = self.capture(&mut pending).await?
@@ -164,6 +166,29 @@ impl Capture {
                 return Ok(ended);
             }
         }
+    }
+
+    /// Rows that go back to the other side become changes at the place of their mark. `false` when asked to stop meanwhile.
+    async fn fetch_returned(&self, part: &mut TransactionPart) -> anyhow::Result<bool> {
+        for token in std::mem::take(&mut part.returned) {
+            loop {
+                match self.store.returned(&self.state.stream, token).await {
+                    Ok(changes) => {
+                        part.changes.extend(changes);
+                        break;
+                    }
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(%error, "the store is away; trying again");
+                        tokio::select! {
+                            () = self.stop.cancelled() => return Ok(false),
+                            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                        }
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn take(&mut self, pending: &mut Pending, part: TransactionPart) {

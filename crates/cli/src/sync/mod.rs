@@ -94,7 +94,8 @@ async fn hold_lease_and_run(
         mappings: pair.mappings(direction).into(),
         target_shapes: target_shapes(pair, direction),
         opposite_mappings: pair.mappings(direction.opposite()).into(),
-        prefer: settings.prefer,
+        prefer: settings.conflict.prefer,
+        family: settings.conflict.fk_conflict,
         lanes: settings.apply.lanes,
         bounds: BatchBounds {
             rows: settings.apply.batch_rows as usize,

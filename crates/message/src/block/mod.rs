@@ -25,6 +25,7 @@ mod image;
 mod json;
 mod layout;
 mod number;
+mod packed;
 mod scan;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(crate) use decode::{BlockError, StoredBlock};
 pub use encode::encode;
 pub use image::{image_json, row_key_json};
 pub(crate) use layout::StoredLayout;
+pub(crate) use packed::PackedBlock;
 
 /// Version of the payload's members.
 pub(crate) const FORMAT: u8 = 1;

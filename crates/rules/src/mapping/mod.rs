@@ -4,14 +4,17 @@ mod build;
 mod kinds;
 mod problem;
 mod projection;
+mod relations;
 mod unique;
 
 use std::collections::BTreeMap;
 
-use crossfade_model::{ColumnKind, Direction, ReferentialAction, Side, TableName};
+use crossfade_model::{ColumnKind, Direction, FamilyPolicy, ReferentialAction, Side, TableName};
 
 pub use problem::{MappingProblem, Severity};
 pub use projection::Projection;
+pub(crate) use relations::find_target;
+pub use relations::{ChildLink, child_links};
 
 use crate::digest::Digest;
 
@@ -160,11 +163,11 @@ impl TableMapping {
 
 /// A hash of all rules that decide what both processes do. The order of the rules does not count. Stable across
 /// processes and versions.
-pub fn rules_hash(rules: &[TableRule], prefer: Side) -> u64 {
+pub fn rules_hash(rules: &[TableRule], prefer: Side, family: FamilyPolicy) -> u64 {
     let mut sorted: Vec<&TableRule> = rules.iter().collect();
     sorted.sort_by(|a, b| (&a.old, &a.new).cmp(&(&b.old, &b.new)));
     let mut digest = Digest::default();
-    digest.text("crossfade rules 1").text(prefer.as_str()).number(sorted.len() as u64);
+    digest.text("crossfade rules 2").text(prefer.as_str()).text(family.as_str()).number(sorted.len() as u64);
     for rule in sorted {
         for name in [&rule.old, &rule.new] {
             digest.text(&name.schema).text(&name.table);

@@ -65,6 +65,16 @@ impl Planner {
 }
 
 impl Dependence {
+    /// Of the keys that children may have referred to and that it gives up.
+    pub fn given_up(&self) -> &[u64] {
+        &self.given_up
+    }
+
+    /// Of the parents that it refers to, before and after.
+    pub fn parents(&self) -> &[u64] {
+        &self.parents
+    }
+
     /// All values that tie the change to others, in whichever way.
     pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.keys.iter().chain(&self.parents).copied()

@@ -4,7 +4,7 @@ use crossfade_model::{ColumnKind, ReferentialAction, Row, TableName};
 
 use super::token::same_values;
 
-use crate::mapping::{ParentLink, TableMapping};
+use crate::mapping::{ParentLink, TableMapping, find_target};
 
 #[derive(Debug, Clone)]
 pub(super) struct PlannedTable {
@@ -126,7 +126,7 @@ fn is_plain(kind: &ColumnKind) -> bool {
 }
 
 fn add_link(tables: &mut [PlannedTable], mappings: &[TableMapping], child: usize, link: &ParentLink) {
-    let Some(parent) = find_table(mappings, &link.parent) else { return };
+    let Some(parent) = find_target(mappings, &link.parent) else { return };
     let names = link.parent_columns.iter().map(|name| mappings[parent].target_column(name));
     let Some(referred) = names.collect::<Option<Vec<usize>>>().filter(|key| key.len() == link.columns.len()) else {
         return;
@@ -164,15 +164,6 @@ fn reach(tables: &[PlannedTable], start: &[usize]) -> Vec<usize> {
     reached.sort_unstable();
     reached.dedup();
     reached
-}
-
-/// Servers may spell a parent's name in another case than its own definition.
-fn find_table(mappings: &[TableMapping], name: &TableName) -> Option<usize> {
-    let alike = |mapping: &TableMapping| {
-        mapping.target.schema.eq_ignore_ascii_case(&name.schema)
-            && mapping.target.table.eq_ignore_ascii_case(&name.table)
-    };
-    mappings.iter().position(|mapping| mapping.target == *name).or_else(|| mappings.iter().position(alike))
 }
 
 /// A key on the same columns, and the child's columns in its order.

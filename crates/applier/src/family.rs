@@ -1,0 +1,295 @@
+//! Conflicts between a parent and its children: one side deletes a row while the other gives it a child.
+//!
+//! Before a row is deleted, rows that refer to it are looked for, whatever the foreign key would do to them: the row is
+//! locked first, so nobody can give it another child meanwhile. Children that the deleting side knew of go with it. A
+//! child that a concurrent change wrote is a conflict. Then either the delete loses and the parent returns to the side that
+//! deleted it, as a change of the opposite stream; or the children go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossfade_model::{Message, Origin, ReferentialAction, Row, RowChange, RowOp, Seen, TableLayout, Value};
+use crossfade_rules::decide::{Loss, LossReason, LossStatus};
+use crossfade_rules::mapping::ChildLink;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::error::ApplyError;
+use crate::lane::Shared;
+use crate::lookup::Subject;
+
+/// What was ruled over changes of a lane beside who wins, by message.
+pub(crate) type Rulings = BTreeMap<u64, Ruling>;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Ruling {
+    /// The end of a row, or of its reference to one, loses: the row goes back to the side that ended it.
+    Returns(Loss),
+    /// A child whose parent is gone for good goes as well.
+    Goes(Loss),
+    /// A child whose parent is gone for good refers to nothing in these columns.
+    LetsGo(Vec<usize>),
+}
+
+/// A row that is to be deleted.
+pub(crate) struct Ending<'a> {
+    pub before: &'a Row,
+    /// What the one who deleted it had seen.
+    pub seen: &'a Seen,
+}
+
+pub(crate) enum Endings {
+    /// Nobody has given one of the rows a child.
+    Undisputed,
+    /// The opposite reader did not get there in time.
+    NotCaptured,
+    /// So far nobody can tell of these rows, by their place in the list.
+    Undecided(Vec<usize>),
+    /// These rows, by their place in the list, got a child by a concurrent change.
+    Disputed(Vec<(usize, Loss)>),
+}
+
+/// What a child lacks its parent for.
+pub(crate) enum Orphan {
+    NotCaptured,
+    /// Not because of a concurrent change.
+    Unexplained,
+    Ruled(Ruling),
+}
+
+/// Looks for children of rows that are to be deleted, which stay locked. Without `hold_limit` nobody is waited for.
+pub(crate) async fn judge_endings(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    endings: &[Ending<'_>],
+    hold_limit: Option<Duration>,
+) -> Result<Endings, ApplyError> {
+    if shared.children[table].is_empty() || endings.is_empty() {
+        return Ok(Endings::Undisputed);
+    }
+    let target = &shared.tables[table];
+    let keys: Vec<Vec<&Value>> = endings.iter().map(|ending| target.key_of(ending.before)).collect();
+    target.lock(conn, &keys, false).await?;
+    let befores: Vec<&Row> = endings.iter().map(|ending| ending.before).collect();
+    let mut children = Vec::new();
+    for link in &shared.children[table] {
+        for child in children_by(shared, conn, link, &befores).await? {
+            let parent = parent_of(shared, table, link, &befores, &child);
+            children.extend(parent.map(|parent| (parent, link.child, child)));
+        }
+    }
+    if children.is_empty() {
+        return Ok(Endings::Undisputed);
+    }
+    let Some(hold_limit) = hold_limit else {
+        let mut undecided: Vec<usize> = children.iter().map(|(parent, ..)| *parent).collect();
+        undecided.sort_unstable();
+        undecided.dedup();
+        return Ok(Endings::Undecided(undecided));
+    };
+    if !wait(shared, hold_limit).await? {
+        return Ok(Endings::NotCaptured);
+    }
+    let mut lookup = shared.lookup.lock().await;
+    lookup.refresh().await?;
+    let mut disputed: Vec<(usize, Loss)> = Vec::new();
+    for (parent, child_table, child) in &children {
+        if disputed.iter().any(|(known, _)| known == parent) {
+            continue;
+        }
+        let (mapping, target) = (&shared.mappings[*child_table], &shared.tables[*child_table]);
+        let key = target.key_of(child);
+        let subject = Subject { mapping, key: &key, effective: None, seen: endings[*parent].seen };
+        let given = lookup.last_concurrent(&subject, target, conn).await?.filter(|given| given.op != RowOp::Delete);
+        disputed.extend(given.map(|given| (*parent, lost_to(given.seq, LossReason::ChildGiven))));
+    }
+    Ok(if disputed.is_empty() { Endings::Undisputed } else { Endings::Disputed(disputed) })
+}
+
+fn lost_to(winner: u64, reason: LossReason) -> Loss {
+    Loss { status: LossStatus::ConflictLost, winner, reason }
+}
+
+/// `false`: not in time.
+async fn wait(shared: &Shared, limit: Duration) -> Result<bool, ApplyError> {
+    match tokio::time::timeout(limit, shared.hold.captured_up_to_now()).await {
+        Err(_) => Ok(false),
+        Ok(Err(_)) => Err(ApplyError::HoldEnded),
+        Ok(Ok(())) => Ok(true),
+    }
+}
+
+/// Rows of the child table that refer to one of these parents, locked.
+async fn children_by(
+    shared: &Shared,
+    conn: &mut Conn,
+    link: &ChildLink,
+    parents: &[&Row],
+) -> Result<Vec<Row>, ApplyError> {
+    let referred: Vec<Vec<&Value>> = parents
+        .iter()
+        .map(|parent| link.referred.iter().map(|column| &parent[*column]).collect::<Vec<_>>())
+        .filter(|values| values.iter().all(|value| !value.is_null()))
+        .collect();
+    Ok(shared.tables[link.child].lock_where(conn, &link.columns, &referred).await?)
+}
+
+/// Which of the parents a child refers to, as the planner compares values.
+fn parent_of(shared: &Shared, table: usize, link: &ChildLink, parents: &[&Row], child: &Row) -> Option<usize> {
+    let wanted = shared.planner.dependence(link.child, Some(child), None);
+    parents.iter().position(|parent| {
+        let given_up = shared.planner.dependence(table, Some(parent), None);
+        given_up.given_up().iter().any(|token| wanted.parents().contains(token))
+    })
+}
+
+/// A child was refused since its parent is not there: has somebody deleted that concurrently?
+pub(crate) async fn judge_orphan(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    (after, seen): (&Row, &Seen),
+    hold_limit: Duration,
+) -> Result<Orphan, ApplyError> {
+    for (parent, link) in links_of(shared, table) {
+        let (mapping, target) = (&shared.mappings[parent], &shared.tables[parent]);
+        let values: Vec<&Value> = link.columns.iter().map(|column| &after[*column]).collect();
+        // Only by its row key is a deleted parent found in the opposite stream.
+        if values.iter().any(|value| value.is_null()) || link.referred != mapping.row_key {
+            continue;
+        }
+        if !target.lock_where(conn, &link.referred, std::slice::from_ref(&values)).await?.is_empty() {
+            continue;
+        }
+        if !wait(shared, hold_limit).await? {
+            return Ok(Orphan::NotCaptured);
+        }
+        let mut lookup = shared.lookup.lock().await;
+        lookup.refresh().await?;
+        let subject = Subject { mapping, key: &values, effective: None, seen };
+        if let Some(ended) = lookup.last_concurrent(&subject, target, conn).await?
+            && ended.op == RowOp::Delete
+        {
+            return Ok(Orphan::Ruled(match link.on_delete {
+                ReferentialAction::SetNull => Ruling::LetsGo(link.columns.clone()),
+                _ => Ruling::Goes(lost_to(ended.seq, LossReason::ParentEnded)),
+            }));
+        }
+    }
+    Ok(Orphan::Unexplained)
+}
+
+fn links_of(shared: &Shared, child: usize) -> impl Iterator<Item = (usize, &ChildLink)> {
+    let of_parent = shared.children.iter().enumerate();
+    of_parent.flat_map(move |(parent, links)| {
+        links.iter().filter(move |link| link.child == child).map(move |link| (parent, link))
+    })
+}
+
+/// Deletes what hangs on these rows, the youngest generation first, except what merely lets go of them.
+pub(crate) async fn delete_children(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    parents: &[&Row],
+) -> Result<(), ApplyError> {
+    let goes = |link: &ChildLink| link.on_delete != ReferentialAction::SetNull;
+    let family = descendants(shared, conn, table, parents, goes).await?;
+    for (table, row) in family.iter().rev() {
+        let target = &shared.tables[*table];
+        target.delete(conn, &[target.key_of(row)]).await?;
+    }
+    Ok(())
+}
+
+/// Sends rows that keep their parents back to the side that deleted these: the rows themselves and all that would have
+/// cascaded from them, parents first.
+pub(crate) async fn return_rows(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    keys: &[Vec<&Value>],
+) -> Result<(), ApplyError> {
+    let target = &shared.tables[table];
+    let rows = target.lock_where(conn, target.key(), keys).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let parents: Vec<&Row> = rows.iter().collect();
+    let cascades = |link: &ChildLink| link.on_delete != ReferentialAction::Restrict;
+    let mut family = descendants(shared, conn, table, &parents, cascades).await?;
+    family.splice(0..0, rows.into_iter().map(|row| (table, row)));
+    let layouts: Vec<Arc<TableLayout>> = (0..shared.tables.len()).map(|table| layout(shared, table)).collect();
+    let messages: Vec<Message> =
+        family.into_iter().zip(1..).map(|((table, row), seq)| returned(&layouts[table], row, seq)).collect();
+    let opposite = crate::opposite_stream(&shared.owner.stream);
+    let token = rand::random::<u64>() >> 1;
+    shared.store.keep_returned(&opposite, token, &messages).await?;
+    conn.exec_drop(
+        "DELETE FROM crossfade.returned WHERE pair = ? AND written_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY",
+        (&shared.owner.pair,),
+    )
+    .await?;
+    conn.exec_drop(
+        "INSERT INTO crossfade.returned (pair, stream, token, written_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6))",
+        (&shared.owner.pair, opposite.as_str(), token),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Rows that refer to these rows, and rows that refer to those, as far as `follows`; each generation after its parents.
+async fn descendants(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    parents: &[&Row],
+    follows: impl Fn(&ChildLink) -> bool,
+) -> Result<Vec<(usize, Row)>, ApplyError> {
+    let mut found: Vec<(usize, Row)> = Vec::new();
+    let mut known: BTreeSet<(usize, u64)> = BTreeSet::new();
+    let mut generation: Vec<(usize, Row)> = parents.iter().map(|row| (table, (*row).clone())).collect();
+    for (table, row) in &generation {
+        known.insert((*table, shared.exact_key(*table, row)));
+    }
+    while !generation.is_empty() {
+        let mut next = Vec::new();
+        for (parent_table, row) in &generation {
+            for link in shared.children[*parent_table].iter().filter(|link| follows(link)) {
+                for child in children_by(shared, conn, link, &[row]).await? {
+                    if known.insert((link.child, shared.exact_key(link.child, &child))) {
+                        next.push((link.child, child));
+                    }
+                }
+            }
+        }
+        found.extend(next.iter().cloned());
+        generation = next;
+    }
+    Ok(found)
+}
+
+fn layout(shared: &Shared, table: usize) -> Arc<TableLayout> {
+    let (mapping, columns) = (&shared.mappings[table], shared.tables[table].columns());
+    Arc::new(TableLayout {
+        name: mapping.target.clone(),
+        columns: columns.iter().map(|column| column.name.as_str().into()).collect(),
+        kinds: columns.iter().map(|column| column.kind.clone()).collect(),
+        row_key: mapping.row_key.clone(),
+    })
+}
+
+/// Only the change itself counts; the rest is filled in where it is captured.
+fn returned(layout: &Arc<TableLayout>, row: Row, seq: u64) -> Message {
+    Message {
+        seq,
+        change: RowChange { layout: layout.clone(), op: RowOp::Insert, before: None, after: Some(row), event_index: 0 },
+        origin: Origin::User,
+        seen: Arc::default(),
+        committed_at_micros: 0,
+        source_position: "".into(),
+        effective: None,
+    }
+}

@@ -1,0 +1,178 @@
+//! P4 for parents and children: one side deletes a parent while the other side gives it a child, under every action that a
+//! foreign key can have, in both directions, for both rules.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::Flavor;
+use crossfade_testkit::quiet::{Progress, until};
+use crossfade_tests::{Direction, Migration, Setup};
+use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
+
+const TABLES: [&str; 5] = [
+    "CREATE TABLE {schema}.p (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, {clock})",
+    "CREATE TABLE {schema}.c_refuses (id INT PRIMARY KEY, parent INT NULL, v VARCHAR(20), {clock}, \
+     FOREIGN KEY (parent) REFERENCES {schema}.p (id))",
+    "CREATE TABLE {schema}.c_cascades (id INT PRIMARY KEY, parent INT NULL, v VARCHAR(20), {clock}, \
+     FOREIGN KEY (parent) REFERENCES {schema}.p (id) ON DELETE CASCADE)",
+    "CREATE TABLE {schema}.c_lets_go (id INT PRIMARY KEY, parent INT NULL, v VARCHAR(20), {clock}, \
+     FOREIGN KEY (parent) REFERENCES {schema}.p (id) ON DELETE SET NULL)",
+    "CREATE TABLE {schema}.grandchild (id INT PRIMARY KEY, parent INT NOT NULL, v VARCHAR(20), {clock}, \
+     FOREIGN KEY (parent) REFERENCES {schema}.c_cascades (id) ON DELETE CASCADE)",
+];
+
+/// Ids of parents that get a child; 8 is changed instead.
+const SCENARIOS: std::ops::RangeInclusive<u32> = 1..=7;
+
+/// What both sides have before. Parents 9 is where children come from that get another parent.
+fn before(base: u32) -> Vec<String> {
+    let mut rows = Vec::new();
+    for id in SCENARIOS.chain([8, 9]) {
+        rows.push(format!("INSERT INTO {{schema}}.p (id, v) VALUES ({}, 'parent')", base + id));
+    }
+    for (table, parent, id) in [
+        ("c_cascades", 1, 1),
+        ("c_lets_go", 2, 2),
+        ("c_refuses", 9, 4),
+        ("c_cascades", 5, 5),
+        ("c_cascades", 9, 6),
+        ("c_lets_go", 9, 7),
+        ("c_cascades", 8, 8),
+        ("c_lets_go", 8, 8),
+    ] {
+        rows.push(format!(
+            "INSERT INTO {{schema}}.{table} (id, parent, v) VALUES ({}, {}, 'before')",
+            base + id,
+            base + parent
+        ));
+    }
+    rows.push(format!("INSERT INTO {{schema}}.grandchild (id, parent, v) VALUES ({0}, {0}, 'before')", base + 1));
+    rows
+}
+
+/// One side deletes the parents. Nobody refers to 3, 4, 6 and 7 there.
+fn deletes(base: u32) -> Vec<String> {
+    SCENARIOS.chain([8]).map(|id| format!("DELETE FROM {{schema}}.p WHERE id = {}", base + id)).collect()
+}
+
+/// The other side gives each a child.
+fn gifts(base: u32) -> Vec<String> {
+    let (b, p) = (|id: u32| base + id, |id: u32| base + id);
+    vec![
+        format!("INSERT INTO {{schema}}.c_cascades (id, parent, v) VALUES ({}, {}, 'gift')", b(21), p(1)),
+        format!("INSERT INTO {{schema}}.c_lets_go (id, parent, v) VALUES ({}, {}, 'gift')", b(22), p(2)),
+        format!("INSERT INTO {{schema}}.c_refuses (id, parent, v) VALUES ({}, {}, 'gift')", b(23), p(3)),
+        // Children of another parent move over.
+        format!("UPDATE {{schema}}.c_refuses SET parent = {}, v = 'moved' WHERE id = {}", p(4), b(4)),
+        format!("UPDATE {{schema}}.c_cascades SET parent = {}, v = 'moved' WHERE id = {}", p(6), b(6)),
+        format!("UPDATE {{schema}}.c_lets_go SET parent = {}, v = 'moved' WHERE id = {}", p(7), b(7)),
+        // A child that the deleting side knows is changed. Where its end by the cascade is logged, that is later, and wins.
+        format!("UPDATE {{schema}}.c_cascades SET v = 'changed' WHERE id = {}", b(5)),
+        // A parent is changed about when it is deleted; which is later depends on how exactly the server tells.
+        format!("UPDATE {{schema}}.p SET v = 'changed' WHERE id = {}", p(8)),
+    ]
+}
+
+async fn run_all(migration: &Migration, pool: &Pool, statements: &[String]) -> Result<()> {
+    let statements: Vec<String> = statements.iter().map(|statement| statement.replace("{clock}", CLOCK)).collect();
+    migration.on(pool, &statements.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+async fn number(pool: &Pool, query: &str) -> Result<u64> {
+    Ok(pool.get_conn().await?.query_first(query).await?.unwrap_or(0))
+}
+
+async fn until_nothing_is_aside(migration: &Migration) -> Result<()> {
+    until("nothing set aside", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let aside = status.total("open_failures") + status.total("held");
+        Ok(if aside == 0 { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())
+}
+
+async fn pause_both(migration: &Migration) -> Result<()> {
+    for direction in Direction::BOTH {
+        migration.crossfade(&["stop", direction.as_str()]).await?;
+    }
+    until("both resting", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let rests = status.streams().iter().all(|stream| stream["state"] == "paused");
+        Ok(if rests { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+}
+
+async fn families(flavor: Flavor, rule: &'static str, name: &'static str) -> Result<()> {
+    let setup = Setup { settings: format!("[conflict]\nfk_conflict = \"{rule}\"\n"), ..Setup::new(flavor, name) };
+    let mut migration = Migration::new(&setup).await?;
+    for pool in [&migration.old, &migration.new] {
+        run_all(&migration, pool, &TABLES.map(str::to_owned)).await?;
+    }
+    migration.init().await?;
+    migration.start_both().await?;
+    for base in [100, 200] {
+        run_all(&migration, &migration.old, &before(base)).await?;
+    }
+    migration.until_quiet_and_equal(LIMIT).await?;
+    pause_both(&migration).await?;
+    // 100: old deletes and new gives. 200: the other way round.
+    run_all(&migration, &migration.new, &gifts(100)).await?;
+    run_all(&migration, &migration.old, &gifts(200)).await?;
+    run_all(&migration, &migration.old, &deletes(100)).await?;
+    run_all(&migration, &migration.new, &deletes(200)).await?;
+    for direction in Direction::BOTH {
+        migration.crossfade(&["start", direction.as_str()]).await?;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    migration.status().until_quiet(LIMIT).await.with_context(|| migration.log_ends())?;
+    until_nothing_is_aside(&migration).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    let parents = format!("SELECT COUNT(*) FROM `{}`.p WHERE id MOD 100 IN (1, 2, 3, 4, 6, 7)", migration.schema);
+    let gifts = format!(
+        "SELECT (SELECT COUNT(*) FROM `{0}`.c_refuses WHERE id MOD 100 > 20) + (SELECT COUNT(*) FROM `{0}`.c_cascades WHERE id MOD 100 > 20)",
+        migration.schema
+    );
+    let (parents_left, gifts_left) = (number(&migration.old, &parents).await?, number(&migration.old, &gifts).await?);
+    let wanted = if rule == "parent-returns" { (12, 4) } else { (0, 0) };
+    ensure!(
+        (parents_left, gifts_left) == wanted,
+        "{parents_left} parents and {gifts_left} gifts are left\n{}",
+        migration.compare().await?
+    );
+    if rule == "parent-returns" {
+        // What cascaded from a parent has returned with it.
+        let knew = format!(
+            "SELECT (SELECT COUNT(*) FROM `{0}`.grandchild) + (SELECT COUNT(*) FROM `{0}`.c_lets_go WHERE id MOD 100 = 2 AND parent IS NOT NULL)",
+            migration.schema
+        );
+        let left = number(&migration.old, &knew).await?;
+        ensure!(left == 4, "{left} of 4 children have returned with their parents");
+    }
+    // The families live on.
+    run_all(&migration, &migration.new, &["UPDATE {schema}.c_lets_go SET v = 'later'".to_owned()]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
+macro_rules! tests {
+    ($($test:ident: $flavor:expr, $rule:literal, $name:literal;)*) => {$(
+        #[tokio::test]
+        async fn $test() -> Result<()> {
+            families($flavor, $rule, $name).await
+        }
+    )*};
+}
+
+tests! {
+    p4_parents_return_on_mysql: Flavor::MySql, "parent-returns", "parents_return";
+    p4_parents_return_on_mariadb: Flavor::MariaDb, "parent-returns", "parents_return";
+    p4_children_go_on_mysql: Flavor::MySql, "child-goes", "children_go";
+    p4_children_go_on_mariadb: Flavor::MariaDb, "child-goes", "children_go";
+}
