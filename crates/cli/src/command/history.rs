@@ -5,9 +5,9 @@ use std::sync::Arc;
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use crossfade_config::Settings;
 use crossfade_message::ListedMessage;
-use crossfade_model::{CalendarDate, ColumnKind, Direction, Message, RowChange, TableName, TimeOfDay, Value};
+use crossfade_model::{CalendarDate, ColumnKind, Direction, Message, TableName, TimeOfDay, Value};
 use crossfade_rules::TableMapping;
-use crossfade_rules::key::folded_hash;
+use crossfade_rules::key::{change_has_key, folded_hash};
 use serde_json::value::RawValue;
 
 use super::messages::{optional, seen, table_name};
@@ -180,28 +180,9 @@ fn time(text: &str) -> Option<Value> {
 
 /// Whether a message, of either direction, is of the row whose key folds to `hash`.
 fn touches(pair: &Pair, message: &Message, mapping: &TableMapping, hash: u64) -> bool {
-    let change = &message.change;
-    let of_message = [Direction::Forward, Direction::Reverse]
-        .into_iter()
-        .flat_map(|direction| pair.mappings(direction))
-        .find(|candidate| candidate.source == change.layout.name && candidate.identity == mapping.identity);
-    of_message.is_some_and(|mapping| has_key(mapping, change, hash))
-}
-
-/// Whether a change, whose table `mapping` carries, has a key that folds to `hash` before it or after it.
-pub fn has_key(mapping: &TableMapping, change: &RowChange, hash: u64) -> bool {
-    [&change.before, &change.after].into_iter().flatten().any(|image| {
-        let key: Option<Vec<&Value>> = mapping
-            .row_key
-            .iter()
-            .map(|index| {
-                let name = &mapping.columns[*index].source;
-                let place = change.layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name))?;
-                image.get(place)
-            })
-            .collect();
-        key.is_some_and(|key| folded_hash(&mapping.identity, &key) == hash)
-    })
+    let mappings = [Direction::Forward, Direction::Reverse].into_iter().flat_map(|direction| pair.mappings(direction));
+    let mut of_table = mappings.filter(|candidate| candidate.identity == mapping.identity);
+    of_table.any(|candidate| change_has_key(candidate, &message.change, hash))
 }
 
 #[cfg(test)]
