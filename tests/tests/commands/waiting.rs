@@ -95,6 +95,21 @@ async fn what_does_not_run_is_told(flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
+/// A change that the target refuses has not crossed, although all others have.
+async fn what_is_set_aside_has_not_crossed(flavor: Flavor) -> Result<()> {
+    let mut migration = migration(flavor, "wait_aside").await?;
+    migration.on(&migration.new, &["ALTER TABLE {schema}.users ADD CONSTRAINT CHECK (v <> 'row 2')"]).await?;
+    migration.start_both().await?;
+    insert(&migration, &migration.old, 1..4).await?;
+    let told = ["not caught up", "1 change is set aside", "messages list --status failed"];
+    says(&migration, &["status", "--wait", "3s"], 1, &told).await?;
+    ensure!(rows(&migration, &migration.new).await? == 2, "the others have not crossed");
+    migration.on(&migration.old, &["UPDATE {schema}.users SET v = 'mended' WHERE id = 2"]).await?;
+    says(&migration, &["status", "--wait", LONG], 0, &["forward/old"]).await?;
+    ensure!(rows(&migration, &migration.new).await? == 3, "the wait ended before everything had crossed");
+    migration.stop_both().await
+}
+
 /// A process that was killed is not said to run, although its lease has not ended.
 async fn a_killed_process_is_seen(flavor: Flavor) -> Result<()> {
     let mut migration = migration(flavor, "wait_killed").await?;
@@ -121,6 +136,7 @@ async fn waiting(flavor: Flavor) -> Result<()> {
         an_error_ends_the_wait(flavor),
         a_resting_direction_ends_the_wait(flavor),
         what_does_not_run_is_told(flavor),
+        what_is_set_aside_has_not_crossed(flavor),
         a_killed_process_is_seen(flavor),
     )
     .map(drop)

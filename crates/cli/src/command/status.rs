@@ -44,8 +44,8 @@ pub struct StreamLine {
     /// By the table's name at the source.
     conflicts: BTreeMap<String, ConflictCounts>,
     slowest_ms: u64,
-    open_failures: u64,
-    held: u64,
+    pub open_failures: u64,
+    pub held: u64,
     pub caught_up: bool,
     /// An error has ended its process, and no other runs.
     #[serde(skip)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
-use crossfade_message::{Store, StoreError, Wish};
+use crossfade_message::{Store, StoreError, StreamStatus, Wish};
 use crossfade_model::{Direction, StreamId};
 
 use super::status::{Status, StreamLine, read};
@@ -41,6 +41,7 @@ pub async fn until_caught_up(settings: &Settings, store: &Store, limit: Duration
         }
         for (stream, counter) in &waits {
             until_crossed(store, stream, *counter).await?;
+            until_none_aside(store, stream).await?;
         }
         until_told(settings, store).await
     };
@@ -99,6 +100,15 @@ async fn until_crossed(store: &Store, stream: &StreamId, counter: u64) -> Result
     Ok(())
 }
 
+/// What was set aside is tried again by itself, or when a person has mended it; until then it has not crossed.
+async fn until_none_aside(store: &Store, stream: &StreamId) -> Result<(), StoreError> {
+    let is_aside = |status: &StreamStatus| status.stream == stream.as_str() && status.open_failures + status.held > 0;
+    while store.stream_statuses().await?.iter().any(is_aside) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
 /// The processes say so too, with their counts, within moments; more changes may already be under way, though.
 async fn until_told(settings: &Settings, store: &Store) -> anyhow::Result<()> {
     let told = async {
@@ -146,12 +156,13 @@ fn stuck(line: &StreamLine, wish: Option<Wish>) -> Option<String> {
 
 fn too_late(status: &Status, limit: Duration) -> anyhow::Error {
     let states: Vec<String> = status.streams.iter().map(described).collect();
-    Failure::new(
-        Kind::Finding,
-        format!("not caught up within {}: {}", humantime::format_duration(limit), states.join("; ")),
-        "see that both sync processes run; `crossfade status` shows what each waits for",
-    )
-    .into()
+    let hint = if status.streams.iter().any(|line| line.open_failures > 0) {
+        "`crossfade messages list --status failed` shows each change that was set aside, with the reason to remove"
+    } else {
+        "see that both sync processes run; `crossfade status` shows what each waits for"
+    };
+    let limit = humantime::format_duration(limit);
+    Failure::new(Kind::Finding, format!("not caught up within {limit}: {}", states.join("; ")), hint).into()
 }
 
 fn described(line: &StreamLine) -> String {
@@ -161,5 +172,10 @@ fn described(line: &StreamLine) -> String {
         1 => "1 captured message waits to be applied".to_owned(),
         more => format!("{more} captured messages wait to be applied"),
     };
-    format!("{} is {}{reason}, {waiting}", line.stream, line.state)
+    let aside = match line.open_failures + line.held {
+        0 => String::new(),
+        1 => ", 1 change is set aside".to_owned(),
+        more => format!(", {more} changes are set aside"),
+    };
+    format!("{} is {}{reason}, {waiting}{aside}", line.stream, line.state)
 }
