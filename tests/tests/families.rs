@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use crossfade_servers::Flavor;
+use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::Pool;
@@ -109,9 +109,17 @@ async fn pause_both(migration: &Migration) -> Result<()> {
     .await
 }
 
-async fn families(flavor: Flavor, rule: &'static str, name: &'static str) -> Result<()> {
+/// A server whose cascades are in no binlog: MariaDB, MySQL before 9.6, and MySQL 9.6 where it is asked to.
+async fn unlogged_mysql() -> Result<&'static SharedPair> {
+    static PAIR: tokio::sync::OnceCell<&SharedPair> = tokio::sync::OnceCell::const_new();
+    let start = || SharedPair::own(Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON"));
+    Ok(*PAIR.get_or_try_init(start).await?)
+}
+
+async fn families(servers: &'static SharedPair, rule: &'static str, name: &'static str) -> Result<()> {
+    let flavor = servers.flavor();
     let setup = Setup { settings: format!("[conflict]\nfk_conflict = \"{rule}\"\n"), ..Setup::new(flavor, name) };
-    let mut migration = Migration::new(&setup).await?;
+    let mut migration = Migration::on_servers(&setup, servers).await?;
     for pool in [&migration.old, &migration.new] {
         run_all(&migration, pool, &TABLES.map(str::to_owned)).await?;
     }
@@ -162,17 +170,19 @@ async fn families(flavor: Flavor, rule: &'static str, name: &'static str) -> Res
 }
 
 macro_rules! tests {
-    ($($test:ident: $flavor:expr, $rule:literal, $name:literal;)*) => {$(
+    ($($test:ident: $servers:expr, $rule:literal, $name:literal;)*) => {$(
         #[tokio::test]
         async fn $test() -> Result<()> {
-            families($flavor, $rule, $name).await
+            families($servers, $rule, $name).await
         }
     )*};
 }
 
 tests! {
-    p4_parents_return_on_mysql: Flavor::MySql, "parent-returns", "parents_return";
-    p4_parents_return_on_mariadb: Flavor::MariaDb, "parent-returns", "parents_return";
-    p4_children_go_on_mysql: Flavor::MySql, "child-goes", "children_go";
-    p4_children_go_on_mariadb: Flavor::MariaDb, "child-goes", "children_go";
+    p4_parents_return_on_mysql: SharedPair::get(Flavor::MySql).await, "parent-returns", "parents_return";
+    p4_parents_return_on_mariadb: SharedPair::get(Flavor::MariaDb).await, "parent-returns", "parents_return";
+    p4_children_go_on_mysql: SharedPair::get(Flavor::MySql).await, "child-goes", "children_go";
+    p4_children_go_on_mariadb: SharedPair::get(Flavor::MariaDb).await, "child-goes", "children_go";
+    p4_parents_return_where_cascades_are_unlogged: unlogged_mysql().await?, "parent-returns", "parents_return_8";
+    p4_children_go_where_cascades_are_unlogged: unlogged_mysql().await?, "child-goes", "children_go_8";
 }
