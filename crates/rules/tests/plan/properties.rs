@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::database::{Collation, Database};
 use crate::schema::{KEY, KEYLESS, PARENT, TABLES, TAG, mappings, name, parent_of};
-use crossfade_model::{ReferentialAction, Row, RowOp, Seen, Value};
+use crossfade_model::{Clock, LaneProgress, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
 use crossfade_rules::key::folded_hash;
 use crossfade_rules::{MappedChange, Plan, Planner, Step, plan};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// What a user tries. Many tries are refused by the source; those leave no change.
 #[derive(Debug, Clone)]
@@ -91,19 +92,50 @@ fn case(before: &[Try], batch: &[Try], collation: Collation, action: Referential
             _ => RowOp::Update,
         };
         let seq = 7 + changes.len() as u64;
-        let seen = Arc::new(Seen::default());
         changes.push(MappedChange {
             seq,
             table: attempt.table,
             op,
             before,
             after,
-            effective: None,
-            seen,
-            transaction: 0,
+            effective: Some(Clock(seq as i64)),
+            seen: seen_at(seq),
+            transaction: transaction_of(seq),
         });
     }
     Case { target, batch: changes, source }
+}
+
+/// Four changes each, so that some tie in one transaction and some over its end.
+fn transaction_of(seq: u64) -> u32 {
+    (seq / 4) as u32
+}
+
+/// What the writer of message `seq` had before him.
+fn seen_at(seq: u64) -> Arc<Seen> {
+    let lane = LaneProgress { seq, batch_first: 1, batch_last: seq, lanes: 1 };
+    let progress = StreamProgress { lanes: [(0, lane)].into(), ..StreamProgress::default() };
+    Arc::new(Seen { streams: [("reverse/new".to_owned(), progress)].into() })
+}
+
+/// A net change is judged as its last message would be, and a row that leaves its key as the last message of that key.
+fn check_what_is_judged(plan: &Plan) -> Result<(), TestCaseError> {
+    let rows = plan.lanes.iter().flat_map(|lane| &lane.steps).filter_map(|step| match step {
+        Step::Net { rows, .. } => Some(rows),
+        Step::InOrder(_) => None,
+    });
+    for net in rows.flatten() {
+        let last = net.seqs.last();
+        prop_assert_eq!((net.effective, &net.seen), (Some(Clock(last as i64)), &seen_at(last)));
+        prop_assert_eq!(net.transaction, transaction_of(last));
+        prop_assert!(net.seqs.first() <= last && net.seqs.iter().is_sorted());
+        if let Some(departure) = &net.moved_from {
+            let last = departure.seqs.last();
+            prop_assert_eq!((departure.effective, &departure.seen), (Some(Clock(last as i64)), &seen_at(last)));
+            prop_assert!(departure.seqs.iter().is_sorted());
+        }
+    }
+    Ok(())
 }
 
 /// Runs the lanes' steps interleaved, and rows inside steps in another order.
@@ -164,6 +196,7 @@ fn check(case: Case, lanes: u16, order: &[u8], action: ReferentialAction) -> Res
     planned.dedup();
     prop_assert_eq!(planned, batch.iter().map(|change| change.seq).collect::<Vec<_>>());
     check_lanes_are_apart(&made, &batch)?;
+    check_what_is_judged(&made)?;
     if let Err(error) = execute(&made, &mut target, order) {
         return Err(TestCaseError::fail(format!("{error}\n{}", story(&batch, &made))));
     }
@@ -197,12 +230,20 @@ fn collations() -> impl Strategy<Value = Collation> {
     prop_oneof![Just(Collation::IgnoresCase), Just(Collation::Binary)]
 }
 
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(8000)
+/// `PROPTEST_RNG_SEED` repeats a run, `PROPTEST_CASES` makes it longer.
+fn seeded() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => rand::random(),
+    };
+    println!("the seed is PROPTEST_RNG_SEED={seed}");
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(8000);
+    ProptestConfig { cases, rng_seed: RngSeed::Fixed(seed), ..config }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(seeded())]
 
     #[test]
     fn p5_a_plan_does_what_the_source_did(
