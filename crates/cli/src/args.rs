@@ -10,28 +10,45 @@ use crossfade_model::MessageId;
 #[command(name = "crossfade", version, propagate_version = true, after_help = MAIN_EXAMPLES)]
 pub struct Cli {
     /// The configuration file
-    #[arg(long, global = true, default_value = "crossfade.toml", env = "CROSSFADE_CONFIG", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "crossfade.toml",
+        env = "CROSSFADE_CONFIG",
+        value_name = "FILE",
+        help_heading = EVERYWHERE
+    )]
     pub config: PathBuf,
 
     /// How much to log to standard error: error, warn, info, debug, trace, or a filter such as crossfade_binlog=debug
-    #[arg(long, global = true, default_value = "info", env = "CROSSFADE_LOG", value_name = "LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "info",
+        env = "CROSSFADE_LOG",
+        value_name = "LEVEL",
+        help_heading = EVERYWHERE
+    )]
     pub log: String,
 
     /// Log lines as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub log_json: bool,
 
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// The heading of the options that every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
 const MAIN_EXAMPLES: &str = "\
 Examples:
-  crossfade check                     see whether everything is ready, with a remedy for each finding
-  crossfade init                      create the crossfade schemas and take the start mark
-  crossfade sync forward              carry changes from old to new
-  crossfade sync reverse              carry changes from new to old
-  crossfade status --watch            see where both directions stand
+  crossfade check             is everything ready? with a remedy for each finding
+  crossfade init              create the schemas `crossfade`, take the start mark
+  crossfade sync forward      carry changes from old to new
+  crossfade sync reverse      carry changes from new to old
+  crossfade status --watch    see where both directions stand
 
 Exit codes: 0 fine, 1 the command's own finding, 2 usage or configuration, 3 connection or internal error, 130 forced.";
 
@@ -45,21 +62,19 @@ pub enum Command {
     /// Create or migrate the crossfade schemas and take the start mark; repeatable
     #[command(after_help = "Examples:\n  crossfade init\n  crossfade --config /etc/crossfade/users.toml init")]
     Init(JsonOutput),
-    /// Run one direction
+    /// Run one direction: capture what users write to its source, apply it to the other side
     #[command(after_help = "Examples:\n  crossfade sync forward\n  crossfade sync reverse --until-caught-up")]
     Sync(SyncArgs),
-    /// Show streams, lag and open failures
-    #[command(
-        after_help = "Examples:\n  crossfade status\n  crossfade status --watch\n  crossfade status --wait 60s\n  crossfade status --json | jq '.streams[].lag_seconds'"
-    )]
+    /// Show where both directions stand, and what each waits for
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
-    /// Let a direction apply (again); also starts its capture
+    /// End what `stop` began: the direction captures and applies again, as soon as its process runs
     #[command(after_help = "Examples:\n  crossfade start reverse")]
     Start(DirectionArgs),
-    /// Let a direction rest: capture goes on, applying ends
+    /// Let a direction rest: its process goes on capturing and applies nothing until `start`
     #[command(after_help = "Examples:\n  crossfade stop forward\n  crossfade stop reverse --capture")]
     Stop(StopArgs),
-    /// Look at the message table
+    /// Look at the message table, where every captured change is kept
     #[command(subcommand)]
     Messages(MessagesCommand),
     /// Run a whole migration on two private servers, from loading to comparing
@@ -102,7 +117,7 @@ pub struct DirectionArgs {
 #[derive(Debug, Args)]
 pub struct SyncArgs {
     pub direction: DirectionName,
-    /// Drain to where the source stands now, then exit
+    /// End once everything is applied that the source has now
     #[arg(long)]
     pub until_caught_up: bool,
 }
@@ -110,7 +125,7 @@ pub struct SyncArgs {
 #[derive(Debug, Args)]
 pub struct StopArgs {
     pub direction: DirectionName,
-    /// End capture too and declare the direction off: nothing waits for it any more
+    /// End capture too, and declare the direction off: nothing waits for it any more
     #[arg(long)]
     pub capture: bool,
 }
@@ -123,8 +138,8 @@ pub struct StatusArgs {
     /// Show it again every second until interrupted
     #[arg(long)]
     pub watch: bool,
-    /// First wait, at most this long, until everything committed on either side by now is captured and applied; exit
-    /// code 1 if that takes longer
+    /// First wait, at most this long, until everything committed on either side by now has crossed; exit code 1 if that
+    /// takes longer, and at once where a direction has stopped with an error or rests
     #[arg(long, value_name = "DURATION", conflicts_with = "watch")]
     pub wait: Option<humantime::Duration>,
 }
@@ -132,9 +147,7 @@ pub struct StatusArgs {
 #[derive(Debug, Subcommand)]
 pub enum MessagesCommand {
     /// List messages, the newest first
-    #[command(
-        after_help = "Examples:\n  crossfade messages list --limit 20\n  crossfade messages list --table app.users --status pending\n  crossfade messages list --conflicts --since 1h"
-    )]
+    #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
     /// Show one message with its images
     #[command(after_help = "Examples:\n  crossfade messages show forward/old:17")]
@@ -146,6 +159,39 @@ pub enum MessagesCommand {
     #[command(after_help = "Examples:\n  crossfade messages purge\n  crossfade messages purge --older-than 30d")]
     Purge(PurgeArgs),
 }
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  crossfade status
+  crossfade status --watch
+  crossfade status --wait 60s
+  crossfade status --json | jq '.streams[].lag_seconds'
+
+Columns:
+  stream      the direction, and the side whose binlog it reads
+  state       running, catching-up, held, retrying, starting, paused, stopped, off; why: below
+  lag         how long changes have been waiting to be applied; - while no process runs
+  behind      messages that are captured and not yet applied
+  captured, applied, slowest   row changes since `init`, and the longest from commit to commit
+  echoes      rows that crossfade itself had written, recognised in the binlog and not sent back
+  won, lost   changes that did not know of another one of the same row, and how that ended
+  failed      changes that the target refused; they are set aside and tried again";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  crossfade messages list --limit 20
+  crossfade messages list --table app.users --status pending
+  crossfade messages list --conflicts --since 1h
+
+Statuses:
+  pending         captured, not yet applied
+  applied         has taken effect on the other side
+  held            waits until the other direction has been read further
+  failed          refused by the target, set aside with its reason, and tried again
+  conflict_lost   a change of the same row that it did not know of has won
+  stale           the same, and a later change of its own side stands in for it anyway
+  superseded      a later change of the same row stood in for it
+  discarded       given up by a person";
 
 #[derive(Debug, Args)]
 pub struct ListArgs {

@@ -8,7 +8,7 @@ use crossfade_config::Settings;
 use crossfade_message::{ListedMessage, MessageFilter};
 use crossfade_model::{Seen, TableName};
 
-use super::{new_table, open_store, print_json, print_table};
+use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{ListArgs, PurgeArgs, ShowArgs};
 use crate::failure::{Failure, Kind};
 
@@ -28,8 +28,7 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
     };
     let table = args.table.as_deref().map(table_name).transpose()?;
     let filter = MessageFilter { stream: args.stream.clone(), table, statuses, since };
-    let store = open_store(settings);
-    store.version_check().await?;
+    let store = open_known_store(settings).await?;
     let messages = store.list_messages(&filter, args.limit as usize).await?;
     match (args.output.json, args.conflicts) {
         (true, _) => return print_json(&messages),
@@ -41,8 +40,7 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
 }
 
 pub async fn show(settings: &Settings, args: &ShowArgs) -> anyhow::Result<()> {
-    let store = open_store(settings);
-    store.version_check().await?;
+    let store = open_known_store(settings).await?;
     let Some(message) = store.show_message(&args.id).await? else {
         return Err(Failure::new(
             Kind::Finding,
@@ -91,8 +89,7 @@ fn details(message: &ListedMessage) -> Vec<(&'static str, String)> {
 pub async fn purge(settings: &Settings, args: &PurgeArgs) -> anyhow::Result<()> {
     let retention: Duration = args.older_than.map_or(settings.store.retention, |older| *older);
     let days = u32::try_from(retention.as_secs().div_ceil(SECONDS_PER_DAY)).unwrap_or(u32::MAX);
-    let store = open_store(settings);
-    store.version_check().await?;
+    let store = open_known_store(settings).await?;
     let purged = store.purge(days, args.dry_run).await?;
     if args.output.json {
         return print_json(&purged);

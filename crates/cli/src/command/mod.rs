@@ -14,9 +14,26 @@ use crossfade_config::Settings;
 use crossfade_message::Store;
 use serde::Serialize;
 
+use crate::failure::{Failure, Kind};
+
 /// The pair's store. Connects on first use.
 pub fn open_store(settings: &Settings) -> Store {
     Store::new(settings.store_url(), &settings.pair)
+}
+
+/// The pair's store, for commands that make no sense before `init`.
+///
+/// # Errors
+///
+/// The store has no tables, or does not know the pair: its name may be wrong.
+pub async fn open_known_store(settings: &Settings) -> anyhow::Result<Store> {
+    let store = open_store(settings);
+    store.version_check().await?;
+    if store.stream_statuses().await?.is_empty() {
+        let message = format!("nothing is known of the pair `{}`", settings.pair);
+        return Err(Failure::new(Kind::Finding, message, "run `crossfade init`, or correct `pair`").into());
+    }
+    Ok(store)
 }
 
 /// Prints data as JSON to standard output.

@@ -9,7 +9,7 @@ use crossfade_message::{ConflictCounts, LeaseStatus, Store, StreamStatus, Wish};
 use crossfade_model::{Direction, StreamId};
 use serde::Serialize;
 
-use super::{new_table, open_store, print_json, print_table, wait};
+use super::{new_table, open_known_store, open_store, print_json, print_table, wait};
 use crate::args::StatusArgs;
 use crate::sync::is_dead;
 
@@ -60,11 +60,15 @@ struct StoreLine {
 }
 
 pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<()> {
-    let store = open_store(settings);
+    let store = match args.wait {
+        Some(limit) => {
+            let store = open_known_store(settings).await?;
+            wait::until_caught_up(settings, &store, *limit).await?;
+            store
+        }
+        None => open_store(settings),
+    };
     store.version_check().await?;
-    if let Some(limit) = args.wait {
-        wait::until_caught_up(settings, &store, *limit).await?;
-    }
     loop {
         let mut status = read(settings, &store).await?;
         if args.wait.is_some() {
@@ -202,6 +206,10 @@ fn print(status: &Status, clear: bool) {
         if let Some(reason) = &line.reason {
             println!("{}: {reason}", line.stream);
         }
+    }
+    for line in status.streams.iter().filter(|line| line.open_failures + line.held > 0) {
+        let (stream, failed, held) = (&line.stream, line.open_failures, line.held);
+        println!("{stream}: set aside: {failed} refused by the target, {held} held; see `crossfade messages list`");
     }
     for line in status.streams.iter().filter(|line| !line.conflicts.is_empty()) {
         println!("{}: conflicts {}", line.stream, conflicts(&line.conflicts));

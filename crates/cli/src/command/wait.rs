@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A finding: `limit` has passed; or, without waiting for it, a direction has stopped with an error, only captures while
 /// messages wait to be applied, or there is no direction to wait for.
 pub async fn until_caught_up(settings: &Settings, store: &Store, limit: Duration) -> anyhow::Result<()> {
-    let directions = awaited(settings, store).await?;
+    let directions = awaited(store).await?;
     let crossed = async {
         let mut waits = Vec::new();
         for &direction in &directions {
@@ -55,11 +55,7 @@ pub async fn until_caught_up(settings: &Settings, store: &Store, limit: Duration
 }
 
 /// The directions to wait for. Those that are declared off carry nothing, and a person is told so.
-async fn awaited(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Direction>> {
-    if store.stream_statuses().await?.is_empty() {
-        let message = format!("nothing is known of the pair `{}`", settings.pair);
-        return Err(Failure::new(Kind::Finding, message, "run `crossfade init`, or correct `pair`").into());
-    }
+async fn awaited(store: &Store) -> anyhow::Result<Vec<Direction>> {
     let mut directions = Vec::new();
     for direction in [Direction::Forward, Direction::Reverse] {
         if store.wish(direction).await?.is_some_and(|wish| !wish.declared) {

@@ -53,7 +53,7 @@ impl Summary {
         } else if let Some(missing) = self.missing() {
             format!("equal, but {missing}")
         } else {
-            "EQUAL: every row of both sides".to_owned()
+            "EQUAL: every row of every table, on both sides".to_owned()
         }
     }
 }
@@ -73,18 +73,27 @@ impl fmt::Display for Summary {
                 "written on new",
                 format!("{} changes in {} transactions", grouped(new.changes), grouped(new.transactions)),
             ),
-            ("changes forward", grouped(self.crossed("forward"))),
-            ("changes back", grouped(self.crossed("reverse"))),
-            ("echoes recognised", grouped(self.status.total("echoes"))),
-            ("conflicts won", grouped(self.status.total("conflicts_won"))),
-            ("conflicts lost", grouped(self.status.total("conflicts_lost"))),
-            ("parked rows", grouped(failures)),
+            ("carried forward", format!("{} changes, old to new", grouped(self.crossed("forward")))),
+            ("carried back", format!("{} changes, new to old", grouped(self.crossed("reverse")))),
+            (
+                "echoes recognised",
+                format!("{} rows of crossfade's own, not sent back", grouped(self.status.total("echoes"))),
+            ),
+            (
+                "conflicts",
+                format!(
+                    "{} changes won against a concurrent one of the same row, {} lost",
+                    grouped(self.status.total("conflicts_won")),
+                    grouped(self.status.total("conflicts_lost"))
+                ),
+            ),
+            ("set aside", format!("{} changes that a side refused", grouped(failures))),
             ("killed with -9", format!("process {} (forward), in mid-work", self.written.killed_pid)),
             (
                 "slowest change",
                 format!("{:.2} s from commit to visible (forward was dead for a while)", slowest as f64 / 1000.0),
             ),
-            ("quiet after", format!("{:.1} s", self.caught_up_in.as_secs_f64())),
+            ("caught up", format!("{:.1} s after the last write", self.caught_up_in.as_secs_f64())),
             ("took", format!("{:.1} s", self.took.as_secs_f64())),
             ("result", self.result()),
         ];
