@@ -8,13 +8,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossfade_catalog::{Flavor, Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::{Store, StoreError};
-use crossfade_model::{Column, FamilyPolicy, Side, StreamId, StreamProgress, TableShape};
+use crossfade_model::{Column, FamilyPolicy, Side, StreamId, StreamProgress, TableLayout, TableShape};
 use crossfade_rules::mapping::{child_links, plan_hash};
 use crossfade_rules::{Planner, TableMapping};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::{Breaker, BreakerOptions, Streams};
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, TakenOver};
 use crate::counters::Counters;
 use crate::error::{ApplyError, Remedy};
@@ -25,10 +26,14 @@ use crate::lookup::Lookup;
 use crate::planning::{BatchToCome, PlannedBatch, Planning};
 use crate::progress::{Progress, ProgressView, Waiting};
 use crate::table::TargetTable;
+use crate::tombstone;
 use crate::{Probe, opposite_stream};
 
 /// `settled_seq` follows the checkpoint lazily; it is written at most this often.
 const SETTLE_EVERY: Duration = Duration::from_millis(250);
+
+/// How often old tombstones are looked for.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// Groups of tied changes that are retried before the next batch has its turn.
 const GROUPS_AT_A_TIME: usize = 50;
@@ -57,6 +62,7 @@ pub struct ApplierOptions {
     pub feed: Arc<Feed>,
     pub wishes: watch::Receiver<Wishes>,
     pub counters: Arc<Counters>,
+    pub breaker: BreakerOptions,
     pub probe: Probe,
     /// Ends the applier between batches; a batch under way is finished or rolled back.
     pub stop: CancellationToken,
@@ -74,6 +80,7 @@ pub struct Applier {
     options: ApplierOptions,
     shared: Arc<Shared>,
     planning: Planning,
+    breaker: Breaker,
     lanes: Vec<Lane>,
     checkpoints: StreamProgress,
     /// What the youngest batch of before this process was planned by, and what this process plans by.
@@ -81,6 +88,7 @@ pub struct Applier {
     plan_hash: u64,
     settled_seq: u64,
     settled_at: Instant,
+    purged_at: Instant,
 }
 
 impl Applier {
@@ -111,6 +119,7 @@ impl Applier {
             options.prefer,
         );
         let planner = Arc::new(Planner::new(&options.mappings));
+        let tables = target_tables(&options);
         let shared = Shared {
             planner: planner.clone(),
             children: child_links(&options.mappings),
@@ -120,7 +129,8 @@ impl Applier {
             store: options.store.clone(),
             target: options.target.clone(),
             owner,
-            tables: target_tables(&options),
+            layouts: options.mappings.iter().zip(&tables).map(|(mapping, table)| layout(mapping, table)).collect(),
+            tables,
             mappings: options.mappings.clone(),
             lookup: Mutex::new(lookup),
             hold,
@@ -130,6 +140,7 @@ impl Applier {
         };
         let applier = Applier {
             planning: Planning::new(&options, planner),
+            breaker: Breaker::new(options.breaker.clone()),
             lanes: (0..options.lanes).map(|_| Lane::new()).collect(),
             shared: Arc::new(shared),
             checkpoints: taken_over.progress,
@@ -137,6 +148,7 @@ impl Applier {
             plan_hash: plan_hash(&options.mappings),
             settled_seq: 0,
             settled_at: Instant::now(),
+            purged_at: Instant::now(),
             options,
         };
         Ok((applier, view, hold_worker))
@@ -167,6 +179,13 @@ impl Applier {
                 () = stop.cancelled() => break,
                 batch = self.next_batch(to_come) => batch?,
             };
+            let goes_round = tokio::select! {
+                () = stop.cancelled() => break,
+                goes_round = self.goes_round(&batch) => goes_round?,
+            };
+            if goes_round {
+                continue;
+            }
             let following = batch.last + 1;
             let planning = self.planning.clone();
             let look_ahead = async {
@@ -182,10 +201,23 @@ impl Applier {
             self.settle(false).await?;
             tokio::select! {
                 () = stop.cancelled() => break,
-                retried = self.retry_due() => retried?,
+                kept = self.keep_house() => kept?,
             }
         }
         Ok(())
+    }
+
+    /// A row of the batch goes round: somebody was told, and the batch waits until a person starts the direction again.
+    async fn goes_round(&mut self, batch: &PlannedBatch) -> Result<bool, ApplyError> {
+        let ApplierOptions { store, stream: own, mappings, opposite_mappings, wishes, .. } = &self.options;
+        if !wishes.borrow().opposite_declared {
+            return Ok(false);
+        }
+        match self.breaker.trips(&batch.plan, &Streams { store, own, mappings, opposite_mappings }).await {
+            // The row comes again.
+            Err(error) if error.is_transient() => Ok(false),
+            tripped => Ok(tripped?),
+        }
     }
 
     async fn check_against_stream(&mut self) -> Result<(), ApplyError> {
@@ -218,6 +250,27 @@ impl Applier {
         let mut ended: Vec<u64> = self.shared.store.set_aside(stream).await?.into_iter().collect();
         ended.retain(|seq| !parked.contains(seq));
         Ok(self.shared.store.clear_set_aside(stream, &ended).await?)
+    }
+
+    /// What is to be done between batches.
+    async fn keep_house(&mut self) -> Result<(), ApplyError> {
+        self.retry_due().await?;
+        if self.purged_at.elapsed() < PURGE_EVERY {
+            return Ok(());
+        }
+        let conn = self.lanes[0].connection(&self.shared).await;
+        let purged = match conn {
+            Ok(conn) => tombstone::purge(&self.shared, conn).await,
+            Err(error) => Err(error),
+        };
+        // Where one step was not enough, the next one comes after the next batch.
+        if !matches!(purged, Ok(true)) {
+            self.purged_at = Instant::now();
+        }
+        if let Err(error) = purged {
+            tracing::warn!(%error, "old tombstones could not be purged");
+        }
+        Ok(())
     }
 
     /// Tries what is set aside and due once more, group by group.
@@ -277,11 +330,14 @@ impl Applier {
             let wished = *wishes.borrow_and_update();
             self.shared.progress.looks_for_concurrent(wished.opposite_declared);
             if !wished.apply {
+                self.breaker.clear();
                 until_changed(&mut wishes).await;
                 continue;
             }
             let settle_later = self.settle_later(applied);
-            let due = self.shared.parking.lock().await.next_due(Instant::now(), !self.shared.hold.is_stalled());
+            let purge_due = self.purged_at + PURGE_EVERY;
+            let retry_due = self.shared.parking.lock().await.next_due(Instant::now(), !self.shared.hold.is_stalled());
+            let due = Some(retry_due.map_or(purge_due, |retry| retry.min(purge_due)));
             tokio::select! {
                 planned = &mut to_come => match planned.map_err(|_| ApplyError::PlanningEnded)? {
                     Err(ApplyError::Store(error)) if error.is_transient() => {
@@ -292,7 +348,7 @@ impl Applier {
                 },
                 () = until_changed(&mut wishes) => {}
                 () = settle_later => self.settle(true).await?,
-                () = sleep_until(due) => self.retry_due().await?,
+                () = sleep_until(due) => self.keep_house().await?,
             }
         }
     }
@@ -443,6 +499,15 @@ fn target_tables(options: &ApplierOptions) -> Vec<TargetTable> {
             TargetTable::new(&mapping.target, columns, &source_kinds, mapping.row_key.clone(), key_index, is_mysql)
         })
         .collect()
+}
+
+fn layout(mapping: &TableMapping, table: &TargetTable) -> Arc<TableLayout> {
+    Arc::new(TableLayout {
+        name: mapping.target.clone(),
+        columns: table.columns().iter().map(|column| column.name.as_str().into()).collect(),
+        kinds: table.columns().iter().map(|column| column.kind.clone()).collect(),
+        row_key: mapping.row_key.clone(),
+    })
 }
 
 /// The index of the target over the columns of the row key.

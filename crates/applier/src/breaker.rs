@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 const REMEMBERED_ROWS: usize = 1 << 16;
 
 /// When a row goes round, and who is told.
+#[derive(Debug, Clone)]
 pub struct BreakerOptions {
     /// A version may cross back and forth this often after it was first carried.
     pub max_crossings: u32,
@@ -136,13 +137,12 @@ impl Breaker {
         };
         let life = streams.store.recent_history(&[suspect.key], self.window, of_row).await?;
         let own = |stream: &StreamId| stream == streams.own;
-        let legs = life.iter().skip_while(|event| !own(&event.stream) || event.message.seq < suspect.first_seq).map(
-            |event| {
+        let legs =
+            life.iter().skip_while(|event| !own(&event.stream) || event.message.seq < suspect.first_seq).map(|event| {
                 let mappings = if own(&event.stream) { streams.mappings } else { streams.opposite_mappings };
                 let mapping = mappings.iter().find(|m| m.source == event.message.change.layout.name);
                 (event.stream.direction(), mapping.map_or(Version::Unknown, |m| version(m, &event.message)))
-            },
-        );
+            });
         let crossings = crossings(legs);
         if crossings <= self.most {
             self.memory.ask_again(suspect.key, crossings);
@@ -361,9 +361,8 @@ mod tests {
         }
         assert_eq!(crossings(life), 3);
         // One side deletes for ever what the other inserts for ever: each does write.
-        let fight: Vec<_> = (0..20)
-            .map(|n| if n % 2 == 0 { (Forward, clock(1)) } else { (Reverse, Version::Deleted) })
-            .collect();
+        let fight: Vec<_> =
+            (0..20).map(|n| if n % 2 == 0 { (Forward, clock(1)) } else { (Reverse, Version::Deleted) }).collect();
         assert_eq!(crossings(fight), 0);
     }
 

@@ -36,6 +36,9 @@ pub struct ConflictSettings {
     pub prefer: Side,
     /// Between a parent and its children.
     pub fk_conflict: FamilyPolicy,
+    /// A version of a row may cross back and forth this often, within the window, before both directions stop.
+    pub max_crossings: u32,
+    pub crossing_window: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub struct ApplySettings {
     pub batch_rows: u32,
     /// Most bytes of row images in one batch.
     pub batch_bytes: u64,
+    /// How often a process proves that its tag arrives where the opposite process reads.
+    pub canary_every: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,8 +206,10 @@ fn conflict(root: &mut Section) -> ConflictSettings {
     let prefer = section.one_of("prefer", "a side", &[("new", Side::New), ("old", Side::Old)]);
     let policies = [FamilyPolicy::ParentReturns, FamilyPolicy::ChildGoes].map(|policy| (policy.as_str(), policy));
     let fk_conflict = section.one_of("fk_conflict", "known", &policies);
+    let max_crossings = section.number("max_crossings", 2..=1_000, 6);
+    let crossing_window = section.duration("crossing_window", Duration::from_secs(1), "60s");
     section.finish();
-    ConflictSettings { prefer, fk_conflict }
+    ConflictSettings { prefer, fk_conflict, max_crossings, crossing_window }
 }
 
 fn apply(root: &mut Section) -> ApplySettings {
@@ -211,6 +218,7 @@ fn apply(root: &mut Section) -> ApplySettings {
         lanes: section.number("lanes", 1..=64, 4) as u16,
         batch_rows: section.number("batch_rows", 1..=100_000, 8_000),
         batch_bytes: section.size("batch_bytes", 1 << 10, "16MiB"),
+        canary_every: section.duration("canary_every", Duration::from_secs(1), "1m"),
     };
     section.finish();
     apply

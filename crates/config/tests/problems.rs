@@ -188,6 +188,15 @@ const CASES: &[Case] = &[
         problems: &[(6, "`prefer = \"newest\"` is not a side", "`new` or `old`")],
     },
     Case {
+        name: "breakers that could never trip, or would at once",
+        text: "SIDESTABLE[conflict]\nmax_crossings = 1\ncrossing_window = '1ms'\n[apply]\ncanary_every = '0s'",
+        problems: &[
+            (6, "`max_crossings = 1` is out of range", "from 2 to 1000"),
+            (7, "`crossing_window = \"1ms\"` is not a length of time", "crossing_window = \"60s\""),
+            (9, "`canary_every = \"0s\"` is not a length of time", "canary_every = \"1m\""),
+        ],
+    },
+    Case {
         name: "tables that are one section",
         text: "SIDES[table]\nname = 'a.b'",
         problems: &[(4, "`table` is table, not a list of sections", "`[[table]]`, with two brackets")],

@@ -39,6 +39,8 @@ fn the_minimal_example_gets_every_default() {
     assert_eq!(settings.store.retention, Duration::from_secs(7 * 86_400));
     assert_eq!(settings.conflict.prefer, Side::New);
     assert_eq!(settings.conflict.fk_conflict, FamilyPolicy::ParentReturns);
+    assert_eq!((settings.conflict.max_crossings, settings.conflict.crossing_window), (6, Duration::from_secs(60)));
+    assert_eq!(settings.apply.canary_every, Duration::from_secs(60));
     assert_eq!((settings.apply.lanes, settings.apply.batch_rows, settings.apply.batch_bytes), (4, 8_000, 16 << 20));
     assert_eq!(settings.memory.limit_bytes, 512 << 20);
     assert_eq!((settings.tables[0].policy, settings.tables[0].clock.as_deref()), (Policy::Newest, Some("updated_at")));

@@ -2,6 +2,7 @@
 //!
 //! Order of start: lease, stream, checkpoints, reader. Order of shutdown: reader and capture, applier, settling, lease.
 
+mod breaker;
 mod capture;
 mod clocks;
 mod failpoint;
@@ -13,12 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use crossfade_applier::{Applier, ApplierOptions, BatchBounds, Counters, Feed, ProgressView};
+use crossfade_applier::{Applier, ApplierOptions, BatchBounds, BreakerOptions, Counters, Feed, ProgressView};
 use crossfade_binlog::ReaderOptions;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StreamState, Wish};
 use crossfade_model::{Direction, Position, StreamId};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +85,7 @@ async fn hold_lease_and_run(
     let (capture_view, captured) =
         watch::channel(CaptureView { position: saved, last_seq: state.last_seq, ..CaptureView::default() });
 
+    let (alarms, alarmed) = mpsc::channel(1);
     let (applier, applied, hold_worker) = Applier::open(ApplierOptions {
         pair: settings.pair.clone(),
         stream: stream.clone(),
@@ -104,6 +106,11 @@ async fn hold_lease_and_run(
         feed: feed.clone(),
         wishes: wishes.for_applier(),
         counters: counters.clone(),
+        breaker: BreakerOptions {
+            max_crossings: settings.conflict.max_crossings,
+            window: settings.conflict.crossing_window,
+            alarms,
+        },
         probe: probe.clone(),
         stop: running.clone(),
     })
@@ -133,6 +140,7 @@ async fn hold_lease_and_run(
     tasks.spawn(async move { applier.run().await.map_err(anyhow::Error::from) });
     tasks.spawn(async move { hold_worker.await.map_err(anyhow::Error::from) });
     tasks.spawn(reporter.run(running.clone()));
+    tasks.spawn(breaker::answer(alarmed, store.clone(), wishes.clone(), running.clone()));
     tasks.spawn(lease.clone().renew_until(store.clone(), running.clone()));
     if let Some(until) = until {
         tasks.spawn(end_when_caught_up(until, captured, applied, running.clone()));

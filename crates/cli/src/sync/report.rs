@@ -41,6 +41,8 @@ pub struct Reporter {
     epoch: u64,
     /// The opposite process knows of this direction, so its users may write.
     opposite_knows: bool,
+    /// Why crossfade itself has stopped the direction, if it has.
+    stop_reason: Option<String>,
     behind_since: Option<Instant>,
     rate: Rate,
 }
@@ -94,6 +96,7 @@ impl Reporter {
             source: None,
             epoch,
             opposite_knows: false,
+            stop_reason: None,
             behind_since: None,
             rate: Rate::new(),
         })
@@ -103,6 +106,7 @@ impl Reporter {
     pub async fn run(mut self, running: CancellationToken) -> anyhow::Result<()> {
         loop {
             let caught_up = self.is_caught_up().await;
+            self.stop_reason = self.stop_reason().await;
             self.opposite_knows = self.opposite_knows || self.does_opposite_know().await.unwrap_or(false);
             self.report(caught_up, None).await;
             tokio::select! {
@@ -141,10 +145,10 @@ impl Reporter {
             ),
             (None, _) if !self.wishes.applies() => (
                 "paused",
-                Some(format!(
-                    "applying rests since `crossfade stop`; `crossfade start {}` lets it go on",
-                    self.stream.direction()
-                )),
+                Some(self.stop_reason.clone().unwrap_or_else(|| {
+                    let direction = self.stream.direction();
+                    format!("applying rests since `crossfade stop`; `crossfade start {direction}` lets it go on")
+                })),
             ),
             (None, Some(Waiting::OppositeReader)) => (
                 "held",
@@ -187,6 +191,13 @@ impl Reporter {
                 tag: TagProof::default(),
             },
         }
+    }
+
+    async fn stop_reason(&self) -> Option<String> {
+        if self.wishes.applies() {
+            return None;
+        }
+        self.store.stop_reason(self.stream.direction()).await.unwrap_or_else(|_| self.stop_reason.clone())
     }
 
     fn conflicts(&self) -> BTreeMap<String, ConflictCounts> {

@@ -49,6 +49,13 @@ impl Watched {
         *self.capture.borrow()
     }
 
+    /// Waits until applying is no longer wished.
+    pub async fn until_rests(&self) {
+        let mut applier = self.applier.clone();
+        // What follows the wishes ends with the process.
+        let _ = applier.wait_for(|wishes| !wishes.apply).await;
+    }
+
     /// Waits until capture is wished, or no longer wished. `false` when the process ends first.
     pub async fn wait_for_capture(&self, wished: bool, running: &CancellationToken) -> bool {
         let mut capture = self.capture.clone();
