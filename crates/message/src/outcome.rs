@@ -82,7 +82,7 @@ pub struct Outcome {
 }
 
 /// What is shown of a message beside its end.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Images {
     pub row_key: Option<String>,
     pub before: Option<String>,
@@ -99,7 +99,8 @@ const STATEMENT_BYTES: usize = 4 << 20;
 const IMAGE_BYTES: usize = 1 << 20;
 
 impl Store {
-    /// Keeps outcomes, in one transaction. One that is recorded again replaces the one before.
+    /// Keeps outcomes, in one transaction. One that is recorded again replaces the one before; so a message that ended
+    /// twice, leaving one key and arriving at another, shows how its later part ended.
     ///
     /// # Errors
     ///
@@ -127,12 +128,15 @@ impl Store {
     ) -> Result<Vec<Images>, StoreError> {
         let seqs: Vec<u64> = seqs.collect();
         let messages = self.read_some(stream, &seqs.iter().copied().collect()).await?;
-        let mut images: HashMap<u64, Images> =
-            messages.iter().map(|message| (message.seq, Images::of(message))).collect();
-        let take = |seq: u64| {
-            images.remove(&seq).ok_or_else(|| StoreError::Missing { stream: stream.clone(), first: seq, last: seq })
+        let images: HashMap<u64, Images> = messages.iter().map(|message| (message.seq, Images::of(message))).collect();
+        let copy = |seq: u64| {
+            images.get(&seq).cloned().ok_or_else(|| StoreError::Missing {
+                stream: stream.clone(),
+                first: seq,
+                last: seq,
+            })
         };
-        seqs.into_iter().map(take).collect()
+        seqs.into_iter().map(copy).collect()
     }
 }
 

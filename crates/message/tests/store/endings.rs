@@ -12,6 +12,7 @@ use crate::{at, capture_updates, client, forward, hash, on_both_servers, reverse
 on_both_servers!(
     every_status_shows_in_the_view_and_in_lists,
     a_replayed_end_replaces_the_one_before,
+    a_message_that_ends_twice_is_kept_once,
     a_rows_history_spans_both_directions,
     what_has_seen_something_stands_after_it,
     a_loser_is_kept_with_what_it_had_seen,
@@ -130,6 +131,20 @@ async fn a_replayed_end_replaces_the_one_before(flavor: Flavor) {
         store.record_outcomes(&forward(), &[outcome(4, Status::Stale, "")]).await.is_err(),
         "there is no message 4"
     );
+}
+
+/// A row that changes its key leaves one and arrives at another; both may lose, or be refused.
+async fn a_message_that_ends_twice_is_kept_once(flavor: Flavor) {
+    let store = store(flavor, "ends_twice").await;
+    let state = started(&store, &forward()).await;
+    capture_updates(&store, &state, 2).await;
+    let ends = [outcome(1, Status::Stale, "the leaving"), outcome(1, Status::ConflictLost, "the arrival")];
+    store.record_outcomes(&forward(), &ends).await.unwrap();
+    store.record_failures(&forward(), &[failure(2, "behind"), failure(2, "1062")]).await.unwrap();
+    let shown = store.show_message(&"forward/old:1".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((shown.status, shown.reason.as_deref()), (Status::ConflictLost, Some("the arrival")));
+    let parked = store.failures(Some(&forward()), 10).await.unwrap();
+    assert_eq!(parked.iter().map(|parked| parked.error_code.as_str()).collect::<Vec<_>>(), ["1062"]);
 }
 
 fn ids(messages: &[ListedMessage]) -> Vec<&str> {
