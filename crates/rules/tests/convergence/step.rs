@@ -238,29 +238,19 @@ impl Steps {
         let units = &planned.lanes[usize::from(lane)];
         self.begin(world, side, units);
         let index = self.index(world, side, Some(first));
-        let mut used = matches!(aside, Aside::Nothing);
-        for unit in units {
-            let parked = world.progress[side].parked;
-            let ahead: SeqSet = parked.iter().filter(|seq| self.is_tied(world, side, *seq, unit)).collect();
-            let covers = ahead.iter().all(|seq| covers(unit, world.message(side, seq)));
-            let waits = !ahead.is_empty() && self.waits(world, side, unit);
-            if waits && !(aside == Aside::Supersede && covers) {
-                self.set_aside(world, side, unit);
+        let (set_aside, used) = self.sort_out(world, side, units, &index, aside);
+        let parked = world.progress[side].parked;
+        for (unit, is_aside) in units.iter().zip(set_aside) {
+            if is_aside {
+                count(&self.tally.set_aside);
+                world.progress[side].parked = world.progress[side].parked.union(unit.seqs);
                 continue;
             }
-            let judged = self.judge(world, side, unit, &index);
-            if let Aside::BadKey(key) = aside
-                && judged.writes(unit, key)
-            {
-                used = true;
-                self.set_aside(world, side, unit);
-                continue;
-            }
-            self.apply(world, side, unit, judged)?;
-            if waits {
-                used = true;
+            self.apply(world, side, unit, self.judge(world, side, unit, &index))?;
+            let ahead = self.ahead(world, side, parked, unit);
+            if !ahead.is_empty() && !self.setting.has(Flaw::NobodyWaits) {
                 count(&self.tally.superseded);
-                world.progress[side].parked = parked.without(ahead);
+                world.progress[side].parked = world.progress[side].parked.without(ahead);
                 world.effect[side] = world.effect[side].union(ahead);
             }
         }
@@ -276,26 +266,60 @@ impl Steps {
         used.then_some(())
     }
 
-    fn waits(&self, world: &World, side: usize, unit: &Unit) -> bool {
+    /// Which units of a lane are set aside, and whether what `aside` asks for has come about.
+    fn sort_out(
+        &self,
+        world: &World,
+        side: usize,
+        units: &[Unit],
+        index: &ConcurrentIndex,
+        aside: Aside,
+    ) -> (Vec<bool>, bool) {
+        let mut parked = world.progress[side].parked;
+        let mut set_aside = vec![false; units.len()];
+        let mut used = aside == Aside::Nothing;
+        loop {
+            let before = set_aside.clone();
+            for (unit, is_aside) in units.iter().zip(&mut set_aside).filter(|(_, is_aside)| !**is_aside) {
+                // A message that is in two units is set aside whole.
+                let is_half_aside = parked.meets(unit.seqs) && !self.setting.has(Flaw::HalfMessages);
+                let ahead = self.ahead(world, side, parked, unit);
+                let waits = is_half_aside || !ahead.is_empty() && self.waits(world, side, parked, unit);
+                let refused =
+                    matches!(aside, Aside::BadKey(key) if self.judge(world, side, unit, index).writes(unit, key));
+                let supersedes = aside == Aside::Supersede
+                    && !parked.meets(unit.seqs)
+                    && ahead.iter().all(|seq| covers(unit, world.message(side, seq)));
+                used |= refused || waits && supersedes;
+                if refused || waits && !supersedes {
+                    *is_aside = true;
+                    parked = parked.union(unit.seqs);
+                }
+            }
+            if set_aside == before {
+                return (set_aside, used);
+            }
+        }
+    }
+
+    /// Messages set aside that touch a key of the unit.
+    fn ahead(&self, world: &World, side: usize, parked: SeqSet, unit: &Unit) -> SeqSet {
+        let touches = |message: &Message| {
+            let left = unit.departure.as_ref().is_some_and(|departure| message.touches(departure.key));
+            left || message.touches(unit.arrival.key)
+        };
+        parked.without(unit.seqs).iter().filter(|seq| touches(world.message(side, *seq))).collect()
+    }
+
+    fn waits(&self, world: &World, side: usize, parked: SeqSet, unit: &Unit) -> bool {
         if self.setting.has(Flaw::NobodyWaits) {
             return false;
         }
         let mut dependences = Dependences::default();
-        for seq in world.progress[side].parked.iter() {
+        for seq in parked.iter() {
             dependences.add(&self.product.dependence(side, world.message(side, seq)));
         }
         dependences.hold_back(&unit.dependence)
-    }
-
-    fn is_tied(&self, world: &World, side: usize, seq: u8, unit: &Unit) -> bool {
-        let message = world.message(side, seq);
-        message.touches(unit.arrival.key)
-            || unit.departure.as_ref().is_some_and(|departure| message.touches(departure.key))
-    }
-
-    fn set_aside(&self, world: &mut World, side: usize, unit: &Unit) {
-        count(&self.tally.set_aside);
-        world.progress[side].parked = world.progress[side].parked.union(unit.seqs);
     }
 
     fn retry(&self, world: &mut World, side: usize, key: u8, last: u8) -> Option<()> {
