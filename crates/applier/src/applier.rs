@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossfade_catalog::{Flavor, Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::{Store, StoreError};
-use crossfade_model::{Column, FamilyPolicy, Side, StreamId, StreamProgress, TableShape};
+use crossfade_model::{Column, FamilyPolicy, Side, StreamId, StreamProgress, TableLayout, TableShape};
 use crossfade_rules::mapping::{child_links, plan_hash};
 use crossfade_rules::{Planner, TableMapping};
 use tokio::sync::{Mutex, watch};
@@ -26,10 +26,15 @@ use crate::lookup::Lookup;
 use crate::planning::{BatchToCome, PlannedBatch, Planning};
 use crate::progress::{Progress, ProgressView, Waiting};
 use crate::table::TargetTable;
+use crate::tombstone;
 use crate::{Probe, opposite_stream};
 
 /// `settled_seq` follows the checkpoint lazily; it is written at most this often.
 const SETTLE_EVERY: Duration = Duration::from_millis(250);
+
+/// How often old tombstones are looked for.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+const FIRST_PURGE: Duration = Duration::from_secs(3);
 
 /// Groups of tied changes that are retried before the next batch has its turn.
 const GROUPS_AT_A_TIME: usize = 50;
@@ -84,6 +89,7 @@ pub struct Applier {
     plan_hash: u64,
     settled_seq: u64,
     settled_at: Instant,
+    purged_at: Instant,
 }
 
 impl Applier {
@@ -114,6 +120,7 @@ impl Applier {
             options.prefer,
         );
         let planner = Arc::new(Planner::new(&options.mappings));
+        let tables = target_tables(&options);
         let shared = Shared {
             planner: planner.clone(),
             children: child_links(&options.mappings),
@@ -123,7 +130,8 @@ impl Applier {
             store: options.store.clone(),
             target: options.target.clone(),
             owner,
-            tables: target_tables(&options),
+            layouts: options.mappings.iter().zip(&tables).map(|(mapping, table)| layout(mapping, table)).collect(),
+            tables,
             mappings: options.mappings.clone(),
             lookup: Mutex::new(lookup),
             hold,
@@ -141,6 +149,8 @@ impl Applier {
             plan_hash: plan_hash(&options.mappings),
             settled_seq: 0,
             settled_at: Instant::now(),
+            // A process that has just started looks soon, so that one which never runs long purges too.
+            purged_at: Instant::now().checked_sub(PURGE_EVERY - FIRST_PURGE).unwrap_or_else(Instant::now),
             options,
         };
         Ok((applier, view, hold_worker))
@@ -193,7 +203,7 @@ impl Applier {
             self.settle(false).await?;
             tokio::select! {
                 () = stop.cancelled() => break,
-                retried = self.retry_due() => retried?,
+                kept = self.keep_house() => kept?,
             }
         }
         Ok(())
@@ -242,6 +252,27 @@ impl Applier {
         let mut ended: Vec<u64> = self.shared.store.set_aside(stream).await?.into_iter().collect();
         ended.retain(|seq| !parked.contains(seq));
         Ok(self.shared.store.clear_set_aside(stream, &ended).await?)
+    }
+
+    /// What is to be done between batches.
+    async fn keep_house(&mut self) -> Result<(), ApplyError> {
+        self.retry_due().await?;
+        if self.purged_at.elapsed() < PURGE_EVERY {
+            return Ok(());
+        }
+        let conn = self.lanes[0].connection(&self.shared).await;
+        let purged = match conn {
+            Ok(conn) => tombstone::purge(&self.shared, conn).await,
+            Err(error) => Err(error),
+        };
+        // Where one step was not enough, the next one has its turn after the next batch.
+        if !matches!(purged, Ok(true)) {
+            self.purged_at = Instant::now();
+        }
+        if let Err(error) = purged {
+            tracing::warn!(%error, "old tombstones could not be purged");
+        }
+        Ok(())
     }
 
     /// Tries what is set aside and due once more, group by group.
@@ -306,7 +337,9 @@ impl Applier {
                 continue;
             }
             let settle_later = self.settle_later(applied);
-            let due = self.shared.parking.lock().await.next_due(Instant::now(), !self.shared.hold.is_stalled());
+            let purge_due = self.purged_at + PURGE_EVERY;
+            let retry_due = self.shared.parking.lock().await.next_due(Instant::now(), !self.shared.hold.is_stalled());
+            let due = Some(retry_due.map_or(purge_due, |retry| retry.min(purge_due)));
             tokio::select! {
                 planned = &mut to_come => match planned.map_err(|_| ApplyError::PlanningEnded)? {
                     Err(ApplyError::Store(error)) if error.is_transient() => {
@@ -317,7 +350,7 @@ impl Applier {
                 },
                 () = until_changed(&mut wishes) => {}
                 () = settle_later => self.settle(true).await?,
-                () = sleep_until(due) => self.retry_due().await?,
+                () = sleep_until(due) => self.keep_house().await?,
             }
         }
     }
@@ -468,6 +501,15 @@ fn target_tables(options: &ApplierOptions) -> Vec<TargetTable> {
             TargetTable::new(&mapping.target, columns, &source_kinds, mapping.row_key.clone(), key_index, is_mysql)
         })
         .collect()
+}
+
+fn layout(mapping: &TableMapping, table: &TargetTable) -> Arc<TableLayout> {
+    Arc::new(TableLayout {
+        name: mapping.target.clone(),
+        columns: table.columns().iter().map(|column| column.name.as_str().into()).collect(),
+        kinds: table.columns().iter().map(|column| column.kind.clone()).collect(),
+        row_key: mapping.row_key.clone(),
+    })
 }
 
 /// The index of the target over the columns of the row key.

@@ -221,9 +221,8 @@ pub(crate) async fn return_rows(
     let cascades = |link: &ChildLink| link.on_delete != ReferentialAction::Restrict;
     let mut family = descendants(shared, conn, table, &parents, cascades).await?;
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
-    let layouts: Vec<Arc<TableLayout>> = (0..shared.tables.len()).map(|table| layout(shared, table)).collect();
     let messages: Vec<Message> =
-        family.into_iter().zip(1..).map(|((table, row), seq)| returned(&layouts[table], row, seq)).collect();
+        family.into_iter().zip(1..).map(|((table, row), seq)| returned(&shared.layouts[table], row, seq)).collect();
     let opposite = crate::opposite_stream(&shared.owner.stream);
     let token = rand::random::<u64>() >> 1;
     shared.store.keep_returned(&opposite, token, &messages).await?;
@@ -269,16 +268,6 @@ async fn descendants(
         generation = next;
     }
     Ok(found)
-}
-
-fn layout(shared: &Shared, table: usize) -> Arc<TableLayout> {
-    let (mapping, columns) = (&shared.mappings[table], shared.tables[table].columns());
-    Arc::new(TableLayout {
-        name: mapping.target.clone(),
-        columns: columns.iter().map(|column| column.name.as_str().into()).collect(),
-        kinds: columns.iter().map(|column| column.kind.clone()).collect(),
-        row_key: mapping.row_key.clone(),
-    })
 }
 
 /// Only the change itself counts; the rest is filled in where it is captured.

@@ -15,7 +15,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use crossfade_catalog::{Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::Store;
-use crossfade_model::{FamilyPolicy, Row, Seen};
+use crossfade_model::{FamilyPolicy, Row, Seen, TableLayout};
 use crossfade_rules::key::exact_hash;
 use crossfade_rules::mapping::ChildLink;
 use crossfade_rules::{LanePlan, Planner, Step, TableMapping};
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub owner: CheckpointOwner,
     pub mappings: Arc<[TableMapping]>,
     pub tables: Vec<TargetTable>,
+    /// The target's columns, as messages name them.
+    pub layouts: Vec<Arc<TableLayout>>,
     pub planner: Arc<Planner>,
     /// Per table the tables that refer to it.
     pub children: Vec<Vec<ChildLink>>,
@@ -225,7 +227,7 @@ impl Lane {
         Ok(outcome)
     }
 
-    async fn connection(&mut self, shared: &Shared) -> Result<&mut Conn, ApplyError> {
+    pub async fn connection(&mut self, shared: &Shared) -> Result<&mut Conn, ApplyError> {
         if self.used_at.elapsed() > session::USED_WITHIN {
             self.conn = None;
         }

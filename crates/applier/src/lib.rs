@@ -34,6 +34,7 @@ mod read;
 mod refusal;
 mod session;
 mod table;
+mod tombstone;
 mod writing;
 
 use std::sync::Arc;

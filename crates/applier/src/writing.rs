@@ -15,6 +15,7 @@ use crate::lane::{Care, Manner, Shared};
 use crate::parking::Cause;
 use crate::read::same_image;
 use crate::table::{Found, TargetTable};
+use crate::tombstone;
 
 /// Writing found every row that it was to delete.
 const ALL_THERE: bool = true;
@@ -46,7 +47,11 @@ impl JudgedLane<'_> {
                 }
             };
             match written {
-                Written::AsJudged { all_there } => self.missed |= !all_there,
+                Written::AsJudged { all_there } => {
+                    self.missed |= !all_there;
+                    let graves = tombstone::graves(shared, &self.steps[index]);
+                    tombstone::bury(shared, conn, &graves).await?;
+                }
                 Written::Ruled(rulings) => return Ok(Written::Ruled(self.with_what_cascaded(shared, rulings))),
                 Written::NotCaptured => return Ok(Written::NotCaptured),
             }
@@ -205,7 +210,7 @@ impl Part<'_> {
 
     async fn write_once(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<bool, mysql_async::Error> {
         let (mapping, target) = (&self.shared.mappings[self.table], &self.shared.tables[self.table]);
-        let sight = self.by_sight && mapping.strict_clock;
+        let sight = Some(mapping).filter(|mapping| self.by_sight && mapping.strict_clock);
         if self.manner.sighted_only {
             self.set_unsighted_aside(conn, rows, sight).await?;
         }
@@ -213,7 +218,7 @@ impl Part<'_> {
             ChangeKind::Insert if self.manner.care == Care::Optimistic => {
                 insert(target, conn, rows).await.map(|()| ALL_THERE)
             }
-            ChangeKind::Insert => put(target, conn, rows, false).await.map(|()| ALL_THERE),
+            ChangeKind::Insert => put(target, conn, rows, None).await.map(|()| ALL_THERE),
             ChangeKind::Update => put(target, conn, rows, sight).await.map(|()| ALL_THERE),
             ChangeKind::Delete => delete(target, conn, rows, sight).await,
             ChangeKind::KeyChange => rekey(target, conn, rows).await,
@@ -225,15 +230,15 @@ impl Part<'_> {
         &self,
         conn: &mut Conn,
         rows: &mut [JudgedRow<'_>],
-        sight: bool,
+        sight: Option<&TableMapping>,
     ) -> Result<(), mysql_async::Error> {
         let target = &self.shared.tables[self.table];
-        let sight = sight && matches!(self.kind, ChangeKind::Update | ChangeKind::Delete);
+        let sight = sight.filter(|_| matches!(self.kind, ChangeKind::Update | ChangeKind::Delete));
         for row in rows.iter_mut().filter(|row| row.writes()) {
-            let sighted = match &row.net.before {
-                Some(before) if sight && !row.net.transient => {
+            let sighted = match (&row.net.before, sight) {
+                (Some(before), Some(mapping)) if !row.net.transient => {
                     let found = target.lock(conn, &[target.key_of(before)], true).await?;
-                    is_sighted(found[0].as_ref(), Some(before))
+                    is_sighted(mapping, found[0].as_ref(), Some(before))
                 }
                 _ => false,
             };
@@ -371,15 +376,15 @@ async fn put(
     target: &TargetTable,
     conn: &mut Conn,
     rows: &mut [JudgedRow<'_>],
-    sight: bool,
+    sight: Option<&TableMapping>,
 ) -> Result<(), mysql_async::Error> {
     let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| row.arrives()).collect();
     winners.retain(|row| row.after().is_some());
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.after()).map(|after| target.key_of(after)).collect();
-    let found = target.lock(conn, &keys, sight).await?;
+    let found = target.lock(conn, &keys, sight.is_some()).await?;
     for (row, found) in winners.iter_mut().zip(&found) {
-        row.sighted = sight && is_sighted(found.as_ref(), row.net.before.as_ref());
+        row.sighted = sight.is_some_and(|mapping| is_sighted(mapping, found.as_ref(), row.net.before.as_ref()));
     }
     let (mut present, mut absent) = (Vec::new(), Vec::new());
     for (row, found) in winners.iter().zip(&found) {
@@ -411,23 +416,24 @@ async fn insert_absent(target: &TargetTable, conn: &mut Conn, mut absent: Vec<&R
     }
 }
 
-fn is_sighted(found: Option<&Found>, before: Option<&Row>) -> bool {
-    matches!((found, before), (Some(found), Some(before)) if same_image(&found.row, before))
+fn is_sighted(mapping: &TableMapping, found: Option<&Found>, before: Option<&Row>) -> bool {
+    let (Some(found), Some(before)) = (found, before) else { return false };
+    mapping.shows_untouched(before) && same_image(&found.row, before)
 }
 
 async fn delete(
     target: &TargetTable,
     conn: &mut Conn,
     rows: &mut [JudgedRow<'_>],
-    sight: bool,
+    sight: Option<&TableMapping>,
 ) -> Result<bool, mysql_async::Error> {
     let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| row.arrives()).collect();
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.net.before.as_ref()).map(|before| target.key_of(before)).collect();
-    if sight {
+    if let Some(mapping) = sight {
         let found = target.lock(conn, &keys, true).await?;
         for (row, found) in winners.iter_mut().zip(&found) {
-            row.sighted = !row.net.transient && is_sighted(found.as_ref(), row.net.before.as_ref());
+            row.sighted = !row.net.transient && is_sighted(mapping, found.as_ref(), row.net.before.as_ref());
         }
     }
     target.delete(conn, &keys).await

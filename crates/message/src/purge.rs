@@ -105,9 +105,26 @@ impl Store {
     /// A change of an opposite stream that is not settled is judged against all messages of this stream that its writer had
     /// not seen. A direction that is declared off keeps nothing: nobody has waited for it either.
     async fn needed_to_judge(&self, pair: &str, stream: &StreamId, last: u64) -> Result<Option<String>, StoreError> {
-        let during = || StoreError::during("tell what a day is needed for");
-        // The oldest message that is not settled, or is set aside, has seen the least; where there is none, the next one will have seen
-        // at least what its stream has.
+        let judging = self.least_seen(pair, stream).await?.into_iter().find(|(_, least)| *least < last);
+        Ok(judging.map(|(opposite, least)| {
+            format!(
+                "changes of {pair} {opposite} may have to be judged against messages {} to {last} of {stream}",
+                least + 1
+            )
+        }))
+    }
+
+    /// Up to which message of `stream` every change of an opposite stream that is still to be judged, or to come, has seen.
+    pub async fn seen_by_all(&self, stream: &StreamId) -> Result<u64, StoreError> {
+        let least = self.least_seen(&self.pair, stream).await?;
+        Ok(least.into_iter().map(|(_, least)| least).min().unwrap_or(u64::MAX))
+    }
+
+    /// Per opposite stream whose direction is not declared off, up to which message of `stream` its changes have seen.
+    async fn least_seen(&self, pair: &str, stream: &StreamId) -> Result<Vec<(String, u64)>, StoreError> {
+        let during = || StoreError::during("tell what changes have seen");
+        // The oldest message that is not settled, or is set aside, has seen the least; where there is none, the next one
+        // will have seen at least what its stream has.
         let rows = sqlx::query(
             "SELECT s.stream, s.seen,
                     (SELECT b.seen FROM message_block b
@@ -125,6 +142,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await
         .map_err(during())?;
+        let mut least = Vec::new();
         for row in rows {
             let seen: String = row.try_get("seen").map_err(during())?;
             let pending: Option<String> = row.try_get("pending_seen").map_err(during())?;
@@ -134,16 +152,10 @@ impl Store {
             };
             let through =
                 |seen: &Seen| seen.streams.get(stream.as_str()).map_or(0, |progress| progress.in_effect_through());
-            let least = seen.iter().map(through).min().unwrap_or(0);
-            if least < last {
-                let opposite: String = row.try_get("stream").map_err(during())?;
-                return Ok(Some(format!(
-                    "changes of {pair} {opposite} may have to be judged against messages {} to {last} of {stream}",
-                    least + 1
-                )));
-            }
+            let opposite: String = row.try_get("stream").map_err(during())?;
+            least.push((opposite, seen.iter().map(through).min().unwrap_or(0)));
         }
-        Ok(None)
+        Ok(least)
     }
 
     async fn drop_partition(&self, partition: &DayPartition) -> Result<(), StoreError> {

@@ -1,0 +1,109 @@
+//! What is remembered on the target of rows that were deleted there by crossfade: written with the delete, forgotten when no
+//! change still to come can be one that had not seen it.
+
+use std::time::Duration;
+
+use crossfade_message::row_key_json;
+use crossfade_model::{Clock, Row, RowChange, RowOp};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Params, Value as Param};
+
+use crate::error::ApplyError;
+use crate::judged::JudgedStep;
+use crate::lane::Shared;
+
+const ROWS_A_STATEMENT: usize = 256;
+
+/// Tombstones that go in one transaction, so that nobody waits long for their locks.
+const PURGED_AT_A_TIME: usize = 1_000;
+
+/// Young tombstones stay in any case, for people.
+const KEPT_AT_LEAST: Duration = Duration::from_secs(3_600);
+
+/// A row that a lane's step deletes.
+pub(crate) struct Grave<'a> {
+    pub table: usize,
+    pub before: &'a Row,
+    pub clock: Option<Clock>,
+    pub seq: u64,
+}
+
+/// The rows that a step has deleted, and the keys that it has left.
+pub(crate) fn graves<'s>(shared: &Shared, step: &'s JudgedStep<'_>) -> Vec<Grave<'s>> {
+    let mut graves = Vec::new();
+    match step {
+        JudgedStep::Net { table, rows, .. } => graves.extend(rows.iter().filter_map(|row| {
+            let net = row.net;
+            let (clock, seq) = match &net.moved_from {
+                Some(departure) if row.leaves() => (departure.effective, departure.seqs.last()),
+                None if net.after.is_none() && row.arrives() => (net.effective, net.seqs.last()),
+                _ => return None,
+            };
+            Some(Grave { table: *table, before: net.before.as_ref()?, clock, seq })
+        })),
+        JudgedStep::InOrder(changes) => graves.extend(changes.iter().filter_map(|judged| {
+            let (change, target) = (judged.change, &shared.tables[judged.change.table]);
+            let before = change.before.as_ref()?;
+            let ends = match &change.after {
+                None => judged.arrives(),
+                Some(after) => judged.leaves() && target.key_of(before) != target.key_of(after),
+            };
+            let grave = Grave { table: change.table, before, clock: change.effective, seq: change.seq };
+            (ends && !shared.mappings[change.table].keyless).then_some(grave)
+        })),
+    }
+    graves
+}
+
+/// Writes tombstones inside the transaction that deletes.
+pub(crate) async fn bury(shared: &Shared, conn: &mut Conn, graves: &[Grave<'_>]) -> Result<(), mysql_async::Error> {
+    for chunk in graves.chunks(ROWS_A_STATEMENT) {
+        let places = vec!["(?, ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, ?, ?)"; chunk.len()].join(", ");
+        let sql = format!(
+            "INSERT INTO crossfade.tombstone \
+             (pair, table_schema, table_name, row_key_hash, row_key, deleted_at, clock, stream, seq) VALUES {places} \
+             ON DUPLICATE KEY UPDATE deleted_at = VALUES(deleted_at), clock = VALUES(clock), stream = VALUES(stream), \
+             seq = VALUES(seq), row_key = VALUES(row_key)"
+        );
+        let params: Vec<Param> = chunk.iter().flat_map(|grave| params(shared, grave)).collect();
+        conn.exec_drop(sql, Params::Positional(params)).await?;
+    }
+    Ok(())
+}
+
+fn params(shared: &Shared, grave: &Grave<'_>) -> [Param; 8] {
+    let Grave { table, before, clock, seq } = *grave;
+    let name = &shared.mappings[table].target;
+    let change = RowChange {
+        layout: shared.layouts[table].clone(),
+        op: RowOp::Delete,
+        before: Some(before.clone()),
+        after: None,
+        event_index: 0,
+    };
+    [
+        Param::from(&*shared.owner.pair),
+        Param::from(&*name.schema),
+        Param::from(&*name.table),
+        Param::from(shared.exact_key(table, before)),
+        Param::from(row_key_json(&change).unwrap_or_default()),
+        Param::from(clock.map(|clock| clock.0)),
+        Param::from(shared.owner.stream.as_str()),
+        Param::from(seq),
+    ]
+}
+
+/// Forgets old tombstones that no change still to come can be judged by. Returns whether there may be more.
+pub(crate) async fn purge(shared: &Shared, conn: &mut Conn) -> Result<bool, ApplyError> {
+    let through = shared.store.seen_by_all(&shared.owner.stream).await?;
+    conn.exec_drop(
+        format!(
+            "DELETE FROM crossfade.tombstone WHERE pair = ? AND deleted_at < UTC_TIMESTAMP(6) - INTERVAL {} SECOND \
+             AND stream = ? AND seq <= ? LIMIT {PURGED_AT_A_TIME}",
+            KEPT_AT_LEAST.as_secs()
+        ),
+        (&shared.owner.pair, shared.owner.stream.as_str(), through),
+    )
+    .await?;
+    Ok(conn.affected_rows() == PURGED_AT_A_TIME as u64)
+}
