@@ -175,7 +175,7 @@ Columns:
   captured, applied, slowest   row changes since `init`, and the longest from commit to commit
   echoes      rows that crossfade itself had written, recognised in the binlog and not sent back
   won, lost   changes that did not know of another one of the same row, and how that ended
-  failed      changes that the target refused; they are set aside and tried again";
+  failed      changes that the target refused, and what depends on them: set aside until they are mended";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -187,7 +187,7 @@ Statuses:
   pending         captured, not yet applied
   applied         has taken effect on the other side
   held            waits until the other direction has been read further
-  failed          refused by the target, set aside with its reason, and tried again
+  failed          refused by the target, or depends on one that is; set aside until it is mended
   conflict_lost   a change of the same row that it did not know of has won
   stale           the same, and a later change of its own side stands in for it anyway
   superseded      a later change of the same row stood in for it

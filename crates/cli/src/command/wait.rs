@@ -163,15 +163,12 @@ fn too_late(status: &Status, limit: Duration) -> anyhow::Error {
 
 fn described(line: &StreamLine) -> String {
     let reason = line.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    let waiting = match line.lag_messages {
-        0 => "no captured message waits, but its source may not be read to the end".to_owned(),
-        1 => "1 captured message waits to be applied".to_owned(),
-        more => format!("{more} captured messages wait to be applied"),
+    let waiting = match (line.lag_messages, line.open_failures + line.held) {
+        (0, 0) => "no captured message waits, but its source may not be read to the end".to_owned(),
+        (0, 1) => "1 change is set aside".to_owned(),
+        (0, aside) => format!("{aside} changes are set aside"),
+        (1, aside) => format!("1 captured message waits to be applied, {aside} are set aside"),
+        (more, aside) => format!("{more} captured messages wait to be applied, {aside} are set aside"),
     };
-    let aside = match line.open_failures + line.held {
-        0 => String::new(),
-        1 => ", 1 change is set aside".to_owned(),
-        more => format!(", {more} changes are set aside"),
-    };
-    format!("{} is {}{reason}, {waiting}{aside}", line.stream, line.state)
+    format!("{} is {}{reason}, {waiting}", line.stream, line.state)
 }
