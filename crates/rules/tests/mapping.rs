@@ -255,6 +255,23 @@ fn the_clock_is_checked_on_both_sides() {
 }
 
 #[test]
+fn a_row_shows_that_it_is_untouched_by_a_clock_that_every_write_moves() {
+    let mapping = build(&rule(), &users(), &users()).expect("it maps");
+    let clock = mapping.clock.clone().expect("the table has a clock");
+    let row = |value: Value| {
+        let mut row = vec![Value::Null; mapping.columns.len()];
+        row[clock.index] = value;
+        row
+    };
+    assert!(mapping.shows_untouched(&row(Value::Timestamp(1_700_000_000_000_001))));
+    assert!(!mapping.shows_untouched(&row(Value::Null)), "NULL stays NULL");
+    assert!(!mapping.shows_untouched(&row(Value::Timestamp(0))), "and so does no time at all");
+    assert!(!mapping.shows_untouched(&[]));
+    let coarse = TableMapping { strict_clock: false, ..mapping.clone() };
+    assert!(!coarse.shows_untouched(&row(Value::Timestamp(1_700_000_000_000_001))));
+}
+
+#[test]
 fn a_version_is_an_integer() {
     let mut version = rule();
     version.policy = Policy::Version;

@@ -9,13 +9,14 @@ mod unique;
 
 use std::collections::BTreeMap;
 
-use crossfade_model::{ColumnKind, Direction, FamilyPolicy, ReferentialAction, Side, TableName};
+use crossfade_model::{ColumnKind, Direction, FamilyPolicy, ReferentialAction, Side, TableName, Value};
 
 pub use problem::{MappingProblem, Severity};
 pub use projection::Projection;
 pub(crate) use relations::find_target;
 pub use relations::{ChildLink, child_links};
 
+use crate::clock::clock_of;
 use crate::digest::Digest;
 
 /// How a table's conflicts are decided.
@@ -90,7 +91,7 @@ pub struct TableMapping {
     /// this order.
     pub columns: Vec<MappedColumn>,
     pub clock: Option<ClockColumn>,
-    /// Every write gives the clock a new value, so a row that equals a before image has not been touched since.
+    /// Every write gives the clock a new value; see [`TableMapping::shows_untouched`].
     pub strict_clock: bool,
     /// Indexes into `columns` of the key that identifies a row on both sides, in the old side's key order. Empty for a
     /// keyless table.
@@ -155,6 +156,13 @@ pub struct ParentLink {
 }
 
 impl TableMapping {
+    /// A row that is found to equal this one, in the order of `columns`, has not been touched since: its clock has a value
+    /// that no other version of the row has. Users must not insert again, clock included, what they have deleted.
+    pub fn shows_untouched(&self, row: &[Value]) -> bool {
+        let clock = self.clock.as_ref().filter(|_| self.strict_clock);
+        clock.is_some_and(|clock| row.get(clock.index).and_then(|value| clock_of(clock, value)).is_some())
+    }
+
     /// The mapped column of a name at the target.
     pub fn target_column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.target.eq_ignore_ascii_case(name))

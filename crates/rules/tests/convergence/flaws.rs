@@ -84,6 +84,12 @@ fn a_row_with_a_version_must_not_be_judged_by_sight() {
 }
 
 #[test]
+fn a_row_without_a_clock_must_not_be_judged_by_sight() {
+    let setting = Setting { same_again: true, ..Setting::new(Clocks::Null, [1, 2]) };
+    counterexample(Flaw::SightOfNull, setting, &[EQUAL]);
+}
+
+#[test]
 fn a_clock_must_not_be_forgotten_before_it_is_settled() {
     let setting = Setting { forgetful: true, bad_rows: 0, ..Setting::new(Clocks::Version, [1, 3]) };
     counterexample(Flaw::ClocksForgotten, setting, &[EQUAL]);

@@ -96,6 +96,11 @@ fn p4_p6_p3_under_versions_that_start_again() {
 }
 
 #[test]
+fn p4_p6_p3_under_clocks_that_are_null() {
+    prove("null", Setting { same_again: true, ..Setting::new(Clocks::Null, [2, 2]) });
+}
+
+#[test]
 fn p4_p6_p3_without_a_clock() {
     prove("no clock", Setting::new(Clocks::Absent, [2, 2]));
 }

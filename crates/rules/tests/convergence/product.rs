@@ -102,9 +102,10 @@ impl Product {
         }
     }
 
-    /// Rows of this table may be judged by sight.
-    pub fn judges_by_sight(&self) -> bool {
-        self.mappings[0].strict_clock || self.setting.has(Flaw::SightOfVersions)
+    /// A row that is found to be like this one has not been touched.
+    pub fn shows_untouched(&self, key: u8, image: Image) -> bool {
+        let shows = self.mappings[0].shows_untouched(&self.row(key, image));
+        shows || self.setting.has(Flaw::SightOfVersions) || self.setting.has(Flaw::SightOfNull)
     }
 
     pub fn dependence(&self, side: usize, message: &Message) -> Dependence {
@@ -165,15 +166,17 @@ impl Product {
     }
 
     fn rows(&self, message: &Message) -> (Option<Row>, Option<Row>) {
-        let row = |key: u8, image: Image| {
-            let clock = match self.setting.clocks {
-                Clocks::Version => Value::Int(i64::from(image.clock)),
-                Clocks::Absent => Value::Null,
-                _ => Value::Timestamp(EPOCH_MICROS + i64::from(image.clock) * TICK_MICROS),
-            };
-            vec![Value::Int(i64::from(key)), Value::Int(i64::from(image.content)), clock]
+        let row = |key: u8, image: Option<Image>| image.map(|image| self.row(key, image));
+        (row(message.from, message.before), row(message.to, message.after))
+    }
+
+    fn row(&self, key: u8, image: Image) -> Row {
+        let clock = match self.setting.clocks {
+            Clocks::Version => Value::Int(i64::from(image.clock)),
+            Clocks::Null | Clocks::Absent => Value::Null,
+            _ => Value::Timestamp(EPOCH_MICROS + i64::from(image.clock) * TICK_MICROS),
         };
-        (message.before.map(|image| row(message.from, image)), message.after.map(|image| row(message.to, image)))
+        vec![Value::Int(i64::from(key)), Value::Int(i64::from(image.content)), clock]
     }
 
     /// The plan of some messages of a side.
@@ -379,7 +382,7 @@ fn shape(clocks: Clocks) -> TableShape {
     };
     let integer = || ColumnKind::Integer { bytes: 8, unsigned: false };
     let (kind, on_update_now) = match clocks {
-        Clocks::Micros => (ColumnKind::Timestamp { fraction_digits: 6 }, true),
+        Clocks::Micros | Clocks::Null => (ColumnKind::Timestamp { fraction_digits: 6 }, true),
         Clocks::Seconds | Clocks::Backwards | Clocks::Untouched => {
             (ColumnKind::Timestamp { fraction_digits: 0 }, false)
         }

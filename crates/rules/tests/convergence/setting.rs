@@ -16,6 +16,8 @@ pub enum Clocks {
     Untouched,
     /// A version number, which starts again with every insert.
     Version,
+    /// Microseconds, in which users write NULL.
+    Null,
     /// None: the policy names the side that wins.
     Absent,
 }
@@ -45,6 +47,8 @@ pub enum Flaw {
     Untagged,
     /// Rows with a version number are judged by sight.
     SightOfVersions,
+    /// Rows without a value in the clock column are judged by sight.
+    SightOfNull,
     /// What capture forgets of clocks is taken for settled.
     ClocksForgotten,
 }
@@ -107,7 +111,7 @@ impl Setting {
     /// The clock of the row that both sides have at first.
     pub fn first_clock(&self) -> u8 {
         match self.clocks {
-            Clocks::Version | Clocks::Absent => 0,
+            Clocks::Version | Clocks::Null | Clocks::Absent => 0,
             _ => 8,
         }
     }
@@ -127,7 +131,7 @@ impl Setting {
             Clocks::Backwards => vec![second, second - 8],
             Clocks::Untouched => vec![before.unwrap_or(second)],
             Clocks::Version => vec![before.map_or(0, |version| version + 1)],
-            Clocks::Absent => vec![0],
+            Clocks::Null | Clocks::Absent => vec![0],
         }
     }
 }

@@ -384,7 +384,8 @@ impl Steps {
         };
         let (arrives, leaves) = (writes(&unit.arrival), unit.departure.as_ref().is_some_and(writes));
         let found = world.rows[1 - side][usize::from(unit.arrival.key)];
-        let sighted = unit.sightable && self.product.judges_by_sight() && found.is_some() && found == unit.before;
+        let shows = |found: Image| self.product.shows_untouched(unit.arrival.key, found);
+        let sighted = unit.sightable && found == unit.before && found.is_some_and(shows);
         Judged { arrives, leaves, sighted }
     }
 
