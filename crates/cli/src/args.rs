@@ -172,10 +172,12 @@ Columns:
   state       running, catching-up, held, retrying, starting, paused, stopped, off; why: below
   lag         how long changes have been waiting to be applied; - while no process runs
   behind      messages that are captured and not yet applied
-  captured, applied, slowest   row changes since `init`, and the longest from commit to commit
+  captured    row changes since `init`
+  applied     of these, what has reached the other side or has lost a conflict there
   echoes      rows that crossfade itself had written, recognised in the binlog and not sent back
   won, lost   changes that did not know of another one of the same row, and how that ended
-  failed      changes that the target refused, and what depends on them: set aside until they are mended";
+  failed      changes that the target refused, and what depends on them: set aside until they are mended
+  slowest     the longest time from a change's commit on its source to its commit on the other side";
 
 const LIST_EXAMPLES: &str = "\
 Examples:

@@ -192,8 +192,9 @@ fn print(status: &Status, clear: bool) {
             line.lag_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s")),
             line.lag_messages.to_string(),
             line.rows_per_second.to_string(),
-            line.captured.to_string(),
-            line.applied.to_string(),
+            // Of the store's own counts, no kill makes it forget one.
+            line.last_seq.to_string(),
+            line.settled_seq.saturating_sub(line.open_failures + line.held).to_string(),
             line.echoes.to_string(),
             line.conflicts_won.to_string(),
             line.conflicts_lost.to_string(),
