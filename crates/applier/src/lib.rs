@@ -17,6 +17,7 @@
 mod applier;
 mod bind;
 mod breaker;
+mod canary;
 mod checkpoint;
 mod counters;
 mod error;
@@ -43,6 +44,7 @@ use crossfade_model::StreamId;
 
 pub use applier::{Applier, ApplierOptions, Wishes};
 pub use breaker::{Alarm, BreakerOptions, Crossing};
+pub use canary::{canary_writer, sing};
 pub use counters::{Counted, Counters};
 pub use error::{ApplyError, Remedy};
 pub use feed::{BatchBounds, Feed};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossfade_config::Settings;
-use crossfade_message::{ConflictCounts, LeaseStatus, Store, StreamStatus, Wish};
+use crossfade_message::{ConflictCounts, LeaseStatus, Store, StreamStatus, TagProof, Wish};
 use crossfade_model::{Direction, StreamId};
 use serde::Serialize;
 
@@ -43,6 +43,8 @@ pub struct StreamLine {
     conflicts_lost: u64,
     /// By the table's name at the source.
     conflicts: BTreeMap<String, ConflictCounts>,
+    /// Whether what it writes is known to be recognised by the other direction.
+    tag: TagProof,
     slowest_ms: u64,
     pub open_failures: u64,
     pub held: u64,
@@ -134,6 +136,7 @@ fn stream_line(
         conflicts_won: counters.conflicts_won,
         conflicts_lost: counters.conflicts_lost,
         conflicts: counters.conflicts,
+        tag: counters.tag,
         slowest_ms: counters.slowest_ms,
         open_failures: status.open_failures,
         held: status.held,
@@ -212,6 +215,9 @@ fn print(status: &Status, clear: bool) {
         let (stream, failed, held) = (&line.stream, line.open_failures, line.held);
         println!("{stream}: set aside: {failed} refused by the target, {held} held; see `crossfade messages list`");
     }
+    for line in status.streams.iter().filter(|line| line.holder.is_some()) {
+        println!("{}: {}", line.stream, tag(&line.tag));
+    }
     for line in status.streams.iter().filter(|line| !line.conflicts.is_empty()) {
         println!("{}: conflicts {}", line.stream, conflicts(&line.conflicts));
     }
@@ -222,6 +228,19 @@ fn print(status: &Status, clear: bool) {
         status.store.messages,
         mebibytes(status.store.growth_per_day)
     );
+}
+
+fn tag(proof: &TagProof) -> String {
+    let last = proof.proved_at.map(|at| {
+        let ago = (chrono::Utc::now() - at).num_seconds().max(0);
+        format!("proved {} ago", humantime::format_duration(Duration::from_secs(ago.unsigned_abs())))
+    });
+    match (&proof.open, last) {
+        (None, Some(last)) => format!("its tag arrives ({last})"),
+        (None, None) => "its tag is not proven yet".to_owned(),
+        (Some(why), None) => format!("its tag is not proven yet: {why}"),
+        (Some(why), Some(last)) => format!("its tag is not proven now: {why} (last {last})"),
+    }
 }
 
 fn conflicts(by_table: &BTreeMap<String, ConflictCounts>) -> String {

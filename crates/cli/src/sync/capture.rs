@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use crossfade_applier::Feed;
+use crossfade_applier::{Feed, canary_writer, opposite_stream};
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
 use crossfade_message::{CaptureError, PassedHeartbeat, Store, StreamState};
 use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
@@ -46,6 +46,8 @@ pub struct CaptureView {
     pub echoes: u64,
     /// Why the source is not connected at the moment, if it is not.
     pub trouble: Option<String>,
+    /// Counter of the last canary that was read without its tag.
+    pub untagged_canary: u64,
 }
 
 pub struct Capture {
@@ -208,9 +210,16 @@ impl Capture {
                 effective: judged.effective,
             });
         }
-        pending
-            .heartbeats
-            .extend(heartbeats.into_iter().map(|beat| PassedHeartbeat { writer: beat.writer, counter: beat.counter }));
+        let canary = (head.origin == Origin::User && !heartbeats.is_empty())
+            .then(|| canary_writer(&opposite_stream(&self.state.stream)));
+        for beat in heartbeats {
+            // A canary that has lost its tag proves nothing.
+            if canary.as_ref().is_some_and(|canary| *canary == beat.writer) {
+                self.view.send_modify(|view| view.untagged_canary = view.untagged_canary.max(beat.counter));
+            } else {
+                pending.heartbeats.push(PassedHeartbeat { writer: beat.writer, counter: beat.counter });
+            }
+        }
         pending.echoes += echoes;
         if only_crossfade && head.origin == Origin::User {
             pending.crossfade_bytes += bytes;

@@ -3,6 +3,7 @@
 //! Order of start: lease, stream, checkpoints, reader. Order of shutdown: reader and capture, applier, settling, lease.
 
 mod breaker;
+mod canary;
 mod capture;
 mod clocks;
 mod failpoint;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::open_store;
 use crate::pair::{Pair, connect_side, stream_of};
+use canary::Canary;
 use capture::{Capture, CaptureView};
 use lease::Lease;
 pub use lease::is_dead;
@@ -127,17 +129,23 @@ async fn hold_lease_and_run(
     let reader = reader_options(pair, direction);
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
+    let before = report::last_counters(store, &stream).await?;
+    let (canary, proof) =
+        Canary::new(settings.clone(), store, &stream, lease.epoch().0, wishes.clone(), before.tag).await?;
     let observed = Observed {
         epoch: lease.epoch().0,
         counters,
         captured: captured.clone(),
         applied: applied.clone(),
         wishes: wishes.clone(),
+        proof: proof.clone(),
     };
     let reporter = Reporter::new(pair, store, &stream, observed).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(capture_while_wished(capture, reader, wishes.clone(), running.clone()));
-    tasks.spawn(async move { applier.run().await.map_err(anyhow::Error::from) });
+    tasks.spawn(apply_when_harmless(applier, canary::until_harmless(proof, wishes.for_applier()), running.clone()));
+    tasks.spawn(canary.run(running.clone()));
+    tasks.spawn(canary::look_for(store.clone(), stream.clone(), captured.clone(), running.clone()));
     tasks.spawn(async move { hold_worker.await.map_err(anyhow::Error::from) });
     tasks.spawn(reporter.run(running.clone()));
     tasks.spawn(breaker::answer(alarmed, store.clone(), wishes.clone(), running.clone()));
@@ -146,6 +154,18 @@ async fn hold_lease_and_run(
         tasks.spawn(end_when_caught_up(until, captured, applied, running.clone()));
     }
     wait_for_all(tasks, running).await
+}
+
+async fn apply_when_harmless(
+    applier: Applier,
+    harmless: impl Future<Output = ()>,
+    running: CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = running.cancelled() => return Ok(()),
+        () = harmless => {}
+    }
+    Ok(applier.run().await?)
 }
 
 /// A former holder may still have a lock on the stream's row, until the server drops its session.

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use crossfade_applier::{Counters, ProgressView, Waiting};
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
-use crossfade_message::{ConflictCounts, Store, StoreError, StreamCounters, StreamReport, TagProof};
+use crossfade_message::{ConflictCounts, Store, StoreError, StreamCounters, StreamReport};
 use crossfade_model::{Position, Side, StreamId};
 use mysql_async::Conn;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::canary::Proof;
 use super::capture::CaptureView;
 use super::wishes::Watched;
 use crate::failure::with_causes;
@@ -35,6 +36,7 @@ pub struct Reporter {
     captured: watch::Receiver<CaptureView>,
     applied: watch::Receiver<ProgressView>,
     wishes: Watched,
+    proof: watch::Receiver<Proof>,
     /// What earlier processes had counted.
     before: StreamCounters,
     source: Option<Conn>,
@@ -55,6 +57,7 @@ pub struct Observed {
     pub captured: watch::Receiver<CaptureView>,
     pub applied: watch::Receiver<ProgressView>,
     pub wishes: Watched,
+    pub proof: watch::Receiver<Proof>,
 }
 
 /// Changes applied per second, over the last whole second.
@@ -81,7 +84,7 @@ impl Rate {
 
 impl Reporter {
     pub async fn new(pair: &Pair, store: &Store, stream: &StreamId, observed: Observed) -> anyhow::Result<Reporter> {
-        let Observed { epoch, counters, captured, applied, wishes } = observed;
+        let Observed { epoch, counters, captured, applied, wishes, proof } = observed;
         let before = last_counters(store, stream).await?;
         Ok(Reporter {
             settings: pair.settings.clone(),
@@ -92,6 +95,7 @@ impl Reporter {
             captured,
             applied,
             wishes,
+            proof,
             before,
             source: None,
             epoch,
@@ -150,6 +154,13 @@ impl Reporter {
                     format!("applying rests since `crossfade stop`; `crossfade start {direction}` lets it go on")
                 })),
             ),
+            (None, _) if self.proof.borrow().was_lost => (
+                "held",
+                Some(format!(
+                    "what it wrote was not recognised on the {} side; applying waits until a canary is",
+                    self.stream.direction().target()
+                )),
+            ),
             (None, Some(Waiting::OppositeReader)) => (
                 "held",
                 Some(format!(
@@ -188,7 +199,7 @@ impl Reporter {
                 caught_up,
                 rows_per_second,
                 looks_for_concurrent_epoch: if self.applied.borrow().looks_for_concurrent { self.epoch } else { 0 },
-                tag: TagProof::default(),
+                tag: self.proof.borrow().shown.clone(),
             },
         }
     }
@@ -252,7 +263,7 @@ pub async fn stopped(store: &Store, stream: &StreamId, error: &anyhow::Error) ->
 }
 
 /// What a stream's last report counted; zeros where there was none.
-async fn last_counters(store: &Store, stream: &StreamId) -> Result<StreamCounters, StoreError> {
+pub async fn last_counters(store: &Store, stream: &StreamId) -> Result<StreamCounters, StoreError> {
     let statuses = store.stream_statuses().await?;
     let report = statuses.into_iter().find(|status| status.stream == stream.as_str()).and_then(|status| status.report);
     Ok(report.map(|report| report.counters).unwrap_or_default())

@@ -56,6 +56,13 @@ impl Watched {
         let _ = applier.wait_for(|wishes| !wishes.apply).await;
     }
 
+    /// Waits until applying is wished.
+    pub async fn until_applies(&self) {
+        let mut applier = self.applier.clone();
+        // As above.
+        let _ = applier.wait_for(|wishes| wishes.apply).await;
+    }
+
     /// Waits until capture is wished, or no longer wished. `false` when the process ends first.
     pub async fn wait_for_capture(&self, wished: bool, running: &CancellationToken) -> bool {
         let mut capture = self.capture.clone();
