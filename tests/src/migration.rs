@@ -83,7 +83,11 @@ pub struct Migration {
 impl Migration {
     /// Writes the configuration. The schema exists on both sides and is empty: create tables, then call [`init`](Self::init).
     pub async fn new(setup: &Setup) -> Result<Migration> {
-        let servers = SharedPair::get(setup.flavor).await;
+        Migration::on_servers(setup, SharedPair::get(setup.flavor).await).await
+    }
+
+    /// As [`new`](Self::new), on servers that the test has for itself.
+    pub async fn on_servers(setup: &Setup, servers: &'static SharedPair) -> Result<Migration> {
         let schema = servers.create_schema(setup.name).await?;
         let pair = unique(setup.name);
         let folder = std::env::temp_dir().join(format!("crossfade-test-{}-{pair}", std::process::id()));

@@ -5,8 +5,8 @@
 //! through the view `message`.
 //!
 //! It fails with [`StoreError`]. Errors of the database leave nothing half done; only whether a commit has happened can be
-//! unknown, and then shows when the state is read again. Nothing here writes by itself: an idle pair writes lease renewals
-//! and nothing else.
+//! unknown, and then shows when the state is read again. Nothing here writes by itself: an idle pair writes lease renewals,
+//! and what is told of a canary a minute.
 
 pub mod block;
 mod canary;
