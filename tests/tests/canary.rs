@@ -123,6 +123,85 @@ async fn a_hidden_tag_stops_the_direction(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// Makes `replica` follow `source` from where that stands now.
+async fn follow(replica: &Server, source: &Server) -> Result<()> {
+    let flavor = source.flavor();
+    let mut conn = source.connect().await?;
+    let executed = match flavor {
+        Flavor::MySql => "SELECT @@gtid_executed",
+        Flavor::MariaDb => "SELECT @@gtid_binlog_pos",
+    };
+    let executed: String = conn.query_first(executed).await?.context("the source tells no position")?;
+    let port = source.port();
+    let statements = match flavor {
+        Flavor::MySql => vec![
+            "RESET BINARY LOGS AND GTIDS".to_owned(),
+            format!("SET GLOBAL gtid_purged = '{}'", executed.replace('\n', "")),
+            format!(
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, SOURCE_USER = 'root', \
+                 SOURCE_PASSWORD = '', GET_SOURCE_PUBLIC_KEY = 1, SOURCE_AUTO_POSITION = 1"
+            ),
+            "START REPLICA".to_owned(),
+        ],
+        Flavor::MariaDb => vec![
+            "RESET MASTER".to_owned(),
+            format!("SET GLOBAL gtid_slave_pos = '{executed}'"),
+            format!(
+                "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'root', \
+                 MASTER_PASSWORD = '', MASTER_USE_GTID = slave_pos"
+            ),
+            "START SLAVE".to_owned(),
+        ],
+    };
+    run(replica, &statements.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+async fn run(server: &Server, statements: &[&str]) -> Result<()> {
+    let mut conn = server.connect().await?;
+    for statement in statements {
+        conn.query_drop(*statement).await.with_context(|| format!("cannot run: {statement}"))?;
+    }
+    Ok(())
+}
+
+/// The binlog of new is read from a replica, which begins to leave out the checkpoint rows and nothing else.
+async fn a_tag_that_is_taken_off_stops_the_direction(flavor: Flavor) -> Result<()> {
+    let servers = SharedPair::own(Server::builder(flavor).relaxed()).await?;
+    let replica = Server::builder(flavor).relaxed().start().await?;
+    follow(&replica, servers.new()).await?;
+    let mut migration = Migration::on_servers(&setup(flavor, "untagged"), servers).await?;
+    let configuration = std::fs::read_to_string(migration.config())?;
+    let of_new = format!("[new]\nurl = \"{}\"\n", servers.new().root_url());
+    ensure!(configuration.contains(&of_new), "{configuration}");
+    let with_replica = format!("{of_new}binlog_url = \"{}\"\n", replica.root_url());
+    std::fs::write(migration.config(), configuration.replace(&of_new, &with_replica))?;
+    migration.on_both(&[CREATE]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (1, 'x')"]).await?;
+    until_status(&migration, "proved through the replica", |status| is_proved(status, Direction::Forward)).await?;
+
+    let filter: &[&str] = match flavor {
+        Flavor::MySql => &[
+            "STOP REPLICA SQL_THREAD",
+            "CHANGE REPLICATION FILTER REPLICATE_IGNORE_TABLE = (crossfade.checkpoint)",
+            "START REPLICA SQL_THREAD",
+        ],
+        Flavor::MariaDb => &["STOP SLAVE", "SET GLOBAL replicate_ignore_table = 'crossfade.checkpoint'", "START SLAVE"],
+    };
+    run(&replica, filter).await?;
+    let ended = migration.process(Direction::Forward)?.wait(LIMIT).await?;
+    ensure!(ended.code() == Some(1), "ended with {ended}\n{}", migration.log_ends());
+    let status =
+        until_status(&migration, "stopped", |status| stream(status, Direction::Forward)["state"] == "stopped").await?;
+    let reason = stream(&status, Direction::Forward)["reason"].as_str().unwrap_or_default();
+    ensure!(reason.contains("without the checkpoint row"), "{reason}");
+    nothing_goes_round(&migration).await?;
+    migration.stop(Direction::Reverse).await?;
+    migration.forget();
+    Ok(())
+}
+
 async fn value(pool: &Pool, schema: &str, id: u32) -> Result<String> {
     let question = format!("SELECT v FROM `{schema}`.t WHERE id = {id}");
     pool.get_conn().await?.query_first(question).await?.context("the row is not there")
@@ -172,4 +251,14 @@ async fn p3_hidden_on_mysql() -> Result<()> {
 #[tokio::test]
 async fn p3_hidden_on_mariadb() -> Result<()> {
     a_hidden_tag_stops_the_direction(Flavor::MariaDb).await
+}
+
+#[tokio::test]
+async fn p3_untagged_on_mysql() -> Result<()> {
+    a_tag_that_is_taken_off_stops_the_direction(Flavor::MySql).await
+}
+
+#[tokio::test]
+async fn p3_untagged_on_mariadb() -> Result<()> {
+    a_tag_that_is_taken_off_stops_the_direction(Flavor::MariaDb).await
 }
