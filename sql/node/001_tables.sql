@@ -14,7 +14,6 @@ CREATE TABLE IF NOT EXISTS crossfade.checkpoint (
   plan_hash   BIGINT UNSIGNED   NOT NULL COMMENT 'of what the batch was planned by: mapping, keys, foreign keys',
   epoch       BIGINT UNSIGNED   NOT NULL COMMENT 'of the lease; an older process no longer finds its row',
   writes      BIGINT UNSIGNED   NOT NULL COMMENT 'counts every write, so that each one changes the row and is in the binlog',
-  parked      LONGTEXT          NULL COMMENT 'of lane 65535: JSON, messages that the lanes have passed and that are set aside',
   updated_at  DATETIME(6)       NOT NULL,
   PRIMARY KEY (pair, stream, lane)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

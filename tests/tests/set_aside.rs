@@ -33,10 +33,14 @@ async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn(&St
 }
 
 async fn until_nothing_is_aside(migration: &Migration) -> Result<()> {
-    until_status(migration, "nothing set aside", |status| {
+    let waited = until_status(migration, "nothing set aside", |status| {
         status.total("open_failures") == 0 && status.total("held") == 0
     })
-    .await?;
+    .await;
+    if let Err(error) = waited {
+        let failed = migration.crossfade(&["messages", "list", "--status", "failed"]).await?;
+        return Err(error.context(failed));
+    }
     migration.until_quiet_and_equal(LIMIT).await?;
     Ok(())
 }
@@ -86,6 +90,34 @@ async fn only_the_refused_rows_wait(flavor: Flavor) -> Result<()> {
     until_nothing_is_aside(&migration).await?;
     let status = migration.status().read().await?;
     ensure!(status.number("forward", "last_seq") == 3_004, "{}", status.0);
+    migration.stop_both().await
+}
+
+/// A row leaves its key for one under which the target refuses it, and another row takes the old key at once.
+async fn a_refused_move_waits_whole(flavor: Flavor) -> Result<()> {
+    let mut migration = started(
+        flavor,
+        "refused_move",
+        &["CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, n INT NOT NULL, {clock})"],
+    )
+    .await?;
+    migration.on(&migration.new, &["ALTER TABLE {schema}.t ADD CONSTRAINT below CHECK (n < 1000)"]).await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v, n) VALUES (1, 'one', 1), (2, 'two', 2)"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    let statements = [
+        "BEGIN",
+        "UPDATE {schema}.t SET id = 10, n = 5000 WHERE id = 1",
+        "INSERT INTO {schema}.t (id, v, n) VALUES (1, 'another', 1)",
+        "UPDATE {schema}.t SET id = 1000 WHERE id = 2",
+        "INSERT INTO {schema}.t (id, v, n) VALUES (2, 'another', 5000)",
+        "COMMIT",
+    ];
+    migration.on(&migration.old, &statements).await?;
+    until_status(&migration, "all four waiting", |status| status.number("forward", "open_failures") == 4).await?;
+    let untouched = format!("SELECT COUNT(*) FROM `{}`.t WHERE (id, v) IN ((1, 'one'), (2, 'two'))", migration.schema);
+    ensure!(number(&migration.new, &untouched).await? == 2, "a part of what waits was written");
+    migration.on(&migration.old, &["UPDATE {schema}.t SET n = 3 WHERE n = 5000"]).await?;
+    until_nothing_is_aside(&migration).await?;
     migration.stop_both().await
 }
 
@@ -175,6 +207,7 @@ macro_rules! on_both_brands {
 
 on_both_brands! {
     only_the_refused_rows_wait: p7_refused_rows_on_mysql, p7_refused_rows_on_mariadb;
+    a_refused_move_waits_whole: p7_refused_move_on_mysql, p7_refused_move_on_mariadb;
     a_unique_value_of_two_rows_waits_for_a_person: p7_unique_of_two_on_mysql, p7_unique_of_two_on_mariadb;
     what_cannot_be_judged_is_held: p7_held_on_mysql, p7_held_on_mariadb;
 }

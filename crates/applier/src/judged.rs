@@ -1,6 +1,6 @@
 //! A lane's changes with their verdicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crossfade_message::{ConflictCounts, Outcome, Status};
 use crossfade_model::{Clock, MessageId, Row, RowOp, Seen, TableName, Value};
@@ -253,12 +253,39 @@ impl<'a> JudgedLane<'a> {
         }
     }
 
-    /// Sets aside what depends on changes that are set aside already.
-    pub fn hold_back(&mut self, planner: &Planner, earlier: &Dependences) {
-        let mut aside = earlier.clone();
-        for step in &mut self.steps {
-            step.hold_back(planner, &mut aside, |_| true);
+    /// Sets aside the changes of these messages, and all that depends on what is set aside here or was `earlier`.
+    pub fn hold_back(&mut self, planner: &Planner, earlier: &Dependences, messages: &BTreeSet<u64>) {
+        let mut whole = messages.clone();
+        loop {
+            self.steps.iter_mut().for_each(|step| step.set_aside(&whole));
+            let mut aside = earlier.clone();
+            for step in &mut self.steps {
+                step.hold_back(planner, &mut aside, |_| true);
+            }
+            whole = self.half_aside();
+            if whole.is_empty() {
+                return;
+            }
         }
+    }
+
+    /// Messages of which a part is set aside and another part is not: of a row that has left its key, for example.
+    pub fn half_aside(&self) -> BTreeSet<u64> {
+        let (mut aside, mut open) = (BTreeSet::new(), BTreeSet::new());
+        if !self.steps.iter().any(JudgedStep::has_aside) {
+            return aside;
+        }
+        for step in &self.steps {
+            match step {
+                JudgedStep::Net { rows, .. } => rows.iter().for_each(|row| {
+                    if row.aside.is_some() { &mut aside } else { &mut open }.extend(row.net.seqs.iter());
+                }),
+                JudgedStep::InOrder(changes) => changes.iter().for_each(|judged| {
+                    if judged.aside.is_some() { &mut aside } else { &mut open }.insert(judged.change.seq);
+                }),
+            }
+        }
+        aside.intersection(&open).copied().collect()
     }
 
     /// What is set aside, as the checkpoint and the store are to have it.
@@ -376,27 +403,57 @@ impl<'a> JudgedStep<'a> {
 }
 
 impl JudgedStep<'_> {
-    /// Sets aside those that depend on what is in `aside`, as far as `which` takes them, and adds them to it.
-    pub fn hold_back(&mut self, planner: &Planner, aside: &mut Dependences, which: impl Fn(bool) -> bool) {
-        if aside.is_empty() {
+    fn has_aside(&self) -> bool {
+        match self {
+            JudgedStep::Net { rows, .. } => rows.iter().any(|row| row.aside.is_some()),
+            JudgedStep::InOrder(changes) => changes.iter().any(|judged| judged.aside.is_some()),
+        }
+    }
+
+    /// Sets aside the changes of these messages.
+    fn set_aside(&mut self, messages: &BTreeSet<u64>) {
+        if messages.is_empty() {
             return;
         }
-        let mut held_back = |dependence: Dependence| {
-            let depends = aside.hold_back(&dependence);
-            if depends {
-                aside.add(&dependence);
-            }
-            depends.then_some(Cause::Behind)
-        };
         match self {
-            JudgedStep::Net { table, rows, .. } => {
-                for row in rows.iter_mut().filter(|row| row.aside.is_none() && which(row.writes())) {
-                    row.aside = held_back(row.dependence(planner, *table));
+            JudgedStep::Net { rows, .. } => {
+                for row in rows.iter_mut().filter(|row| row.net.seqs.iter().any(|seq| messages.contains(&seq))) {
+                    row.aside.get_or_insert(Cause::Behind);
                 }
             }
             JudgedStep::InOrder(changes) => {
-                for judged in changes.iter_mut().filter(|judged| judged.aside.is_none() && which(judged.writes())) {
-                    judged.aside = held_back(judged.dependence(planner));
+                for judged in changes.iter_mut().filter(|judged| messages.contains(&judged.change.seq)) {
+                    judged.aside.get_or_insert(Cause::Behind);
+                }
+            }
+        }
+    }
+
+    /// Sets aside those that depend on what is in `aside`, as far as `which` takes them, and adds all that are set aside
+    /// to it.
+    pub fn hold_back(&mut self, planner: &Planner, aside: &mut Dependences, which: impl Fn(bool) -> bool) {
+        if aside.is_empty() && !self.has_aside() {
+            return;
+        }
+        let mut look = |dependence: Dependence, cause: &mut Option<Cause>, may_wait: bool| {
+            if cause.is_none() && may_wait && aside.hold_back(&dependence) {
+                *cause = Some(Cause::Behind);
+            }
+            if cause.is_some() {
+                aside.add(&dependence);
+            }
+        };
+        match self {
+            JudgedStep::Net { table, rows, .. } => {
+                for row in rows {
+                    let (dependence, may_wait) = (row.dependence(planner, *table), which(row.writes()));
+                    look(dependence, &mut row.aside, may_wait);
+                }
+            }
+            JudgedStep::InOrder(changes) => {
+                for judged in changes {
+                    let (dependence, may_wait) = (judged.dependence(planner), which(judged.writes()));
+                    look(dependence, &mut judged.aside, may_wait);
                 }
             }
         }

@@ -18,6 +18,7 @@ use crossfade_message::Store;
 use crossfade_model::{FamilyPolicy, Row, Seen, TableLayout};
 use crossfade_rules::key::exact_hash;
 use crossfade_rules::mapping::ChildLink;
+use crossfade_rules::plan::Dependences;
 use crossfade_rules::{LanePlan, Planner, Step, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -125,6 +126,8 @@ enum Attempt {
     VerdictTurned,
     /// A parent and its children are in conflict.
     Ruled(Rulings),
+    /// Parts of these messages were set aside while others had been written.
+    HalfAside(BTreeSet<u64>),
     /// The opposite reader did not get there in time.
     NotCaptured,
     CheckpointElsewhere,
@@ -146,13 +149,17 @@ impl Lane {
             sighted_only: false,
         };
         let mut duplicates = 0;
-        let mut rulings = Rulings::new();
+        let (mut rulings, mut waiting) = (Rulings::new(), BTreeSet::new());
         let mut backoff = pauses();
         loop {
             manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
-            let error = match self.attempt(shared, work, manner, &rulings).await {
+            let error = match self.attempt(shared, work, manner, &rulings, &waiting).await {
                 Ok(Attempt::Committed) => return Ok(()),
                 Ok(Attempt::VerdictTurned) => continue,
+                Ok(Attempt::HalfAside(more)) => {
+                    waiting.extend(more);
+                    continue;
+                }
                 Ok(Attempt::Ruled(more)) => {
                     rulings.extend(more);
                     continue;
@@ -249,6 +256,7 @@ impl Lane {
         work: &Work,
         manner: Manner,
         rulings: &Rulings,
+        waiting: &BTreeSet<u64>,
     ) -> Result<Attempt, ApplyError> {
         let conn = self.connection(shared).await?;
         let mut lane = JudgedLane::new(&work.plan, work.concurrent);
@@ -258,9 +266,13 @@ impl Lane {
         }
         lane.rule(rulings);
         lane.rule(&lane.lost_parents(shared));
-        if let Entry::Batch(_) = work.entry {
-            let parking = shared.parking.lock().await;
-            lane.hold_back(&shared.planner, parking.dependences());
+        match work.entry {
+            Entry::Batch(_) => {
+                let parking = shared.parking.lock().await;
+                lane.hold_back(&shared.planner, parking.dependences(), waiting);
+            }
+            // All that these depend on is retried with them.
+            Entry::Retry(_) => lane.hold_back(&shared.planner, &Dependences::default(), waiting),
         }
         shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
         if manner.lock_gaps {
@@ -301,7 +313,12 @@ async fn write(
         return Ok(Attempt::CheckpointElsewhere);
     }
     match lane.write(shared, conn, manner).await? {
-        Written::AsJudged { .. } => {}
+        Written::AsJudged { .. } => {
+            let half = lane.half_aside();
+            if !half.is_empty() {
+                return Ok(Attempt::HalfAside(half));
+            }
+        }
         Written::Ruled(rulings) => return Ok(Attempt::Ruled(rulings)),
         Written::NotCaptured => return Ok(Attempt::NotCaptured),
     }
@@ -332,18 +349,18 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
         Entry::Batch(_) => None,
         Entry::Retry(seqs) => Some(seqs),
     };
-    let asides = lane.asides(shared);
+    let asides = parking::by_message(lane.asides(shared));
     if asides.is_empty() && retried.is_none() {
         conn.query_drop("COMMIT").await?;
         return Ok(());
     }
     let stream = &shared.owner.stream;
-    let aside: BTreeSet<u64> = asides.iter().flat_map(|aside| aside.seqs.iter().copied()).collect();
-    let applied: BTreeSet<u64> = retried.into_iter().flatten().filter(|seq| !aside.contains(seq)).copied().collect();
+    let applied: BTreeSet<u64> =
+        retried.into_iter().flatten().filter(|seq| !asides.contains_key(seq)).copied().collect();
     let mut parking = shared.parking.lock().await;
     let mut parked = parking.seqs();
     parked.retain(|seq| !applied.contains(seq));
-    parked.extend(&aside);
+    parked.extend(asides.keys());
     if parked.len() > MOST_PARKED {
         return Err(ApplyError::TooManyParked { stream: stream.clone(), parked: parking.seqs().len() });
     }
@@ -355,11 +372,11 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
     }
     conn.query_drop("COMMIT").await?;
     let now = Instant::now();
+    lane.tally.messages -= asides.len() as u64;
     parking.nudge(&asides, now);
-    parking.enter(&asides, &work.seen, now);
+    parking.enter(asides, &work.seen, now);
     parking.leave(applied);
     shared.progress.set_aside(parking.counts());
-    lane.tally.messages -= aside.len() as u64;
     Ok(())
 }
 

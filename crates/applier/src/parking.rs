@@ -25,17 +25,17 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// How often a held change is looked at again.
 const HELD_RETRY: Duration = Duration::from_secs(1);
 
-/// Why a change is set aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a change is set aside, the weightier reason last.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cause {
-    /// The opposite direction has not told for long what users did on the target.
-    Held,
     /// It depends on one that is set aside.
     Behind,
+    /// The opposite direction has not told for long what users did on the target.
+    Held,
     Refused(Refused),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Refused {
     pub code: u16,
     pub text: String,
@@ -65,12 +65,42 @@ pub(crate) struct Aside {
     pub cause: Cause,
 }
 
+/// A message that is set aside, with all that its parts depend on: a move, for example, leaves one key and takes another.
+#[derive(Debug, Clone)]
+pub(crate) struct AsideMessage {
+    pub table: TableName,
+    pub op: RowOp,
+    pub cause: Cause,
+    pub dependences: Vec<Arc<Dependence>>,
+}
+
+pub(crate) type AsideMessages = BTreeMap<u64, AsideMessage>;
+
+/// The messages that changes which are set aside are made of.
+pub(crate) fn by_message(asides: Vec<Aside>) -> AsideMessages {
+    let mut messages = AsideMessages::new();
+    for Aside { seqs, table, op, dependence, cause } in asides {
+        let dependence = Arc::new(dependence);
+        for seq in seqs {
+            let message = messages.entry(seq).or_insert_with(|| AsideMessage {
+                table: table.clone(),
+                op,
+                cause: cause.clone(),
+                dependences: Vec::new(),
+            });
+            message.cause = message.cause.clone().max(cause.clone());
+            message.dependences.push(dependence.clone());
+        }
+    }
+    messages
+}
+
 struct Entry {
-    dependence: Arc<Dependence>,
+    dependences: Vec<Arc<Dependence>>,
     seen: Arc<Seen>,
     held: bool,
     attempts: u32,
-    /// `None`: nothing but a change of something it depends on makes another attempt worth it.
+    /// `None`: it is tried with what it waits behind.
     due: Option<Instant>,
 }
 
@@ -112,41 +142,43 @@ impl Parking {
         self.entries.values().map(|entry| &*entry.seen)
     }
 
-    /// Enters changes; those that were here already have failed once more.
-    pub fn enter(&mut self, asides: &[Aside], seen: &Arc<Seen>, now: Instant) {
-        for aside in asides {
-            let dependence = Arc::new(aside.dependence.clone());
-            for seq in &aside.seqs {
-                let before = self.entries.remove(seq);
-                if let Some(before) = &before {
-                    self.dependences.remove(&before.dependence);
-                }
-                let (attempts, seen) =
-                    before.map_or((0, seen.clone()), |before| (before.attempts, before.seen.clone()));
-                let attempts = attempts + u32::from(matches!(aside.cause, Cause::Refused(_)));
-                self.dependences.add(&dependence);
-                let due = due(&aside.cause, attempts, now);
-                let held = aside.cause == Cause::Held;
-                self.entries.insert(*seq, Entry { dependence: dependence.clone(), seen, held, attempts, due });
-            }
+    /// Enters messages; those that were here already have failed once more.
+    pub fn enter(&mut self, messages: AsideMessages, seen: &Arc<Seen>, now: Instant) {
+        for (seq, AsideMessage { cause, dependences, .. }) in messages {
+            let before = self.take(seq);
+            let (attempts, seen) =
+                before.map_or_else(|| (0, seen.clone()), |before| (before.attempts, before.seen.clone()));
+            let attempts = attempts + u32::from(matches!(cause, Cause::Refused(_)));
+            let entry =
+                Entry { dependences, seen, held: cause == Cause::Held, attempts, due: due(&cause, attempts, now) };
+            self.put(seq, entry);
         }
     }
 
     pub fn leave(&mut self, seqs: impl IntoIterator<Item = u64>) {
         for seq in seqs {
-            if let Some(entry) = self.entries.remove(&seq) {
-                self.dependences.remove(&entry.dependence);
-            }
+            self.take(seq);
         }
     }
 
+    fn put(&mut self, seq: u64, entry: Entry) {
+        entry.dependences.iter().for_each(|dependence| self.dependences.add(dependence));
+        self.entries.insert(seq, entry);
+    }
+
+    fn take(&mut self, seq: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&seq)?;
+        entry.dependences.iter().for_each(|dependence| self.dependences.remove(dependence));
+        Some(entry)
+    }
+
     /// A change that waits behind others may complete what those lack, so they are worth another attempt at once.
-    pub fn nudge(&mut self, behind: &[Aside], now: Instant) {
-        for aside in behind.iter().filter(|aside| aside.cause == Cause::Behind) {
+    pub fn nudge(&mut self, messages: &AsideMessages, now: Instant) {
+        for message in messages.values().filter(|message| message.cause == Cause::Behind) {
             for entry in self.entries.values_mut() {
                 let mut this = Dependences::default();
-                this.add(&entry.dependence);
-                if this.hold_back(&aside.dependence) {
+                entry.dependences.iter().for_each(|dependence| this.add(dependence));
+                if message.dependences.iter().any(|dependence| this.hold_back(dependence)) {
                     entry.due = Some(now);
                 }
             }
@@ -166,7 +198,7 @@ impl Parking {
     pub fn due_groups(&self, now: Instant, can_judge: bool) -> Vec<BTreeSet<u64>> {
         let mut groups = Groups::default();
         for (seq, entry) in &self.entries {
-            groups.add(*seq, &entry.dependence);
+            entry.dependences.iter().for_each(|dependence| groups.add(*seq, dependence));
         }
         let mut all: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
         for seq in self.entries.keys() {
@@ -184,10 +216,10 @@ impl Parking {
         self.entries.clear();
         self.dependences = Dependences::default();
         for (message, change) in messages.iter().zip(changes) {
-            let dependence = Arc::new(planner.dependence(change.table, change.before.as_ref(), change.after.as_ref()));
-            self.dependences.add(&dependence);
-            let entry = Entry { dependence, seen: message.seen.clone(), held: false, attempts: 0, due: Some(now) };
-            self.entries.insert(message.seq, entry);
+            let dependence = planner.dependence(change.table, change.before.as_ref(), change.after.as_ref());
+            let dependences = vec![Arc::new(dependence)];
+            let entry = Entry { dependences, seen: message.seen.clone(), held: false, attempts: 0, due: Some(now) };
+            self.put(message.seq, entry);
         }
     }
 }
@@ -196,7 +228,9 @@ fn due(cause: &Cause, attempts: u32, now: Instant) -> Option<Instant> {
     match cause {
         Cause::Held => Some(now + HELD_RETRY),
         Cause::Refused(refused) if refused.passes => Some(now + retry_pause(attempts)),
-        Cause::Refused(_) | Cause::Behind => None,
+        // Somebody may mend the table.
+        Cause::Refused(_) => Some(now + LONGEST_RETRY),
+        Cause::Behind => None,
     }
 }
 
@@ -207,28 +241,27 @@ fn retry_pause(attempts: u32) -> Duration {
 }
 
 /// Keeps the reasons, before the target is told.
-pub(crate) async fn record(store: &Store, stream: &StreamId, asides: &[Aside]) -> Result<(), StoreError> {
+pub(crate) async fn record(store: &Store, stream: &StreamId, messages: &AsideMessages) -> Result<(), StoreError> {
     let (mut failures, mut held) = (Vec::new(), Vec::new());
-    for aside in asides {
-        let of_seq = |seq: &u64| (*seq, aside.table.clone());
-        let failure = |code: String, text: String| {
-            aside.seqs.iter().map(of_seq).map(move |(seq, table)| Failure {
-                seq,
-                table,
-                op: aside.op,
-                error_code: code.clone(),
-                error_text: text.clone(),
-                next_retry_at: None,
-            })
+    for (seq, AsideMessage { table, op, cause, .. }) in messages {
+        let (error_code, error_text) = match cause {
+            Cause::Held => {
+                held.push(held_outcome(*seq, table.clone()));
+                continue;
+            }
+            Cause::Behind => {
+                ("behind".to_owned(), "waits behind a change of the same row or of one that it needs".to_owned())
+            }
+            Cause::Refused(refused) => (refused.code.to_string(), refused.text.clone()),
         };
-        match &aside.cause {
-            Cause::Held => held.extend(aside.seqs.iter().map(of_seq).map(|(seq, table)| held_outcome(seq, table))),
-            Cause::Behind => failures.extend(failure(
-                "behind".to_owned(),
-                "waits behind a change of the same row or of one that it needs".to_owned(),
-            )),
-            Cause::Refused(refused) => failures.extend(failure(refused.code.to_string(), refused.text.clone())),
-        }
+        failures.push(Failure {
+            seq: *seq,
+            table: table.clone(),
+            op: *op,
+            error_code,
+            error_text,
+            next_retry_at: None,
+        });
     }
     store.record_failures(stream, &failures).await?;
     store.record_outcomes(stream, &held).await
@@ -255,7 +288,7 @@ struct Groups {
 
 impl Groups {
     fn add(&mut self, seq: u64, dependence: &Dependence) {
-        self.root.insert(seq, seq);
+        self.root.entry(seq).or_insert(seq);
         for token in dependence.tokens() {
             let known = *self.by_token.entry(token).or_insert(seq);
             let (a, b) = (self.find(known), self.find(seq));

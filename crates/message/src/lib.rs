@@ -36,7 +36,7 @@ pub use history::LifeEvent;
 pub use journal::{JournalEntry, Mark};
 pub use lease::{Epoch, LeaseStatus};
 pub use listing::{ListedMessage, MessageFilter};
-pub use migration::node_statements;
+pub use migration::{COLUMN_EXISTS, node_statements};
 pub use outcome::{Outcome, Status};
 pub use purge::{KeptDay, Purged};
 pub use size::StoreSize;

@@ -22,9 +22,10 @@ const STEPS: &[(Version, &[&str])] = &[
 ];
 
 /// ER_DUP_FIELDNAME: a column that is to be added is there already, which only happens when a step is repeated.
-const COLUMN_EXISTS: u16 = 1060;
+pub const COLUMN_EXISTS: u16 = 1060;
 
-const NODE: &str = include_str!("../../../sql/node/001_tables.sql");
+const NODE: [&str; 2] =
+    [include_str!("../../../sql/node/001_tables.sql"), include_str!("../../../sql/node/002_columns.sql")];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Version {
@@ -38,9 +39,10 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// The statements that make the schema `crossfade` of a side's node. Repeatable; run them in order on any connection.
+/// The statements that make the schema `crossfade` of a side's node. Run them in order on any connection; they are
+/// repeatable where the error that a [column exists](COLUMN_EXISTS) is passed over.
 pub fn node_statements() -> Vec<&'static str> {
-    statements(NODE)
+    NODE.into_iter().flat_map(statements).collect()
 }
 
 /// Statements end with a semicolon at the end of a line. Comments between them go with the next one.
@@ -179,11 +181,11 @@ mod tests {
     #[test]
     fn scripts_split_into_whole_statements() {
         let node = node_statements();
-        assert_eq!(node.len(), 5);
-        assert!(node.iter().all(|statement| statement.contains("IF NOT EXISTS")), "{node:?}");
+        assert_eq!(node.len(), 7);
         let store: Vec<_> = STEPS.iter().flat_map(|(_, scripts)| scripts.iter()).flat_map(|s| statements(s)).collect();
         let repeatable = ["IF NOT EXISTS", "CREATE OR REPLACE", "ADD COLUMN"];
-        assert!(store.iter().all(|s| repeatable.iter().any(|word| s.contains(word))), "{store:?}");
+        let is_repeatable = |statement: &&str| repeatable.iter().any(|word| statement.contains(word));
+        assert!(store.iter().chain(&node).all(is_repeatable), "{store:?} {node:?}");
         assert!(store.iter().chain(&node).all(|statement| !statement.ends_with(';')));
     }
 }

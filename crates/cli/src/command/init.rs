@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
-use crossfade_message::{StoreError, node_statements};
+use crossfade_message::{COLUMN_EXISTS, StoreError, node_statements};
 use crossfade_model::{Direction, Position, Side};
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
@@ -79,9 +79,10 @@ fn tell(pair: &Pair, old: &Position, new: &Position, mark_taken: bool, json: boo
 async fn create_node_schema(settings: &Settings, side: Side) -> anyhow::Result<()> {
     let mut conn = connect_side(settings, side, Purpose::Apply).await?;
     for statement in node_statements() {
-        conn.query_drop(statement)
-            .await
-            .with_context(|| format!("the schema `crossfade` cannot be created on the {side} side"))?;
+        match conn.query_drop(statement).await {
+            Err(mysql_async::Error::Server(error)) if error.code == COLUMN_EXISTS => {}
+            done => done.with_context(|| format!("the schema `crossfade` cannot be created on the {side} side"))?,
+        }
     }
     Ok(())
 }

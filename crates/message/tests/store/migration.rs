@@ -88,18 +88,21 @@ async fn store_and_node_share_a_schema(flavor: Flavor) {
     let pool = MySqlPool::connect(&server.root_url()).await.unwrap();
     for _ in 0..2 {
         for statement in node_statements() {
-            sqlx::raw_sql(statement).execute(&pool).await.unwrap();
+            match sqlx::raw_sql(statement).execute(&pool).await {
+                Err(sqlx::Error::Database(error)) if error.message().contains("Duplicate column") => {}
+                done => drop(done.unwrap()),
+            }
         }
         store_at(&server.root_url(), "p").migrate().await.unwrap();
     }
     let node_tables: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'crossfade'
-          AND table_name IN ('checkpoint', 'tombstone', 'heartbeat', 'flag') AND engine = 'InnoDB'",
+          AND table_name IN ('checkpoint', 'tombstone', 'heartbeat', 'returned', 'flag') AND engine = 'InnoDB'",
     )
     .fetch_one(&pool)
     .await
     .unwrap();
-    assert_eq!(node_tables, 4);
+    assert_eq!(node_tables, 5);
 }
 
 async fn an_account_of_the_schema_is_enough(flavor: Flavor) {
