@@ -1,0 +1,109 @@
+//! P4 on real servers: whatever users of both sides do to the same rows at once, whatever fails meanwhile, both sides end
+//! equal.
+//!
+//! A seed decides what the writers try, which faults come, and when. `CROSSFADE_SEED=7` runs that seed alone;
+//! `CROSSFADE_SOAK=1` runs twenty seeds per kind of server, with three times the faults.
+
+mod faults;
+mod mend;
+mod parked;
+mod reckoning;
+mod run;
+
+use anyhow::{Context, Result, bail, ensure};
+use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_tests::is_soak;
+use run::{Outcome, Run};
+
+/// Servers that the seeds of one test have for themselves.
+#[derive(Debug, Clone, Copy)]
+struct Stand {
+    flavor: Flavor,
+    /// What the server calls itself in the output, and the name of the test that runs on it.
+    label: &'static str,
+    test: &'static str,
+    options: &'static [(&'static str, &'static str)],
+}
+
+const MYSQL: Stand = Stand { flavor: Flavor::MySql, label: "MySQL", test: "p4_random_work_on_mysql", options: &[] };
+
+/// As 8.0 does, it leaves out of its binlog what a foreign key changes.
+const MYSQL_NATIVE: Stand = Stand {
+    flavor: Flavor::MySql,
+    label: "MySQL, native foreign keys",
+    test: "p4_random_work_with_unlogged_cascades_on_mysql",
+    options: &[("innodb_native_foreign_keys", "ON")],
+};
+
+const MARIADB: Stand =
+    Stand { flavor: Flavor::MariaDb, label: "MariaDB", test: "p4_random_work_on_mariadb", options: &[] };
+
+async fn every_seed_ends_equal(stand: Stand, usual: u64) -> Result<()> {
+    let seeds = seeds(usual)?;
+    let mut builder = Server::builder(stand.flavor).relaxed();
+    for (name, value) in stand.options {
+        builder = builder.option(name, value);
+    }
+    let servers = SharedPair::own(builder).await?;
+    let mut total = Outcome::default();
+    let mut failed = Vec::new();
+    println!("{}: {}", stand.label, Outcome::HEAD);
+    for seed in &seeds {
+        match Run::carry_out(stand, servers, *seed).await {
+            Ok(outcome) => {
+                println!("{}: {}", stand.label, outcome.line(&seed.to_string()));
+                total = total.plus(&outcome);
+            }
+            Err(error) => {
+                println!("{}: seed {seed} failed: {error:#}\n{}", stand.label, rerun(stand, *seed));
+                linger(stand, servers).await;
+                failed.push(*seed);
+            }
+        }
+    }
+    println!("{}: {}", stand.label, total.line("all"));
+    if !failed.is_empty() {
+        bail!("{}: of the seeds {seeds:?} these failed: {failed:?}\n{}", stand.label, rerun(stand, failed[0]));
+    }
+    ensure!(total.happened.mid_work > 0, "{}: no process was killed in mid-work: {total:?}", stand.label);
+    Ok(())
+}
+
+fn rerun(stand: Stand, seed: u64) -> String {
+    let soak = if is_soak() { "CROSSFADE_SOAK=1 " } else { "" };
+    format!(
+        "run it alone: {soak}CROSSFADE_SEED={seed} cargo test -p crossfade-tests --test convergence {} -- --exact --nocapture",
+        stand.test
+    )
+}
+
+/// With `CROSSFADE_LINGER=1` the servers of a failed seed stay for an hour, to be looked at.
+async fn linger(stand: Stand, servers: &SharedPair) {
+    if std::env::var_os("CROSSFADE_LINGER").is_some() {
+        println!("{}: old is {}, new is {}", stand.label, servers.old().root_url(), servers.new().root_url());
+        tokio::time::sleep(std::time::Duration::from_secs(3_600)).await;
+    }
+}
+
+/// The seed that is asked for, or `usual` many, or twenty.
+fn seeds(usual: u64) -> Result<Vec<u64>> {
+    match std::env::var("CROSSFADE_SEED") {
+        Ok(seed) => Ok(vec![seed.parse().with_context(|| format!("CROSSFADE_SEED is no number: {seed}"))?]),
+        Err(_) => Ok((1..=if is_soak() { 20 } else { usual }).collect()),
+    }
+}
+
+#[tokio::test]
+async fn p4_random_work_on_mysql() -> Result<()> {
+    every_seed_ends_equal(MYSQL, 3).await
+}
+
+#[tokio::test]
+async fn p4_random_work_with_unlogged_cascades_on_mysql() -> Result<()> {
+    every_seed_ends_equal(MYSQL_NATIVE, 1).await
+}
+
+#[tokio::test]
+async fn p4_random_work_on_mariadb() -> Result<()> {
+    every_seed_ends_equal(MARIADB, 3).await
+}
