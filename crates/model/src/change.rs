@@ -103,7 +103,7 @@ pub struct Message {
     pub seen: Arc<Seen>,
     pub committed_at_micros: i64,
     pub source_position: Arc<str>,
-    /// The change's effective clock: the maximum of its own clock and the effective clocks of all earlier changes of
-    /// the row that it follows or has seen. Fixed at capture, so that both directions compare the same number.
+    /// The change's effective clock: the maximum of its own clock, the clock of its before image, and the effective clocks
+    /// of earlier changes of the row on the same side. Fixed at capture, so that both directions compare the same number.
     pub effective: Option<Clock>,
 }

@@ -36,8 +36,12 @@ pub fn own_of_change(column: &ClockColumn, change: &RowChange, committed_at_micr
     own(column, index, change.op, change.before.as_ref(), change.after.as_ref(), committed_at_micros)
 }
 
-/// The effective clock of a change: the maximum of its own clock and of the effective clocks of all earlier changes of
-/// the row that it follows or has seen.
+/// The effective clock of a change: the maximum of its own clock, the clock in its before image, and the effective clocks
+/// of earlier changes of the row on the same side.
+///
+/// What the change has seen of the other side need not be counted. Two changes are only ever compared when neither has
+/// seen the other, and then every change that arrives later from a side meets the same last change of the other: it is
+/// enough that a side's own clocks never go back.
 pub fn effective(own: Option<Clock>, earlier: impl IntoIterator<Item = Option<Clock>>) -> Option<Clock> {
     earlier.into_iter().fold(own, Option::max)
 }
@@ -151,6 +155,37 @@ mod tests {
             assert_eq!(clock_of(&time(6), &datetime(date.0, date.1, date.2, 0)), None, "{date:?}");
         }
         assert_eq!(clock_of(&time(6), &datetime(2024, 1, 1, 24)), None);
+    }
+
+    #[test]
+    fn a_day_has_so_many_microseconds_and_no_more() {
+        let at = |hour, minute, second, micros| {
+            let date = CalendarDate { year: 1970, month: 1, day: 1 };
+            clock_of(&time(6), &Value::Datetime(date, TimeOfDay { hour, minute, second, micros }))
+        };
+        assert_eq!(at(23, 59, 59, 999_999), Some(Clock(86_399_999_999)));
+        for impossible in [at(24, 0, 0, 0), at(0, 60, 0, 0), at(0, 0, 60, 0), at(0, 0, 0, 1_000_000)] {
+            assert_eq!(impossible, None);
+        }
+    }
+
+    /// From the first year to the last that a server knows, every day follows the one before it.
+    #[test]
+    fn no_day_is_missing_or_counted_twice() {
+        let mut next = days_since_epoch(CalendarDate { year: 1, month: 1, day: 1 });
+        for year in 1..=9999_u16 {
+            let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            for (month, days) in (1..).zip([31, 28 + u8::from(is_leap), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
+                for day in [1, days] {
+                    let passed = next.map(|next| next + i64::from(day) - 1);
+                    assert_eq!(days_since_epoch(CalendarDate { year, month, day }), passed, "{year}-{month}-{day}");
+                }
+                assert_eq!(days_since_epoch(CalendarDate { year, month, day: days + 1 }), None);
+                next = next.map(|next| next + i64::from(days));
+            }
+        }
+        assert_eq!(days_since_epoch(CalendarDate { year: 1970, month: 1, day: 1 }), Some(0));
+        assert_eq!(next, Some(2_932_897));
     }
 
     #[test]
