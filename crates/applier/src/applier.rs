@@ -1,6 +1,5 @@
 //! One direction's applier: batches from the feed, planned, carried out by lanes, settled.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossfade_catalog::{Flavor, Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_message::{Store, StoreError};
-use crossfade_model::{Column, FamilyPolicy, Side, StreamId, StreamProgress, TableLayout, TableShape};
+use crossfade_model::{FamilyPolicy, Side, StreamId, StreamProgress, TableShape};
 use crossfade_rules::mapping::{child_links, plan_hash};
 use crossfade_rules::{Planner, TableMapping};
 use tokio::sync::{Mutex, watch};
@@ -21,23 +20,16 @@ use crate::counters::Counters;
 use crate::error::{ApplyError, Remedy};
 use crate::feed::{BatchBounds, Feed};
 use crate::hold::{Hold, HoldWorker};
+use crate::housekeeping::{FIRST_PURGE, PURGE_EVERY};
 use crate::lane::{Entry, Lane, Shared, Work, pauses};
 use crate::lookup::Lookup;
 use crate::planning::{BatchToCome, PlannedBatch, Planning};
 use crate::progress::{Progress, ProgressView, Waiting};
-use crate::table::TargetTable;
-use crate::tombstone;
+use crate::target::{layout, target_tables};
 use crate::{Probe, opposite_stream};
 
 /// `settled_seq` follows the checkpoint lazily; it is written at most this often.
 const SETTLE_EVERY: Duration = Duration::from_millis(250);
-
-/// How often old tombstones are looked for.
-const PURGE_EVERY: Duration = Duration::from_secs(60);
-const FIRST_PURGE: Duration = Duration::from_secs(3);
-
-/// Groups of tied changes that are retried before the next batch has its turn.
-const GROUPS_AT_A_TIME: usize = 50;
 
 /// Between two attempts to read messages from a store that is away.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -78,18 +70,18 @@ pub struct Wishes {
 }
 
 pub struct Applier {
-    options: ApplierOptions,
-    shared: Arc<Shared>,
-    planning: Planning,
+    pub(crate) options: ApplierOptions,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) planning: Planning,
     breaker: Breaker,
-    lanes: Vec<Lane>,
+    pub(crate) lanes: Vec<Lane>,
     checkpoints: StreamProgress,
     /// What the youngest batch of before this process was planned by, and what this process plans by.
     planned_by: u64,
     plan_hash: u64,
     settled_seq: u64,
     settled_at: Instant,
-    purged_at: Instant,
+    pub(crate) purged_at: Instant,
 }
 
 impl Applier {
@@ -149,7 +141,6 @@ impl Applier {
             plan_hash: plan_hash(&options.mappings),
             settled_seq: 0,
             settled_at: Instant::now(),
-            // A process that has just started looks soon, so that one which never runs long purges too.
             purged_at: Instant::now().checked_sub(PURGE_EVERY - FIRST_PURGE).unwrap_or_else(Instant::now),
             options,
         };
@@ -237,76 +228,6 @@ impl Applier {
         Ok(())
     }
 
-    /// What is set aside on the target is taken over; what the store still says beyond that has ended meanwhile.
-    async fn take_over_parking(&mut self) -> Result<(), ApplyError> {
-        let mut conn = connect(&self.options.target, Purpose::Apply).await?;
-        self.shared.read_parking(&mut conn).await?;
-        conn.disconnect().await?;
-        self.forget_reasons().await
-    }
-
-    /// The store's reasons for what is not set aside any more go.
-    async fn forget_reasons(&self) -> Result<(), ApplyError> {
-        let stream = &self.options.stream;
-        let parked = self.shared.parking.lock().await.seqs();
-        let mut ended: Vec<u64> = self.shared.store.set_aside(stream).await?.into_iter().collect();
-        ended.retain(|seq| !parked.contains(seq));
-        Ok(self.shared.store.clear_set_aside(stream, &ended).await?)
-    }
-
-    /// What is to be done between batches.
-    async fn keep_house(&mut self) -> Result<(), ApplyError> {
-        self.retry_due().await?;
-        if self.purged_at.elapsed() < PURGE_EVERY {
-            return Ok(());
-        }
-        let conn = self.lanes[0].connection(&self.shared).await;
-        let purged = match conn {
-            Ok(conn) => tombstone::purge(&self.shared, conn).await,
-            Err(error) => Err(error),
-        };
-        // Where one step was not enough, the next one has its turn after the next batch.
-        if !matches!(purged, Ok(true)) {
-            self.purged_at = Instant::now();
-        }
-        if let Err(error) = purged {
-            tracing::warn!(%error, "old tombstones could not be purged");
-        }
-        Ok(())
-    }
-
-    /// Tries what is set aside and due once more, group by group.
-    async fn retry_due(&mut self) -> Result<(), ApplyError> {
-        let can_judge = !self.shared.hold.is_stalled();
-        let groups = self.shared.parking.lock().await.due_groups(Instant::now(), can_judge);
-        if groups.is_empty() {
-            return Ok(());
-        }
-        let tried = self.retry(groups).await;
-        match tried {
-            Err(ApplyError::Store(error)) if error.is_transient() => {
-                self.wait_for_store(&error).await;
-                Ok(())
-            }
-            tried => tried,
-        }
-    }
-
-    async fn retry(&mut self, groups: Vec<BTreeSet<u64>>) -> Result<(), ApplyError> {
-        let concurrent = self.options.wishes.borrow().opposite_declared;
-        for group in groups.into_iter().take(GROUPS_AT_A_TIME) {
-            let messages = self.shared.store.read_some(&self.options.stream, &group).await?;
-            let batch = self.planning.plan(messages, Some(1)).await?;
-            if concurrent {
-                self.shared.lookup.lock().await.refresh().await?;
-            }
-            let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
-            let work = Work { plan, entry: Entry::Retry(group), seen: batch.seen, concurrent };
-            self.lanes[0].run(&self.shared, &work).await?;
-        }
-        Ok(())
-    }
-
     /// A batch of which only some lanes had committed when the process ended is planned again, identically, and its
     /// other lanes run.
     async fn finish_partial_batch(&mut self) -> Result<(), ApplyError> {
@@ -355,7 +276,7 @@ impl Applier {
         }
     }
 
-    async fn wait_for_store(&self, error: &StoreError) {
+    pub(crate) async fn wait_for_store(&self, error: &StoreError) {
         tracing::warn!(%error, "messages cannot be read; trying again");
         let _waiting = self.shared.progress.wait(Waiting::Retry(error.to_string()));
         tokio::time::sleep(STORE_PAUSE).await;
@@ -481,49 +402,6 @@ async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<
             }
             other => return other,
         }
-    }
-}
-
-fn target_tables(options: &ApplierOptions) -> Vec<TargetTable> {
-    let is_mysql = options.target_flavor == Flavor::MySql;
-    options
-        .mappings
-        .iter()
-        .zip(&options.target_shapes)
-        .map(|(mapping, shape)| {
-            let columns: Vec<Column> = mapping
-                .columns
-                .iter()
-                .filter_map(|mapped| shape.column(&mapped.target).map(|index| shape.columns[index].clone()))
-                .collect();
-            let source_kinds: Vec<_> = mapping.columns.iter().map(|column| column.source_kind.clone()).collect();
-            let key_index = key_index(mapping, shape);
-            TargetTable::new(&mapping.target, columns, &source_kinds, mapping.row_key.clone(), key_index, is_mysql)
-        })
-        .collect()
-}
-
-fn layout(mapping: &TableMapping, table: &TargetTable) -> Arc<TableLayout> {
-    Arc::new(TableLayout {
-        name: mapping.target.clone(),
-        columns: table.columns().iter().map(|column| column.name.as_str().into()).collect(),
-        kinds: table.columns().iter().map(|column| column.kind.clone()).collect(),
-        row_key: mapping.row_key.clone(),
-    })
-}
-
-/// The index of the target over the columns of the row key.
-fn key_index<'s>(mapping: &TableMapping, shape: &'s TableShape) -> Option<&'s str> {
-    let places: Vec<usize> =
-        mapping.row_key.iter().filter_map(|index| shape.column(&mapping.columns[*index].target)).collect();
-    let is_over =
-        |columns: &[usize]| columns.len() == places.len() && places.iter().all(|place| columns.contains(place));
-    if places.is_empty() {
-        None
-    } else if is_over(&shape.primary_key) {
-        Some("PRIMARY")
-    } else {
-        shape.unique_keys.iter().find(|key| !key.partial && is_over(&key.columns)).map(|key| key.name.as_str())
     }
 }
 

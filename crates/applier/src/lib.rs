@@ -24,6 +24,7 @@ mod error;
 mod family;
 mod feed;
 mod hold;
+mod housekeeping;
 mod judged;
 mod lane;
 mod lookup;
@@ -35,6 +36,7 @@ mod read;
 mod refusal;
 mod session;
 mod table;
+mod target;
 mod tombstone;
 mod writing;
 
