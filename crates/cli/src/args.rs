@@ -125,7 +125,8 @@ pub struct SyncArgs {
 #[derive(Debug, Args)]
 pub struct StopArgs {
     pub direction: DirectionName,
-    /// End capture too, and declare the direction off: nothing waits for it any more
+    /// End capture too, and declare the direction off: nothing waits for it any more, so nobody may write on its source
+    /// until it is started again
     #[arg(long)]
     pub capture: bool,
 }
@@ -177,7 +178,11 @@ Columns:
   echoes      rows that crossfade itself had written, recognised in the binlog and not sent back
   won, lost   changes that did not know of another one of the same row, and how that ended
   failed      changes that the target refused, and what depends on them: set aside until they are mended
-  slowest     the longest time from a change's commit on its source to its commit on the other side";
+  slowest     the longest time from a change's commit on its source to its commit on the other side
+
+Below, for each direction that runs: whether the other one is known to recognise what it writes, which is proved at its start
+and every minute; and how changes of each table ended that met another one which they did not know of: `stale` ones had lost,
+and been overtaken by a later change of their own side anyway.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:

@@ -17,7 +17,11 @@ pub async fn start(settings: &Settings, direction: Direction) -> anyhow::Result<
 pub async fn stop(settings: &Settings, direction: Direction, capture_too: bool) -> anyhow::Result<()> {
     if capture_too {
         set(settings, direction, Wish::OFF, "declared off").await?;
-        eprintln!("{direction}: declared off until `crossfade start {direction}`; nothing waits for it");
+        eprintln!(
+            "{direction}: declared off until `crossfade start {direction}`; nothing waits for it, so users must not write on \
+             {} meanwhile: who then wins over the same row may differ between the sides",
+            direction.source()
+        );
     } else {
         set(settings, direction, Wish::CAPTURE_ONLY, "stopped").await?;
         eprintln!("{direction}: applying rests until `crossfade start {direction}`; its process goes on capturing");
