@@ -61,7 +61,7 @@ async fn proof_is_shown_and_renewed(flavor: Flavor) -> Result<()> {
     let proved_at = |status: &Status| stream(status, Direction::Forward)["tag"]["proved_at"].to_string();
     until_status(&migration, "proved again", |status| proved_at(status) > proved_at(&first)).await?;
     let shown = migration.crossfade(&["status"]).await?;
-    ensure!(shown.matches("its tag arrives (proved ").count() == 2, "{shown}");
+    ensure!(shown.matches("is recognised on the other side (proved ").count() == 2, "{shown}");
 
     migration.process(Direction::Reverse)?.kill9().await?;
     let open = until_status(&migration, "open again", |status| {

@@ -100,7 +100,14 @@ pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> 
         let lease = leases.iter().find(|lease| lease.subject == direction.as_str() && lease.live);
         // A lease outlives its holder by some seconds; whether one on this machine is dead can be seen at once.
         let lease = lease.filter(|lease| !is_dead(&lease.holder));
-        streams.push(stream_line(stream, direction, lease, wish));
+        let mut line = stream_line(stream, direction, lease, wish);
+        // A process that runs says so itself.
+        if line.holder.is_none()
+            && let Some(reason) = store.stop_reason(direction).await?
+        {
+            line.reason = Some(line.reason.map_or(reason.clone(), |ended| format!("{ended}; {reason}")));
+        }
+        streams.push(line);
     }
     let size = store.size().await?;
     Ok(Status {
@@ -236,10 +243,10 @@ fn tag(proof: &TagProof) -> String {
         format!("proved {} ago", humantime::format_duration(Duration::from_secs(ago.unsigned_abs())))
     });
     match (&proof.open, last) {
-        (None, Some(last)) => format!("its tag arrives ({last})"),
-        (None, None) => "its tag is not proven yet".to_owned(),
-        (Some(why), None) => format!("its tag is not proven yet: {why}"),
-        (Some(why), Some(last)) => format!("its tag is not proven now: {why} (last {last})"),
+        (None, Some(last)) => format!("what it writes is recognised on the other side ({last})"),
+        (None, None) => "not yet proved that what it writes is recognised".to_owned(),
+        (Some(why), None) => format!("not yet proved that what it writes is recognised: {why}"),
+        (Some(why), Some(last)) => format!("not proved now that what it writes is recognised: {why} (last {last})"),
     }
 }
 

@@ -94,9 +94,9 @@ impl Canary {
             match self.sing().await {
                 Ok(counter) => self.until_proved(counter).await?,
                 Err(error) => {
-                    // Where that lasts, the applier says why.
-                    tracing::debug!(%error, "no canary could be sent");
-                    self.leave_open("the target or the store is away");
+                    // A server that is away, or a lock. Where that lasts, the applier says so.
+                    tracing::debug!(error = format!("{error:#}"), "no canary could be sent");
+                    self.leave_open(&format!("no canary could be sent: {error:#}"));
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
