@@ -17,5 +17,6 @@ pub fn table_rule(table: &SelectedTable) -> TableRule {
         },
         renamed: table.settings.columns.clone(),
         one_way: table.settings.one_way,
+        merge: table.settings.merge.clone(),
     }
 }

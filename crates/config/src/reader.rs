@@ -87,6 +87,12 @@ impl<'d> Section<'d> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
+    /// The line of a key's value; the section's own where the key is not there.
+    pub(crate) fn line_of(&self, key: &str) -> usize {
+        let value = self.table.and_then(|table| table.get(key));
+        value.map_or(self.line, |value| self.source.line_of(value.span().start))
+    }
+
     fn get(&mut self, key: &'static str) -> Option<(&'d DeValue<'d>, usize)> {
         self.known.push(key);
         let value: &Spanned<DeValue> = self.table?.get(key)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crossfade_model::{FamilyPolicy, Side, TableName};
+use crossfade_model::{FamilyPolicy, MergeRule, Side, TableName};
 use toml::de::DeTable;
 
 use crate::problem::Collector;
@@ -268,9 +268,10 @@ fn table_entry(section: &mut Section, prefer: Side) -> Option<TableSettings> {
     let columns = columns(section);
     let one_way = section.boolean("one_way", false);
     let skip = section.boolean("skip", false);
+    let merge = merge(section, one_way);
     let clock = clock.map(|text| text.value);
     let (old, new) = names?;
-    Some(TableSettings { old, new, clock, policy, columns, one_way, skip, line: section.line })
+    Some(TableSettings { old, new, clock, policy, columns, one_way, merge, skip, line: section.line })
 }
 
 fn policy(section: &mut Section, default: Policy, has_clock: bool) -> Policy {
@@ -344,4 +345,46 @@ fn columns(section: &mut Section) -> BTreeMap<String, String> {
         }
     }
     columns
+}
+
+/// `merge = "columns"` with its rules.
+fn merge(section: &mut Section, one_way: bool) -> Option<BTreeMap<String, MergeRule>> {
+    let merge = section.text("merge", "\"columns\"");
+    let rules = merge_rules(section);
+    let Some(merge) = merge else {
+        if section.has("merge_rules") {
+            let line = section.line_of("merge_rules");
+            section.problem(line, "`merge_rules` says how columns are merged, and they are not", MERGE_REMEDY);
+        }
+        return None;
+    };
+    if merge.value != "columns" {
+        section.problem(merge.line, format!("`merge = \"{}\"` is not known", merge.written), MERGE_REMEDY);
+    } else if one_way {
+        let message = "`merge` has nothing to merge where changes go one way only";
+        section.problem(merge.line, message, "remove `merge`, or `one_way = true`");
+    }
+    Some(rules)
+}
+
+const MERGE_REMEDY: &str =
+    "write `merge = \"columns\"`, or leave it out: then one of two concurrent changes wins as a whole";
+
+fn merge_rules(section: &mut Section) -> BTreeMap<String, MergeRule> {
+    let mut rules: BTreeMap<String, MergeRule> = BTreeMap::new();
+    for (column, word, line) in section.texts("merge_rules", "{ balance = \"sum-delta\" }") {
+        let known = MergeRule::ALL.into_iter().find(|rule| rule.as_str() == word);
+        if column.is_empty() {
+            section.problem(line, "`merge_rules` has an empty name", "name a column of the old side");
+        } else if rules.keys().any(|known| known.eq_ignore_ascii_case(&column)) {
+            section.problem(line, format!("`merge_rules` names `{column}` twice"), "name each column once");
+        } else if let Some(rule) = known {
+            rules.insert(column, rule);
+        } else {
+            let words: Vec<String> = MergeRule::ALL.map(|rule| format!("`{}`", rule.as_str())).into();
+            let message = format!("`{column} = \"{word}\"` is no rule for merging a column");
+            section.problem(line, message, format!("use {}", words.join(" or ")));
+        }
+    }
+    rules
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crossfade_model::{Side, TableName};
+use crossfade_model::{MergeRule, Side, TableName};
 
 /// Schemas that belong to the server or to crossfade.
 const RESERVED_SCHEMAS: [&str; 5] = ["mysql", "sys", "information_schema", "performance_schema", "crossfade"];
@@ -162,6 +162,9 @@ pub struct TableSettings {
     pub columns: BTreeMap<String, String>,
     /// Changes go from old to new only.
     pub one_way: bool,
+    /// Concurrent changes of one row are merged column by column; columns that are not named here, as the old side calls
+    /// them, follow the newer change.
+    pub merge: Option<BTreeMap<String, MergeRule>>,
     /// The tables are left out, also where a later pattern would take them.
     pub skip: bool,
     /// Where in the file it begins, from 1.

@@ -45,6 +45,36 @@ const CASES: &[Case] = &[
         problems: &[(6, "unknown key `clocks` in [[table]]", "did you mean `clock`?")],
     },
     Case {
+        name: "merging by something else than columns",
+        text: "SIDES[[table]]\nname = 'a.b'\nmerge = 'rows'",
+        problems: &[(6, "`merge = \"rows\"` is not known", "write `merge = \"columns\"`")],
+    },
+    Case {
+        name: "rules for merging without merging",
+        text: "SIDES[[table]]\nname = 'a.b'\n[table.merge_rules]\nn = 'max'",
+        problems: &[(6, "`merge_rules` says how columns are merged, and they are not", "write `merge = \"columns\"`")],
+    },
+    Case {
+        name: "rules for merging that are none",
+        text: "SIDES[[table]]\nname = 'a.b'\nmerge = 'columns'\nmerge_rules = { n = 'sum', '' = 'max', o = 1, p = 'max', P = 'min' }",
+        problems: &[
+            (7, "`merge_rules` is integer, not a table of texts", "sum-delta"),
+            (7, "`merge_rules` has an empty name", "name a column"),
+            (7, "`n = \"sum\"` is no rule for merging a column", "`newer` or `max` or `min` or `sum-delta`"),
+            (7, "twice", "name each column once"),
+        ],
+    },
+    Case {
+        name: "merging one way",
+        text: "SIDES[[table]]\nname = 'a.b'\none_way = true\nmerge = 'columns'",
+        problems: &[(7, "nothing to merge where changes go one way only", "remove `merge`, or `one_way = true`")],
+    },
+    Case {
+        name: "merging by the newer change without a clock",
+        text: "SIDES[[table]]\nname = 'a.b'\npolicy = 'newest'\nmerge = 'columns'",
+        problems: &[(6, "policy `newest` needs a clock", "add `clock = \"<column>\"`")],
+    },
+    Case {
         name: "pair with capitals",
         text: "pair = 'Users'\nold.url = 'mysql://u@o'\nnew.url = 'mysql://u@n'\nTABLE",
         problems: &[(1, "`pair = \"Users\"` is not a name", "a-z")],

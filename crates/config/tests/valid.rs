@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossfade_config::{Endpoint, Policy, ServerUrl, Settings, TlsMode};
-use crossfade_model::{FamilyPolicy, Side, TableName};
+use crossfade_model::{FamilyPolicy, MergeRule, Side, TableName};
 
 fn environment(name: &str) -> Option<String> {
     match name {
@@ -52,7 +52,10 @@ fn the_full_example_says_what_its_comments_say() {
     assert_eq!(settings.old.url.tls_mode, TlsMode::Required);
     assert_eq!(settings.new.url.tls_ca.as_deref(), Some(Path::new("/etc/crossfade/new-ca.pem")));
     assert_eq!(settings.tables.len(), 6);
+    let merge = settings.tables[0].merge.as_ref().unwrap();
+    assert_eq!((merge["balance"], merge["last_seen_at"], merge.len()), (MergeRule::SumDelta, MergeRule::Max, 2));
     let address = &settings.tables[1];
+    assert_eq!(address.merge, None);
     assert_eq!((address.old.to_string(), address.new.to_string()), ("app.address".into(), "crm.addresses".into()));
     assert_eq!(address.policy, Policy::Version);
     assert_eq!((address.column_on(Side::New, "ZIP"), address.column_on(Side::Old, "zip")), ("postal_code", "zip"));
@@ -163,6 +166,16 @@ fn what_is_skipped_is_not_taken_by_a_pattern() {
     let selected = settings.select(&existing);
     let names: Vec<&str> = selected.iter().map(|table| &*table.old.table).collect();
     assert_eq!(names, ["tmp_kept", "users"]);
+}
+
+#[test]
+fn rules_for_merging_columns_may_stand_in_a_section_of_their_own() {
+    let text = "[[table]]\nname = 'a.b'\nmerge = 'columns'\n[table.merge_rules]\nn = 'min'\nm = 'newer'\n\
+                [[table]]\nname = 'a.c'\nmerge = 'columns'\n[[table]]\nname = 'a.d'";
+    let settings = parse(&format!("{SIDES}{text}"));
+    let merge = |table: usize| settings.tables[table].merge.clone();
+    let rules = [("m", MergeRule::Newer), ("n", MergeRule::Min)].map(|(column, rule)| (column.to_owned(), rule));
+    assert_eq!((merge(0), merge(1), merge(2)), (Some(rules.into()), Some([].into()), None));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod change;
 mod clock;
 mod family;
 mod gtid;
+mod merge;
 mod name;
 mod position;
 mod seen;
@@ -17,6 +18,7 @@ pub use change::{Message, Origin, Row, RowChange, RowOp, TableLayout, Transactio
 pub use clock::Clock;
 pub use family::FamilyPolicy;
 pub use gtid::{GtidSet, Interval, MariaDbGtidPosition, ParseGtidError};
+pub use merge::MergeRule;
 pub use name::{Direction, MessageId, ParseNameError, Side, StreamId, TableName, quote_identifier};
 pub use position::{ParsePositionError, Position, ResumePoint};
 pub use seen::{LaneProgress, Seen, StreamProgress};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossfade_model::{
-    Column, ColumnKind, Direction, FamilyPolicy, ForeignKey, ReferentialAction, Side, TableLayout, TableName,
-    TableShape, UniqueKey, Value,
+    Column, ColumnKind, Direction, FamilyPolicy, ForeignKey, MergeRule, ReferentialAction, Side, TableLayout,
+    TableName, TableShape, UniqueKey, Value,
 };
 use crossfade_rules::mapping::{ClockKind, Severity, plan_hash, rules_hash};
 use crossfade_rules::{MappingProblem, Policy, RulesError, TableMapping, TableRule};
@@ -282,6 +282,76 @@ fn a_version_is_an_integer() {
     assert_eq!(codes(&build(&version, &users(), &users()).expect_err("a time is no version")), ["clock-type"; 2]);
 }
 
+fn merging(rules: &[(&str, MergeRule)]) -> TableRule {
+    TableRule { merge: Some(rules.iter().map(|(name, rule)| ((*name).to_owned(), *rule)).collect()), ..rule() }
+}
+
+fn accounts() -> TableShape {
+    let kind = |name: &str, kind| column(name, "declared", kind);
+    table(vec![
+        integer("id", 4),
+        integer("balance", 8),
+        kind("price", ColumnKind::Decimal { precision: 65, scale: 30 }),
+        kind("ratio", ColumnKind::Double),
+        text("email", "varchar(190)", "utf8mb4"),
+        Column { nullable: true, ..kind("last_seen", ColumnKind::Datetime { fraction_digits: 0 }) },
+        Column { nullable: true, ..integer("loose", 4) },
+        stamp("updated_at", 6),
+    ])
+}
+
+#[test]
+fn every_carried_column_has_a_rule_for_merging() {
+    use MergeRule::{Max, Min, Newer, SumDelta};
+    let mut rule = merging(&[("Balance", SumDelta), ("price", SumDelta), ("ratio", Min), ("last_seen", Max)]);
+    rule.renamed.insert("balance".to_owned(), "saldo".to_owned());
+    let mut new = accounts();
+    new.columns[1].name = "saldo".to_owned();
+    new.columns.swap(1, 2);
+    let forward = TableMapping::build(Direction::Forward, &rule, &accounts(), &new).expect("it maps");
+    assert_eq!(forward.merge, Some(vec![Newer, SumDelta, SumDelta, Min, Newer, Max, Newer, Newer]));
+    let reverse = TableMapping::build(Direction::Reverse, &rule, &new, &accounts()).expect("it maps");
+    assert_eq!(reverse.merge, forward.merge);
+    assert_eq!(build(&self::rule(), &accounts(), &accounts()).expect("it maps").merge, None);
+    assert_eq!(build(&merging(&[]), &accounts(), &accounts()).expect("it maps").merge, Some(vec![Newer; 8]));
+}
+
+#[test]
+fn rules_for_merging_must_fit_their_columns() {
+    use MergeRule::{Max, Min, Newer, SumDelta};
+    let wrong = |column: &str, rule: MergeRule| {
+        codes(&build(&merging(&[(column, rule)]), &accounts(), &accounts()).expect_err("it does not map"))
+    };
+    assert_eq!(wrong("email", SumDelta), ["merge-type"]);
+    assert_eq!(wrong("email", Max), ["merge-type"]);
+    assert_eq!(wrong("ratio", SumDelta), ["merge-type"], "the order of additions would count");
+    assert_eq!(wrong("last_seen", SumDelta), ["merge-type"]);
+    assert_eq!(wrong("loose", SumDelta), ["merge-null"]);
+    assert_eq!(wrong("gone", Newer), ["merge-column-missing"]);
+    assert_eq!(wrong("id", SumDelta), ["merge-column-fixed"]);
+    assert_eq!(wrong("id", Newer), ["merge-column-fixed"]);
+    assert_eq!(wrong("updated_at", Max), ["merge-column-fixed"]);
+    assert!(build(&merging(&[("updated_at", Newer), ("loose", Min)]), &accounts(), &accounts()).is_ok());
+    let mut nullable = accounts();
+    nullable.columns[1].nullable = true;
+    let rule = merging(&[("balance", SumDelta)]);
+    assert_eq!(codes(&build(&rule, &accounts(), &nullable).expect_err("NULL on one side")), ["merge-null"]);
+    let one_way = TableRule { one_way: true, ..merging(&[]) };
+    assert_eq!(codes(&build(&one_way, &accounts(), &accounts()).expect_err("one way")), ["merge-one-way"]);
+}
+
+#[test]
+fn a_row_whose_greatest_value_may_still_change_does_not_look_untouched() {
+    let row = |rules: &[(&str, MergeRule)]| {
+        let mapping = build(&merging(rules), &accounts(), &accounts()).expect("it maps");
+        let mut row = vec![Value::Int(1); 8];
+        row[7] = Value::Timestamp(1_700_000_000_000_001);
+        mapping.shows_untouched(&row)
+    };
+    assert!(row(&[]) && row(&[("balance", MergeRule::SumDelta)]));
+    assert!(!row(&[("balance", MergeRule::Max)]) && !row(&[("price", MergeRule::Min)]));
+}
+
 #[test]
 fn both_directions_identify_rows_by_the_same_key() {
     // The old side's primary key is the new side's unique key, and the other way round.
@@ -432,10 +502,13 @@ fn the_hash_of_the_rules_follows_every_rule_and_no_order() {
         changed(|rule| rule.one_way = true),
         changed(|rule| rule.new = TableName::new("app", "people")),
         changed(|rule| rule.renamed = BTreeMap::from([("a".to_owned(), "b".to_owned())])),
+        changed(|rule| rule.merge = Some(BTreeMap::new())),
+        changed(|rule| rule.merge = Some(BTreeMap::from([("a".to_owned(), MergeRule::Max)]))),
+        changed(|rule| rule.merge = Some(BTreeMap::from([("a".to_owned(), MergeRule::Min)]))),
     ];
     hashes.sort_unstable();
     hashes.dedup();
-    assert_eq!(hashes.len(), 9);
+    assert_eq!(hashes.len(), 12);
 }
 
 #[test]

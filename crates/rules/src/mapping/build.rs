@@ -29,6 +29,7 @@ impl TableMapping {
         let strict_clock = clock.as_ref().is_some_and(|clock| builder.is_strict(clock));
         let keys = builder.keys();
         let parents = builder.parents();
+        let merge = builder.merge(&keys.row_key, clock.as_ref());
         let Builder { columns, problems, .. } = builder;
         if problems.iter().any(|problem| problem.severity() == Severity::Error) {
             return Err(problems);
@@ -47,6 +48,7 @@ impl TableMapping {
             unique_keys: keys.unique_keys,
             in_order: !keys.opaque.is_empty(),
             parents,
+            merge,
             warnings: problems,
         })
     }
@@ -59,13 +61,13 @@ pub(super) struct Pair {
     pub column: MappedColumn,
 }
 
-struct Builder<'a> {
-    direction: Direction,
-    rule: &'a TableRule,
-    source: &'a TableShape,
-    target: &'a TableShape,
-    columns: Vec<Pair>,
-    problems: Vec<MappingProblem>,
+pub(super) struct Builder<'a> {
+    pub direction: Direction,
+    pub rule: &'a TableRule,
+    pub source: &'a TableShape,
+    pub target: &'a TableShape,
+    pub columns: Vec<Pair>,
+    pub problems: Vec<MappingProblem>,
 }
 
 impl Builder<'_> {

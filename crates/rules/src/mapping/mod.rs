@@ -2,6 +2,7 @@
 
 mod build;
 mod kinds;
+mod merging;
 mod problem;
 mod projection;
 mod relations;
@@ -9,7 +10,7 @@ mod unique;
 
 use std::collections::BTreeMap;
 
-use crossfade_model::{ColumnKind, Direction, FamilyPolicy, ReferentialAction, Side, TableName, Value};
+use crossfade_model::{ColumnKind, Direction, FamilyPolicy, MergeRule, ReferentialAction, Side, TableName, Value};
 
 pub use problem::{MappingProblem, Severity};
 pub use projection::Projection;
@@ -54,6 +55,9 @@ pub struct TableRule {
     pub renamed: BTreeMap<String, String>,
     /// Only carried from old to new; nothing must be able to come back.
     pub one_way: bool,
+    /// Concurrent changes of one row are merged column by column: rules by the column's name on the old side; the others
+    /// follow the newer change.
+    pub merge: Option<BTreeMap<String, MergeRule>>,
 }
 
 impl TableRule {
@@ -66,6 +70,7 @@ impl TableRule {
             policy,
             renamed: BTreeMap::new(),
             one_way: false,
+            merge: None,
         }
     }
 
@@ -103,6 +108,8 @@ pub struct TableMapping {
     pub in_order: bool,
     /// The target's foreign keys all of whose columns are carried. Whether the parent is synced is the planner's to find.
     pub parents: Vec<ParentLink>,
+    /// Where concurrent changes of one row are merged column by column: the rule of each of `columns`.
+    pub merge: Option<Vec<MergeRule>>,
     /// No key identifies a row: carried one way only, matched by the whole row.
     pub keyless: bool,
     /// What `build` found that does not prevent mapping.
@@ -158,7 +165,14 @@ pub struct ParentLink {
 impl TableMapping {
     /// A row that is found to equal this one, in the order of `columns`, has not been touched since: its clock has a value
     /// that no other version of the row has. Users must not insert again, clock included, what they have deleted.
+    ///
+    /// Where columns are merged, what the other side wrote may be beneath the clock of a later change. That one has then won
+    /// every column that both changed, and a sum that is the same is the same; but a greater or smaller value may still be
+    /// to come out of a change that left the row as it was.
     pub fn shows_untouched(&self, row: &[Value]) -> bool {
+        if self.merge.iter().flatten().any(|rule| matches!(rule, MergeRule::Max | MergeRule::Min)) {
+            return false;
+        }
         let clock = self.clock.as_ref().filter(|_| self.strict_clock);
         clock.is_some_and(|clock| row.get(clock.index).and_then(|value| clock_of(clock, value)).is_some())
     }
@@ -184,6 +198,12 @@ pub fn rules_hash(rules: &[TableRule], prefer: Side, family: FamilyPolicy) -> u6
         digest.text(rule.policy.as_str()).number(u64::from(rule.one_way)).number(rule.renamed.len() as u64);
         for (old, new) in &rule.renamed {
             digest.text(old).text(new);
+        }
+        if let Some(merge) = &rule.merge {
+            digest.text("merge columns").number(merge.len() as u64);
+            for (column, rule) in merge {
+                digest.text(column).text(rule.as_str());
+            }
         }
     }
     digest.finish()

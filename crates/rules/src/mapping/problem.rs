@@ -64,6 +64,16 @@ pub enum MappingProblem {
     NoCommonKey { table: TableName, target_table: TableName },
     #[error("{table} has no key on both sides, so it can only be carried one way")]
     Keyless { table: TableName },
+    #[error("`{rule}` cannot merge column `{column}` of {table}, which is {declared}")]
+    MergeKind { table: TableName, column: String, declared: String, rule: &'static str },
+    #[error("`{rule}` cannot merge column `{column}` of {table}, which may be NULL")]
+    MergeNullable { table: TableName, column: String, rule: &'static str },
+    #[error("`merge_rules` of {table} names the column `{column}`, which is not carried between the sides")]
+    MergeColumnMissing { table: TableName, column: String },
+    #[error("`{rule}` cannot merge column `{column}` of {table}, since {reason}")]
+    MergeColumnFixed { table: TableName, column: String, rule: &'static str, reason: &'static str },
+    #[error("columns of {table} cannot be merged: it is carried one way only")]
+    MergeOneWay { table: TableName },
     #[error(
         "the unique key `{key}` of {table} cannot be told from the carried columns, so changes of the table are applied one by one"
     )]
@@ -103,6 +113,11 @@ impl MappingProblem {
             MappingProblem::NoCommonKey { .. } => "no-common-key",
             MappingProblem::Keyless { .. } => "keyless",
             MappingProblem::UniqueKeyOpaque { .. } => "unique-key-opaque",
+            MappingProblem::MergeKind { .. } => "merge-type",
+            MappingProblem::MergeNullable { .. } => "merge-null",
+            MappingProblem::MergeColumnMissing { .. } => "merge-column-missing",
+            MappingProblem::MergeColumnFixed { .. } => "merge-column-fixed",
+            MappingProblem::MergeOneWay { .. } => "merge-one-way",
         }
     }
 
@@ -143,6 +158,15 @@ impl MappingProblem {
                 "give both sides a primary key or NOT NULL unique key on the same columns"
             }
             MappingProblem::Keyless { .. } => "add a primary key on both sides, or mark the table `one_way = true`",
+            MappingProblem::MergeKind { .. } => {
+                "`sum-delta` needs an integer or DECIMAL; `max` and `min` a number, date or time; every column can be `newer`"
+            }
+            MappingProblem::MergeNullable { .. } => "declare the column NOT NULL on both sides, or choose another rule",
+            MappingProblem::MergeColumnMissing { .. } => {
+                "name the column as the old side calls it, or remove it from `merge_rules`"
+            }
+            MappingProblem::MergeColumnFixed { .. } => "remove the column from `merge_rules`",
+            MappingProblem::MergeOneWay { .. } => "remove `merge`, or give the table a key and let it go both ways",
             MappingProblem::UniqueKeyOpaque { .. } => {
                 "nothing needs to be done; a unique key on whole, stored columns would be applied faster"
             }
