@@ -179,6 +179,34 @@ fn what_is_settled_may_be_forgotten() {
 }
 
 #[test]
+fn what_was_lost_counts_until_its_last_message_is_settled() {
+    for (settled, expected) in [(0, 8), (1, 8), (2, 0)] {
+        let mut capture = Capture::new(2);
+        capture.users(Some(("a", 7)), None);
+        for name in ["b", "c", "d"] {
+            capture.users(None, Some((name, 0)));
+        }
+        capture.clocks.settle(settled);
+        assert_eq!(
+            capture.users(None, Some(("a", 0))),
+            Some(expected),
+            "the first two were forgotten, {settled} settled"
+        );
+    }
+}
+
+#[test]
+fn it_is_time_to_settle_when_half_of_the_memory_is_used() {
+    let mut capture = Capture::new(9);
+    for name in ["a", "b", "c"] {
+        capture.users(None, Some((name, 0)));
+        assert!(!capture.clocks.is_to_be_settled());
+    }
+    capture.users(None, Some(("d", 0)));
+    assert!(capture.clocks.is_to_be_settled());
+}
+
+#[test]
 fn rows_changed_again_and_again_are_not_forgotten() {
     let mut capture = Capture::new(3);
     assert_eq!(capture.users(Some(("a", 7)), None), Some(8));
