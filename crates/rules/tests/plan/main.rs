@@ -1,6 +1,7 @@
 //! Plans, against a small database in memory that checks keys after every statement.
 
 mod database;
+mod dependence;
 mod properties;
 mod schema;
 mod shapes;

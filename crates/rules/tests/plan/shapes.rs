@@ -12,7 +12,7 @@ fn text(text: &str) -> Value {
 }
 
 /// `key parent tag n`, with `-` for NULL.
-fn row(words: &str) -> Option<Row> {
+pub fn row(words: &str) -> Option<Row> {
     let mut words = words.split_whitespace().map(|word| text(word.trim_matches('-')));
     let key = words.next()?;
     let (parent, tag) = (words.next().unwrap_or(Value::Null), words.next().unwrap_or(Value::Null));
@@ -238,6 +238,24 @@ fn a_parent_comes_before_the_children_that_follow_its_new_key() {
     // Nobody follows over the end of a transaction.
     assert_eq!(of_one([1, 1, 1, 2, 2, 2]), ["InOrder: 2 1 3 4 5 6"]);
     assert_eq!(steps(&planned(&changes, 1), 0).last().map(String::as_str), Some("InOrder: 1 2 3 4 5 6"));
+}
+
+#[test]
+fn only_those_follow_a_parent_that_took_its_key_from_it() {
+    let of_one = |changes: &[(usize, &str, &str)]| {
+        let mut batch = batch(changes);
+        batch.iter_mut().for_each(|change| change.transaction = 1);
+        steps(&plan(batch, &mappings(ReferentialAction::Cascade), 1).expect("the batch fits"), 0)
+    };
+    // The first change followed the parent that then gave its key up, not the one that took it.
+    let given_up = [(CHILDREN, "k q", "k p"), (CHILDREN, "k p", "k x"), (PARENTS, "p", "x"), (PARENTS, "q", "p")];
+    assert_eq!(of_one(&given_up), ["InOrder: 1 3 2 4"]);
+    // A parent that has to do with neither key is no border.
+    let between = [(CHILDREN, "m p", "m q"), (PARENTS, "z - t", "z"), (PARENTS, "p", "q - t")];
+    assert_eq!(of_one(&between), ["InOrder: 3 1 2"]);
+    // A child that went to another parent does not follow.
+    let elsewhere = [(CHILDREN, "z s t", "z r"), (CHILDREN, "m p", "m q t"), (PARENTS, "p", "q")];
+    assert_eq!(of_one(&elsewhere), ["InOrder: 1 3 2"]);
 }
 
 #[test]
