@@ -190,6 +190,8 @@ fn check(case: Case, lanes: u16, order: &[u8], action: ReferentialAction) -> Res
         for seq in lane_plan.steps.iter().flat_map(seqs_of) {
             prop_assert_eq!(made.lane_of(seq), Some(lane as u16));
         }
+        let of_lane = batch.iter().filter(|change| made.lane_of(change.seq) == Some(lane as u16)).count();
+        prop_assert_eq!(lane_plan.messages, of_lane as u64);
     }
     let mut planned: Vec<u64> = made.lanes.iter().flat_map(|lane| lane.steps.iter().flat_map(seqs_of)).collect();
     planned.sort_unstable();
