@@ -4,9 +4,9 @@
 //! statements are refused by the server, because a row is there already or a parent is not; that is counted and part of
 //! the game. The tables differ in how versions of their rows are told apart: see [`Table`].
 //!
-//! Every transaction that changes something also writes how many rows it changed into the table `ledger`, which is not
-//! synced. So the number of changes is known to the row on each side, also where a connection broke in a commit and the
-//! writer never learnt how that ended. With the same seed a writer plans the same transactions.
+//! Every transaction that changes something also writes how many rows it inserted, updated and deleted into the table
+//! `ledger`, which is not synced. So the numbers are known to the row on each side, also where a connection broke in a
+//! commit and the writer never learnt how that ended. With the same seed a writer plans the same transactions.
 
 mod plan;
 mod table;
@@ -131,9 +131,9 @@ pub async fn create(pool: &Pool, schema: &str) -> Result<()> {
         connection.query_drop(table.definition(schema)).await.with_context(|| format!("cannot create {table:?}"))?;
     }
     let ledger = sql::full_name(schema, LEDGER);
-    connection
-        .query_drop(format!("CREATE TABLE {ledger} (id BIGINT AUTO_INCREMENT PRIMARY KEY, changes INT NOT NULL)"))
-        .await?;
+    let columns =
+        "id BIGINT AUTO_INCREMENT PRIMARY KEY, inserts INT NOT NULL, updates INT NOT NULL, deletes INT NOT NULL";
+    connection.query_drop(format!("CREATE TABLE {ledger} ({columns})")).await?;
     Ok(())
 }
 
@@ -151,10 +151,43 @@ pub async fn load(pool: &Pool, schema: &str) -> Result<()> {
 /// The table that counts changes; it belongs to one side and must not be synced.
 pub const LEDGER: &str = "ledger";
 
-/// The rows that users have changed so far, as the server itself knows.
-pub async fn changes(pool: &Pool, schema: &str) -> Result<u64> {
-    let query = format!("SELECT CAST(COALESCE(SUM(changes), 0) AS UNSIGNED) FROM {}", sql::full_name(schema, LEDGER));
-    Ok(pool.get_conn().await?.query_first(query).await?.unwrap_or(0))
+/// Row changes by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub inserts: u64,
+    pub updates: u64,
+    pub deletes: u64,
+}
+
+impl Changes {
+    pub fn total(&self) -> u64 {
+        self.inserts + self.updates + self.deletes
+    }
+
+    /// The ledger's line for a transaction.
+    fn entry(&self, schema: &str) -> String {
+        let Changes { inserts, updates, deletes } = self;
+        let ledger = sql::full_name(schema, LEDGER);
+        format!("INSERT INTO {ledger} (inserts, updates, deletes) VALUES ({inserts}, {updates}, {deletes})")
+    }
+
+    /// Notes `rows` that a statement changed.
+    fn note(&mut self, statement: &str, rows: u64) {
+        match statement.split(' ').next() {
+            Some("INSERT") => self.inserts += rows,
+            Some("DELETE") => self.deletes += rows,
+            _ => self.updates += rows,
+        }
+    }
+}
+
+/// What users have changed so far, as the server itself knows.
+pub async fn changes(pool: &Pool, schema: &str) -> Result<Changes> {
+    let sum = |column| format!("CAST(COALESCE(SUM({column}), 0) AS UNSIGNED)");
+    let sums = ["inserts", "updates", "deletes"].map(sum).join(", ");
+    let query = format!("SELECT {sums} FROM {}", sql::full_name(schema, LEDGER));
+    let (inserts, updates, deletes) = pool.get_conn().await?.query_first(query).await?.unwrap_or_default();
+    Ok(Changes { inserts, updates, deletes })
 }
 
 /// Runs one statement as a user who minds the ledger, and returns how many rows it changed.
@@ -163,14 +196,11 @@ pub async fn write(pool: &Pool, schema: &str, statement: &str) -> Result<u64> {
     connection.query_drop("START TRANSACTION").await?;
     connection.query_drop(statement).await.with_context(|| format!("cannot run {statement}"))?;
     let rows = connection.affected_rows();
-    connection.query_drop(entry(schema, rows)).await?;
+    let mut changes = Changes::default();
+    changes.note(statement, rows);
+    connection.query_drop(changes.entry(schema)).await?;
     connection.query_drop("COMMIT").await?;
     Ok(rows)
-}
-
-/// The ledger's line for a transaction.
-fn entry(schema: &str, rows: u64) -> String {
-    format!("INSERT INTO {} (changes) VALUES ({rows})", sql::full_name(schema, LEDGER))
 }
 
 /// Whether the server writes what a foreign key changes into its binlog: MySQL from 9.6 does, unless told otherwise.

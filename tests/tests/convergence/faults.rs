@@ -139,7 +139,7 @@ impl Faults {
         environment: &[(&str, &str)],
     ) -> Result<()> {
         let source = if direction == Direction::Forward { &migration.old } else { &migration.new };
-        let written = hotset::changes(source, &migration.schema).await?;
+        let written = hotset::changes(source, &migration.schema).await?.total();
         migration.process(direction)?.kill9().await?;
         self.happened.kills += 1;
         if passed(migration, direction).await? < written {

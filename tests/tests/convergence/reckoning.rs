@@ -4,29 +4,38 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use crossfade_testkit::compare::{self, Comparison, TablePair};
-use crossfade_testkit::quiet::{Progress, Status, until};
 use crossfade_testkit::{binlog_window, hotset};
 use crossfade_tests::{Direction, Migration};
+use mysql_async::prelude::Queryable;
+use tokio::time::Instant;
 
 /// How long the binlogs are watched after all is quiet.
 const SILENCE: Duration = Duration::from_secs(5);
 /// So many differing rows are shown with their history.
 const SHOWN: usize = 3;
+const LOOK: Duration = Duration::from_secs(1);
 
-/// Waits until every change that users have made is captured, and applied, decided against, or set aside.
+/// Waits until every change that users have made is captured, and applied, decided against, or parked.
 pub async fn all_is_settled(migration: &Migration, limit: Duration) -> Result<()> {
-    until("all settled", limit, || async {
+    let mut before = Vec::new();
+    let written = [
+        hotset::changes(&migration.old, &migration.schema).await?.total(),
+        hotset::changes(&migration.new, &migration.schema).await?.total(),
+    ];
+    let end = Instant::now() + limit;
+    loop {
         let status = migration.status().read().await?;
-        for (direction, source) in [(Direction::Forward, &migration.old), (Direction::Reverse, &migration.new)] {
-            let written = hotset::changes(source, &migration.schema).await?;
-            let number = |field| status.number(direction.as_str(), field);
-            if number("last_seq") != written || number("settled_seq") != written {
-                return Ok(Progress::NotYet(format!("{} has {written} changes: {}", direction.as_str(), status.0)));
-            }
+        let numbers = [status.all("last_seq"), status.all("settled_seq")].concat();
+        let captured = Direction::BOTH.map(|direction| status.number(direction.as_str(), "last_seq"));
+        let all_captured = captured.iter().zip(&written).all(|(captured, written)| captured >= written);
+        // What one direction sends back the other one has still to apply: the numbers must have come to rest.
+        if all_captured && status.is_caught_up() && numbers == before {
+            return Ok(());
         }
-        Ok(Progress::Reached(()))
-    })
-    .await
+        ensure!(Instant::now() < end, "not settled within {limit:?}: users made {written:?}, {}", status.0);
+        before = numbers;
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Compares every synced row; the ledgers are each side's own.
@@ -62,22 +71,46 @@ async fn lives(migration: &Migration, comparison: &Comparison) -> String {
     lives
 }
 
-/// The streams' numbers have no holes, so the last one counts what was captured: every change of a user, and no echo.
-pub async fn every_change_was_captured_once(migration: &Migration, status: &Status) -> Result<[u64; 2]> {
-    let mut changes = [0; 2];
-    for (index, (direction, source)) in
-        [(Direction::Forward, &migration.old), (Direction::Reverse, &migration.new)].into_iter().enumerate()
-    {
+/// The streams hold every change of a user once, and no echo: so says the ledger of each side, by kind of change. What
+/// returned to the side that had deleted it is in the streams too, as inserts.
+pub async fn every_change_was_captured_once(migration: &Migration, families: bool) -> Result<Captured> {
+    let mut captured = Captured::default();
+    for (direction, source) in [(Direction::Forward, &migration.old), (Direction::Reverse, &migration.new)] {
         let written = hotset::changes(source, &migration.schema).await?;
-        let captured = status.number(direction.as_str(), "last_seq");
+        let found = captured_of(migration, direction).await?;
+        let returned = found.inserts.saturating_sub(written.inserts);
         ensure!(
-            captured == written,
-            "{} captured {captured} changes, but users made {written}: echoes were captured, or changes lost",
+            hotset::Changes { inserts: found.inserts - returned, ..found } == written && (families || returned == 0),
+            "{} captured {found:?}, but users made {written:?}: echoes were captured, or changes lost",
             direction.as_str()
         );
-        changes[index] = written;
+        captured.returned += returned;
+        match direction {
+            Direction::Forward => captured.forward = written.total(),
+            Direction::Reverse => captured.reverse = written.total(),
+        }
     }
-    Ok(changes)
+    Ok(captured)
+}
+
+/// What the streams hold.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Captured {
+    /// Changes of users.
+    pub forward: u64,
+    pub reverse: u64,
+    /// Rows that went back to the side that had deleted them.
+    pub returned: u64,
+}
+
+async fn captured_of(migration: &Migration, direction: Direction) -> Result<hotset::Changes> {
+    // The store is on the new side.
+    let mut connection = migration.new.get_conn().await?;
+    let query = "SELECT op, COUNT(*) FROM crossfade.message WHERE pair = ? AND stream LIKE ? GROUP BY op";
+    let stream = format!("{}/%", direction.as_str());
+    let counts: Vec<(String, u64)> = connection.exec(query, (&migration.pair, stream)).await?;
+    let count = |op: &str| counts.iter().filter(|(found, _)| found == op).map(|(_, count)| count).sum();
+    Ok(hotset::Changes { inserts: count("insert"), updates: count("update"), deletes: count("delete") })
 }
 
 /// No row event on any table of the migration while nobody writes.

@@ -22,7 +22,7 @@ pub struct Transaction {
 pub enum Step {
     /// A statement that may change rows.
     Write(String),
-    /// A query for the number of rows that the next statement changes beside those it names.
+    /// A query for the numbers of rows that the next statement deletes and updates beside those it names.
     Beside(String),
     /// A statement that changes no row.
     Prepare(String),
@@ -203,7 +203,7 @@ impl Planner {
                 format!("(SELECT COUNT(*) FROM {} WHERE place = {} FOR UPDATE)", self.table(child), row.id)
             };
             let (notes, seats) = (count(Table::Notes), count(Table::Seats));
-            steps.push(Step::Beside(format!("SELECT {notes} + {seats}")));
+            steps.push(Step::Beside(format!("SELECT {notes}, {seats}")));
         }
         steps.push(Step::Write(format!("DELETE FROM {} WHERE id = {}", self.table(table), row.id)));
         steps

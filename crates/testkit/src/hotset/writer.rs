@@ -10,7 +10,7 @@ use mysql_async::{Conn, Error, Pool};
 use tokio::time::Instant;
 
 use super::plan::{Planner, Step, Transaction};
-use super::{Counters, Settings, entry};
+use super::{Changes, Counters, Settings};
 
 /// Pause before a broken connection is made again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -106,25 +106,29 @@ impl Writer {
     }
 
     async fn execute(&self, connection: &mut Conn, transaction: &Transaction) -> Result<End, Error> {
-        let (mut rows, mut beside, mut undone) = (0, 0, 0);
+        let (mut changes, mut undone) = (Changes::default(), Changes::default());
+        let mut beside = (0, 0);
         connection.query_drop("START TRANSACTION").await?;
         for step in &transaction.steps {
             match step {
                 Step::Write(statement) => {
                     connection.query_drop(statement).await?;
-                    let named = connection.affected_rows();
-                    rows += if named > 0 { named + beside } else { 0 };
-                    beside = 0;
+                    let rows = connection.affected_rows();
+                    changes.note(statement, rows);
+                    if rows > 0 {
+                        (changes.deletes, changes.updates) = (changes.deletes + beside.0, changes.updates + beside.1);
+                    }
+                    beside = (0, 0);
                 }
-                Step::Beside(query) => beside = connection.query_first(query).await?.unwrap_or(0),
+                Step::Beside(query) => beside = connection.query_first(query).await?.unwrap_or_default(),
                 Step::Prepare(statement) => connection.query_drop(statement).await?,
                 Step::Savepoint => {
                     connection.query_drop("SAVEPOINT halfway").await?;
-                    undone = rows;
+                    undone = changes;
                 }
                 Step::BackToSavepoint => {
                     connection.query_drop("ROLLBACK TO SAVEPOINT halfway").await?;
-                    rows = undone;
+                    changes = undone;
                 }
             }
         }
@@ -132,11 +136,11 @@ impl Writer {
             connection.query_drop("ROLLBACK").await?;
             return Ok(End::RolledBack);
         }
-        if rows > 0 {
-            connection.query_drop(entry(&self.schema, rows)).await?;
+        if changes.total() > 0 {
+            connection.query_drop(changes.entry(&self.schema)).await?;
         }
         connection.query_drop("COMMIT").await?;
-        Ok(if rows > 0 { End::Committed } else { End::Empty })
+        Ok(if changes.total() > 0 { End::Committed } else { End::Empty })
     }
 
     fn note(&self, end: &End) {
