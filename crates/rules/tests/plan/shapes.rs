@@ -208,6 +208,8 @@ fn what_a_cascade_frees_is_taken_after_it() {
     assert_eq!(steps(&tied, usize::from(tied.lane_of(1).expect("it is planned"))), ["Delete 0: 1", "Insert 1: 2"]);
     let tied = planned_with(&[(TREE, "p", ""), (TREE, "", "k q")], 2, ReferentialAction::Cascade);
     assert_eq!(steps(&tied, 0), ["Delete 2: 1", "Insert 2: 2"]);
+    let tied = planned_with(&[(NICKNAMES, "", "z"), (TREE, "p", ""), (TREE, "", "k q")], 1, ReferentialAction::Cascade);
+    assert_eq!(steps(&tied, 0), ["Delete 2: 2", "Insert 5: 1", "Insert 2: 3"]);
     // What refers to rows that may have gone with it comes before it.
     let before = planned_with(&[(OPAQUE, "", "o k"), (PARENTS, "p", "")], 2, ReferentialAction::Cascade);
     assert_eq!(steps(&before, 0), ["InOrder: 1 2"]);
