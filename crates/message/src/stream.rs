@@ -70,6 +70,10 @@ pub struct StreamCounters {
     pub conflicts_lost: u64,
     /// The same by the table's name at the source; tables without a conflict have no entry.
     pub conflicts: BTreeMap<String, ConflictCounts>,
+    /// Written rows whose locked row on the target proved that nothing was concurrent, and those that were written once the
+    /// opposite reader had told what users of the target did.
+    pub judged_by_sight: u64,
+    pub judged_by_waiting: u64,
     /// Slowest change from commit on the source to commit on the target.
     pub slowest_ms: u64,
     /// Age of the oldest change that is not applied; of the time of the report.

@@ -41,6 +41,8 @@ pub struct StreamLine {
     conflicts_won: u64,
     /// Overtaken ones included.
     conflicts_lost: u64,
+    judged_by_sight: u64,
+    judged_by_waiting: u64,
     /// By the table's name at the source.
     conflicts: BTreeMap<String, ConflictCounts>,
     /// Whether what it writes is known to be recognised by the other direction.
@@ -142,6 +144,8 @@ fn stream_line(
         echoes: counters.echoes,
         conflicts_won: counters.conflicts_won,
         conflicts_lost: counters.conflicts_lost,
+        judged_by_sight: counters.judged_by_sight,
+        judged_by_waiting: counters.judged_by_waiting,
         conflicts: counters.conflicts,
         tag: counters.tag,
         slowest_ms: counters.slowest_ms,

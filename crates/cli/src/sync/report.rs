@@ -194,6 +194,8 @@ impl Reporter {
                 conflicts_won: self.before.conflicts_won + now.conflicts_won,
                 conflicts_lost: self.before.conflicts_lost + now.conflicts_lost,
                 conflicts: self.conflicts(),
+                judged_by_sight: self.before.judged_by_sight + now.by_sight,
+                judged_by_waiting: self.before.judged_by_waiting + now.by_waiting,
                 slowest_ms: self.before.slowest_ms.max(now.slowest_micros / 1_000),
                 lag_ms,
                 caught_up,
