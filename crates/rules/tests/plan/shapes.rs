@@ -243,6 +243,14 @@ fn a_parent_comes_before_the_children_that_follow_its_new_key() {
 }
 
 #[test]
+fn a_swap_of_values_that_fold_alike_is_applied_as_it_was() {
+    let swap = [(PARENTS, "p - a", "p - b"), (PARENTS, "q - A", "q - a"), (PARENTS, "p - b", "p - A")];
+    assert_eq!(steps(&planned(&swap, 1), 0), ["InOrder: 1 2 3"]);
+    // One row alone needs nobody to spell its value otherwise.
+    assert_eq!(steps(&planned(&[(PARENTS, "p - a", "p - A"), (PARENTS, "p - A", "p - á")], 1), 0), ["Update 0: 1+2"]);
+}
+
+#[test]
 fn only_those_follow_a_parent_that_took_its_key_from_it() {
     let of_one = |changes: &[(usize, &str, &str)]| {
         let mut batch = batch(changes);
