@@ -594,7 +594,11 @@ fn outcome(shared: &Shared, ended: &Ended, seq: u64, loss: Loss) -> Outcome {
         target_clock: match loss.reason {
             LossReason::LaterClock { winner, .. } => winner,
             LossReason::EqualClocks { clock, .. } => clock,
-            LossReason::PreferredSide { .. } | LossReason::ChildGiven | LossReason::ParentEnded => None,
+            LossReason::PreferredSide { .. }
+            | LossReason::ChildGiven
+            | LossReason::ParentEnded
+            | LossReason::GreaterValue
+            | LossReason::SmallerValue => None,
         },
     }
 }

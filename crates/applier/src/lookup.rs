@@ -123,6 +123,7 @@ impl Lookup {
                     exact,
                     effective: message.effective,
                     op: change.op,
+                    effect: None,
                     text_key: is_text.then(|| key.into_iter().cloned().collect()),
                 },
             );

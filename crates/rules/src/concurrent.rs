@@ -8,6 +8,7 @@ use crossfade_model::{Clock, RowOp, StreamProgress, Value};
 use rustc_hash::FxHashMap;
 
 use crate::decide::LastConcurrent;
+use crate::merge::Effect;
 use crate::plan::Plan;
 use crate::seen::{SeenJudgement, judge_seen};
 
@@ -19,6 +20,8 @@ pub struct OppositeChange {
     pub exact: u64,
     pub effective: Option<Clock>,
     pub op: RowOp,
+    /// What it does to the row, for tables whose columns are merged.
+    pub effect: Option<Box<Effect>>,
     /// The key itself where the server's collation has the last word.
     pub text_key: Option<Box<[Value]>>,
 }
@@ -133,9 +136,27 @@ impl ConcurrentIndex {
         }
         Ok(None)
     }
+
+    /// All changes of the row that the judged one has not seen, oldest first.
+    ///
+    /// # Errors
+    /// As [`ConcurrentIndex::last_unseen`].
+    pub fn unseen(&self, judging: Judging<'_>, known: &impl Known) -> Result<Vec<&OppositeChange>, Unknown> {
+        let mut unseen = Vec::new();
+        for change in self.of_key(judging.folded) {
+            if is_same_row(judging.exact, change, known)? && !was_seen(judging.seen, change.seq, known)? {
+                unseen.push(change);
+            }
+        }
+        Ok(unseen)
+    }
 }
 
-fn was_seen(seen: Option<&StreamProgress>, seq: u64, known: &impl Known) -> Result<bool, Unknown> {
+/// Whether a message of the opposite stream had taken effect where the judged change was written.
+///
+/// # Errors
+/// The plan that is needed to tell.
+pub fn was_seen(seen: Option<&StreamProgress>, seq: u64, known: &impl Known) -> Result<bool, Unknown> {
     match judge_seen(seen, seq) {
         SeenJudgement::Yes => Ok(true),
         SeenJudgement::No => Ok(false),
@@ -163,7 +184,14 @@ mod tests {
     use crossfade_model::LaneProgress;
 
     fn change(seq: u64, exact: u64) -> OppositeChange {
-        OppositeChange { seq, exact, effective: Some(Clock(seq as i64)), op: RowOp::Update, text_key: None }
+        OppositeChange {
+            seq,
+            exact,
+            effective: Some(Clock(seq as i64)),
+            op: RowOp::Update,
+            effect: None,
+            text_key: None,
+        }
     }
 
     fn progress(seq: u64, parked: &[u64]) -> StreamProgress {
@@ -228,6 +256,14 @@ mod tests {
         let found = index.last_unseen(Judging { folded: 1, exact: 20, seen: None }, &NOTHING_KNOWN);
         assert_eq!(found, Ok(Some(LastConcurrent { seq: 4, effective: Some(Clock(4)), op: RowOp::Update })));
         assert_eq!(index.last_unseen(Judging { folded: 2, exact: 10, seen: None }, &NOTHING_KNOWN), Ok(None));
+        let parked = progress(9, &[2, 3]);
+        let judging = Judging { folded: 1, exact: 10, seen: Some(&parked) };
+        let unseen = index.unseen(judging, &NOTHING_KNOWN).expect("nothing is open");
+        assert_eq!(
+            unseen.iter().map(|change| change.seq).collect::<Vec<_>>(),
+            [2, 3],
+            "all of them, and no other row's"
+        );
     }
 
     #[test]

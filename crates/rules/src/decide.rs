@@ -63,15 +63,27 @@ pub enum LossStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossReason {
     /// The winner's clock is later.
-    LaterClock { event: Option<Clock>, winner: Option<Clock>, op: RowOp },
+    LaterClock {
+        event: Option<Clock>,
+        winner: Option<Clock>,
+        op: RowOp,
+    },
     /// Equal clocks; the winner's side is the preferred one.
-    EqualClocks { clock: Option<Clock>, preferred: Side },
+    EqualClocks {
+        clock: Option<Clock>,
+        preferred: Side,
+    },
     /// The table's policy prefers the winner's side.
-    PreferredSide { preferred: Side },
+    PreferredSide {
+        preferred: Side,
+    },
     /// The event ends a parent to which the winner, a concurrent change, has given a child.
     ChildGiven,
     /// The event refers to a parent that the winner, a concurrent change, has ended.
     ParentEnded,
+    /// Of a column that both changed, the winner's value is the greater one.
+    GreaterValue,
+    SmallerValue,
 }
 
 impl LossStatus {
@@ -132,6 +144,8 @@ impl fmt::Display for LossReason {
             }
             LossReason::ChildGiven => f.write_str("a concurrent change has given the deleted row a child"),
             LossReason::ParentEnded => f.write_str("a concurrent change has deleted the parent that it refers to"),
+            LossReason::GreaterValue => f.write_str("a concurrent change has the greater value"),
+            LossReason::SmallerValue => f.write_str("a concurrent change has the smaller value"),
             LossReason::PreferredSide { preferred } => {
                 write!(f, "a concurrent change was made on {preferred}, which this table prefers")
             }

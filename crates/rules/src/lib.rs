@@ -14,6 +14,7 @@ mod error;
 mod fold;
 pub mod key;
 pub mod mapping;
+pub mod merge;
 pub mod plan;
 pub mod seen;
 

@@ -2,21 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use super::slot::{Life, NONE, Slot, Slots};
+use super::slot::{Life, NONE, Slot, Slots, is_before};
+use super::table::PlannedTable;
 use super::tie::Ties;
 use super::{ChangeKind, Departure, LanePlan, MappedChange, NetChange, Plan, Seqs, Step};
 
 use super::order::Order;
+use crate::merge::Part;
 
 /// Groups rows that can share a statement: by rank, table and kind.
 type Groups = BTreeMap<(u32, usize, ChangeKind), Vec<NetChange>>;
 
-pub(super) fn fill(mut changes: Vec<MappedChange>, slots: &Slots, ties: &Ties, order: &Order, lanes: u16) -> Plan {
+pub(super) fn fill(
+    tables: &[PlannedTable],
+    mut changes: Vec<MappedChange>,
+    slots: &Slots,
+    ties: &Ties,
+    order: &Order,
+    lanes: u16,
+) -> Plan {
     let lane_of_slot = lanes_of_slots(changes.len(), slots, ties, lanes);
     let mut groups: Vec<Groups> = vec![Groups::new(); usize::from(lanes)];
     for (index, slot) in slots.slots.iter().enumerate() {
         if slot.moved_to == NONE && !order.in_order[ties.root[index] as usize] {
-            let (kind, change) = net_change(&mut changes, slots, slot);
+            let (kind, change) = net_change(&tables[slot.table], &mut changes, slots, slot);
             let key = (order.rank[index], slot.table, kind);
             groups[usize::from(lane_of_slot[index])].entry(key).or_default().push(change);
         }
@@ -94,10 +103,17 @@ fn emptiest(load: &[usize]) -> usize {
 }
 
 /// Takes a slot's images out of its changes.
-fn net_change(changes: &mut [MappedChange], slots: &Slots, slot: &Slot) -> (ChangeKind, NetChange) {
+fn net_change(
+    table: &PlannedTable,
+    changes: &mut [MappedChange],
+    slots: &Slots,
+    slot: &Slot,
+) -> (ChangeKind, NetChange) {
     let last = slot.last as usize / 2;
     let first = slot.first as usize / 2;
     let left = slots.slots.get(slot.moved_from as usize);
+    let own_parts = parts(table, changes, slots, slot);
+    let departure = left.map(|left| departure(table, changes, slots, left));
     let (kind, before) = match (slot.life, left) {
         (Life::Insert, Some(left)) => (ChangeKind::KeyChange, changes[left.first as usize / 2].before.take()),
         (Life::Insert, None) => (ChangeKind::Insert, None),
@@ -111,7 +127,6 @@ fn net_change(changes: &mut [MappedChange], slots: &Slots, slot: &Slot) -> (Chan
         Life::Delete | Life::Transient | Life::Unfolded => None,
     };
     let own = seqs(changes, slots, slot);
-    let departure = left.map(|left| departure(changes, slots, left));
     let seqs = match &departure {
         Some(departure) => merged(&departure.seqs, &own),
         None => own,
@@ -126,13 +141,32 @@ fn net_change(changes: &mut [MappedChange], slots: &Slots, slot: &Slot) -> (Chan
         transaction: *transaction,
         transient: slot.life == Life::Transient,
         moved_from: departure.map(Box::new),
+        parts: own_parts,
     };
     (kind, change)
 }
 
-fn departure(changes: &[MappedChange], slots: &Slots, left: &Slot) -> Departure {
+fn departure(table: &PlannedTable, changes: &[MappedChange], slots: &Slots, left: &Slot) -> Departure {
     let MappedChange { effective, seen, .. } = &changes[left.last as usize / 2];
-    Departure { seqs: seqs(changes, slots, left), effective: *effective, seen: seen.clone() }
+    let (seqs, parts) = (seqs(changes, slots, left), parts(table, changes, slots, left));
+    Departure { seqs, effective: *effective, seen: seen.clone(), parts }
+}
+
+/// What a slot is made of, where somebody will ask.
+fn parts(table: &PlannedTable, changes: &[MappedChange], slots: &Slots, slot: &Slot) -> Vec<Part> {
+    if !table.merges {
+        return Vec::new();
+    }
+    let part = |half: u32| {
+        let change = &changes[half as usize / 2];
+        let leaves = slots.of_half.get(half as usize + 1).is_some_and(|slot| *slot != NONE);
+        match is_before(half) {
+            true if leaves => change.departure(),
+            true => change.arrival(false),
+            false => change.arrival(true),
+        }
+    };
+    slots.halves(slot).map(part).collect()
 }
 
 fn seqs(changes: &[MappedChange], slots: &Slots, slot: &Slot) -> Seqs {

@@ -23,6 +23,7 @@ use crossfade_model::{Clock, Row, RowOp, Seen};
 
 use crate::RulesError;
 use crate::mapping::TableMapping;
+use crate::merge::Part;
 use table::PlannedTable;
 
 pub use dependence::{Dependence, Dependences};
@@ -40,6 +41,23 @@ pub struct MappedChange {
     pub seen: Arc<Seen>,
     /// Number of the source transaction in the batch.
     pub transaction: u32,
+}
+
+impl MappedChange {
+    /// What it does to the key that the row has in the end; a row that comes from another key is inserted.
+    pub fn arrival(&self, comes_from_elsewhere: bool) -> Part {
+        let before = if comes_from_elsewhere { None } else { self.before.clone() };
+        self.part(before, self.after.clone())
+    }
+
+    /// What it does to the key that the row leaves.
+    pub fn departure(&self) -> Part {
+        self.part(self.before.clone(), None)
+    }
+
+    fn part(&self, before: Option<Row>, after: Option<Row>) -> Part {
+        Part { seq: self.seq, before, after, effective: self.effective, seen: self.seen.clone() }
+    }
 }
 
 /// What a batch does to one row in the end.
@@ -61,6 +79,8 @@ pub struct NetChange {
     pub transient: bool,
     /// For [`ChangeKind::KeyChange`]: what the old key's part is judged by.
     pub moved_from: Option<Box<Departure>>,
+    /// What happened to the row's key, message by message; only for tables whose columns are merged.
+    pub parts: Vec<Part>,
 }
 
 impl NetChange {
@@ -80,6 +100,8 @@ pub struct Departure {
     pub seqs: Seqs,
     pub effective: Option<Clock>,
     pub seen: Arc<Seen>,
+    /// What happened to the old key, message by message; only for tables whose columns are merged.
+    pub parts: Vec<Part>,
 }
 
 /// Message numbers in ascending order; at least one.
@@ -174,7 +196,7 @@ impl Planner {
         let slots = slot::fold(&self.tables, &changes);
         let ties = tie::tie(&self.tables, &changes, &slots);
         let order = order::order(&self.tables, &changes, &slots, &ties);
-        let mut plan = lane::fill(changes, &slots, &ties, &order, lanes.max(1));
+        let mut plan = lane::fill(&self.tables, changes, &slots, &ties, &order, lanes.max(1));
         for step in plan.lanes.iter_mut().flat_map(|lane| &mut lane.steps) {
             if let Step::InOrder(changes) = step {
                 cascade::parents_first(&self.tables, changes);

@@ -73,8 +73,13 @@ impl Slots {
 
     /// Indexes of a slot's changes, in order.
     pub fn changes(&self, slot: &Slot) -> impl Iterator<Item = usize> + '_ {
+        self.halves(slot).map(|half| half as usize / 2)
+    }
+
+    /// A slot's halves, in order.
+    pub fn halves(&self, slot: &Slot) -> impl Iterator<Item = u32> + '_ {
         let follow = |half: &u32| Some(self.next[*half as usize]).filter(|next| *next != NONE);
-        std::iter::successors(Some(slot.first), follow).map(|half| half as usize / 2)
+        std::iter::successors(Some(slot.first), follow)
     }
 }
 

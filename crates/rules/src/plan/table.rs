@@ -13,6 +13,8 @@ pub(super) struct PlannedTable {
     /// Changes of one row may be made one. Otherwise the table's changes stay as they are.
     pub folds: bool,
     pub keyless: bool,
+    /// Net changes keep what they are made of, so that columns can be merged.
+    pub merges: bool,
     /// Keys whose equal values tie rows: the row key first (unless keyless), the other unique keys, and what children
     /// refer to beside these.
     pub keys: Vec<PlannedKey>,
@@ -101,6 +103,7 @@ fn planned_table(mapping: &TableMapping) -> PlannedTable {
         width: mapping.columns.len(),
         folds: !keyless && !mapping.in_order,
         keyless,
+        merges: mapping.merge.is_some(),
         keys,
         links: Vec::new(),
         deletes_disturb: Vec::new(),

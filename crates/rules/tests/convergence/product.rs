@@ -283,7 +283,10 @@ impl Product {
             for key in keys.into_iter().flatten() {
                 let (folded, exact) = self.key_hashes[usize::from(key)];
                 let Message { effective, op, .. } = *message;
-                index.add(folded, OppositeChange { seq: u64::from(seq), exact, effective, op, text_key: None });
+                index.add(
+                    folded,
+                    OppositeChange { seq: u64::from(seq), exact, effective, op, effect: None, text_key: None },
+                );
             }
         }
         index
@@ -315,8 +318,14 @@ impl Product {
     /// Whether the checkpoint rows in `seen` say that message `seq` of a side had been applied.
     pub fn was_seen(&self, side: usize, log: &[Message], seen: &Progress, seq: u8) -> bool {
         let mut index = ConcurrentIndex::default();
-        let change =
-            OppositeChange { seq: u64::from(seq), exact: 0, effective: None, op: RowOp::Insert, text_key: None };
+        let change = OppositeChange {
+            seq: u64::from(seq),
+            exact: 0,
+            effective: None,
+            op: RowOp::Insert,
+            effect: None,
+            text_key: None,
+        };
         index.add(0, change);
         let mut answers = Answers { product: self, side, log, found: None };
         let seen = seen.stream_progress();

@@ -78,7 +78,7 @@ proptest! {
                         let key: Box<[Value]> = Box::new([Value::UInt(row)]);
                         let text_key = (row < 4).then_some(key);
                         let effective = Some(Clock(seq as i64));
-                        index.add(row / 2, OppositeChange { seq, exact: row, effective, op: RowOp::Update, text_key });
+                        index.add(row / 2, OppositeChange { seq, exact: row, effective, op: RowOp::Update, effect: None, text_key });
                         all.push((seq, row));
                     }
                 }
