@@ -1,5 +1,6 @@
 //! Plans, against a small database in memory that checks keys after every statement.
 
+mod cascades;
 mod database;
 mod dependence;
 mod properties;

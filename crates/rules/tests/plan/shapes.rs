@@ -38,7 +38,7 @@ fn change(seq: u64, table: usize, before: &str, after: &str) -> MappedChange {
 }
 
 /// Changes with numbers from 1.
-fn batch(changes: &[(usize, &str, &str)]) -> Vec<MappedChange> {
+pub fn batch(changes: &[(usize, &str, &str)]) -> Vec<MappedChange> {
     let number = |(index, (table, before, after)): (usize, &(usize, &str, &str))| {
         change(index as u64 + 1, *table, before, after)
     };
@@ -54,7 +54,7 @@ fn planned(changes: &[(usize, &str, &str)], lanes: u16) -> Plan {
 }
 
 /// The steps of a lane, each as its kind and its messages.
-fn steps(plan: &Plan, lane: usize) -> Vec<String> {
+pub fn steps(plan: &Plan, lane: usize) -> Vec<String> {
     let seqs = |rows: &[NetChange]| {
         rows.iter()
             .map(|row| row.seqs.iter().map(|seq| seq.to_string()).collect::<Vec<_>>().join("+"))
