@@ -254,7 +254,7 @@ impl<'a> JudgedLane<'a> {
     }
 
     /// Sets aside the changes of these messages, and all that depends on what is set aside here or was `earlier`.
-    pub fn hold_back(&mut self, planner: &Planner, earlier: &Dependences, messages: &BTreeSet<u64>) {
+    pub fn hold_back(&mut self, planner: &Planner, earlier: &Dependences, messages: &BTreeMap<u64, Cause>) {
         let mut whole = messages.clone();
         loop {
             self.steps.iter_mut().for_each(|step| step.set_aside(&whole));
@@ -269,23 +269,35 @@ impl<'a> JudgedLane<'a> {
         }
     }
 
-    /// Messages of which a part is set aside and another part is not: of a row that has left its key, for example.
-    pub fn half_aside(&self) -> BTreeSet<u64> {
-        let (mut aside, mut open) = (BTreeSet::new(), BTreeSet::new());
+    /// Messages of which a part is set aside, and why, and another part is not: of a row that has left its key, for example.
+    pub fn half_aside(&self) -> BTreeMap<u64, Cause> {
+        let (mut aside, mut open) = (BTreeMap::new(), BTreeSet::new());
         if !self.steps.iter().any(JudgedStep::has_aside) {
             return aside;
         }
+        let mut note = |seq: u64, cause: &Option<Cause>| match cause {
+            Some(cause) => {
+                let known = aside.entry(seq).or_insert_with(|| cause.clone());
+                if *known < *cause {
+                    *known = cause.clone();
+                }
+            }
+            None => {
+                open.insert(seq);
+            }
+        };
         for step in &self.steps {
             match step {
-                JudgedStep::Net { rows, .. } => rows.iter().for_each(|row| {
-                    if row.aside.is_some() { &mut aside } else { &mut open }.extend(row.net.seqs.iter());
-                }),
-                JudgedStep::InOrder(changes) => changes.iter().for_each(|judged| {
-                    if judged.aside.is_some() { &mut aside } else { &mut open }.insert(judged.change.seq);
-                }),
+                JudgedStep::Net { rows, .. } => {
+                    rows.iter().for_each(|row| row.net.seqs.iter().for_each(|seq| note(seq, &row.aside)));
+                }
+                JudgedStep::InOrder(changes) => {
+                    changes.iter().for_each(|judged| note(judged.change.seq, &judged.aside));
+                }
             }
         }
-        aside.intersection(&open).copied().collect()
+        aside.retain(|seq, _| open.contains(seq));
+        aside
     }
 
     /// What is set aside, as the checkpoint and the store are to have it.
@@ -410,20 +422,20 @@ impl JudgedStep<'_> {
         }
     }
 
-    /// Sets aside the changes of these messages.
-    fn set_aside(&mut self, messages: &BTreeSet<u64>) {
+    /// Sets aside the changes of these messages, for their reasons: they are tried again by those.
+    fn set_aside(&mut self, messages: &BTreeMap<u64, Cause>) {
         if messages.is_empty() {
             return;
         }
         match self {
             JudgedStep::Net { rows, .. } => {
-                for row in rows.iter_mut().filter(|row| row.net.seqs.iter().any(|seq| messages.contains(&seq))) {
-                    row.aside.get_or_insert(Cause::Behind);
+                for row in rows.iter_mut().filter(|row| row.aside.is_none()) {
+                    row.aside = row.net.seqs.iter().filter_map(|seq| messages.get(&seq)).max().cloned();
                 }
             }
             JudgedStep::InOrder(changes) => {
-                for judged in changes.iter_mut().filter(|judged| messages.contains(&judged.change.seq)) {
-                    judged.aside.get_or_insert(Cause::Behind);
+                for judged in changes.iter_mut().filter(|judged| judged.aside.is_none()) {
+                    judged.aside = messages.get(&judged.change.seq).cloned();
                 }
             }
         }

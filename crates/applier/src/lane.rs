@@ -6,7 +6,7 @@
 //! change by a user can slip in between the look-up and the write. The wait is bounded; where it takes longer, the lane
 //! lets its locks go and waits outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ use crate::hold::Hold;
 use crate::judged::{Judged, JudgedLane};
 use crate::lookup::Lookup;
 use crate::mapped::Mapper;
-use crate::parking::{self, MOST_PARKED, Parking};
+use crate::parking::{self, Cause, MOST_PARKED, Parking};
 use crate::progress::{Progress, Waiting};
 use crate::table::TargetTable;
 use crate::writing::Written;
@@ -127,7 +127,7 @@ enum Attempt {
     /// A parent and its children are in conflict.
     Ruled(Rulings),
     /// Parts of these messages were set aside while others had been written.
-    HalfAside(BTreeSet<u64>),
+    HalfAside(BTreeMap<u64, Cause>),
     /// The opposite reader did not get there in time.
     NotCaptured,
     CheckpointElsewhere,
@@ -149,7 +149,7 @@ impl Lane {
             sighted_only: false,
         };
         let mut duplicates = 0;
-        let (mut rulings, mut waiting) = (Rulings::new(), BTreeSet::new());
+        let (mut rulings, mut waiting) = (Rulings::new(), BTreeMap::new());
         let mut backoff = pauses();
         loop {
             manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
@@ -256,7 +256,7 @@ impl Lane {
         work: &Work,
         manner: Manner,
         rulings: &Rulings,
-        waiting: &BTreeSet<u64>,
+        waiting: &BTreeMap<u64, Cause>,
     ) -> Result<Attempt, ApplyError> {
         let conn = self.connection(shared).await?;
         let mut lane = JudgedLane::new(&work.plan, work.concurrent);

@@ -47,7 +47,7 @@ async fn every_seed_ends_equal(stand: Stand, usual: u64) -> Result<()> {
     let servers = SharedPair::own(builder).await?;
     let mut total = Outcome::default();
     let mut failed = Vec::new();
-    println!("{}: {}", stand.label, Outcome::HEAD);
+    println!("{}: {}", stand.label, Outcome::head());
     for seed in &seeds {
         match Run::carry_out(stand, servers, *seed).await {
             Ok(outcome) => {

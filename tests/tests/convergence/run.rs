@@ -34,39 +34,43 @@ pub struct Outcome {
     pub rows_equal: u64,
 }
 
-impl Outcome {
-    pub const HEAD: &'static str = "seed | transactions | refused | rolled back | uncertain | changes forward | reverse | returned | \
-        kills | in mid-work | server restarts | stops | freezes | conflicts won | lost | by sight | by waiting | mended | \
-        held | rows equal | differences | echoes captured";
+/// A column's name, and its number of a run.
+type Column = (&'static str, fn(&Outcome) -> u64);
 
-    /// One line of the table, under [`Outcome::HEAD`]. A run that came this far has no difference and no echo.
+/// What is printed of a run.
+const COLUMNS: [Column; 20] = [
+    ("transactions", |outcome| outcome.written.transactions),
+    ("refused", |outcome| outcome.written.refused),
+    ("rolled back", |outcome| outcome.written.rolled_back),
+    ("uncertain", |outcome| outcome.written.uncertain),
+    ("changes forward", |outcome| outcome.changes[0]),
+    ("reverse", |outcome| outcome.changes[1]),
+    ("returned", |outcome| outcome.returned),
+    ("kills", |outcome| outcome.happened.kills),
+    ("in mid-work", |outcome| outcome.happened.mid_work),
+    ("server restarts", |outcome| outcome.happened.server_restarts),
+    ("stops", |outcome| outcome.happened.stops),
+    ("freezes", |outcome| outcome.happened.freezes),
+    ("conflicts won", |outcome| outcome.won),
+    ("lost", |outcome| outcome.lost),
+    ("by sight", |outcome| outcome.by_sight),
+    ("by waiting", |outcome| outcome.by_waiting),
+    ("mended", |outcome| outcome.mended),
+    ("held", |outcome| outcome.held),
+    // A run that came to its end has neither.
+    ("differences", |_| 0),
+    ("echoes captured", |_| 0),
+];
+
+impl Outcome {
+    /// The head of a table of runs.
+    pub fn head() -> String {
+        format!("seed | {}", COLUMNS.map(|(name, _)| name).join(" | "))
+    }
+
+    /// One line of the table.
     pub fn line(&self, seed: &str) -> String {
-        let Outcome { written, changes, happened, .. } = self;
-        let numbers = [
-            written.transactions,
-            written.refused,
-            written.rolled_back,
-            written.uncertain,
-            changes[0],
-            changes[1],
-            self.returned,
-            happened.kills,
-            happened.mid_work,
-            happened.server_restarts,
-            happened.stops,
-            happened.freezes,
-            self.won,
-            self.lost,
-            self.by_sight,
-            self.by_waiting,
-            self.mended,
-            self.held,
-            self.rows_equal,
-            0,
-            0,
-        ];
-        let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-        format!("{seed} | {}", numbers.join(" | "))
+        format!("{seed} | {}", COLUMNS.map(|(_, number)| number(self).to_string()).join(" | "))
     }
 
     pub fn plus(&self, other: &Outcome) -> Outcome {
