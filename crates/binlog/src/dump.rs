@@ -7,7 +7,8 @@ use std::time::Duration;
 use crossfade_config::ServerUrl;
 use crossfade_model::Position;
 use mysql_async::{Conn, GnoInterval, Sid};
-use mysql_common::packets::Tag;
+use mysql_common::packets::binlog_request::BinlogRequest;
+use mysql_common::packets::{BinlogDumpFlags, Tag};
 use tokio::time::Instant;
 
 use crate::decode::payload::Payload;
@@ -15,13 +16,15 @@ use crate::decode::{DecodeError, Flavor};
 use crate::error::Place;
 use crate::event::{CHECKSUM_BYTES, Event};
 use crate::group::uuid_bytes;
-use crate::link::{Link, NoEvent, Request, Start};
+use crate::link::{Link, NoEvent};
 use crate::source::Source;
 use crate::xa::FilePlace;
 use crate::{BinlogError, event_type};
 
 /// The source gives up a connection that takes nothing for this long; back-pressure may last.
 const NET_WRITE_TIMEOUT_S: u32 = 24 * 3600;
+/// Whatever checksums the source writes, it sends them. `source` is the newer word for `master`.
+const CHECKSUM_AWARE: &str = "SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32'";
 const ARTIFICIAL: u16 = 0x20;
 /// What COM_BINLOG_DUMP can ask for.
 const LARGEST_OFFSET: u64 = u32::MAX as u64;
@@ -61,8 +64,9 @@ pub(crate) struct Dump {
     link: Link,
     server: String,
     read_timeout: Duration,
-    /// When the connection counts as dead.
+    /// When the connection counts as dead, unless more has come than had when that was said.
     deadline: Instant,
+    had_come: usize,
     /// Until when somebody waited for an event.
     listened_until: Instant,
     pub file: String,
@@ -101,32 +105,30 @@ impl Dump {
         let server_id = source.free_server_id(&mut conn).await?;
         let statements = prepare_session(source, position, heartbeat, server_id);
         let (mut file, mut offset) = (String::new(), 4);
-        let start = match position {
-            Position::MySql { executed } => Start::Gtids(sids(executed)),
-            Position::MariaDb { .. } => Start::Session,
+        let mut request = BinlogRequest::new(server_id);
+        if until == Until::EndOfBinlog {
+            request = request.with_flags(BinlogDumpFlags::BINLOG_DUMP_NON_BLOCK);
+        }
+        request = match position {
+            Position::MySql { executed } => request.with_use_gtid(true).with_sids(sids(executed)),
+            // The session's variables say it.
+            Position::MariaDb { .. } => request,
             Position::File { file: from_file, offset: from, .. } => {
                 if *from > LARGEST_OFFSET {
                     return Err(BinlogError::OffsetTooLarge { file: from_file.clone(), offset: *from });
                 }
                 (file, offset) = (from_file.clone(), *from);
-                Start::Place { file: from_file.clone(), offset: *from }
+                request.with_filename(from_file.as_bytes()).with_pos(*from)
             }
         };
-        let request = Request { server_id, until_end: until == Until::EndOfBinlog, start };
-        let link = match source.flavor {
-            Flavor::MySql => {
-                // It has answered what was asked; how it says good-bye is of no interest.
-                let _ = conn.disconnect().await;
-                Link::own(url, source, &statements, &request).await?
-            }
-            Flavor::MariaDb => Link::driver(conn, source, &statements, &request).await?,
-        };
+        let link = Link::open(conn, url, source, &statements, &request).await?;
         let now = Instant::now();
         Ok(Dump {
             link,
             server: source.address.clone(),
             read_timeout,
             deadline: now + read_timeout,
+            had_come: 0,
             listened_until: now,
             file,
             offset,
@@ -171,11 +173,17 @@ impl Dump {
     async fn arrived(&mut self) -> Result<Event, BinlogError> {
         // Time in which nobody listened is not silence.
         self.deadline += self.listened_until.elapsed();
-        let deadline = self.deadline;
         let listening = Listening(&mut self.listened_until);
-        let next = tokio::time::timeout_at(deadline, self.link.next()).await;
+        let next = loop {
+            let next = tokio::time::timeout_at(self.deadline, self.link.next()).await;
+            let (had_come, come) = (self.had_come, self.link.unfinished_bytes());
+            (self.deadline, self.had_come) = (Instant::now() + self.read_timeout, come);
+            // A large event takes its time on a slow link.
+            if next.is_ok() || come == had_come {
+                break next;
+            }
+        };
         drop(listening);
-        self.deadline = Instant::now() + self.read_timeout;
         let silent = |_| BinlogError::Silent { server: self.server.clone(), seconds: self.read_timeout.as_secs() };
         match next.map_err(silent)? {
             Ok(event) => Ok(event),
@@ -280,6 +288,7 @@ impl Dump {
 fn prepare_session(source: &Source, position: &Position, heartbeat: Duration, server_id: u32) -> Vec<String> {
     let period = heartbeat.as_nanos();
     let mut statements = vec![
+        CHECKSUM_AWARE.to_owned(),
         format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"),
         format!("SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_S}"),
     ];

@@ -28,8 +28,9 @@
 //!
 //! A part holds about [`ReaderOptions::part_bytes`] of changes, prepared transactions [`ReaderOptions::prepared_bytes`]. Beside
 //! that stands the event at hand; a transaction that MySQL compressed stands there compressed, at most 1 GiB
-//! (`max_allowed_packet`), with one unpacked event of it, and is never unpacked as a whole. Offsets beyond 4 GiB of a file can be
-//! read through, but not started from.
+//! (`max_allowed_packet`), with one unpacked event of it, and is never unpacked as a whole, unless the source's account wants an
+//! authentication that only the driver knows, which is warned of. Offsets beyond 4 GiB of a file can be read through, but not
+//! started from.
 
 mod assembly;
 mod checkpoint;

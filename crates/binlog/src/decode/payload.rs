@@ -78,6 +78,11 @@ impl Head {
 }
 
 impl Payload {
+    /// How long the events are together, unpacked, as the event's body says.
+    pub fn unpacked_bytes(body: &[u8]) -> Result<u64, DecodeError> {
+        Ok(Head::read(body)?.unpacked_bytes)
+    }
+
     /// `body` is where the event's body stands in `bytes`, which are kept as they are.
     pub fn open(bytes: Vec<u8>, body: Range<usize>) -> Result<Payload, DecodeError> {
         let head = Head::read(bytes.get(body.clone()).unwrap_or_default())?;

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::panic::catch_unwind;
 
 use crossfade_config::{Endpoint, ServerUrl, TlsMode};
-use mysql_async::{DriverError, Error, Result, ServerError};
-use mysql_common::constants::CapabilityFlags;
+use mysql_async::{DriverError, Error, Result};
+use mysql_common::constants::{CapabilityFlags, UTF8MB4_GENERAL_CI};
 use mysql_common::io::ParseBuf;
+use mysql_common::packets::caching_sha2_password::PublicKeyRequest;
 use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, ErrPacket, HandshakePacket, HandshakeResponse, SslRequest};
 use mysql_common::proto::MySerialize;
 use tokio::net::{TcpStream, UnixStream};
@@ -20,12 +21,19 @@ pub(super) const ERROR: u8 = 0xff;
 pub(super) const END: u8 = 0xfe;
 const SWITCH: u8 = 0xfe;
 const MORE: u8 = 1;
-/// caching_sha2_password: the scramble sufficed; the password itself is needed; a request for the server's key.
+/// caching_sha2_password: the scramble sufficed; the password itself is needed.
 const FAST_AUTH_OK: u8 = 3;
 const FULL_AUTH: u8 = 4;
-const ASK_FOR_KEY: u8 = 2;
+/// Room for RSA keys of 8192 bits, the longest that a server can use. Encrypting with much longer ones would take minutes.
+const LARGEST_KEY_BYTES: usize = 2 << 10;
+/// Names of plugins are shown to people.
+const LARGEST_NAME_CHARS: usize = 64;
 const LARGEST_PACKET_BYTES: u32 = 1 << 30;
-const UTF8MB4: u8 = 45;
+const PROTOCOL: u8 = 10;
+/// A version of the server, which is asked for to choose the character set.
+const KNOWS_UTF8MB4: (u16, u16, u16) = (8, 0, 0);
+/// As for the driver's connections.
+const PROGRAM: &str = "crossfade-binlog";
 /// The nonce, without the zero that ends it.
 const NONCE_BYTES: usize = 20;
 const NEEDED: CapabilityFlags = CapabilityFlags::CLIENT_PROTOCOL_41
@@ -44,57 +52,41 @@ pub(super) struct Session {
 }
 
 /// Connects and logs in, encrypted as the URL demands: never less than that.
-pub(super) async fn log_in(url: &ServerUrl, program: &str) -> Result<Session> {
-    begin(open(&url.endpoint).await?, url, program).await
-}
-
-async fn begin(wire: Box<dyn Wire>, url: &ServerUrl, program: &str) -> Result<Session> {
-    let mut packets = Packets::over(wire);
+///
+/// # Errors
+///
+/// [`DriverError::UnknownAuthPlugin`] where the server asks for something that is not known here, so that another client may
+/// have more luck. Whoever is refused is refused with the server's own words.
+pub(super) async fn log_in(url: &ServerUrl, encryption: Option<Encryption>) -> Result<Session> {
+    let mut packets = Packets::over(open(&url.endpoint).await?);
     let greeting = packets.read().await?;
     if greeting.first() == Some(&ERROR) {
         return Err(refusal(&greeting, CapabilityFlags::empty()));
     }
-    let greeting: HandshakePacket<'_> = ParseBuf(&greeting).parse(())?;
-    if greeting.protocol_version() != 10 || !greeting.capabilities().contains(NEEDED) {
-        return Err(bad("a greeting of another protocol than MySQL's").into());
-    }
-    let mut capabilities = WANTED & greeting.capabilities();
-    let offers_tls = greeting.capabilities().contains(CapabilityFlags::CLIENT_SSL);
-    let mut confidential = matches!(url.endpoint, Endpoint::Socket(_));
-    if let Some(encryption) = Encryption::of(url).await?
-        && (offers_tls || url.tls_mode != TlsMode::Preferred)
-    {
-        if !offers_tls {
-            return Err(DriverError::NoClientSslFlagFromServer.into());
-        }
-        capabilities |= CapabilityFlags::CLIENT_SSL;
-        packets.write(&bytes(&SslRequest::new(capabilities, LARGEST_PACKET_BYTES, UTF8MB4))).await?;
-        let (wire, sequence) = packets.into_wire()?;
-        packets = Packets::resume(encryption.begin(wire).await?, sequence);
-        confidential = true;
-    }
+    // The parser panics on some nonsense where arithmetic is checked.
+    let greeting = catch_unwind(|| ParseBuf(&greeting).parse::<HandshakePacket<'_>>(()));
+    let greeting = greeting.map_err(|_| bad("a greeting that cannot be read"))??;
     let plugin = match greeting.auth_plugin() {
         Some(AuthPlugin::CachingSha2Password) => AuthPlugin::CachingSha2Password,
         // Whatever else an account wants, the server asks for it later.
         _ => AuthPlugin::MysqlNativePassword,
     };
-    let nonce = greeting.nonce();
-    let proof = plugin.gen_data(Some(url.password.expose()), &nonce);
-    let told = || HashMap::from([("program_name".to_owned(), program.to_owned())]);
-    let response = HandshakeResponse::new(
-        proof.as_deref(),
-        greeting.server_version_parsed().unwrap_or((8, 0, 0)),
-        Some(url.user.as_bytes()),
-        None::<&[u8]>,
-        Some(plugin.clone()),
-        capabilities,
-        capabilities.contains(CapabilityFlags::CLIENT_CONNECT_ATTRS).then(told),
-        LARGEST_PACKET_BYTES,
-    );
-    packets.write(&bytes(&response)).await?;
-    let mut session = Session { packets, capabilities };
+    if greeting.protocol_version() != PROTOCOL || !greeting.capabilities().contains(NEEDED) {
+        return Err(unknown(b"mysql_old_password"));
+    }
+    let mut session = Session { packets, capabilities: WANTED & greeting.capabilities() };
+    let mut confidential = matches!(url.endpoint, Endpoint::Socket(_));
+    match encryption {
+        Some(encryption) if greeting.capabilities().contains(CapabilityFlags::CLIENT_SSL) => {
+            session = session.encrypted(encryption).await?;
+            confidential = true;
+        }
+        Some(_) if url.tls_mode != TlsMode::Preferred => return Err(DriverError::NoClientSslFlagFromServer.into()),
+        _ => {}
+    }
     let mut login =
-        Login { password: url.password.expose(), confidential, plugin: plugin.into_owned(), nonce, switched: false };
+        Login { password: url.password.expose(), confidential, plugin, nonce: greeting.nonce(), switched: false };
+    session.introduce(url, &login).await?;
     while !login.goes_on(&mut session).await? {}
     Ok(session)
 }
@@ -108,6 +100,33 @@ async fn open(endpoint: &Endpoint) -> Result<Box<dyn Wire>> {
         }
         Endpoint::Socket(path) => Box::new(UnixStream::connect(path).await?),
     })
+}
+
+impl Session {
+    async fn encrypted(mut self, encryption: Encryption) -> Result<Session> {
+        self.capabilities |= CapabilityFlags::CLIENT_SSL;
+        let request = SslRequest::new(self.capabilities, LARGEST_PACKET_BYTES, UTF8MB4_GENERAL_CI as u8);
+        self.packets.write(&bytes(&request)).await?;
+        let (wire, codec) = self.packets.into_parts()?;
+        Ok(Session { packets: Packets::resume(encryption.begin(wire).await?, codec), ..self })
+    }
+
+    /// Says who logs in, with the first proof of it.
+    async fn introduce(&mut self, url: &ServerUrl, login: &Login<'_>) -> Result<()> {
+        let told = || HashMap::from([("program_name".to_owned(), PROGRAM.to_owned())]);
+        let proof = login.plugin.gen_data(Some(login.password), &login.nonce);
+        let response = HandshakeResponse::new(
+            proof.as_deref(),
+            KNOWS_UTF8MB4,
+            Some(url.user.as_bytes()),
+            None::<&[u8]>,
+            Some(login.plugin.borrow()),
+            self.capabilities,
+            self.capabilities.contains(CapabilityFlags::CLIENT_CONNECT_ATTRS).then(told),
+            LARGEST_PACKET_BYTES,
+        );
+        Ok(self.packets.write(&bytes(&response)).await?)
+    }
 }
 
 /// The authentication at hand.
@@ -133,7 +152,8 @@ impl Login<'_> {
             (Some(&MORE), Some(&FULL_AUTH)) if self.plugin == AuthPlugin::CachingSha2Password => {
                 self.give_password(session).await?;
             }
-            _ => return Err(bad("an answer that no authentication has").into()),
+            // Among them the wish for a second factor.
+            _ => return Err(unknown(self.plugin.as_bytes())),
         }
         Ok(false)
     }
@@ -143,10 +163,7 @@ impl Login<'_> {
         self.plugin = match asked.auth_plugin() {
             plugin @ (AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword) => plugin.into_owned(),
             // Among them those that would have the password itself sent, to whoever asks.
-            other => {
-                let name = String::from_utf8_lossy(other.as_bytes()).into_owned();
-                return Err(DriverError::UnknownAuthPlugin { name }.into());
-            }
+            other => return Err(unknown(other.as_bytes())),
         };
         self.switched = true;
         self.nonce = asked.plugin_data().to_vec();
@@ -159,14 +176,12 @@ impl Login<'_> {
     async fn give_password(&self, session: &mut Session) -> Result<()> {
         let mut password = [self.password.as_bytes(), &[0]].concat();
         if !self.confidential {
-            session.packets.write(&[ASK_FOR_KEY]).await?;
+            session.packets.write(&bytes(&PublicKeyRequest::new())).await?;
             let answer = session.packets.read().await?;
-            let Some((&MORE, key)) = answer.split_first() else {
-                return Err(if answer.first() == Some(&ERROR) {
-                    refusal(&answer, session.capabilities)
-                } else {
-                    bad("an answer that holds no key").into()
-                });
+            let key = match answer.split_first() {
+                Some((&MORE, key)) if key.len() <= LARGEST_KEY_BYTES => key,
+                Some((&ERROR, _)) => return Err(refusal(&answer, session.capabilities)),
+                _ => return Err(bad("an answer that holds no key").into()),
             };
             password.iter_mut().zip(self.nonce.iter().cycle()).for_each(|(byte, nonce)| *byte ^= nonce);
             // It panics on what is not a key, and on passwords longer than one.
@@ -177,15 +192,16 @@ impl Login<'_> {
     }
 }
 
+/// The account or the server wants what is not known here.
+fn unknown(plugin: &[u8]) -> Error {
+    let name = String::from_utf8_lossy(plugin).chars().take(LARGEST_NAME_CHARS).collect();
+    DriverError::UnknownAuthPlugin { name }.into()
+}
+
 /// What the server says where it refuses.
 pub(super) fn refusal(packet: &[u8], capabilities: CapabilityFlags) -> Error {
     match ParseBuf(packet).parse(capabilities) {
-        Ok(ErrPacket::Error(error)) => ServerError {
-            code: error.error_code(),
-            message: error.message_str().into_owned(),
-            state: error.sql_state_ref().map(|state| state.as_str().into_owned()).unwrap_or_default(),
-        }
-        .into(),
+        Ok(ErrPacket::Error(error)) => error.into(),
         _ => bad("an error that cannot be read").into(),
     }
 }

@@ -3,61 +3,41 @@
 //! The driver's stream has no way to give a compressed transaction as it came: it unpacks it in memory as a whole, however large
 //! that is, before it gives the first event. So the binlog of MySQL, which alone has such transactions, comes over a connection of
 //! our own, which speaks as much of the protocol as that needs. Its accounts, encryption and errors are those of the driver's
-//! connections; [`tls`] and [`login`] say what is demanded of a server. MariaDB's comes over the driver's stream.
+//! connections; [`tls`] and [`login`] say what is demanded of a server. Where an account wants an authentication that is not known
+//! here, the driver's connection is taken, with a warning. MariaDB's binlog comes over the driver's stream.
 
+mod driver;
 mod login;
 mod packets;
 mod tls;
 
-use std::panic::AssertUnwindSafe;
+use std::sync::Once;
+use std::time::Duration;
 
 use crossfade_catalog::CatalogError;
 use crossfade_config::ServerUrl;
-use futures_util::{FutureExt, StreamExt};
-use mysql_async::prelude::Queryable;
-use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, DriverError, Sid};
-use mysql_common::constants::CapabilityFlags;
-use mysql_common::packets::BinlogDumpFlags;
+use mysql_async::{Conn, DriverError, Error};
+use mysql_common::constants::{CapabilityFlags, Command};
 use mysql_common::packets::ComRegisterSlave;
 use mysql_common::packets::binlog_request::BinlogRequest;
 
+use self::driver::DriverLink;
 use self::login::{END, ERROR, OK, Session};
 use self::packets::Packets;
-use crate::event::{Damaged, Event, Framing, NO_EVENT, WRONG_SUM};
+use self::tls::Encryption;
+use crate::BinlogError;
+use crate::decode::Flavor;
+use crate::event::{Damaged, Event, Framing, NO_EVENT};
 use crate::source::Source;
-use crate::{BinlogError, event_type};
 
-const COM_QUERY: u8 = 3;
-const PROGRAM: &str = "crossfade-binlog";
+const LOGIN_TIME_OUT: Duration = Duration::from_secs(10);
 const HOST_NAME: &[u8] = b"crossfade";
 /// A packet that begins like the end of the stream is one only if it is this short.
 const END_BYTES: usize = 9;
 const SESSION: &str = "SET of the binlog session";
-const CHECKSUM_AWARE: &str = "SET @master_binlog_checksum = 'ALL', @source_binlog_checksum = 'ALL'";
-
-/// What is asked of a server.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub server_id: u32,
-    /// The stream ends where the binlog ends now.
-    pub until_end: bool,
-    pub start: Start,
-}
-
-#[derive(Debug)]
-pub(crate) enum Start {
-    /// What follows a GTID set.
-    Gtids(Vec<Sid<'static>>),
-    Place {
-        file: String,
-        offset: u64,
-    },
-    /// What the session's variables say.
-    Session,
-}
 
 pub(crate) enum Link {
-    Driver { stream: BinlogStream, described: bool },
+    Driver(Box<DriverLink>),
     Own(Box<OwnLink>),
 }
 
@@ -82,49 +62,43 @@ impl From<Damaged> for NoEvent {
 }
 
 impl Link {
-    /// Over the driver's stream.
-    pub async fn driver(
-        mut conn: Conn,
-        source: &Source,
-        statements: &[String],
-        request: &Request,
-    ) -> Result<Link, BinlogError> {
-        for statement in statements {
-            conn.query_drop(statement).await.map_err(source.refused(SESSION))?;
-        }
-        let mut asked = BinlogStreamRequest::new(request.server_id).with_hostname(HOST_NAME);
-        if request.until_end {
-            asked = asked.with_non_blocking();
-        }
-        asked = match &request.start {
-            Start::Gtids(sids) => asked.with_gtid().with_gtid_set(sids.iter().cloned()),
-            Start::Place { file, offset } => asked.with_filename(file.as_bytes()).with_pos(*offset),
-            Start::Session => asked,
-        };
-        let stream = conn.get_binlog_stream(asked).await.map_err(source.refused("COM_BINLOG_DUMP"))?;
-        Ok(Link::Driver { stream, described: false })
-    }
-
-    /// Over a connection of our own, in whose session the statements are run first.
-    pub async fn own(
+    /// Asks for the binlog, in a session in which the statements are run first. `conn` is a fresh connection of the driver's.
+    pub async fn open(
+        conn: Conn,
         url: &ServerUrl,
         source: &Source,
         statements: &[String],
-        request: &Request,
+        request: &BinlogRequest<'_>,
     ) -> Result<Link, BinlogError> {
-        let mut session = login::log_in(url, PROGRAM).await.map_err(|error| match error {
-            mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) => {
-                CatalogError::NoTls { server: url.to_string() }
+        if source.flavor == Flavor::MySql {
+            match Link::own(url, source, statements, request).await {
+                Ok(link) => {
+                    // It has answered what was asked; how it says good-bye is of no interest.
+                    let _ = conn.disconnect().await;
+                    return Ok(link);
+                }
+                Err(error) => warn_of(unknown_plugin(error)?, source),
             }
-            source => CatalogError::Connect { server: url.to_string(), source },
-        })?;
-        for statement in statements.iter().map(String::as_str).chain([CHECKSUM_AWARE]) {
-            let query = [&[COM_QUERY], statement.as_bytes()].concat();
+        }
+        Ok(Link::Driver(Box::new(DriverLink::open(conn, source, statements, request).await?)))
+    }
+
+    /// Over a connection of our own.
+    async fn own(
+        url: &ServerUrl,
+        source: &Source,
+        statements: &[String],
+        request: &BinlogRequest<'_>,
+    ) -> Result<Link, BinlogError> {
+        let mut session = log_in(url).await?;
+        for statement in statements {
+            let query = [&[Command::COM_QUERY as u8], statement.as_bytes()].concat();
             session.done(&query).await.map_err(source.refused(SESSION))?;
         }
-        let register = ComRegisterSlave::new(request.server_id).with_hostname(HOST_NAME);
+        let register = ComRegisterSlave::new(request.server_id()).with_hostname(HOST_NAME);
         session.done(&login::bytes(&register)).await.map_err(source.refused("COM_REGISTER_SLAVE"))?;
-        let sent = session.packets.command(&dump_command(request)).await;
+        session.packets.expect_events();
+        let sent = session.packets.command(&login::bytes(&request.as_cmd())).await;
         sent.map_err(|error| source.refused("COM_BINLOG_DUMP")(error.into()))?;
         let Session { packets, capabilities } = session;
         Ok(Link::Own(Box::new(OwnLink { packets, capabilities, framing: Framing::default() })))
@@ -134,36 +108,52 @@ impl Link {
     pub async fn next(&mut self) -> Result<Event, NoEvent> {
         match self {
             Link::Own(link) => link.next().await,
-            Link::Driver { stream, described } => {
-                // The driver's parser panics on events shorter than their own header says.
-                let next = AssertUnwindSafe(stream.next()).catch_unwind().await;
-                let event = match next.map_err(|_| NO_EVENT)? {
-                    Some(Ok(event)) => event,
-                    Some(Err(error)) => return Err(NoEvent::Failed(error)),
-                    None => return Err(NoEvent::Ended),
-                };
-                verify(&event, described)?;
-                Ok(event.into())
-            }
+            Link::Driver(link) => link.next().await,
+        }
+    }
+
+    /// How much of the event at hand has come. The driver does not tell.
+    pub fn unfinished_bytes(&self) -> usize {
+        match self {
+            Link::Own(link) => link.packets.unfinished_bytes(),
+            Link::Driver(_) => 0,
         }
     }
 }
 
-/// The driver cuts checksums off without a look at them.
-fn verify(event: &mysql_async::binlog::events::Event, described: &mut bool) -> Result<(), Damaged> {
-    use mysql_async::binlog::BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32 as CRC32;
-    let code = event.header().event_type_raw();
-    if code == event_type::TRANSACTION_PAYLOAD {
-        // The events that follow would be those that the driver has unpacked.
-        return Err(Damaged("a compressed transaction of MySQL from another kind of server"));
+/// As for every other connection: see `crossfade_catalog::connect`.
+async fn log_in(url: &ServerUrl) -> Result<Session, CatalogError> {
+    let (server, waited) = (url.to_string(), LOGIN_TIME_OUT);
+    let encryption = Encryption::of(url).await?;
+    match tokio::time::timeout(waited, login::log_in(url, encryption)).await {
+        Ok(Err(Error::Driver(DriverError::NoClientSslFlagFromServer))) => Err(CatalogError::NoTls { server }),
+        Ok(session) => session.map_err(|source| CatalogError::Connect { server, source }),
+        Err(_) => Err(CatalogError::TimedOut { server, waited }),
     }
-    // Before the format description nobody knows whether there are checksums.
-    *described |= code == event_type::FORMAT_DESCRIPTION;
-    let checked = *described && matches!(event.footer().get_checksum_alg(), Ok(Some(algorithm)) if algorithm == CRC32);
-    match event.checksum() {
-        Some(sum) if checked && u32::from_le_bytes(sum) != event.calc_checksum(CRC32) => Err(WRONG_SUM),
-        _ => Ok(()),
+}
+
+/// The name of the plugin, where it is what keeps a connection of our own from being made.
+fn unknown_plugin(error: BinlogError) -> Result<String, BinlogError> {
+    match error {
+        BinlogError::Catalog(CatalogError::Connect {
+            source: Error::Driver(DriverError::UnknownAuthPlugin { name }),
+            ..
+        }) => Ok(name),
+        error => Err(error),
     }
+}
+
+/// Says once how the process reads from here on; each connection would say the same.
+fn warn_of(plugin: String, source: &Source) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            server = %source.address,
+            ?plugin,
+            "the account's authentication plugin is known to the driver only, so the binlog comes over the driver's connection: \
+             compressed transactions are unpacked whole in memory, which an account with caching_sha2_password avoids"
+        );
+    });
 }
 
 impl Session {
@@ -189,19 +179,6 @@ impl OwnLink {
             _ => Err(NO_EVENT.into()),
         }
     }
-}
-
-fn dump_command(request: &Request) -> Vec<u8> {
-    let mut asked = BinlogRequest::new(request.server_id);
-    if request.until_end {
-        asked = asked.with_flags(BinlogDumpFlags::BINLOG_DUMP_NON_BLOCK);
-    }
-    asked = match &request.start {
-        Start::Gtids(sids) => asked.with_use_gtid(true).with_sids(sids.iter().cloned()),
-        Start::Place { file, offset } => asked.with_filename(file.as_bytes()).with_pos(*offset),
-        Start::Session => asked,
-    };
-    login::bytes(&asked.as_cmd())
 }
 
 #[cfg(test)]

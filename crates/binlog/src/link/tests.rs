@@ -1,14 +1,14 @@
 //! The connection of our own against real servers, and against one that wants the password.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crossfade_catalog::{Purpose, connect};
 use crossfade_config::ServerUrl;
 use crossfade_servers::{Flavor, Server, SharedPair};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use mysql_common::constants::{CapabilityFlags, StatusFlags};
+use mysql_common::packets::BinlogDumpFlags;
 use mysql_common::packets::HandshakePacket;
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -24,8 +24,9 @@ async fn opened(url: &ServerUrl) -> Result<Link, BinlogError> {
     let mut conn = connect(&root, Purpose::Catalog).await.unwrap();
     let source = Source::ask(&mut conn, &url.address()).await.unwrap();
     let server_id = source.free_server_id(&mut conn).await.unwrap();
-    let start = Start::Place { file: String::new(), offset: 4 };
-    Link::own(url, &source, &[], &Request { server_id, until_end: true, start }).await
+    let request = BinlogRequest::new(server_id).with_flags(BinlogDumpFlags::BINLOG_DUMP_NON_BLOCK);
+    let aware = "SET @source_binlog_checksum = 'CRC32', @master_binlog_checksum = 'CRC32'";
+    Link::own(url, &source, &[aware.to_owned()], &request).await
 }
 
 /// Whether events come over a connection of this URL.
@@ -77,6 +78,13 @@ async fn encryption_follows_the_url() {
     for options in refused {
         let error = reads(&url(server, &options)).await.expect_err(&options);
         assert!(error.hint().is_some_and(|hint| hint.contains("ssl-ca")), "{options}: {error:?}");
+    }
+    // The file is named where it is what is wrong.
+    let missing = reads(&url(server, "?ssl-mode=VERIFY_CA&ssl-ca=/nowhere/ca.pem")).await.unwrap_err();
+    let junk = server.data_dir().join("auto.cnf").display().to_string();
+    let junk = reads(&url(server, &format!("?ssl-mode=VERIFY_CA&ssl-ca={junk}"))).await.unwrap_err();
+    for error in [missing, junk] {
+        assert!(matches!(error, BinlogError::Catalog(CatalogError::Certificates { .. })), "{error:?}");
     }
     // A server without TLS.
     let bare = SharedPair::get(Flavor::MariaDb).await.old();
@@ -183,32 +191,23 @@ fn greeting(plugin: &str) -> Vec<u8> {
 }
 
 /// Plays a server that greets and then says what it is told to. Gives how the login ended, and what was sent.
-async fn against(plugin: &str, answers: &[&[u8]]) -> (Result<(), mysql_async::Error>, Vec<u8>) {
+async fn against(hello: &[u8], answers: &[&[u8]]) -> (Result<(), mysql_async::Error>, Vec<u8>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let url = ServerUrl::parse(&format!("mysql://root:sesame@127.0.0.1:{port}?ssl-mode=PREFERRED")).unwrap();
-    let ended = AtomicBool::new(false);
     let server = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut sent = Vec::new();
-        let hello = greeting(plugin);
-        for (nth, answer) in std::iter::once(hello.as_slice()).chain(answers.iter().copied()).enumerate() {
+        // At once, since not every answer is one to something; then it hears what there is to hear.
+        for (nth, answer) in std::iter::once(hello).chain(answers.iter().copied()).enumerate() {
             let packet = [&(answer.len() as u32).to_le_bytes()[..3], &[2 * nth as u8], answer].concat();
             let _ = stream.write_all(&packet).await;
-            let mut bytes = [0; 4096];
-            let read = stream.read(&mut bytes).await.unwrap_or(0);
-            sent.extend(&bytes[..read]);
-            if ended.load(Ordering::Relaxed) {
-                break;
-            }
         }
+        let _ = stream.shutdown().await;
+        let mut sent = Vec::new();
+        let _ = stream.read_to_end(&mut sent).await;
         sent
     };
-    let client = async {
-        let ended_as = login::log_in(&url, PROGRAM).await.map(drop);
-        ended.store(true, Ordering::Relaxed);
-        ended_as
-    };
+    let client = async { login::log_in(&url, Encryption::of(&url).await.unwrap()).await.map(drop) };
     tokio::join!(client, server)
 }
 
@@ -216,22 +215,29 @@ async fn against(plugin: &str, answers: &[&[u8]]) -> (Result<(), mysql_async::Er
 async fn nobody_gets_the_password_who_only_asks() {
     let clear = [&[0xfe][..], b"mysql_clear_password\0"].concat();
     let old = [&[0xfe][..], b"mysql_old_password\0abcdefgh\0"].concat();
+    let ed25519 = [&[0xfe][..], b"client_ed25519\0abcdefghijklmnopqrstabcdefghijkl\0"].concat();
     let again = [&[0xfe][..], b"caching_sha2_password\0abcdefghijklmnopqrst\0"].concat();
+    let factor = [&[2][..], b"caching_sha2_password\0abcdefghijklmnopqrst\0"].concat();
+    let long_key =
+        [&[1][..], b"-----BEGIN PUBLIC KEY-----\n", &[b'A'; 60_000], b"\n-----END PUBLIC KEY-----\n"].concat();
     let bad_key = [&[1][..], b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"].concat();
-    let tricks: [(&str, Vec<&[u8]>); 9] = [
+    let tricks: [(&str, Vec<&[u8]>); 12] = [
         ("mysql_clear_password", vec![&clear]),
         ("caching_sha2_password", vec![&clear]),
         ("caching_sha2_password", vec![&old]),
         ("caching_sha2_password", vec![&[0xfe]]),
         ("caching_sha2_password", vec![&again, &again]),
-        // No key, a key that is none, and a demand that only the other plugin has.
+        ("caching_sha2_password", vec![&ed25519]),
+        ("caching_sha2_password", vec![&factor]),
+        // No key, one that would take very long, a key that is none, and a demand that only the other plugin has.
         ("caching_sha2_password", vec![&[1, 4], &[7, 7, 7]]),
+        ("caching_sha2_password", vec![&[1, 4], &long_key]),
         ("caching_sha2_password", vec![&[1, 4], &bad_key]),
         ("mysql_native_password", vec![&[1, 4]]),
         ("caching_sha2_password", vec![&[]]),
     ];
     for (plugin, answers) in tricks {
-        let (ended, sent) = against(plugin, &answers).await;
+        let (ended, sent) = against(&greeting(plugin), &answers).await;
         let error = ended.expect_err(plugin);
         assert!(sent.windows(4).any(|bytes| bytes == b"root"), "no login was tried");
         assert!(!sent.windows(6).any(|bytes| bytes == b"sesame"), "{plugin} {answers:?}");
@@ -239,13 +245,49 @@ async fn nobody_gets_the_password_who_only_asks() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever a server says, the login ends, in an error or not, and the password does not leave.
+    #[test]
+    fn no_greeting_and_no_answer_panics(
+        at in 0_usize..80,
+        byte: u8,
+        cut in 0_usize..100,
+        kinds in proptest::collection::vec((proptest::sample::select(vec![0_u8, 1, 2, 0xfe, 0xff]), 0_u8..6), 0..4),
+        tail in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut hello = greeting("caching_sha2_password");
+        if let Some(place) = hello.get_mut(at) {
+            *place = byte;
+        }
+        hello.truncate(cut.max(1));
+        let answers: Vec<Vec<u8>> = kinds.iter().map(|(kind, next)| [&[*kind, *next], &tail[..]].concat()).collect();
+        let answers: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_, sent) = runtime.block_on(against(&hello, &answers));
+        prop_assert!(!sent.windows(6).any(|bytes| bytes == b"sesame"));
+    }
+}
+
 #[tokio::test]
 async fn what_greets_otherwise_is_no_server() {
+    // Where the greeting tells the length of its nonce, some lengths make its parser overflow.
+    for length in 0x78..0x90 {
+        let mut hello = greeting("caching_sha2_password");
+        let at = hello.len() - b"caching_sha2_password\0".len() - 13 - 10 - 1;
+        assert_eq!(hello[at], 21);
+        hello[at] = length;
+        assert!(against(&hello, &[]).await.0.is_err(), "{length}");
+    }
     let old_protocol = [&[9][..], &greeting("mysql_native_password")[1..]].concat();
     let too_many = [&[0xff, 0x10, 0x04][..], b"Too many connections"].concat();
-    for (hello, told) in
-        [(&b""[..], "Io"), (b"HTTP/1.1 400 Bad Request", "Io"), (&old_protocol, "Io"), (&too_many, "1040")]
-    {
+    for (hello, told) in [
+        (&b""[..], "Io"),
+        (b"HTTP/1.1 400 Bad Request", "Io"),
+        (&old_protocol, "UnknownAuthPlugin"),
+        (&too_many, "1040"),
+    ] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = ServerUrl::parse(&format!("mysql://root@127.0.0.1:{port}")).unwrap();
@@ -254,8 +296,18 @@ async fn what_greets_otherwise_is_no_server() {
             let packet = [&(hello.len() as u32).to_le_bytes()[..], hello].concat();
             stream.write_all(&packet).await.unwrap();
         };
-        let (ended, ()) = tokio::join!(login::log_in(&url, PROGRAM), server);
+        let (ended, ()) = tokio::join!(login::log_in(&url, Encryption::of(&url).await.unwrap()), server);
         let error = ended.map(drop).unwrap_err();
         assert!(format!("{error:?}").contains(told), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn silence_ends() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = ServerUrl::parse(&format!("mysql://root@127.0.0.1:{port}")).unwrap();
+    let patience = 2 * LOGIN_TIME_OUT;
+    let ended = tokio::time::timeout(patience, log_in(&url)).await.expect("it ends").map(drop);
+    assert!(matches!(ended, Err(CatalogError::TimedOut { .. })), "{ended:?}");
 }

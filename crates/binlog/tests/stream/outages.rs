@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossfade_binlog::{BinlogError, BinlogReader, Notice};
+use crossfade_binlog::{BinlogError, BinlogReader, Notice, ReaderOptions};
 use crossfade_config::{Endpoint, ServerUrl};
 use crossfade_model::{GtidSet, Position};
 use crossfade_servers::{Flavor, Server};
@@ -14,10 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::bench::{Bench, PATIENCE, drain, story};
 use crate::on_both;
+use crate::relay::{Relay, Trouble};
 
 on_both!(
     killed_server,
     dead_link,
+    cut_links,
     cancelled_calls,
     purged_and_foreign_positions,
     two_readers,
@@ -121,6 +123,46 @@ async fn dead_link(flavor: Flavor) {
     parts.extend(drain(&mut reader, &end).await.unwrap());
     assert_eq!(story(&parts), ["+1:before", "+2:unheard"]);
     assert!(link.connections.load(Ordering::SeqCst) > connections);
+}
+
+const LARGE_BYTES: usize = 3 << 20;
+
+/// Options to read through a relay, and where the reader will stand when it has read one large row.
+async fn large_row_through(bench: &mut Bench<'_>, trouble: Trouble) -> (Relay, ReaderOptions, Position) {
+    bench.run("CREATE TABLE t (id INT PRIMARY KEY, v LONGTEXT)").await;
+    let start = bench.here().await;
+    bench.run(&format!("INSERT INTO t VALUES (1, REPEAT('x', {LARGE_BYTES}))")).await;
+    let end = bench.here().await;
+    let relay = Relay::to(bench.server.port(), trouble).await;
+    let mut options = bench.options(start).await;
+    options.server = ServerUrl::parse(&format!("mysql://root@127.0.0.1:{}?ssl-mode=DISABLED", relay.port)).unwrap();
+    (relay, options, end)
+}
+
+/// Links that break in the middle of an event, again and again at the same place, have damaged nothing.
+async fn cut_links(flavor: Flavor) {
+    let mut bench = Bench::shared(flavor, "cut").await;
+    let trouble = Trouble::Cut { connections: 4, bytes: LARGE_BYTES / 2 };
+    let (relay, options, end) = large_row_through(&mut bench, trouble).await;
+    let mut reader = BinlogReader::open(options).await.unwrap();
+    let parts = drain(&mut reader, &end).await.unwrap();
+    assert_eq!(story(&parts), [format!("+1:{}", "x".repeat(LARGE_BYTES))]);
+    assert!(relay.connections() >= 5, "{} connections", relay.connections());
+}
+
+/// An event that takes longer than the read time-out, on a link that is slow and not dead.
+#[tokio::test]
+async fn slow_link() {
+    let mut bench = Bench::shared(Flavor::MySql, "slow_link").await;
+    let trouble = Trouble::Slow { bytes: LARGE_BYTES / 6 };
+    let (relay, options, end) = large_row_through(&mut bench, trouble).await;
+    let read_timeout = options.read_timeout;
+    let mut reader = BinlogReader::open(options).await.unwrap();
+    let (connections, began) = (relay.connections(), std::time::Instant::now());
+    let parts = drain(&mut reader, &end).await.unwrap();
+    assert_eq!(story(&parts), [format!("+1:{}", "x".repeat(LARGE_BYTES))]);
+    assert!(began.elapsed() > 2 * read_timeout, "{:?}", began.elapsed());
+    assert_eq!(relay.connections(), connections);
 }
 
 /// Callers who never wait longer than a moment get everything once.
