@@ -107,6 +107,8 @@ impl Applier {
         let lookup = Lookup::new(
             options.store.clone(),
             opposite,
+            options.stream.clone(),
+            options.mappings.clone(),
             options.opposite_mappings.clone(),
             options.stream.direction().source(),
             options.prefer,

@@ -113,7 +113,7 @@ fn lost_to(winner: u64, reason: LossReason) -> Loss {
 }
 
 /// `false`: not in time.
-async fn wait(shared: &Shared, limit: Duration) -> Result<bool, ApplyError> {
+pub(crate) async fn wait(shared: &Shared, limit: Duration) -> Result<bool, ApplyError> {
     match tokio::time::timeout(limit, shared.hold.captured_up_to_now()).await {
         Err(_) => Ok(false),
         Ok(Err(_)) => Err(ApplyError::HoldEnded),

@@ -6,6 +6,7 @@ use crossfade_message::{ConflictCounts, Outcome, Status};
 use crossfade_model::{Clock, MessageId, Row, RowOp, Seen, TableName, Value};
 use crossfade_rules::decide::LossStatus;
 use crossfade_rules::decide::{LossReason, WriteReason};
+use crossfade_rules::merge::PartEnd;
 use crossfade_rules::plan::{Dependence, Dependences};
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
 use mysql_async::Conn;
@@ -66,6 +67,10 @@ pub(crate) struct JudgedRow<'a> {
     pub ruling: Option<Ruling>,
     /// What is written instead of the change's own row.
     replaced: Option<Row>,
+    /// Its columns are merged with what users of the target did meanwhile.
+    pub merges: bool,
+    /// How its messages ended where they were merged.
+    pub ends: Vec<PartEnd>,
 }
 
 pub(crate) struct JudgedChange<'a> {
@@ -75,12 +80,19 @@ pub(crate) struct JudgedChange<'a> {
     pub aside: Option<Cause>,
     pub ruling: Option<Ruling>,
     replaced: Option<Row>,
+    pub merges: bool,
+    pub ends: Vec<PartEnd>,
 }
 
 const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
 
 fn is_write(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Write(_))
+}
+
+/// Where columns are merged, who wins the row is not all that there is to a dispute.
+fn merges(mapping: &TableMapping, verdicts: (Verdict, Verdict)) -> bool {
+    mapping.merge.is_some() && verdicts != (UNDISPUTED, UNDISPUTED)
 }
 
 impl<'a> JudgedLane<'a> {
@@ -120,6 +132,7 @@ impl<'a> JudgedLane<'a> {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
                     for row in rows {
                         (row.verdict, row.departure) = judge_net(mapping, target, row.net, lookup, conn).await?;
+                        row.merges = merges(mapping, (row.verdict, row.departure));
                     }
                 }
                 JudgedStep::InOrder(changes) => {
@@ -128,6 +141,7 @@ impl<'a> JudgedLane<'a> {
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
                         (judged.verdict, judged.departure) =
                             judge_change(mapping, target, judged.change, lookup, conn).await?;
+                        judged.merges = merges(mapping, (judged.verdict, judged.departure));
                     }
                 }
             }
@@ -135,7 +149,7 @@ impl<'a> JudgedLane<'a> {
         Ok(())
     }
 
-    /// Judges again what was written and not sighted, with what was captured meanwhile.
+    /// Judges again what was written and neither sighted nor merged, with what was captured meanwhile.
     pub async fn confirm(
         &mut self,
         shared: &Shared,
@@ -149,9 +163,9 @@ impl<'a> JudgedLane<'a> {
             match step {
                 JudgedStep::Net { table, rows, .. } => {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
-                    for row in rows.iter_mut().filter(|row| !row.sighted && row.is_open()) {
+                    for row in rows.iter_mut().filter(|row| !row.sighted && !row.merges && row.is_open()) {
                         let now = judge_net(mapping, target, row.net, lookup, conn).await?;
-                        if turned((row.verdict, row.departure), now) {
+                        if turned((row.verdict, row.departure), now) || merges(mapping, now) {
                             return Ok(Judged::Otherwise);
                         }
                         (row.verdict, row.departure) = now;
@@ -159,11 +173,11 @@ impl<'a> JudgedLane<'a> {
                     }
                 }
                 JudgedStep::InOrder(changes) => {
-                    for judged in changes.iter_mut().filter(|judged| judged.is_open()) {
+                    for judged in changes.iter_mut().filter(|judged| !judged.merges && judged.is_open()) {
                         let table = judged.change.table;
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
                         let now = judge_change(mapping, target, judged.change, lookup, conn).await?;
-                        if turned((judged.verdict, judged.departure), now) {
+                        if turned((judged.verdict, judged.departure), now) || merges(mapping, now) {
                             return Ok(Judged::Otherwise);
                         }
                         (judged.verdict, judged.departure) = now;
@@ -179,8 +193,8 @@ impl<'a> JudgedLane<'a> {
     pub fn must_be_confirmed(&self) -> bool {
         self.concurrent
             && self.steps.iter().any(|step| match step {
-                JudgedStep::Net { rows, .. } => rows.iter().any(|row| !row.sighted && row.writes()),
-                JudgedStep::InOrder(changes) => changes.iter().any(JudgedChange::writes),
+                JudgedStep::Net { rows, .. } => rows.iter().any(|row| !row.sighted && !row.merges && row.writes()),
+                JudgedStep::InOrder(changes) => changes.iter().any(|judged| !judged.merges && judged.writes()),
             })
     }
 
@@ -229,6 +243,7 @@ impl<'a> JudgedLane<'a> {
                         match &row.ruling {
                             Some(Ruling::Returns(loss) | Ruling::Goes(loss)) => {
                                 (row.verdict, row.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
+                                row.merges = false;
                             }
                             Some(Ruling::LetsGo(columns)) => row.replaced = without(row.net.after.as_ref(), columns),
                             None => {}
@@ -241,6 +256,7 @@ impl<'a> JudgedLane<'a> {
                         match &judged.ruling {
                             Some(Ruling::Returns(loss) | Ruling::Goes(loss)) => {
                                 (judged.verdict, judged.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
+                                judged.merges = false;
                             }
                             Some(Ruling::LetsGo(columns)) => {
                                 judged.replaced = without(judged.change.after.as_ref(), columns);
@@ -484,10 +500,12 @@ impl JudgedStep<'_> {
     fn ends(&self) -> Vec<Ended> {
         match self {
             JudgedStep::Net { table, rows, .. } => {
-                rows.iter().filter(|row| row.aside.is_none()).flat_map(|row| row.ends(*table)).collect()
+                let open = rows.iter().filter(|row| row.aside.is_none() && !row.merges);
+                open.flat_map(|row| row.ends(*table)).collect()
             }
             JudgedStep::InOrder(changes) => {
-                changes.iter().filter(|judged| judged.aside.is_none()).map(JudgedChange::end).collect()
+                let open = changes.iter().filter(|judged| judged.aside.is_none() && !judged.merges);
+                open.map(JudgedChange::end).collect()
             }
         }
     }
@@ -503,6 +521,8 @@ impl<'a> JudgedRow<'a> {
             aside: None,
             ruling: None,
             replaced: None,
+            merges: false,
+            ends: Vec::new(),
         }
     }
 
@@ -527,7 +547,19 @@ impl<'a> JudgedRow<'a> {
     }
 
     pub fn writes(&self) -> bool {
-        self.arrives() || (self.net.moved_from.is_some() && self.leaves())
+        let merges = self.aside.is_none() && self.merges;
+        merges || self.arrives() || (self.net.moved_from.is_some() && self.leaves())
+    }
+
+    /// The row is written as the change has it.
+    pub fn arrives_whole(&self) -> bool {
+        self.arrives() && !self.merges
+    }
+
+    /// What came out of merging.
+    pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
+        (self.departure, self.verdict) = (existence(&departure), existence(&arrival));
+        self.ends = departure.into_iter().chain(arrival).collect();
     }
 
     pub fn dependence(&self, planner: &Planner, table: usize) -> Dependence {
@@ -555,7 +587,16 @@ impl<'a> JudgedRow<'a> {
 
 impl<'a> JudgedChange<'a> {
     fn new(change: &'a MappedChange) -> JudgedChange<'a> {
-        JudgedChange { change, verdict: UNDISPUTED, departure: UNDISPUTED, aside: None, ruling: None, replaced: None }
+        JudgedChange {
+            change,
+            verdict: UNDISPUTED,
+            departure: UNDISPUTED,
+            aside: None,
+            ruling: None,
+            replaced: None,
+            merges: false,
+            ends: Vec::new(),
+        }
     }
 
     /// Neither set aside nor ruled to lose.
@@ -577,7 +618,13 @@ impl<'a> JudgedChange<'a> {
     }
 
     pub fn writes(&self) -> bool {
-        self.arrives() || self.leaves()
+        (self.aside.is_none() && self.merges) || self.arrives() || self.leaves()
+    }
+
+    /// What came out of merging.
+    pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
+        (self.departure, self.verdict) = (existence(&departure), existence(&arrival));
+        self.ends = departure.into_iter().chain(arrival).collect();
     }
 
     pub fn dependence(&self, planner: &Planner) -> Dependence {
@@ -588,6 +635,11 @@ impl<'a> JudgedChange<'a> {
         let MappedChange { table, seq, effective, .. } = *self.change;
         Ended { table, verdict: self.verdict, seqs: vec![seq], effective }
     }
+}
+
+/// The last word on a key.
+fn existence(ends: &[PartEnd]) -> Verdict {
+    ends.last().map_or(UNDISPUTED, |end| end.existence)
 }
 
 fn outcome(shared: &Shared, ended: &Ended, seq: u64, loss: Loss) -> Outcome {
@@ -603,15 +655,19 @@ fn outcome(shared: &Shared, ended: &Ended, seq: u64, loss: Loss) -> Outcome {
         reason: loss.reason.to_string(),
         winner: Some(MessageId { stream: crate::opposite_stream(&shared.owner.stream), seq: loss.winner }),
         source_clock: ended.effective,
-        target_clock: match loss.reason {
-            LossReason::LaterClock { winner, .. } => winner,
-            LossReason::EqualClocks { clock, .. } => clock,
-            LossReason::PreferredSide { .. }
-            | LossReason::ChildGiven
-            | LossReason::ParentEnded
-            | LossReason::GreaterValue
-            | LossReason::SmallerValue => None,
-        },
+        target_clock: winners_clock(loss),
+    }
+}
+
+pub(crate) fn winners_clock(loss: Loss) -> Option<Clock> {
+    match loss.reason {
+        LossReason::LaterClock { winner, .. } => winner,
+        LossReason::EqualClocks { clock, .. } => clock,
+        LossReason::PreferredSide { .. }
+        | LossReason::ChildGiven
+        | LossReason::ParentEnded
+        | LossReason::GreaterValue
+        | LossReason::SmallerValue => None,
     }
 }
 

@@ -339,6 +339,8 @@ async fn write(
             return Ok(Attempt::VerdictTurned);
         }
     }
+    let merged = lane.merged_outcomes(shared);
+    shared.store.record_outcomes(&shared.owner.stream, &merged).await?;
     commit(shared, conn, lane, work).await?;
     Ok(Attempt::Committed)
 }

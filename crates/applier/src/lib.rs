@@ -29,6 +29,8 @@ mod judged;
 mod lane;
 mod lookup;
 mod mapped;
+mod merged;
+mod merging;
 mod parking;
 mod planning;
 mod progress;

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_message::Store;
-use crossfade_model::{Clock, Message, Seen, Side, StreamId, TableLayout, TableName, Value};
+use crossfade_model::{Clock, Message, Row, Seen, Side, StreamId, TableLayout, TableName, Value};
 use crossfade_rules::concurrent::{BatchId, Judging, Known, Unknown};
 use crossfade_rules::key::{exact_hash, folded_hash};
+use crossfade_rules::merge::{Effect, KeyHashes};
 use crossfade_rules::{
     ConcurrentIndex, Event, LastConcurrent, OppositeChange, Plan, Planner, TableMapping, Verdict, decide,
 };
@@ -26,21 +27,24 @@ const REMEMBERED_ROWS: usize = 10_000;
 
 /// Decides what happens to a change, from what the opposite stream has captured so far.
 pub(crate) struct Lookup {
-    store: Store,
-    opposite: StreamId,
+    pub(crate) store: Store,
+    pub(crate) own: StreamId,
+    pub(crate) opposite: StreamId,
+    /// Of the direction whose changes are judged.
+    pub(crate) mappings: Arc<[TableMapping]>,
     /// Mappings of the opposite direction, whose rows are the opposite stream's messages.
-    opposite_mappings: Arc<[TableMapping]>,
-    prefer: Side,
+    pub(crate) opposite_mappings: Arc<[TableMapping]>,
+    pub(crate) prefer: Side,
     side: Side,
-    index: ConcurrentIndex,
-    keys: KeyColumns,
-    found: Found,
+    pub(crate) index: ConcurrentIndex,
+    pub(crate) keys: KeyColumns,
+    pub(crate) found: Found,
 }
 
 /// What was asked before.
 #[derive(Default)]
-struct Found {
-    plans: HashMap<BatchId, Plan>,
+pub(crate) struct Found {
+    pub plans: HashMap<BatchId, Plan>,
     same_rows: FxHashMap<(u64, u64), bool>,
 }
 
@@ -67,13 +71,17 @@ impl Lookup {
     pub fn new(
         store: Store,
         opposite: StreamId,
+        own: StreamId,
+        mappings: Arc<[TableMapping]>,
         opposite_mappings: Arc<[TableMapping]>,
         side: Side,
         prefer: Side,
     ) -> Lookup {
         Lookup {
             store,
+            own,
             opposite,
+            mappings,
             keys: KeyColumns::default(),
             opposite_mappings,
             prefer,
@@ -108,23 +116,28 @@ impl Lookup {
 
     fn add(&mut self, message: &Message) {
         let change = &message.change;
-        let Some(table) = self.keys.of_layout(&self.opposite_mappings, &change.layout) else {
+        let Some(table) = self.keys.of_layout(&self.opposite_mappings, &self.mappings, &change.layout) else {
             // A table that is not synced in this direction has no row to be concurrent with.
             return self.index.pass(message.seq);
         };
-        for image in [&change.before, &change.after].into_iter().flatten() {
-            let key: Vec<&Value> = table.columns.iter().filter_map(|index| image.get(*index)).collect();
-            let exact = exact_hash(&table.identity, &key);
+        let keys = [&change.before, &change.after].map(|image| image.as_ref().map(|image| table.key_of(image)));
+        let keeps_its_key = keys[0] == keys[1];
+        for (place, key) in keys.iter().enumerate().filter_map(|(place, key)| Some((place, key.as_ref()?))) {
             let is_text = key.iter().any(|value| matches!(value, Value::Text(_) | Value::Encoded { .. }));
+            let effect = table.merged.as_ref().map(|merged| match place {
+                _ if keeps_its_key => merged.effect(&change.before, &change.after),
+                0 => Effect::Delete,
+                _ => Effect::Insert,
+            });
             self.index.add(
-                folded_hash(&table.identity, &key),
+                folded_hash(&table.identity, key),
                 OppositeChange {
                     seq: message.seq,
-                    exact,
+                    exact: exact_hash(&table.identity, key),
                     effective: message.effective,
                     op: change.op,
-                    effect: None,
-                    text_key: is_text.then(|| key.into_iter().cloned().collect()),
+                    effect: effect.map(Box::new),
+                    text_key: is_text.then(|| key.iter().map(|value| (*value).clone()).collect()),
                 },
             );
         }
@@ -150,71 +163,124 @@ impl Lookup {
         table: &TargetTable,
         conn: &mut Conn,
     ) -> Result<Option<LastConcurrent>, ApplyError> {
-        let identity = &subject.mapping.identity;
-        let judging = Judging {
-            folded: folded_hash(identity, subject.key),
-            exact: exact_hash(identity, subject.key),
-            seen: subject.seen.streams.get(self.opposite.as_str()),
-        };
-        if self.found.same_rows.len() > REMEMBERED_ROWS {
-            self.found.same_rows.clear();
-        }
+        let KeyHashes { folded, exact } = key_hashes(subject.mapping, subject.key);
+        let judging = Judging { folded, exact, seen: subject.seen.streams.get(self.opposite.as_str()) };
         loop {
             match self.index.last_unseen(judging, &self.found) {
                 Ok(last) => return Ok(last),
-                Err(Unknown::Plan(batch)) => {
-                    let plan = self.opposite_plan(batch).await?;
-                    self.found.plans.insert(batch, plan);
-                }
-                Err(Unknown::SameRow { exact, key }) => {
-                    let other: Vec<&Value> = key.iter().collect();
-                    let same = table.is_same_key(conn, subject.key, &other).await?;
-                    self.found.same_rows.insert((judging.exact, exact), same);
-                }
+                Err(unknown) => self.find_out(unknown, (subject.key, exact), table, conn).await?,
             }
         }
     }
 
-    /// The opposite direction's plan of a batch; planning is a pure function, so it is the one that was carried out.
-    async fn opposite_plan(&self, batch: BatchId) -> Result<Plan, ApplyError> {
-        let messages = self.store.read_range(&self.opposite, batch.first, batch.last).await?;
-        let changes = Mapper::new(self.opposite_mappings.clone()).map(messages)?;
-        Planner::new(&self.opposite_mappings).plan(changes, batch.lanes).map_err(ApplyError::Plan)
+    /// Finds out what must be known of a key, or of a batch of the opposite direction.
+    pub(crate) async fn find_out(
+        &mut self,
+        unknown: Unknown,
+        (key, exact): (&[&Value], u64),
+        table: &TargetTable,
+        conn: &mut Conn,
+    ) -> Result<(), ApplyError> {
+        match unknown {
+            Unknown::Plan(batch) => {
+                let plan = plan_of(&self.store, &self.opposite, &self.opposite_mappings, batch).await?;
+                self.found.plans.insert(batch, plan);
+            }
+            Unknown::SameRow { exact: other_exact, key: other } => {
+                if self.found.same_rows.len() > REMEMBERED_ROWS {
+                    self.found.same_rows.clear();
+                }
+                let other: Vec<&Value> = other.iter().collect();
+                let same = table.is_same_key(conn, key, &other).await?;
+                self.found.same_rows.insert((exact, other_exact), same);
+            }
+        }
+        Ok(())
     }
 }
 
-/// Where the row key stands in the layouts of captured messages.
+pub(crate) fn key_hashes(mapping: &TableMapping, key: &[&Value]) -> KeyHashes {
+    KeyHashes { folded: folded_hash(&mapping.identity, key), exact: exact_hash(&mapping.identity, key) }
+}
+
+/// A direction's plan of a batch; planning is a pure function, so it is the one that was carried out.
+pub(crate) async fn plan_of(
+    store: &Store,
+    stream: &StreamId,
+    mappings: &Arc<[TableMapping]>,
+    batch: BatchId,
+) -> Result<Plan, ApplyError> {
+    let messages = store.read_range(stream, batch.first, batch.last).await?;
+    let changes = Mapper::new(mappings.clone()).map(messages)?;
+    Planner::new(mappings).plan(changes, batch.lanes).map_err(ApplyError::Plan)
+}
+
+/// Where the row key and merged columns stand in the layouts of captured messages.
 #[derive(Default)]
-struct KeyColumns {
+pub(crate) struct KeyColumns {
     by_layout: HashMap<usize, (Arc<TableLayout>, Option<Arc<KeyPlace>>)>,
 }
 
-struct KeyPlace {
+pub(crate) struct KeyPlace {
     identity: TableName,
     columns: Vec<usize>,
+    /// For a table whose columns are merged.
+    pub merged: Option<MergedPlace>,
 }
 
+/// Per column of the judged direction's mapping its place in the layout; a column that is gone is taken for NULL.
+pub(crate) struct MergedPlace(Vec<Option<usize>>);
+
 impl KeyColumns {
-    fn of_layout(&mut self, mappings: &[TableMapping], layout: &Arc<TableLayout>) -> Option<Arc<KeyPlace>> {
+    /// `opposite` are the mappings of the messages' own direction, `mappings` those of the judged one.
+    pub fn of_layout(
+        &mut self,
+        opposite: &[TableMapping],
+        mappings: &[TableMapping],
+        layout: &Arc<TableLayout>,
+    ) -> Option<Arc<KeyPlace>> {
         // The address stays taken, since the layout is kept beside it.
         let address = Arc::as_ptr(layout) as usize;
         let (_, place) = self
             .by_layout
             .entry(address)
-            .or_insert_with(|| (layout.clone(), key_place(mappings, layout).map(Arc::new)));
+            .or_insert_with(|| (layout.clone(), key_place(opposite, mappings, layout).map(Arc::new)));
         place.clone()
     }
 }
 
-fn key_place(mappings: &[TableMapping], layout: &TableLayout) -> Option<KeyPlace> {
-    let mapping = mappings.iter().find(|mapping| mapping.source == layout.name)?;
-    let columns = mapping
-        .row_key
-        .iter()
-        .map(|index| {
-            let name = &mapping.columns.get(*index)?.source;
-            layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name))
-        })
-        .collect::<Option<Vec<usize>>>()?;
-    Some(KeyPlace { identity: mapping.identity.clone(), columns })
+impl KeyPlace {
+    fn key_of<'r>(&self, image: &'r Row) -> Vec<&'r Value> {
+        self.columns.iter().filter_map(|index| image.get(*index)).collect()
+    }
+}
+
+impl MergedPlace {
+    /// The image in the order of the judged direction's mapping.
+    pub fn row(&self, image: &Row) -> Row {
+        self.values(image).cloned().collect()
+    }
+
+    fn values<'r>(&'r self, image: &'r Row) -> impl Iterator<Item = &'r Value> {
+        self.0.iter().map(|place| place.and_then(|place| image.get(place)).unwrap_or(&Value::Null))
+    }
+
+    /// Of a change that keeps its key.
+    fn effect(&self, before: &Option<Row>, after: &Option<Row>) -> Effect {
+        let values = |row| self.values(row);
+        Effect::of(before.as_ref().map(values), after.as_ref().map(values)).unwrap_or(Effect::Delete)
+    }
+}
+
+fn key_place(opposite: &[TableMapping], mappings: &[TableMapping], layout: &TableLayout) -> Option<KeyPlace> {
+    let place = |name: &String| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
+    let of_message = opposite.iter().find(|mapping| mapping.source == layout.name)?;
+    let columns = of_message.row_key.iter().map(|index| place(&of_message.columns.get(*index)?.source));
+    let merging = mappings.iter().find(|mapping| mapping.identity == of_message.identity && mapping.merge.is_some());
+    let merged = merging.map(|mapping| mapping.columns.iter().map(|column| place(&column.target)).collect());
+    Some(KeyPlace {
+        identity: of_message.identity.clone(),
+        columns: columns.collect::<Option<Vec<usize>>>()?,
+        merged: merged.map(MergedPlace),
+    })
 }

@@ -1,5 +1,7 @@
 //! A table of the target: the statements that read and write it.
 
+use std::collections::BTreeMap;
+
 use crossfade_model::{Column, ColumnKind, Row, TableName, Value as Cell, quote_identifier};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Value as Param};
@@ -135,6 +137,29 @@ impl TargetTable {
         let (mut sql, mut params) = self.update_head(to);
         self.push_key_condition(&[from], &mut sql, &mut params);
         exec_in_mode(conn, self.needs_lenient_mode(to), sql, params).await
+    }
+
+    /// Sets some columns of a locked row. What the server would touch by itself it then leaves alone.
+    pub async fn change(
+        &self,
+        conn: &mut Conn,
+        key: &[&Cell],
+        values: &BTreeMap<usize, Cell>,
+    ) -> Result<(), mysql_async::Error> {
+        let (mut assignments, mut params, mut is_lenient) = (Vec::new(), Vec::new(), false);
+        for (index, column) in self.columns.iter().enumerate() {
+            let name = quote_identifier(&column.name);
+            if let Some(cell) = values.get(&index) {
+                assignments.push(format!("{name} = {}", placeholder(cell, column)));
+                push_params(cell, column, &mut params);
+                is_lenient |= needs_lenient_mode(cell, column);
+            } else if column.on_update_now {
+                assignments.push(format!("{name} = {name}"));
+            }
+        }
+        let mut sql = format!("UPDATE {} SET {} WHERE ", self.quoted, assignments.join(", "));
+        self.push_key_condition(&[key], &mut sql, &mut params);
+        exec_in_mode(conn, is_lenient, sql, params).await
     }
 
     /// An UPDATE that sets all columns, up to its condition.

@@ -13,6 +13,7 @@ use crate::error::{ApplyError, Remedy, is_duplicate_key, is_missing_parent, row_
 use crate::family::{self, Ending, Endings, Orphan, Ruling, Rulings};
 use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Care, Manner, Shared};
+use crate::merging::{MergedRow, RowWork, merge_rows};
 use crate::parking::Cause;
 use crate::read::same_image;
 use crate::table::{Found, TargetTable};
@@ -37,6 +38,7 @@ impl JudgedLane<'_> {
                         Part { shared, table: *table, kind: *kind, by_sight, concurrent: self.concurrent, manner };
                     let written = part.write(conn, rows).await?;
                     self.tally.by_sight += rows.iter().filter(|row| row.sighted && row.writes()).count() as u64;
+                    self.tally.by_waiting += rows.iter().filter(|row| !row.ends.is_empty()).count() as u64;
                     for row in rows.iter().filter(|row| row.aside.is_some()) {
                         aside.add(&row.dependence(&shared.planner, *table));
                     }
@@ -149,6 +151,12 @@ impl Part<'_> {
             }
         }
         let mut all_there = ALL_THERE;
+        if rows.iter().any(|row| row.merges && row.writes()) {
+            match self.write_merged(conn, rows).await? {
+                Written::AsJudged { all_there: there } => all_there &= there,
+                otherwise => return Ok(otherwise),
+            }
+        }
         let mut open: Vec<Range<usize>> = std::iter::once(0..rows.len()).collect();
         while let Some(range) = open.pop() {
             let part = &mut rows[range.clone()];
@@ -164,19 +172,68 @@ impl Part<'_> {
                         open.extend([middle..range.end, range.start..middle]);
                         continue;
                     };
-                    let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
-                    match context.refused(conn, self.table, (row.after(), &row.net.seen), source).await? {
-                        Refused::Aside(cause) => row.aside = Some(cause),
-                        Refused::NotCaptured => return Ok(Written::NotCaptured),
-                        Refused::Ruled(ruling) => {
-                            return Ok(Written::Ruled(row.net.seqs.iter().map(|seq| (seq, ruling.clone())).collect()));
-                        }
+                    if let Some(otherwise) = self.refused(conn, row, source).await? {
+                        return Ok(otherwise);
                     }
                 }
                 Err(source) => {
                     let seqs = part.iter().filter(|row| row.writes()).flat_map(|row| row.net.seqs.iter());
                     return Err(row_error(&self.shared.mappings[self.table], seqs, source));
                 }
+            }
+        }
+        Ok(Written::AsJudged { all_there })
+    }
+
+    /// A row that the target refuses is set aside, unless something else is to be done.
+    async fn refused(
+        &self,
+        conn: &mut Conn,
+        row: &mut JudgedRow<'_>,
+        source: mysql_async::Error,
+    ) -> Result<Option<Written>, ApplyError> {
+        let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
+        match context.refused(conn, self.table, (row.after(), &row.net.seen), source).await? {
+            Refused::Aside(cause) => row.aside = Some(cause),
+            Refused::NotCaptured => return Ok(Some(Written::NotCaptured)),
+            Refused::Ruled(ruling) => {
+                let ruled = row.net.seqs.iter().map(|seq| (seq, ruling.clone()));
+                return Ok(Some(Written::Ruled(ruled.collect())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the rows whose columns are merged, one by one.
+    async fn write_merged(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<Written, ApplyError> {
+        let (mapping, target) = (&self.shared.mappings[self.table], &self.shared.tables[self.table]);
+        let mut merging: Vec<&mut JudgedRow<'_>> =
+            rows.iter_mut().filter(|row| row.merges && row.aside.is_none()).collect();
+        if self.manner.sighted_only {
+            merging.iter_mut().for_each(|row| row.aside = Some(Cause::Held));
+            return Ok(Written::AsJudged { all_there: ALL_THERE });
+        }
+        let works = merging.iter().filter_map(|row| RowWork::of_net(row.net)).collect();
+        let merged = merge_rows(self.shared, conn, self.table, works, self.manner.hold_limit).await?;
+        let Some(merged) = merged else { return Ok(Written::NotCaptured) };
+        let mut all_there = ALL_THERE;
+        for (row, mut merged) in merging.into_iter().zip(merged) {
+            all_there &= merged.all_there();
+            if let Some(Ruling::LetsGo(columns)) = &row.ruling {
+                merged.let_go(columns);
+            }
+            if self.manner.isolate {
+                conn.query_drop("SAVEPOINT part").await?;
+            }
+            match merged.write(target, conn).await {
+                Ok(()) => row.merged(merged.departure.map(|left| left.ends).unwrap_or_default(), merged.arrival.ends),
+                Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
+                    conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
+                    if let Some(otherwise) = self.refused(conn, row, source).await? {
+                        return Ok(otherwise);
+                    }
+                }
+                Err(source) => return Err(row_error(mapping, row.net.seqs.iter(), source)),
             }
         }
         Ok(Written::AsJudged { all_there })
@@ -235,7 +292,7 @@ impl Part<'_> {
     ) -> Result<(), mysql_async::Error> {
         let target = &self.shared.tables[self.table];
         let sight = sight.filter(|_| matches!(self.kind, ChangeKind::Update | ChangeKind::Delete));
-        for row in rows.iter_mut().filter(|row| row.writes()) {
+        for row in rows.iter_mut().filter(|row| row.writes() && !row.merges) {
             let sighted = match (&row.net.before, sight) {
                 (Some(before), Some(mapping)) if !row.net.transient => {
                     let found = target.lock(conn, &[target.key_of(before)], true).await?;
@@ -371,6 +428,8 @@ impl Context<'_> {
                     round.passed_over.push(place);
                 }
                 Some(_) => round.aside.add(&judged.dependence(planner)),
+                // What is merged has nothing of the earlier change.
+                None if judged.merges => {}
                 None => {
                     let change = judged.change;
                     round.passed_over.retain(|earlier| !self.stands_in(change, changes[*earlier].change));
@@ -417,10 +476,21 @@ impl Context<'_> {
                 }
             }
         }
+        let merged = match judged.merges {
+            false => None,
+            true => match self.merge_change(conn, judged).await? {
+                None => return Ok(Written::NotCaptured),
+                merged => merged,
+            },
+        };
         if self.manner.isolate {
             conn.query_drop("SAVEPOINT part").await?;
         }
-        match write_in_order(mapping, target, conn, judged).await {
+        let written = match &merged {
+            Some(merged) => merged.write(target, conn).await.map(|()| merged.all_there()),
+            None => write_in_order(mapping, target, conn, judged).await,
+        };
+        match written {
             Ok(all_there) => return Ok(Written::AsJudged { all_there }),
             Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
                 conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
@@ -436,8 +506,28 @@ impl Context<'_> {
     }
 }
 
+impl Context<'_> {
+    /// `None`: the opposite reader did not get there in time.
+    async fn merge_change<'r>(
+        &self,
+        conn: &mut Conn,
+        judged: &mut JudgedChange<'r>,
+    ) -> Result<Option<MergedRow<'r>>, ApplyError> {
+        let (change, table) = (judged.change, judged.change.table);
+        let work = RowWork::of_change(change, &self.shared.tables[table]).into_iter().collect();
+        let merged = merge_rows(self.shared, conn, table, work, self.manner.hold_limit).await?;
+        let Some(mut merged) = merged.and_then(|merged| merged.into_iter().next()) else { return Ok(None) };
+        if let Some(Ruling::LetsGo(columns)) = &judged.ruling {
+            merged.let_go(columns);
+        }
+        let departure = merged.departure.as_mut().map(|left| std::mem::take(&mut left.ends));
+        judged.merged(departure.unwrap_or_default(), std::mem::take(&mut merged.arrival.ends));
+        Ok(Some(merged))
+    }
+}
+
 async fn insert(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<(), mysql_async::Error> {
-    let written: Vec<&Row> = rows.iter().filter(|row| row.arrives()).filter_map(|row| row.after()).collect();
+    let written: Vec<&Row> = rows.iter().filter(|row| row.arrives_whole()).filter_map(|row| row.after()).collect();
     target.insert(conn, &written).await
 }
 
@@ -448,7 +538,7 @@ async fn put(
     rows: &mut [JudgedRow<'_>],
     sight: Option<&TableMapping>,
 ) -> Result<(), mysql_async::Error> {
-    let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| row.arrives()).collect();
+    let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| row.arrives_whole()).collect();
     winners.retain(|row| row.after().is_some());
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.after()).map(|after| target.key_of(after)).collect();
@@ -497,7 +587,7 @@ async fn delete(
     rows: &mut [JudgedRow<'_>],
     sight: Option<&TableMapping>,
 ) -> Result<bool, mysql_async::Error> {
-    let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| row.arrives()).collect();
+    let mut winners: Vec<&mut JudgedRow<'_>> = rows.iter_mut().filter(|row| row.arrives_whole()).collect();
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.net.before.as_ref()).map(|before| target.key_of(before)).collect();
     if let Some(mapping) = sight {
@@ -511,7 +601,7 @@ async fn delete(
 
 async fn rekey(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<bool, mysql_async::Error> {
     let mut all_there = ALL_THERE;
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.merges) {
         if let (Some(before), Some(after)) = (row.net.before.as_ref(), row.after()) {
             all_there &= move_row(target, conn, before, after, row.leaves(), row.arrives()).await?;
         }

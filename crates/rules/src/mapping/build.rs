@@ -152,6 +152,7 @@ impl Builder<'_> {
             source_kind: from.kind.clone(),
             target_kind: to.kind.clone(),
             not_null: !to.nullable,
+            on_update_now: from.on_update_now,
         };
         self.columns.push(Pair { source, target, column });
     }

@@ -127,6 +127,8 @@ pub struct MappedColumn {
     pub target_kind: ColumnKind,
     /// The target refuses NULL.
     pub not_null: bool,
+    /// The source's server sets it with every update that does not.
+    pub on_update_now: bool,
 }
 
 /// The column that orders versions of a row.
@@ -175,6 +177,12 @@ impl TableMapping {
         }
         let clock = self.clock.as_ref().filter(|_| self.strict_clock);
         clock.is_some_and(|clock| row.get(clock.index).and_then(|value| clock_of(clock, value)).is_some())
+    }
+
+    /// The column changes with every update, whatever the user wanted: the clock, and what the server sets.
+    pub fn is_incidental(&self, column: usize) -> bool {
+        let is_clock = self.clock.as_ref().is_some_and(|clock| clock.index == column);
+        is_clock || self.columns.get(column).is_some_and(|column| column.on_update_now)
     }
 
     /// The mapped column of a name at the target.

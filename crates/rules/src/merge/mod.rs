@@ -42,7 +42,7 @@ pub use column_set::ColumnSet;
 pub use window::{KeyHashes, Window};
 
 use crate::decide::{Event, LastConcurrent, Loss, LossReason, LossStatus, Verdict, WriteReason, decide};
-use crate::mapping::{Policy, TableMapping};
+use crate::mapping::TableMapping;
 
 /// What a change does to the row of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,23 +148,22 @@ pub enum Merged {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartEnd {
     pub seq: u64,
+    pub effective: Option<Clock>,
     /// Whether its word on the row's existence counts.
     pub existence: Verdict,
     /// Columns that it wrote and that another change decides.
     pub lost: ColumnSet,
     /// Why it lost, the first time that it did.
     pub loss: Option<Loss>,
-    /// Something of it is in the row, beside the clock.
+    /// Something of it is in the row, beside what changes with every update anyway.
     pub survives: bool,
 }
 
 /// The rules of one table for the changes of one key.
 #[derive(Debug, Clone)]
 pub struct Merging<'a> {
+    mapping: &'a TableMapping,
     rules: &'a [MergeRule],
-    clock: Option<usize>,
-    policy: Policy,
-    side: Side,
     prefer: Side,
     opposite: &'a [Concurrent],
     /// Per column the place of its last writer in `opposite`.
@@ -179,10 +178,8 @@ impl<'a> Merging<'a> {
         let rules = mapping.merge.as_deref()?;
         let last = |which: &dyn Fn(&Effect) -> bool| opposite.iter().rposition(|change| which(&change.effect));
         Some(Merging {
+            mapping,
             rules,
-            clock: mapping.clock.as_ref().map(|clock| clock.index),
-            policy: mapping.policy,
-            side: mapping.direction.source(),
             prefer,
             opposite,
             last_writers: (0..rules.len()).map(|column| last(&|effect| effect.writes(column))).collect(),
@@ -225,9 +222,9 @@ impl<'a> Merging<'a> {
     }
 
     fn against(&self, part: &Part, other: &Concurrent) -> Verdict {
-        let event = Event { side: self.side, effective: part.effective, overtaken: false };
+        let event = Event { side: self.mapping.direction.source(), effective: part.effective, overtaken: false };
         let last = LastConcurrent { seq: other.seq, effective: other.effective, op: other.effect.op() };
-        decide(&event, Some(&last), self.policy, self.prefer)
+        decide(&event, Some(&last), self.mapping.policy, self.prefer)
     }
 }
 
@@ -252,10 +249,10 @@ impl RowMerging<'_, '_> {
                 None if self.is_hidden => {}
                 None => self.row = Merged::Absent,
             }
-            return Ok(PartEnd::undisputed(part.seq));
+            return Ok(PartEnd::undisputed(part));
         };
         let existence = self.rules.against(part, last);
-        let mut end = PartEnd { existence, survives: false, ..PartEnd::undisputed(part.seq) };
+        let mut end = PartEnd { existence, survives: false, ..PartEnd::undisputed(part) };
         let is_won = matches!(existence, Verdict::Write(_));
         let effect = part.effect();
         let exists = if is_won { effect != Effect::Delete } else { last.effect != Effect::Delete };
@@ -408,9 +405,9 @@ impl RowMerging<'_, '_> {
         }
     }
 
-    /// The clock tells nothing of what a user wanted, unless he changed nothing else.
+    /// The clock and its like tell nothing of what a user wanted, unless he changed nothing else.
     fn survives(&self, written: &ColumnSet, end: &PartEnd) -> bool {
-        let counts = |column: &usize| Some(*column) != self.rules.clock;
+        let counts = |column: &usize| !self.rules.mapping.is_incidental(*column);
         let kept = |column: usize| !end.lost.contains(column);
         if written.iter().any(|column| counts(&column)) {
             written.iter().filter(counts).any(kept)
@@ -421,9 +418,10 @@ impl RowMerging<'_, '_> {
 }
 
 impl PartEnd {
-    fn undisputed(seq: u64) -> PartEnd {
+    fn undisputed(part: &Part) -> PartEnd {
         let existence = Verdict::Write(WriteReason::NothingConcurrent);
-        PartEnd { seq, existence, lost: ColumnSet::default(), loss: None, survives: true }
+        let Part { seq, effective, .. } = *part;
+        PartEnd { seq, effective, existence, lost: ColumnSet::default(), loss: None, survives: true }
     }
 
     fn lose(&mut self, column: usize, loss: Loss) {

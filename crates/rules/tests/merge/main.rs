@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use table::{A, B, CLOCK, ID, KEYS, LEAST, MOST, SUM};
 use world::{Flaw, Rules, World, Write};
 
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_500;
 
 /// What a user may do to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +200,7 @@ fn run(rules: &Rules, clocks: Clocks, deeds: &[Deed], seed: u64, is_told: bool) 
 fn random_runs(rules: &Rules, clocks: Clocks, deeds: &[Deed]) -> (usize, String) {
     let wrong: Vec<u64> =
         (0..SEEDS).filter(|seed| check(rules, &run(rules, clocks, deeds, *seed, false)).is_err()).collect();
-    let stories = wrong.iter().filter_map(|seed| {
+    let stories = wrong.iter().take(20).filter_map(|seed| {
         let story = check(rules, &run(rules, clocks, deeds, *seed, true)).err()?;
         Some(format!("seed {seed}: {story}"))
     });
@@ -308,9 +308,8 @@ fn p4_every_interleaving_of_a_few_changes() {
     let deeds = [Deed::SetA, Deed::AddAndSetB, Deed::Bounds, Deed::Delete, Deed::Insert];
     let is_soak = std::env::var_os("CROSSFADE_SOAK").is_some();
     let all = [[2, 2], [3, 1], [1, 3]];
-    for (policy, prefer, most) in
-        [(Policy::Version, Side::New, all.len()), (Policy::Version, Side::Old, 1), (Policy::PreferNew, Side::Old, 0)]
-    {
+    // No two clocks are the same, so it does not matter who is preferred where they decide.
+    for (policy, prefer, most) in [(Policy::Version, Side::New, all.len()), (Policy::PreferNew, Side::Old, 0)] {
         for operations in all.into_iter().take(if is_soak { all.len() } else { most }) {
             let (rules, ends) = (Rules::new(policy, prefer, None), Cell::new(0));
             let found = every_interleaving(&rules, &deeds, operations, &ends);
