@@ -23,6 +23,10 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// A process that is told to die at a point comes there in this time, or there was no such work for it.
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
 
+/// A process that was started so shortly before a server went away may not yet have come to wait for it. Whoever runs it
+/// starts it again.
+const START_UP: Duration = Duration::from_secs(10);
+
 /// Where a process is in the middle of its work. Between lanes it is only when it has a batch for several.
 const POINTS: [&str; 6] =
     ["after-read", "inside-capture", "after-capture", "mid-lane", "after-target-commit", "before-settle"];
@@ -57,6 +61,9 @@ pub struct Faults {
     rng: StdRng,
     deck: Vec<Fault>,
     resting: Option<(Direction, Instant)>,
+    /// When each process was started last, and when a server went away and was back.
+    started: [Instant; 2],
+    outage: Option<(Instant, Instant)>,
     happened: Happened,
 }
 
@@ -80,7 +87,7 @@ impl Faults {
             round.shuffle(&mut rng);
             deck.extend(round);
         }
-        Faults { rng, deck, resting: None, happened: Happened::default() }
+        Faults { rng, deck, resting: None, started: [Instant::now(); 2], outage: None, happened: Happened::default() }
     }
 
     /// Lets all of it happen, one after the other, and ends with both directions at work again.
@@ -89,11 +96,11 @@ impl Faults {
             self.pause(Duration::from_millis(300)..Duration::from_millis(1_200)).await;
             self.end_rest_if_due(migration).await?;
             self.befall(migration, fault).await.with_context(|| format!("during {fault:?}"))?;
-            still_runs(migration).with_context(|| format!("after {fault:?}"))?;
+            self.keep_running(migration).with_context(|| format!("after {fault:?}"))?;
         }
         self.pause(Duration::from_millis(500)..Duration::from_millis(1_000)).await;
         self.end_rest(migration).await?;
-        still_runs(migration)?;
+        self.keep_running(migration)?;
         Ok(self.happened)
     }
 
@@ -119,16 +126,39 @@ impl Faults {
                 self.happened.freezes += 1;
                 migration.process(direction)?.resume()
             }
-            Fault::RestartServer(side) => {
+            Fault::RestartServer(side) | Fault::KillServer(side) => {
+                let (server, begin) = (server(migration, side), Instant::now());
+                if matches!(fault, Fault::KillServer(_)) {
+                    server.kill9().await?;
+                }
+                server.restart().await?;
+                self.outage = Some((begin, Instant::now()));
                 self.happened.server_restarts += 1;
-                Ok(server(migration, side).restart().await?)
-            }
-            Fault::KillServer(side) => {
-                self.happened.server_restarts += 1;
-                server(migration, side).kill9().await?;
-                Ok(server(migration, side).restart().await?)
+                Ok(())
             }
         }
+    }
+
+    fn start(&mut self, migration: &mut Migration, direction: Direction, environment: &[(&str, &str)]) -> Result<()> {
+        self.started[direction as usize] = Instant::now();
+        migration.start(direction, environment)
+    }
+
+    /// No fault is a reason for a running process to give up.
+    fn keep_running(&mut self, migration: &mut Migration) -> Result<()> {
+        for direction in Direction::BOTH {
+            let Some(status) = migration.process(direction)?.exit_status()? else { continue };
+            let started = self.started[direction as usize];
+            let starting = self.outage.is_some_and(|(begin, end)| started + START_UP > begin && started < end);
+            ensure!(
+                starting && status.code() == Some(3),
+                "{} has ended with {status}\n{}",
+                direction.as_str(),
+                migration.log_ends()
+            );
+            self.start(migration, direction, &[])?;
+        }
+        Ok(())
     }
 
     /// Kills a process and starts it at once again.
@@ -145,7 +175,7 @@ impl Faults {
         if passed(migration, direction).await? < written {
             self.happened.mid_work += 1;
         }
-        migration.start(direction, environment)
+        self.start(migration, direction, environment)
     }
 
     /// Replaces a process by one that dies where it has half-done work, and starts it at once when it did.
@@ -162,7 +192,7 @@ impl Faults {
             migration.process(direction)?.kill9().await?;
         }
         self.happened.kills += 1;
-        migration.start(direction, &[])
+        self.start(migration, direction, &[])
     }
 
     async fn end_rest_if_due(&mut self, migration: &Migration) -> Result<()> {
@@ -181,16 +211,6 @@ fn server(migration: &Migration, side: Side) -> &'static Server {
         Side::Old => migration.servers.old(),
         Side::New => migration.servers.new(),
     }
-}
-
-/// No fault is a reason for a process to give up.
-fn still_runs(migration: &mut Migration) -> Result<()> {
-    for direction in Direction::BOTH {
-        if let Some(status) = migration.process(direction)?.exit_status()? {
-            anyhow::bail!("{} has ended with {status}\n{}", direction.as_str(), migration.log_ends());
-        }
-    }
-    Ok(())
 }
 
 async fn command(migration: &Migration, words: &[&str]) -> Result<()> {

@@ -1,5 +1,5 @@
 //! A person who looks after parked rows: where both sides have given one unique value to different rows, he gives one of
-//! them another value, on its own side. Nothing else may need him.
+//! them another value, on its own side. Everything else must pass by itself.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,6 +27,8 @@ struct Parked {
     seq: u64,
     table: String,
     key: Option<u64>,
+    /// The row as the change leaves it.
+    after: Value,
     code: String,
     text: String,
 }
@@ -72,16 +74,17 @@ async fn look(migration: &Migration, patience: Instant) -> Result<Aside> {
 async fn parked(migration: &Migration) -> Result<Vec<Parked>> {
     // The store is on the new side.
     let mut connection = migration.new.get_conn().await?;
-    let query = "SELECT stream, seq, table_name, row_key, error_code, error_text FROM crossfade.failure \
+    let query = "SELECT stream, seq, table_name, row_key, after_image, error_code, error_text FROM crossfade.failure \
                  WHERE pair = ? ORDER BY stream, seq";
-    type Line = (String, u64, String, Option<String>, String, String);
+    type Line = (String, u64, String, Option<String>, Option<String>, String, String);
     let lines: Vec<Line> = connection.exec(query, (&migration.pair,)).await?;
     lines
         .into_iter()
-        .map(|(stream, seq, table, row_key, code, text)| {
+        .map(|(stream, seq, table, row_key, after, code, text)| {
             let direction = if stream.starts_with("forward/") { Direction::Forward } else { Direction::Reverse };
             let key = row_key.map(|key| id_of(&key)).transpose()?;
-            Ok(Parked { direction, seq, table, key, code, text })
+            let after = after.map(|after| serde_json::from_str(&after)).transpose()?.unwrap_or_default();
+            Ok(Parked { direction, seq, table, key, after, code, text })
         })
         .collect()
 }
@@ -91,7 +94,8 @@ fn id_of(row_key: &str) -> Result<u64> {
     key["id"].as_u64().with_context(|| format!("a row key without an id: {row_key}"))
 }
 
-/// Gives a parked row a new unique value on its own side, if another row has its value on the other side.
+/// Gives one of two rows a new unique value: the parked one on its own side, if the other side has its value in another
+/// row; else the row on the other side that has what the parked change wanted, though its row has gone on since.
 async fn mend(migration: &Migration, parked: &Parked, number: usize) -> Result<bool> {
     let table = Table::ALL.into_iter().find(|table| table.name() == parked.table);
     let (Some(unique), Some(key)) = (table.and_then(Table::unique), parked.key) else {
@@ -102,19 +106,25 @@ async fn mend(migration: &Migration, parked: &Parked, number: usize) -> Result<b
         Direction::Reverse => (&migration.new, &migration.old),
     };
     let name = sql::full_name(&migration.schema, &parked.table);
+    let holder = |value: &str| {
+        format!("SELECT CAST(id AS CHAR) FROM {name} WHERE {unique} = {} AND id <> {key}", sql::text(value))
+    };
     let here = first(source, &format!("SELECT {unique} FROM {name} WHERE id = {key}")).await?;
-    // A row that is gone meanwhile, or has another value, is no clash any more: it must pass by itself.
-    let Some(value) = here else { return Ok(false) };
-    let there = format!("SELECT {unique} FROM {name} WHERE {unique} = {} AND id <> {key}", sql::text(&value));
-    if first(target, &there).await?.is_none() {
-        return Ok(false);
-    }
-    let statement = format!(
-        "UPDATE {name} SET {unique} = 'mended-{}-{}-{number}' WHERE id = {key}",
-        parked.direction.as_str(),
-        parked.seq
-    );
-    let rows = hotset::write(source, &migration.schema, &statement).await?;
+    let clashes = match &here {
+        Some(value) => first(target, &holder(value)).await?.is_some(),
+        None => false,
+    };
+    let (side, id) = match parked.after[unique].as_str() {
+        _ if clashes => (source, key.to_string()),
+        Some(value) => match first(target, &holder(value)).await? {
+            Some(id) => (target, id),
+            None => return Ok(false),
+        },
+        None => return Ok(false),
+    };
+    let value = format!("mended-{}-{}-{number}", parked.direction.as_str(), parked.seq);
+    let statement = format!("UPDATE {name} SET {unique} = '{value}' WHERE id = {id}");
+    let rows = hotset::write(side, &migration.schema, &statement).await?;
     ensure!(rows == 1, "a row went away while nobody writes: {parked:#?}");
     Ok(true)
 }
