@@ -399,6 +399,109 @@ async fn balances_add_up(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// As the accounts, but a unique key over a part of a column keeps their changes in order, one by one.
+const LEDGER: &str = "CREATE TABLE {schema}.ledger LIKE {schema}.accounts";
+const IN_ORDER: &str = "ALTER TABLE {schema}.ledger ADD tag VARCHAR(10) NULL, ADD UNIQUE KEY (tag(3))";
+
+const HOT_ROWS: u32 = 12;
+
+/// A change of a few rows, which the server may refuse.
+fn any_change(random: &mut StdRng, table: &str) -> String {
+    let id = random.random_range(0..HOT_ROWS);
+    let number = random.random_range(0..1_000);
+    let set = match random.random_range(0..6) {
+        0 => format!("name = 'n{number}'"),
+        1 => format!("email = 'e{number}', balance = balance + {number}"),
+        2 => format!("best = {number}, earliest = '2020-01-01' + INTERVAL {number} DAY"),
+        3 => format!("best = NULL, price = price - {number} / 8"),
+        4 => format!("balance = balance - {number}"),
+        _ => format!("name = 'name', extra = '{{\"n\": {number}}}'"),
+    };
+    let columns = "(id, name, email, best, earliest, balance, price)";
+    match random.random_range(0..12) {
+        0 => format!("DELETE FROM {table} WHERE id = {id}"),
+        1 | 2 => {
+            format!("INSERT INTO {table} {columns} VALUES ({id}, 'i{number}', NULL, {number}, NOW(), {number}, 0)")
+        }
+        3 => format!("UPDATE {table} SET id = {}, {set} WHERE id = {id}", random.random_range(0..HOT_ROWS)),
+        4 => format!("UPDATE {table} SET {set} WHERE id IN ({id}, {}, {})", (id + 3) % HOT_ROWS, (id + 7) % HOT_ROWS),
+        _ => format!("UPDATE {table} SET {set} WHERE id = {id}"),
+    }
+}
+
+/// Transactions of one to three changes. Returns how many changes the server took.
+async fn change_at_random(pool: Pool, schema: String, seed: u64, transactions: u32) -> Result<u32> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut conn = pool.get_conn().await?;
+    let mut taken = 0;
+    for _ in 0..transactions {
+        conn.query_drop("BEGIN").await?;
+        for _ in 0..random.random_range(1..=3) {
+            let table = ["accounts", "ledger"][random.random_range(0..2)];
+            let change = any_change(&mut random, &format!("{}.{table}", sql::name(&schema)));
+            match conn.query_drop(&change).await {
+                Ok(()) => taken += 1,
+                // A key that is taken, or a deadlock, which has rolled back all.
+                Err(mysql_async::Error::Server(error)) if matches!(error.code, 1062 | 1205 | 1213) => {}
+                Err(error) => return Err(error).context(change),
+            }
+        }
+        conn.query_drop("COMMIT").await?;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..20))).await;
+    }
+    Ok(taken)
+}
+
+/// Anything on both sides of the same rows, while directions rest and processes die.
+async fn random_changes_converge(flavor: Flavor) -> Result<()> {
+    let seed: u64 = match std::env::var("CROSSFADE_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => rand::random(),
+    };
+    println!("{flavor:?}: the seed is CROSSFADE_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let setup = Setup { tables: MERGED.to_owned(), ..Setup::new(flavor, "merge_random") };
+    let mut migration = Migration::new(&setup).await?;
+    migration.on_both(&[ACCOUNTS, LEDGER, IN_ORDER]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let transactions = rounds(400, 4_000);
+    let writers = [(&migration.old, seed), (&migration.new, seed ^ 1)]
+        .map(|(pool, seed)| tokio::spawn(change_at_random(pool.clone(), migration.schema.clone(), seed, transactions)));
+    for round in 0..rounds(4, 30) {
+        let directions = [Direction::BOTH[random.random_range(0..2)]];
+        if round % 4 == 3 {
+            migration.process(directions[0])?.kill9().await?;
+            migration.start(directions[0], &[])?;
+        } else {
+            rest(&migration, &directions).await?;
+            tokio::time::sleep(Duration::from_millis(random.random_range(300..2_000))).await;
+            go_on(&migration, &directions).await?;
+        }
+    }
+    let mut changes = 0;
+    for writer in writers {
+        changes += writer.await??;
+    }
+    let (status, comparison) =
+        migration.until_quiet_and_equal(LIMIT).await.with_context(|| format!("{flavor:?}, CROSSFADE_SEED={seed}"))?;
+    println!(
+        "{flavor:?}: {changes} statements, {} rows equal, merged {}, wholly lost {}, by sight {}, by waiting {}",
+        comparison.rows_compared(),
+        status.total("conflicts_won"),
+        status.total("conflicts_lost"),
+        status.total("judged_by_sight"),
+        status.total("judged_by_waiting"),
+    );
+    ensure!(
+        status.total("conflicts_won") > 50 && status.total("conflicts_lost") > 20,
+        "too little was met: {}",
+        status.0
+    );
+    ensure!(status.total("open_failures") + status.total("held") == 0, "rows were set aside: {}", status.0);
+    migration.stop_both().await
+}
+
 macro_rules! tests {
     ($($test:ident: $of:ident on $flavor:ident;)*) => {$(
         #[tokio::test]
@@ -413,6 +516,8 @@ tests! {
     p4_columns_are_merged_on_mariadb: columns_are_merged on MariaDb;
     p4_rows_come_back_whole_on_mysql: rows_come_back_whole on MySql;
     p4_rows_come_back_whole_on_mariadb: rows_come_back_whole on MariaDb;
+    p4_random_changes_converge_on_mysql: random_changes_converge on MySql;
+    p4_random_changes_converge_on_mariadb: random_changes_converge on MariaDb;
     p2_balances_add_up_on_mysql: balances_add_up on MySql;
     p2_balances_add_up_on_mariadb: balances_add_up on MariaDb;
 }
