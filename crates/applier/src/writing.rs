@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crossfade_model::{FamilyPolicy, ReferentialAction, Row, RowOp, Seen, Value};
 use crossfade_rules::plan::Dependences;
-use crossfade_rules::{ChangeKind, MappedChange, TableMapping};
+use crossfade_rules::{ChangeKind, MappedChange, NetChange, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -213,7 +213,7 @@ impl Part<'_> {
             merging.iter_mut().for_each(|row| row.aside = Some(Cause::Held));
             return Ok(Written::AsJudged { all_there: ALL_THERE });
         }
-        let works = merging.iter().filter_map(|row| RowWork::of_net(row.net)).collect();
+        let works = merging.iter().filter_map(|row| RowWork::of_net(row.net, target)).collect();
         let merged = merge_rows(self.shared, conn, self.table, works, self.manner.hold_limit).await?;
         let Some(merged) = merged else { return Ok(Written::NotCaptured) };
         let mut all_there = ALL_THERE;
@@ -296,7 +296,7 @@ impl Part<'_> {
             let sighted = match (&row.net.before, sight) {
                 (Some(before), Some(mapping)) if !row.net.transient => {
                     let found = target.lock(conn, &[target.key_of(before)], true).await?;
-                    is_sighted(mapping, found[0].as_ref(), Some(before))
+                    is_sighted(mapping, found[0].as_ref(), row.net)
                 }
                 _ => false,
             };
@@ -544,7 +544,7 @@ async fn put(
         winners.iter().filter_map(|row| row.after()).map(|after| target.key_of(after)).collect();
     let found = target.lock(conn, &keys, sight.is_some()).await?;
     for (row, found) in winners.iter_mut().zip(&found) {
-        row.sighted = sight.is_some_and(|mapping| is_sighted(mapping, found.as_ref(), row.net.before.as_ref()));
+        row.sighted = sight.is_some_and(|mapping| is_sighted(mapping, found.as_ref(), row.net));
     }
     let (mut present, mut absent) = (Vec::new(), Vec::new());
     for (row, found) in winners.iter().zip(&found) {
@@ -576,9 +576,11 @@ async fn insert_absent(target: &TargetTable, conn: &mut Conn, mut absent: Vec<&R
     }
 }
 
-fn is_sighted(mapping: &TableMapping, found: Option<&Found>, before: Option<&Row>) -> bool {
-    let (Some(found), Some(before)) = (found, before) else { return false };
-    mapping.shows_untouched(before) && same_image(&found.row, before)
+fn is_sighted(mapping: &TableMapping, found: Option<&Found>, net: &NetChange) -> bool {
+    let (Some(found), Some(before)) = (found, &net.before) else { return false };
+    mapping.shows_untouched(before)
+        && mapping.moves_clock(before, net.after.as_deref(), net.effective)
+        && same_image(&found.row, before)
 }
 
 async fn delete(
@@ -593,7 +595,7 @@ async fn delete(
     if let Some(mapping) = sight {
         let found = target.lock(conn, &keys, true).await?;
         for (row, found) in winners.iter_mut().zip(&found) {
-            row.sighted = !row.net.transient && is_sighted(mapping, found.as_ref(), row.net.before.as_ref());
+            row.sighted = !row.net.transient && is_sighted(mapping, found.as_ref(), row.net);
         }
     }
     target.delete(conn, &keys).await

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossfade_model::{
-    Column, ColumnKind, Direction, FamilyPolicy, ForeignKey, MergeRule, ReferentialAction, Side, TableLayout,
+    Clock, Column, ColumnKind, Direction, FamilyPolicy, ForeignKey, MergeRule, ReferentialAction, Side, TableLayout,
     TableName, TableShape, UniqueKey, Value,
 };
 use crossfade_rules::mapping::{ClockKind, Severity, plan_hash, rules_hash};
@@ -269,6 +269,25 @@ fn a_row_shows_that_it_is_untouched_by_a_clock_that_every_write_moves() {
     assert!(!mapping.shows_untouched(&[]));
     let coarse = TableMapping { strict_clock: false, ..mapping.clone() };
     assert!(!coarse.shows_untouched(&row(Value::Timestamp(1_700_000_000_000_001))));
+}
+
+#[test]
+fn a_change_moves_the_clock_when_it_is_later_than_its_row_and_than_all_before() {
+    let mapping = build(&rule(), &users(), &users()).expect("it maps");
+    let clock = mapping.clock.clone().expect("the table has a clock");
+    let row = |micros: i64| {
+        let mut row = vec![Value::Null; mapping.columns.len()];
+        row[clock.index] = Value::Timestamp(micros);
+        row
+    };
+    let moves = |after: Option<i64>, effective: i64| {
+        mapping.moves_clock(&row(5), after.map(row).as_deref(), Some(Clock(effective)))
+    };
+    assert!(moves(Some(6), 6) && moves(None, 6));
+    assert!(!moves(Some(5), 5) && !moves(None, 5), "it left its clock alone");
+    assert!(!moves(Some(4), 5), "it went back");
+    assert!(!moves(Some(6), 7), "something before it was later");
+    assert!(!mapping.moves_clock(&row(5), Some(&row(6)), None));
 }
 
 #[test]

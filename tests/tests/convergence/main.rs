@@ -9,6 +9,7 @@ mod mend;
 mod parked;
 mod reckoning;
 mod run;
+mod sight;
 
 use anyhow::{Context, Result, bail, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};

@@ -10,7 +10,9 @@ mod unique;
 
 use std::collections::BTreeMap;
 
-use crossfade_model::{ColumnKind, Direction, FamilyPolicy, MergeRule, ReferentialAction, Side, TableName, Value};
+use crossfade_model::{
+    Clock, ColumnKind, Direction, FamilyPolicy, MergeRule, ReferentialAction, Side, TableName, Value,
+};
 
 pub use problem::{MappingProblem, Severity};
 pub use projection::Projection;
@@ -177,6 +179,16 @@ impl TableMapping {
         }
         let clock = self.clock.as_ref().filter(|_| self.strict_clock);
         clock.is_some_and(|clock| row.get(clock.index).and_then(|value| clock_of(clock, value)).is_some())
+    }
+
+    /// The change is later than the row that it was made on, and than all that came before it on its side.
+    ///
+    /// Then it wins on the other side, too, should a user of the target have changed the row and changed it back without
+    /// moving its clock (`SET changed_at = changed_at`): a row that looks untouched may have such a past.
+    pub fn moves_clock(&self, before: &[Value], after: Option<&[Value]>, effective: Option<Clock>) -> bool {
+        let Some(clock) = &self.clock else { return false };
+        let read = |row: &[Value]| row.get(clock.index).and_then(|value| clock_of(clock, value));
+        effective > read(before) && after.is_none_or(|after| read(after) == effective)
     }
 
     /// The column changes with every update, whatever the user wanted: the clock, and what the server sets.

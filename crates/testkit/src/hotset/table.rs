@@ -13,7 +13,7 @@ const OWN_CHILDREN: u64 = 1;
 /// They differ in their clocks, and in what a foreign key does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// Parents, with a unique code. Clock: microseconds, kept by the server.
+    /// Parents, with a unique code. Clock: microseconds, kept by the server; at times a writer leaves it alone on purpose.
     Places,
     /// Children that keep their parent from going. Clock: a version that starts again with every insert.
     Guests,
