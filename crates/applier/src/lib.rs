@@ -21,6 +21,7 @@ mod canary;
 mod checkpoint;
 mod counters;
 mod error;
+mod evidence;
 mod family;
 mod feed;
 mod hold;

@@ -112,7 +112,7 @@ fn net_change(
     let last = slot.last as usize / 2;
     let first = slot.first as usize / 2;
     let left = slots.slots.get(slot.moved_from as usize);
-    let own_parts = parts(table, changes, slots, slot);
+    let folded = if slot.first == slot.last { Vec::new() } else { parts(table, changes, slots, slot) };
     let departure = left.map(|left| departure(table, changes, slots, left));
     let (kind, before) = match (slot.life, left) {
         (Life::Insert, Some(left)) => (ChangeKind::KeyChange, changes[left.first as usize / 2].before.take()),
@@ -141,7 +141,7 @@ fn net_change(
         transaction: *transaction,
         transient: slot.life == Life::Transient,
         moved_from: departure.map(Box::new),
-        parts: own_parts,
+        folded,
     };
     (kind, change)
 }

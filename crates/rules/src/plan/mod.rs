@@ -79,11 +79,22 @@ pub struct NetChange {
     pub transient: bool,
     /// For [`ChangeKind::KeyChange`]: what the old key's part is judged by.
     pub moved_from: Option<Box<Departure>>,
-    /// What happened to the row's key, message by message; only for tables whose columns are merged.
-    pub parts: Vec<Part>,
+    /// What happened to the row's key, message by message, where that is more than one; only for tables whose columns are
+    /// merged.
+    pub folded: Vec<Part>,
 }
 
 impl NetChange {
+    /// What happened to the row's key, message by message, for a table whose columns are merged.
+    pub fn parts(&self) -> Vec<Part> {
+        if !self.folded.is_empty() {
+            return self.folded.clone();
+        }
+        let before = self.before.clone().filter(|_| self.moved_from.is_none());
+        let (seq, after, effective, seen) = (self.seqs.last(), self.after.clone(), self.effective, self.seen.clone());
+        vec![Part { seq, before, after, effective, seen }]
+    }
+
     pub fn op(&self) -> RowOp {
         match (&self.before, &self.after) {
             (None, _) => RowOp::Insert,

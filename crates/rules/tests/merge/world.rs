@@ -431,7 +431,7 @@ fn units(lane: &LanePlan) -> Vec<(BTreeSet<u64>, usize, Vec<Part>)> {
             Step::Net { rows, .. } => {
                 for row in rows {
                     row.moved_from.iter().for_each(|departure| add(departure.parts.clone()));
-                    add(row.parts.clone());
+                    add(row.parts());
                 }
             }
             Step::InOrder(changes) => {
