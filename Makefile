@@ -28,7 +28,7 @@ test: servers ## All tests, as the continuous integration runs them
 
 soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, ping_pong, two_ways, idle, …
 	$(CARGO) build --release -p crossfade-cli
-	CROSSFADE_SOAK=1 $(CARGO) test --release -p crossfade-tests $(if $(SUITE),--test $(SUITE)) --no-fail-fast -- --nocapture
+	CROSSFADE_SOAK=1 $(CARGO) test --release -p crossfade-tests --test $(if $(SUITE),$(SUITE),'*') --no-fail-fast -- --nocapture
 
 bench: servers ## Measures speed and writes docs/performance.md; QUICK=1 takes minutes and writes no page
 	scripts/bench.sh
