@@ -81,7 +81,12 @@ impl Applier {
             let messages = self.shared.store.read_some(&self.options.stream, &group).await?;
             let batch = self.planning.plan(messages, Some(1)).await?;
             if concurrent {
-                self.shared.lookup.lock().await.refresh().await?;
+                // Right after a start nothing of the opposite stream is known, and its beginning may be purged.
+                let parking = self.shared.parking.lock().await;
+                let mut lookup = self.shared.lookup.lock().await;
+                lookup.advance_floor(parking.seen());
+                drop(parking);
+                lookup.refresh().await?;
             }
             let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
             let work = Work { plan, entry: Entry::Retry(group), seen: batch.seen, concurrent };
