@@ -19,6 +19,9 @@ impl JudgedLane<'_> {
         let mut outcomes: BTreeMap<u64, Outcome> = BTreeMap::new();
         let mut counts: BTreeMap<TableName, ConflictCounts> = BTreeMap::new();
         let mut add = |table: usize, ends: &[PartEnd]| {
+            if ends.is_empty() {
+                return;
+            }
             let mapping = &shared.mappings[table];
             let counts = counts.entry(mapping.source.clone()).or_default();
             for (place, end) in ends.iter().enumerate() {

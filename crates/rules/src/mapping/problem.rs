@@ -163,7 +163,7 @@ impl MappingProblem {
             }
             MappingProblem::MergeNullable { .. } => "declare the column NOT NULL on both sides, or choose another rule",
             MappingProblem::MergeColumnMissing { .. } => {
-                "name the column as the old side calls it, or remove it from `merge_rules`"
+                "name the column as the old side calls it, or give the table a `[[table]]` of its own without it"
             }
             MappingProblem::MergeColumnFixed { .. } => "remove the column from `merge_rules`",
             MappingProblem::MergeOneWay { .. } => "remove `merge`, or give the table a key and let it go both ways",
