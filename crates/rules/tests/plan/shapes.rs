@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::schema::{CHILDREN, KEYLESS, NICKNAMES, OPAQUE, PARENTS, TREE, mappings};
-use crossfade_model::{Clock, LaneProgress, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
+use crossfade_model::{Clock, ColumnKind, LaneProgress, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
 use crossfade_rules::{ChangeKind, MappedChange, NetChange, Plan, RulesError, Step, plan};
 
 fn text(text: &str) -> Value {
@@ -240,6 +240,28 @@ fn a_parent_comes_before_the_children_that_follow_its_new_key() {
     // Nobody follows over the end of a transaction.
     assert_eq!(of_one([1, 1, 1, 2, 2, 2]), ["InOrder: 2 1 3 4 5 6"]);
     assert_eq!(steps(&planned(&changes, 1), 0).last().map(String::as_str), Some("InOrder: 1 2 3 4 5 6"));
+}
+
+/// Numbers are told apart by their row's slot alone, but only those of the row key.
+#[test]
+fn unique_numbers_tie_rows_like_unique_texts() {
+    let mut tables = mappings(ReferentialAction::Restrict);
+    for column in &mut tables[PARENTS].columns {
+        column.source_kind = ColumnKind::Integer { bytes: 8, unsigned: false };
+    }
+    let number = |number: i64| if number == 0 { Value::Null } else { Value::Int(number) };
+    let numbers = |key, tag| Some(vec![Value::Int(key), Value::Null, number(tag), Value::Int(0)]);
+    let change = |seq, before, after| MappedChange { before, after, ..change(seq, PARENTS, "x", "x") };
+    let lanes = |changes: Vec<MappedChange>| {
+        let made = plan(changes, &tables, 2).expect("the batch fits");
+        [1, 2].map(|seq| made.lane_of(seq))
+    };
+    let [gives, takes] = lanes(vec![change(1, numbers(1, 5), numbers(1, 6)), change(2, None, numbers(2, 5))]);
+    assert_eq!(gives, takes);
+    let [one, other] = lanes(vec![change(1, numbers(1, 5), numbers(1, 6)), change(2, None, numbers(2, 7))]);
+    assert_ne!(one, other);
+    let [first, second] = lanes(vec![change(1, numbers(1, 0), numbers(3, 0)), change(2, None, numbers(1, 0))]);
+    assert_eq!(first, second, "the key is free when the row has left it");
 }
 
 #[test]
