@@ -508,6 +508,53 @@ async fn random_changes_converge(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// Both sides sell more than there is: what the column cannot hold waits until there is more, and nothing is lost.
+async fn sums_wait_where_they_do_not_fit(flavor: Flavor) -> Result<()> {
+    let tables = "[[table]]\nname = \"{schema}.*\"\nclock = \"updated_at\"\nmerge = \"columns\"\n\
+         merge_rules = { pieces = \"sum-delta\" }\n";
+    let setup = Setup { tables: tables.to_owned(), ..Setup::new(flavor, "merge_stock") };
+    let mut migration = Migration::new(&setup).await?;
+    let create = "CREATE TABLE {schema}.stock (id INT PRIMARY KEY, pieces INT UNSIGNED NOT NULL, name VARCHAR(20), \
+         updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))";
+    migration.on_both(&[create]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration
+        .on(&migration.old, &["INSERT INTO {schema}.stock VALUES (1, 10, 'x', NOW(6)), (2, 10, 'y', NOW(6))"])
+        .await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    rest(&migration, &Direction::BOTH).await?;
+    let sell = "UPDATE {schema}.stock SET pieces = pieces - 8 WHERE id = 1";
+    let rename = "UPDATE {schema}.stock SET name = 'new', pieces = pieces - 1 WHERE id = 2";
+    in_turn(&migration, &[(Old, sell), (New, sell), (New, rename)]).await?;
+    go_on(&migration, &Direction::BOTH).await?;
+    until("both sales set aside, and all else done", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let query = format!("SELECT pieces FROM {}.stock WHERE id = 2 AND name = 'new'", sql::name(&migration.schema));
+        let other: Option<u32> = migration.old.get_conn().await?.query_first(query).await?;
+        let reached = status.total("open_failures") == 2 && other == Some(9);
+        Ok(if reached { Progress::Reached(()) } else { Progress::NotYet(format!("{other:?}, {}", status.0)) })
+    })
+    .await
+    .with_context(|| migration.log_ends())?;
+    in_turn(&migration, &[(Old, "UPDATE {schema}.stock SET pieces = pieces + 10 WHERE id = 1")]).await?;
+    // A process that starts tries at once what it would else try within a minute.
+    migration.stop(Direction::Reverse).await?;
+    migration.start(Direction::Reverse, &[])?;
+    until("nothing set aside", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let reached = status.total("open_failures") == 0;
+        Ok(if reached { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    let query = format!("SELECT pieces FROM {}.stock WHERE id = 1", sql::name(&migration.schema));
+    let left: Option<u32> = migration.new.get_conn().await?.query_first(query).await?;
+    ensure!(left == Some(4), "{left:?} pieces are left of 10 + 10 - 8 - 8");
+    migration.stop_both().await
+}
+
 macro_rules! tests {
     ($($test:ident: $of:ident on $flavor:ident;)*) => {$(
         #[tokio::test]
@@ -522,6 +569,8 @@ tests! {
     p4_columns_are_merged_on_mariadb: columns_are_merged on MariaDb;
     p4_rows_come_back_whole_on_mysql: rows_come_back_whole on MySql;
     p4_rows_come_back_whole_on_mariadb: rows_come_back_whole on MariaDb;
+    p7_sums_wait_where_they_do_not_fit_on_mysql: sums_wait_where_they_do_not_fit on MySql;
+    p7_sums_wait_where_they_do_not_fit_on_mariadb: sums_wait_where_they_do_not_fit on MariaDb;
     p4_random_changes_converge_on_mysql: random_changes_converge on MySql;
     p4_random_changes_converge_on_mariadb: random_changes_converge on MariaDb;
     p2_balances_add_up_on_mysql: balances_add_up on MySql;

@@ -86,9 +86,11 @@ impl Evidence<'_> {
 
     /// The row that message `delete` of the opposite stream took away, as it would be when message `until` comes.
     async fn revived(&mut self, key: &[&Value], delete: u64, until: u64) -> Result<Row, ApplyError> {
-        let mut gone = self.concurrent_messages(&BTreeSet::from([delete])).await?;
-        let Some(gone) = gone.pop() else { return Ok(Row::new()) };
-        let before = self.images_of(&gone).before.unwrap_or_default();
+        let gone = self.concurrent_messages(&BTreeSet::from([delete])).await?.pop();
+        let before = gone.as_ref().and_then(|gone| self.images_of(gone).before);
+        let (Some(gone), Some(before)) = (gone, before) else {
+            return Err(ApplyError::MessageMissing { stream: self.lookup.opposite.clone(), seq: delete });
+        };
         let since = self.arrived_since(&gone, key, until).await?;
         if since.is_empty() {
             return Ok(before);
