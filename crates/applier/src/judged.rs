@@ -621,6 +621,16 @@ impl<'a> JudgedChange<'a> {
         (self.aside.is_none() && self.merges) || self.arrives() || self.leaves()
     }
 
+    /// Lets the row, as it is written, refer to nothing in these columns; returns what [`Self::take_back`] needs.
+    pub fn let_go(&mut self, columns: &[usize]) -> Option<Row> {
+        let without = without(self.after(), columns);
+        std::mem::replace(&mut self.replaced, without)
+    }
+
+    pub fn take_back(&mut self, replaced: Option<Row>) {
+        self.replaced = replaced;
+    }
+
     /// What came out of merging.
     pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
         (self.departure, self.verdict) = (existence(&departure), existence(&arrival));

@@ -26,6 +26,7 @@ mod family;
 mod feed;
 mod hold;
 mod housekeeping;
+mod in_order;
 mod judged;
 mod lane;
 mod lookup;

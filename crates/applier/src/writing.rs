@@ -1,11 +1,10 @@
 //! The statements that carry a lane's verdicts out, inside the lane's transaction.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crossfade_model::{FamilyPolicy, ReferentialAction, Row, RowOp, Seen, Value};
 use crossfade_rules::plan::Dependences;
-use crossfade_rules::{ChangeKind, MappedChange, NetChange, TableMapping};
+use crossfade_rules::{ChangeKind, NetChange, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -20,7 +19,7 @@ use crate::table::{Found, TargetTable};
 use crate::tombstone;
 
 /// Writing found every row that it was to delete.
-const ALL_THERE: bool = true;
+pub(crate) const ALL_THERE: bool = true;
 
 impl JudgedLane<'_> {
     /// Carries the verdicts out inside the open transaction.
@@ -315,10 +314,10 @@ fn row_error(mapping: &TableMapping, seqs: impl Iterator<Item = u64>, source: my
 
 /// How and for whom rows are written.
 #[derive(Clone, Copy)]
-struct Context<'s> {
-    shared: &'s Shared,
-    concurrent: bool,
-    manner: Manner,
+pub(crate) struct Context<'s> {
+    pub shared: &'s Shared,
+    pub concurrent: bool,
+    pub manner: Manner,
 }
 
 /// What becomes of a row that the target refuses.
@@ -362,103 +361,10 @@ impl Context<'_> {
     }
 }
 
-/// One way through changes that keep the order of their source.
-struct Round<'l> {
-    aside: Dependences,
-    /// Places of refused changes for which a later one may stand in.
-    passed_over: Vec<usize>,
-    /// Places of those for which none does.
-    last: &'l BTreeSet<usize>,
-}
-
 /// Changes that keep the order of their source.
 impl Context<'_> {
-    async fn write_in_order(
-        &self,
-        conn: &mut Conn,
-        changes: &mut [JudgedChange<'_>],
-        aside: &mut Dependences,
-    ) -> Result<Written, ApplyError> {
-        let open: Vec<usize> = (0..changes.len()).filter(|place| changes[*place].aside.is_none()).collect();
-        let mut last = BTreeSet::new();
-        loop {
-            if self.manner.isolate {
-                conn.query_drop("SAVEPOINT round").await?;
-            }
-            let mut round = Round { aside: aside.clone(), passed_over: Vec::new(), last: &last };
-            let written = self.write_round(conn, changes, &open, &mut round).await?;
-            let Round { aside: now_aside, passed_over, .. } = round;
-            if passed_over.is_empty() || !matches!(written, Written::AsJudged { .. }) {
-                *aside = now_aside;
-                return Ok(written);
-            }
-            // Nothing stands in for these: once more, and what depends on them waits too.
-            last.extend(passed_over);
-            conn.query_drop("ROLLBACK TO SAVEPOINT round").await?;
-            open.iter().for_each(|place| changes[*place].aside = None);
-        }
-    }
-
-    /// Writes what is `open`, in order. A refused change is passed over at first, since a later change of the same row may
-    /// stand in for it: the row that the target refuses is often not the one that the source has in the end.
-    async fn write_round(
-        &self,
-        conn: &mut Conn,
-        changes: &mut [JudgedChange<'_>],
-        open: &[usize],
-        round: &mut Round<'_>,
-    ) -> Result<Written, ApplyError> {
-        let planner = &self.shared.planner;
-        let mut all_there = ALL_THERE;
-        for &place in open {
-            let judged = &mut changes[place];
-            if judged.writes() {
-                if !round.aside.is_empty() && round.aside.hold_back(&judged.dependence(planner)) {
-                    judged.aside = Some(Cause::Behind);
-                } else {
-                    match self.write_change(conn, judged).await? {
-                        Written::AsJudged { all_there: there } => all_there &= there,
-                        otherwise => return Ok(otherwise),
-                    }
-                }
-            }
-            match &judged.aside {
-                Some(Cause::Refused(_)) if !round.last.contains(&place) && self.is_of_one_row(judged.change) => {
-                    judged.aside = None;
-                    round.passed_over.push(place);
-                }
-                Some(_) => round.aside.add(&judged.dependence(planner)),
-                // What is merged has nothing of the earlier change.
-                None if judged.merges => {}
-                None => {
-                    let change = judged.change;
-                    round.passed_over.retain(|earlier| !self.stands_in(change, changes[*earlier].change));
-                }
-            }
-        }
-        Ok(Written::AsJudged { all_there })
-    }
-
-    /// The change brings or changes one row and nothing else: no child follows it.
-    fn is_of_one_row(&self, change: &MappedChange) -> bool {
-        let (mapping, target) = (&self.shared.mappings[change.table], &self.shared.tables[change.table]);
-        let keeps_its_key = match (&change.before, &change.after) {
-            (Some(before), Some(after)) => target.key_of(before) == target.key_of(after),
-            (None, Some(_)) => true,
-            (_, None) => false,
-        };
-        let dependence = self.shared.planner.dependence(change.table, change.before.as_ref(), change.after.as_ref());
-        !mapping.keyless && keeps_its_key && dependence.given_up().is_empty()
-    }
-
-    /// The later change says what becomes of the earlier one's row.
-    fn stands_in(&self, later: &MappedChange, earlier: &MappedChange) -> bool {
-        let target = &self.shared.tables[earlier.table];
-        let Some(row) = earlier.after.as_ref().filter(|_| later.table == earlier.table) else { return false };
-        [&later.before, &later.after].into_iter().flatten().any(|image| target.key_of(image) == target.key_of(row))
-    }
-
-    async fn write_change(&self, conn: &mut Conn, judged: &mut JudgedChange<'_>) -> Result<Written, ApplyError> {
+    /// Writes one change. One that the target refuses is set aside, where `manner` says so.
+    pub async fn write_change(&self, conn: &mut Conn, judged: &mut JudgedChange<'_>) -> Result<Written, ApplyError> {
         let change = judged.change;
         let (mapping, target) = (&self.shared.mappings[change.table], &self.shared.tables[change.table]);
         if self.manner.sighted_only && !mapping.keyless {

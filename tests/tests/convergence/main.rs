@@ -6,6 +6,7 @@
 
 mod faults;
 mod mend;
+mod orphans;
 mod parked;
 mod reckoning;
 mod run;

@@ -1,0 +1,219 @@
+//! Changes that keep the order of their source, and what becomes of those among them that the target refuses.
+//!
+//! A refused change is passed over at first, since it is often not what the source has in the end: a later change of the
+//! same row may stand in for it, its row may have gone with its parent, or the parent may come after it. Only what
+//! nothing makes up for is set aside, and then everything that depends on it.
+
+use std::collections::BTreeSet;
+
+use crossfade_model::{ReferentialAction, Row, RowOp, Value};
+use crossfade_rules::MappedChange;
+use crossfade_rules::mapping::ChildLink;
+use crossfade_rules::plan::Dependences;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::error::ApplyError;
+use crate::judged::JudgedChange;
+use crate::parking::Cause;
+use crate::writing::{ALL_THERE, Context, Written};
+
+/// One way through the changes.
+struct Round<'l> {
+    aside: Dependences,
+    /// Places of the refused changes, in order.
+    passed_over: Vec<usize>,
+    /// Places of those that nothing makes up for.
+    last: &'l BTreeSet<usize>,
+}
+
+/// Whether something made up for a change that was passed over.
+enum MadeUp {
+    Yes,
+    No,
+    Otherwise(Written),
+}
+
+impl Context<'_> {
+    pub async fn write_in_order(
+        &self,
+        conn: &mut Conn,
+        changes: &mut [JudgedChange<'_>],
+        aside: &mut Dependences,
+    ) -> Result<Written, ApplyError> {
+        let open: Vec<usize> = (0..changes.len()).filter(|place| changes[*place].aside.is_none()).collect();
+        let mut last = BTreeSet::new();
+        loop {
+            if self.manner.isolate {
+                conn.query_drop("SAVEPOINT round").await?;
+            }
+            let mut round = Round { aside: aside.clone(), passed_over: Vec::new(), last: &last };
+            let written = self.write_round(conn, changes, &open, &mut round).await?;
+            let Written::AsJudged { .. } = written else { return Ok(written) };
+            let Round { aside: now_aside, passed_over, .. } = round;
+            let left = match self.make_up(conn, changes, passed_over).await? {
+                Ok(left) => left,
+                Err(otherwise) => return Ok(otherwise),
+            };
+            if left.is_empty() {
+                *aside = now_aside;
+                return Ok(written);
+            }
+            // Once more, and what depends on these waits with them.
+            last.extend(left);
+            conn.query_drop("ROLLBACK TO SAVEPOINT round").await?;
+            open.iter().for_each(|place| changes[*place].aside = None);
+        }
+    }
+
+    async fn write_round(
+        &self,
+        conn: &mut Conn,
+        changes: &mut [JudgedChange<'_>],
+        open: &[usize],
+        round: &mut Round<'_>,
+    ) -> Result<Written, ApplyError> {
+        let planner = &self.shared.planner;
+        let mut all_there = ALL_THERE;
+        for &place in open {
+            let judged = &mut changes[place];
+            let waits = !round.aside.is_empty() && round.aside.hold_back(&judged.dependence(planner));
+            if !judged.writes() {
+                // Whom a lost end took along at the source is found when those who wait have been written.
+                judged.aside = (waits && self.takes_along(judged.change)).then_some(Cause::Behind);
+                continue;
+            }
+            if waits {
+                judged.aside = Some(Cause::Behind);
+            } else {
+                match self.write_change(conn, judged).await? {
+                    Written::AsJudged { all_there: there } => all_there &= there,
+                    otherwise => return Ok(otherwise),
+                }
+            }
+            match &judged.aside {
+                Some(Cause::Refused(_)) if !round.last.contains(&place) && self.is_of_one_row(judged.change) => {
+                    judged.aside = None;
+                    round.passed_over.push(place);
+                    self.leave(conn, judged).await?;
+                }
+                Some(_) => round.aside.add(&judged.dependence(planner)),
+                None => {}
+            }
+        }
+        Ok(Written::AsJudged { all_there })
+    }
+
+    /// The change brings, changes or moves one row and nothing else: no child follows it.
+    fn is_of_one_row(&self, change: &MappedChange) -> bool {
+        let dependence = self.shared.planner.dependence(change.table, change.before.as_ref(), change.after.as_ref());
+        let moves_nobody = dependence.given_up().is_empty() || self.shared.children[change.table].is_empty();
+        !self.shared.mappings[change.table].keyless && change.after.is_some() && moves_nobody
+    }
+
+    /// A delete that takes other rows along, or their references.
+    fn takes_along(&self, change: &MappedChange) -> bool {
+        let mut links = self.shared.children[change.table].iter();
+        change.op == RowOp::Delete && links.any(|link| link.on_delete != ReferentialAction::Restrict)
+    }
+
+    /// A moved row that cannot arrive leaves its old key all the same.
+    async fn leave(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<(), ApplyError> {
+        let target = &self.shared.tables[judged.change.table];
+        if let (Some(before), Some(after)) = (&judged.change.before, &judged.change.after) {
+            let key = target.key_of(before);
+            if judged.leaves() && key != target.key_of(after) {
+                target.delete(conn, &[key]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for what makes up for changes that were passed over; returns those for which there is nothing.
+    async fn make_up(
+        &self,
+        conn: &mut Conn,
+        changes: &mut [JudgedChange<'_>],
+        mut passed_over: Vec<usize>,
+    ) -> Result<Result<Vec<usize>, Written>, ApplyError> {
+        let mut left = Vec::new();
+        // The last one first: it may stand in for those before.
+        while let Some(place) = passed_over.pop() {
+            let stands_in = |later: usize| {
+                let judged = &changes[later];
+                let counts = judged.aside.is_none() && !judged.merges && !left.contains(&later);
+                counts && self.is_of_row(judged.change, changes[place].change)
+            };
+            if (place + 1..changes.len()).any(stands_in) {
+                continue;
+            }
+            match self.make_up_one(conn, changes, place).await? {
+                MadeUp::Yes => {}
+                MadeUp::No => left.push(place),
+                MadeUp::Otherwise(written) => return Ok(Err(written)),
+            }
+        }
+        Ok(Ok(left))
+    }
+
+    async fn make_up_one(
+        &self,
+        conn: &mut Conn,
+        changes: &mut [JudgedChange<'_>],
+        place: usize,
+    ) -> Result<MadeUp, ApplyError> {
+        let mut let_go = None;
+        if let Some((parent, link)) = self.parent_that_went(changes, place) {
+            let (link, change) = (link.clone(), changes[place].change);
+            let Some(row) = &change.after else { return Ok(MadeUp::No) };
+            let values: Vec<&Value> = link.columns.iter().map(|column| &row[*column]).collect();
+            let of_parent = &self.shared.tables[changes[parent].change.table];
+            // An end that lost took nobody along, if there is a row that it should have ended.
+            let took_along = changes[parent].arrives()
+                || of_parent.lock_where(conn, &link.referred, std::slice::from_ref(&values)).await?.is_empty();
+            if took_along && link.on_delete == ReferentialAction::SetNull {
+                let_go = Some(link.columns);
+            } else if took_along {
+                let target = &self.shared.tables[change.table];
+                target.delete(conn, &[target.key_of(row)]).await?;
+                return Ok(MadeUp::Yes);
+            }
+        }
+        let judged = &mut changes[place];
+        let kept = let_go.map(|columns| judged.let_go(&columns));
+        let written = self.write_change(conn, judged).await?;
+        if let Some(kept) = kept {
+            judged.take_back(kept);
+        }
+        match (written, judged.aside.take()) {
+            (Written::AsJudged { .. }, None) => Ok(MadeUp::Yes),
+            (Written::AsJudged { .. }, Some(_)) => Ok(MadeUp::No),
+            (otherwise, _) => Ok(MadeUp::Otherwise(otherwise)),
+        }
+    }
+
+    /// The later end of the row that a change refers to, which took the change's row along, or its reference.
+    fn parent_that_went(&self, changes: &[JudgedChange<'_>], place: usize) -> Option<(usize, &ChildLink)> {
+        let child = changes[place].change;
+        let row = child.after.as_ref()?;
+        (place + 1..changes.len()).find_map(|later| {
+            let JudgedChange { change: parent, aside: None, .. } = &changes[later] else { return None };
+            let before = parent.before.as_ref().filter(|_| parent.op == RowOp::Delete)?;
+            let refers = |link: &&ChildLink| {
+                let mut columns = link.columns.iter().zip(&link.referred);
+                link.child == child.table
+                    && link.on_delete != ReferentialAction::Restrict
+                    && columns.all(|(column, referred)| row[*column] == before[*referred])
+            };
+            Some((later, self.shared.children[parent.table].iter().find(refers)?))
+        })
+    }
+
+    /// The later change says what becomes of the row that the earlier one leaves.
+    fn is_of_row(&self, later: &MappedChange, earlier: &MappedChange) -> bool {
+        let target = &self.shared.tables[earlier.table];
+        let row: Option<&Row> = earlier.after.as_ref().filter(|_| later.table == earlier.table);
+        let mut images = [&later.before, &later.after].into_iter().flatten();
+        row.is_some_and(|row| images.any(|image| target.key_of(image) == target.key_of(row)))
+    }
+}

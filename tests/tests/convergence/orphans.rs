@@ -1,0 +1,147 @@
+//! What the random work has found about children whose parents both sides delete, each in as few steps as show it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::Flavor;
+use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_tests::{Migration, Setup};
+
+const LIMIT: Duration = Duration::from_secs(75);
+
+const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
+
+enum At<'s> {
+    Old(&'s [&'s str]),
+    New(&'s [&'s str]),
+}
+
+/// Both sides write while nobody applies; then everything must go through, and both sides be equal.
+async fn goes_through(flavor: Flavor, name: &'static str, before: &[&str], written: &[At<'_>]) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, name)).await?;
+    let places = format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, v INT, {CLOCK})");
+    let child = |table: &str, action: &str| {
+        format!(
+            "CREATE TABLE {{schema}}.{table} (id INT PRIMARY KEY, place INT, {CLOCK}, \
+             FOREIGN KEY (place) REFERENCES {{schema}}.places (id) {action})"
+        )
+    };
+    let (guests, notes) = (child("guests", ""), child("notes", "ON DELETE CASCADE"));
+    let seats = child("seats", "ON DELETE SET NULL");
+    migration.on_both(&[&places, &guests, &notes, &seats]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, before).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    for direction in ["forward", "reverse"] {
+        migration.crossfade(&["stop", direction]).await?;
+    }
+    for at in written {
+        match at {
+            At::Old(statements) => migration.on(&migration.old, statements).await?,
+            At::New(statements) => migration.on(&migration.new, statements).await?,
+        }
+    }
+    for direction in ["forward", "reverse"] {
+        migration.crossfade(&["start", direction]).await?;
+    }
+    until_status(&migration, "nothing set aside", |status| {
+        let settled = status.streams().iter().all(|stream| stream["last_seq"] == stream["settled_seq"]);
+        settled && status.is_caught_up() && status.total("open_failures") + status.total("held") == 0
+    })
+    .await?;
+    let (_, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
+    ensure!(comparison.is_equal());
+    migration.stop_both().await
+}
+
+async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn(&Status) -> bool) -> Result<()> {
+    let waited = until(what, LIMIT, || async {
+        let status = migration.status().read().await?;
+        Ok(if is_reached(&status) { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await;
+    if let Err(error) = waited {
+        let failed = migration.crossfade(&["messages", "list", "--status", "failed"]).await?;
+        return Err(error.context(failed)).with_context(|| migration.log_ends());
+    }
+    Ok(())
+}
+
+/// A child came to a parent that the other side had deleted, moved, and went on; the parent was deleted and came back.
+async fn a_child_that_moved_on(flavor: Flavor) -> Result<()> {
+    let before = [
+        "INSERT INTO {schema}.places (id, v) VALUES (1, 1), (2, 1)",
+        "INSERT INTO {schema}.guests (id, place) VALUES (7, 1)",
+    ];
+    let on_new = [
+        "UPDATE {schema}.guests SET place = 2 WHERE id = 7",
+        "UPDATE {schema}.guests SET id = 8 WHERE id = 7",
+        "UPDATE {schema}.guests SET place = 1 WHERE id = 8",
+        "DELETE FROM {schema}.places WHERE id = 2",
+        "INSERT INTO {schema}.places (id, v) VALUES (2, 2)",
+    ];
+    let written = [At::Old(&["DELETE FROM {schema}.places WHERE id = 2"]), At::New(&on_new)];
+    goes_through(flavor, "moved_on", &before, &written).await
+}
+
+/// Children came to a parent that the other side had deleted, and went when the parent was deleted here too.
+async fn children_that_went_with_their_parent(flavor: Flavor) -> Result<()> {
+    let before = [
+        "INSERT INTO {schema}.places (id, v) VALUES (1, 1), (3, 1)",
+        "INSERT INTO {schema}.notes (id, place) VALUES (5, 1)",
+        "INSERT INTO {schema}.seats (id, place) VALUES (5, 1)",
+    ];
+    let on_new = [
+        "INSERT INTO {schema}.notes (id, place) VALUES (4, 3)",
+        "UPDATE {schema}.notes SET place = 3 WHERE id = 5",
+        "INSERT INTO {schema}.seats (id, place) VALUES (4, 3)",
+        "UPDATE {schema}.seats SET place = 3 WHERE id = 5",
+        "DELETE FROM {schema}.places WHERE id = 3",
+    ];
+    let written = [At::Old(&["DELETE FROM {schema}.places WHERE id = 3"]), At::New(&on_new)];
+    goes_through(flavor, "went_too", &before, &written).await
+}
+
+/// Children came to a parent and went with it, and the parent came back; the other side had deleted the parent meanwhile.
+async fn children_whose_parent_came_back(flavor: Flavor) -> Result<()> {
+    let before = [
+        "INSERT INTO {schema}.places (id, v) VALUES (9, 1)",
+        "INSERT INTO {schema}.notes (id, place) VALUES (8, NULL)",
+        "INSERT INTO {schema}.seats (id, place) VALUES (8, NULL)",
+    ];
+    let came_and_went = [
+        "UPDATE {schema}.notes SET place = 9 WHERE id = 8",
+        "UPDATE {schema}.seats SET place = 9 WHERE id = 8",
+        "BEGIN",
+        "DELETE FROM {schema}.places WHERE id = 9",
+        "INSERT INTO {schema}.places (id, v) VALUES (9, 2)",
+        "COMMIT",
+    ];
+    let written = [
+        At::Old(&came_and_went),
+        At::New(&["DELETE FROM {schema}.places WHERE id = 9"]),
+        At::Old(&["UPDATE {schema}.places SET v = 3 WHERE id = 9"]),
+    ];
+    goes_through(flavor, "came_again", &before, &written).await
+}
+
+macro_rules! on_both_brands {
+    ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
+        #[tokio::test]
+        async fn $mysql() -> Result<()> {
+            $name(Flavor::MySql).await
+        }
+
+        #[tokio::test]
+        async fn $mariadb() -> Result<()> {
+            $name(Flavor::MariaDb).await
+        }
+    )*};
+}
+
+on_both_brands! {
+    a_child_that_moved_on: p4_moved_on_on_mysql, p4_moved_on_on_mariadb;
+    children_that_went_with_their_parent: p4_went_too_on_mysql, p4_went_too_on_mariadb;
+    children_whose_parent_came_back: p4_came_again_on_mysql, p4_came_again_on_mariadb;
+}
