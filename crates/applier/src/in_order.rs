@@ -147,6 +147,11 @@ impl Context<'_> {
             if (place + 1..changes.len()).any(stands_in) {
                 continue;
             }
+            if changes[place].merges {
+                // Later ones of its row were merged without it, and would be undone.
+                left.push(place);
+                continue;
+            }
             match self.make_up_one(conn, changes, place).await? {
                 MadeUp::Yes => {}
                 MadeUp::No => left.push(place),
