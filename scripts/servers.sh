@@ -25,7 +25,7 @@
 set -euo pipefail
 export LC_ALL=C
 
-# The releases that crossfade is tested with; crates/servers/src/support.rs says the same.
+# The releases that crossfade is tested with; crates/servers/src/place.rs looks where they are put.
 readonly wanted_mysql="9.7"
 readonly wanted_mariadb="10.11"
 
