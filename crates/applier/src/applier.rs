@@ -95,14 +95,15 @@ impl Applier {
         let owner =
             CheckpointOwner { pair: options.pair.clone(), stream: options.stream.clone(), epoch: options.epoch };
         let taken_over = take_over(&owner, &options).await?;
-        let (hold, hold_worker) = Hold::new(HoldWorker {
+        let hold_worker = HoldWorker {
             store: options.store.clone(),
             target: options.target.clone(),
             pair: options.pair.clone(),
             writer: options.stream.clone(),
             opposite: opposite.clone(),
             stop: options.stop.clone(),
-        });
+        };
+        let (hold, hold_worker) = Hold::new(hold_worker, options.counters.clone());
         let (progress, view) = Progress::new();
         let lookup = Lookup::new(
             options.store.clone(),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use crossfade_message::ConflictCounts;
+use crossfade_message::{ConflictCounts, WaitCounts};
 use crossfade_model::TableName;
 
 use crate::judged::JudgedLane;
@@ -15,12 +16,14 @@ pub struct Counters {
     conflicts_won: AtomicU64,
     conflicts_lost: AtomicU64,
     by_sight: AtomicU64,
+    by_look_up: AtomicU64,
     by_waiting: AtomicU64,
     deadlocks: AtomicU64,
     duplicate_keys: AtomicU64,
     batches: AtomicU64,
     slowest_micros: AtomicU64,
     conflicts: Mutex<BTreeMap<TableName, ConflictCounts>>,
+    waits: Mutex<WaitCounts>,
 }
 
 /// The counters at one moment.
@@ -32,8 +35,11 @@ pub struct Counted {
     pub conflicts_lost: u64,
     /// Changes judged by the locked row alone.
     pub by_sight: u64,
+    /// Changes that were not written, since one that was captured by then had won.
+    pub by_look_up: u64,
     /// Changes confirmed by waiting for the opposite reader.
     pub by_waiting: u64,
+    pub waits: WaitCounts,
     /// Transactions repeated after a deadlock or lock wait.
     pub deadlocks: u64,
     /// Transactions repeated because a row was there already.
@@ -49,8 +55,10 @@ impl Counters {
         self.applied.fetch_add(lane.tally.messages, Relaxed);
         self.conflicts_won.fetch_add(lane.tally.won, Relaxed);
         self.conflicts_lost.fetch_add(lane.tally.lost, Relaxed);
-        self.by_sight.fetch_add(lane.tally.by_sight, Relaxed);
-        self.by_waiting.fetch_add(lane.tally.by_waiting, Relaxed);
+        let judged = lane.ways();
+        self.by_sight.fetch_add(judged.by_sight, Relaxed);
+        self.by_look_up.fetch_add(judged.by_look_up, Relaxed);
+        self.by_waiting.fetch_add(judged.by_waiting, Relaxed);
         if !lane.conflicts.is_empty() {
             let mut conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
             for (table, counts) in &lane.conflicts {
@@ -62,6 +70,10 @@ impl Counters {
     /// Conflicts by the table's name at the source.
     pub fn conflicts(&self) -> BTreeMap<TableName, ConflictCounts> {
         self.conflicts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note_wait(&self, took: Duration) {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).note(took);
     }
 
     pub(crate) fn note_batch(&self, delay_micros: u64) {
@@ -83,7 +95,9 @@ impl Counters {
             conflicts_won: self.conflicts_won.load(Relaxed),
             conflicts_lost: self.conflicts_lost.load(Relaxed),
             by_sight: self.by_sight.load(Relaxed),
+            by_look_up: self.by_look_up.load(Relaxed),
             by_waiting: self.by_waiting.load(Relaxed),
+            waits: *self.waits.lock().unwrap_or_else(PoisonError::into_inner),
             deadlocks: self.deadlocks.load(Relaxed),
             duplicate_keys: self.duplicate_keys.load(Relaxed),
             batches: self.batches.load(Relaxed),

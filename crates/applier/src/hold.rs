@@ -15,6 +15,7 @@ use mysql_async::prelude::Queryable;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::counters::Counters;
 use crate::error::ApplyError;
 
 /// A wait that has taken this long tells that the opposite reader is away, or far behind.
@@ -25,10 +26,23 @@ const STALLED_AFTER: Duration = Duration::from_secs(3);
 pub(crate) struct Hold {
     requests: mpsc::Sender<oneshot::Sender<()>>,
     under_way: UnderWay,
+    counters: Arc<Counters>,
 }
 
 /// Since when the wait takes that is under way.
 type UnderWay = Arc<Mutex<Option<Instant>>>;
+
+/// Counts how long one asker waited, also where he gave up.
+struct Timed<'h> {
+    begun: Instant,
+    counters: &'h Counters,
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        self.counters.note_wait(self.begun.elapsed());
+    }
+}
 
 /// The wait's worker has ended with the process.
 #[derive(Debug)]
@@ -36,10 +50,10 @@ pub(crate) struct HoldClosed;
 
 impl Hold {
     /// Returns the handle and the worker, which runs until `stop` or until an error that does not pass.
-    pub fn new(worker: HoldWorker) -> (Hold, impl Future<Output = Result<(), ApplyError>>) {
+    pub fn new(worker: HoldWorker, counters: Arc<Counters>) -> (Hold, impl Future<Output = Result<(), ApplyError>>) {
         let (requests, receiver) = mpsc::channel(64);
         let under_way = UnderWay::default();
-        (Hold { requests, under_way: under_way.clone() }, worker.run(receiver, under_way))
+        (Hold { requests, under_way: under_way.clone(), counters }, worker.run(receiver, under_way))
     }
 
     /// The opposite reader has not answered for so long that nobody should wait for it in place.
@@ -51,6 +65,7 @@ impl Hold {
     /// Returns once every user transaction that had committed on the target when this was called is in the opposite
     /// stream's messages. Waits for as long as that takes; cancel by dropping.
     pub async fn captured_up_to_now(&self) -> Result<(), HoldClosed> {
+        let _timed = Timed { begun: Instant::now(), counters: &self.counters };
         let (done, wait) = oneshot::channel();
         self.requests.send(done).await.map_err(|_| HoldClosed)?;
         wait.await.map_err(|_| HoldClosed)

@@ -46,7 +46,13 @@ pub(crate) struct Tally {
     pub messages: u64,
     pub won: u64,
     pub lost: u64,
+}
+
+/// By what changes were judged.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ways {
     pub by_sight: u64,
+    pub by_look_up: u64,
     pub by_waiting: u64,
 }
 
@@ -169,7 +175,6 @@ impl<'a> JudgedLane<'a> {
                             return Ok(Judged::Otherwise);
                         }
                         (row.verdict, row.departure) = now;
-                        self.tally.by_waiting += 1;
                     }
                 }
                 JudgedStep::InOrder(changes) => {
@@ -181,7 +186,6 @@ impl<'a> JudgedLane<'a> {
                             return Ok(Judged::Otherwise);
                         }
                         (judged.verdict, judged.departure) = now;
-                        self.tally.by_waiting += 1;
                     }
                 }
             }
@@ -196,6 +200,29 @@ impl<'a> JudgedLane<'a> {
                 JudgedStep::Net { rows, .. } => rows.iter().any(|row| !row.sighted && !row.merges && row.writes()),
                 JudgedStep::InOrder(changes) => changes.iter().any(|judged| !judged.merges && judged.writes()),
             })
+    }
+
+    /// By what the changes of a lane that is committed were judged. What was not to be judged at all does not count.
+    pub fn ways(&self) -> Ways {
+        let mut ways = Ways::default();
+        let mut note = |sighted: bool, waited: bool| match (sighted, waited) {
+            (true, _) => ways.by_sight += 1,
+            (false, true) => ways.by_waiting += 1,
+            (false, false) => ways.by_look_up += 1,
+        };
+        for step in self.steps.iter().filter(|_| self.concurrent) {
+            match step {
+                JudgedStep::Net { rows, .. } => rows.iter().filter(|row| row.aside.is_none()).for_each(|row| {
+                    note(row.sighted && row.writes(), row.writes() || row.ruling.is_some() || !row.ends.is_empty());
+                }),
+                JudgedStep::InOrder(changes) => {
+                    changes.iter().filter(|judged| judged.aside.is_none()).for_each(|judged| {
+                        note(false, judged.writes() || judged.ruling.is_some() || !judged.ends.is_empty());
+                    });
+                }
+            }
+        }
+        ways
     }
 
     /// Some delete found nothing, and a user might insert the row unseen.

@@ -36,8 +36,6 @@ impl JudgedLane<'_> {
                     let part =
                         Part { shared, table: *table, kind: *kind, by_sight, concurrent: self.concurrent, manner };
                     let written = part.write(conn, rows).await?;
-                    self.tally.by_sight += rows.iter().filter(|row| row.sighted && row.writes()).count() as u64;
-                    self.tally.by_waiting += rows.iter().filter(|row| !row.ends.is_empty()).count() as u64;
                     for row in rows.iter().filter(|row| row.aside.is_some()) {
                         aside.add(&row.dependence(&shared.planner, *table));
                     }

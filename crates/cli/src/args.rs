@@ -182,7 +182,10 @@ Columns:
 
 Below, for each direction that runs: whether the other one is known to recognise what it writes, which is proved at its start
 and every minute; and how changes of each table ended that met another one which they did not know of: `stale` ones had lost,
-and been overtaken by a later change of their own side anyway.";
+and been overtaken by a later change of their own side anyway.
+
+--json tells more: by what changes were judged (judged_by_sight, judged_by_look_up, judged_by_waiting), and how long each wait
+for the other direction's reader took (waits).";
 
 const LIST_EXAMPLES: &str = "\
 Examples:

@@ -41,4 +41,4 @@ pub use outcome::{Outcome, Status};
 pub use purge::{KeptDay, Purged};
 pub use size::StoreSize;
 pub use store::{Probe, SCHEMA, Store};
-pub use stream::{ConflictCounts, StreamCounters, StreamReport, StreamState, StreamStatus, TagProof, Wish};
+pub use stream::{ConflictCounts, StreamCounters, StreamReport, StreamState, StreamStatus, TagProof, WaitCounts, Wish};

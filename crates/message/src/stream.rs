@@ -70,10 +70,13 @@ pub struct StreamCounters {
     pub conflicts_lost: u64,
     /// The same by the table's name at the source; tables without a conflict have no entry.
     pub conflicts: BTreeMap<String, ConflictCounts>,
-    /// Written rows whose locked row on the target proved that nothing was concurrent, and those that were written once the
-    /// opposite reader had told what users of the target did.
+    /// Written rows whose locked row on the target proved that nothing was concurrent; rows that were not written, since what
+    /// was captured by then had won; and those that were written once the opposite reader had told what users of the target
+    /// did.
     pub judged_by_sight: u64,
+    pub judged_by_look_up: u64,
     pub judged_by_waiting: u64,
+    pub waits: WaitCounts,
     /// Slowest change from commit on the source to commit on the target.
     pub slowest_ms: u64,
     /// Age of the oldest change that is not applied; of the time of the report.
@@ -102,6 +105,43 @@ impl ConflictCounts {
         self.won += more.won;
         self.lost += more.lost;
         self.stale += more.stale;
+    }
+}
+
+/// How long lanes waited until the opposite reader had told what users of the target did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitCounts {
+    pub count: u64,
+    pub total_micros: u64,
+    pub longest_micros: u64,
+    /// Waits that took no longer than this; each counts those of the one before.
+    pub within_10_ms: u64,
+    pub within_100_ms: u64,
+    pub within_1_s: u64,
+}
+
+impl WaitCounts {
+    pub fn note(&mut self, took: std::time::Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let within = |limit_ms: u64| u64::from(micros <= limit_ms * 1_000);
+        self.add(WaitCounts {
+            count: 1,
+            total_micros: micros,
+            longest_micros: micros,
+            within_10_ms: within(10),
+            within_100_ms: within(100),
+            within_1_s: within(1_000),
+        });
+    }
+
+    pub fn add(&mut self, more: WaitCounts) {
+        self.count += more.count;
+        self.total_micros = self.total_micros.saturating_add(more.total_micros);
+        self.longest_micros = self.longest_micros.max(more.longest_micros);
+        self.within_10_ms += more.within_10_ms;
+        self.within_100_ms += more.within_100_ms;
+        self.within_1_s += more.within_1_s;
     }
 }
 
@@ -401,4 +441,30 @@ fn status_of_row(row: &MySqlRow) -> Result<StreamStatus, StoreError> {
         reported_at: time("reported_at")?,
         since: time("since")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::WaitCounts;
+
+    #[test]
+    fn waits_are_counted_by_how_long_they_took() {
+        let mut waits = WaitCounts::default();
+        for micros in [9_999, 10_000, 10_001, 1_000_000, 2_000_000] {
+            waits.note(Duration::from_micros(micros));
+        }
+        let mut twice = waits;
+        twice.add(waits);
+        let expected = WaitCounts {
+            count: 10,
+            total_micros: 6_060_000,
+            longest_micros: 2_000_000,
+            within_10_ms: 4,
+            within_100_ms: 6,
+            within_1_s: 8,
+        };
+        assert_eq!(twice, expected);
+    }
 }

@@ -7,6 +7,7 @@
 mod faults;
 mod mend;
 mod orphans;
+mod outcome;
 mod parked;
 mod reckoning;
 mod run;
@@ -15,7 +16,8 @@ mod sight;
 use anyhow::{Context, Result, bail, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_tests::is_soak;
-use run::{Outcome, Run};
+use outcome::Outcome;
+use run::Run;
 
 /// Servers that the seeds of one test have for themselves.
 #[derive(Debug, Clone, Copy)]

@@ -10,92 +10,13 @@ use crossfade_testkit::workload::Side;
 use crossfade_tests::{Migration, Setup, is_soak, rounds};
 
 use crate::faults::{Faults, Happened};
-use crate::{Stand, mend, reckoning};
+use crate::outcome::{Outcome, Waits};
+use crate::{Stand, mend, outcome, reckoning};
 
 /// Transactions a second on each side.
 const RATE: f64 = 80.0;
 const WRITERS: u64 = 3;
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
-
-/// What a run came to.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Outcome {
-    pub written: Counts,
-    pub changes: [u64; 2],
-    /// Rows that went back to the side that had deleted them.
-    pub returned: u64,
-    pub happened: Happened,
-    pub won: u64,
-    pub lost: u64,
-    pub by_sight: u64,
-    pub by_waiting: u64,
-    pub mended: u64,
-    pub held: u64,
-    pub rows_equal: u64,
-}
-
-/// A column's name, and its number of a run.
-type Column = (&'static str, fn(&Outcome) -> u64);
-
-/// What is printed of a run.
-const COLUMNS: [Column; 20] = [
-    ("transactions", |outcome| outcome.written.transactions),
-    ("refused", |outcome| outcome.written.refused),
-    ("rolled back", |outcome| outcome.written.rolled_back),
-    ("uncertain", |outcome| outcome.written.uncertain),
-    ("changes forward", |outcome| outcome.changes[0]),
-    ("reverse", |outcome| outcome.changes[1]),
-    ("returned", |outcome| outcome.returned),
-    ("kills", |outcome| outcome.happened.kills),
-    ("in mid-work", |outcome| outcome.happened.mid_work),
-    ("server restarts", |outcome| outcome.happened.server_restarts),
-    ("stops", |outcome| outcome.happened.stops),
-    ("freezes", |outcome| outcome.happened.freezes),
-    ("conflicts won", |outcome| outcome.won),
-    ("lost", |outcome| outcome.lost),
-    ("by sight", |outcome| outcome.by_sight),
-    ("by waiting", |outcome| outcome.by_waiting),
-    ("mended", |outcome| outcome.mended),
-    ("held", |outcome| outcome.held),
-    // A run that came to its end has neither.
-    ("differences", |_| 0),
-    ("echoes captured", |_| 0),
-];
-
-impl Outcome {
-    /// The head of a table of runs.
-    pub fn head() -> String {
-        format!("seed | {}", COLUMNS.map(|(name, _)| name).join(" | "))
-    }
-
-    /// One line of the table.
-    pub fn line(&self, seed: &str) -> String {
-        format!("{seed} | {}", COLUMNS.map(|(_, number)| number(self).to_string()).join(" | "))
-    }
-
-    pub fn plus(&self, other: &Outcome) -> Outcome {
-        let (a, b) = (&self.happened, &other.happened);
-        Outcome {
-            written: self.written.plus(&other.written),
-            changes: [self.changes[0] + other.changes[0], self.changes[1] + other.changes[1]],
-            returned: self.returned + other.returned,
-            happened: Happened {
-                kills: a.kills + b.kills,
-                mid_work: a.mid_work + b.mid_work,
-                server_restarts: a.server_restarts + b.server_restarts,
-                stops: a.stops + b.stops,
-                freezes: a.freezes + b.freezes,
-            },
-            won: self.won + other.won,
-            lost: self.lost + other.lost,
-            by_sight: self.by_sight + other.by_sight,
-            by_waiting: self.by_waiting + other.by_waiting,
-            mended: self.mended + other.mended,
-            held: self.held + other.held,
-            rows_equal: self.rows_equal + other.rows_equal,
-        }
-    }
-}
 
 pub struct Run {
     seed: u64,
@@ -160,8 +81,11 @@ impl Run {
             happened,
             won: status.total("conflicts_won"),
             lost: status.total("conflicts_lost"),
+            stale: outcome::stale(&status),
             by_sight: status.total("judged_by_sight"),
+            by_look_up: status.total("judged_by_look_up"),
             by_waiting: status.total("judged_by_waiting"),
+            waits: Waits::of(&status),
             mended,
             held: status.total("held"),
             rows_equal,
@@ -176,6 +100,11 @@ fn something_happened(outcome: &Outcome, status: &Status) -> Result<()> {
     ensure!(outcome.changes.iter().all(|changes| *changes > least), "too few changes: {outcome:?}");
     ensure!(outcome.won > 10 && outcome.lost > 10, "too few conflicts: {}", status.0);
     ensure!(outcome.written.refused > 10 && outcome.written.rolled_back > 3, "too little was refused: {outcome:?}");
+    ensure!(
+        outcome.by_look_up > 10 && outcome.by_waiting > 100 && outcome.waits.count > 10,
+        "too little was judged: {}",
+        status.0
+    );
     ensure!(status.total("echoes") > 100, "too few echoes were recognised: {}", status.0);
     ensure!(outcome.happened.kills > 0 && outcome.happened.stops > 0, "nothing went wrong: {outcome:?}");
     ensure!(outcome.rows_equal > 5, "too few rows are left to compare: {outcome:?}");

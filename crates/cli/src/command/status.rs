@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossfade_config::Settings;
-use crossfade_message::{ConflictCounts, LeaseStatus, Store, StreamStatus, TagProof, Wish};
+use crossfade_message::{ConflictCounts, LeaseStatus, Store, StreamStatus, TagProof, WaitCounts, Wish};
 use crossfade_model::{Direction, StreamId};
 use serde::Serialize;
 
@@ -42,7 +42,10 @@ pub struct StreamLine {
     /// Overtaken ones included.
     conflicts_lost: u64,
     judged_by_sight: u64,
+    judged_by_look_up: u64,
     judged_by_waiting: u64,
+    /// For what users of the other side did.
+    waits: WaitCounts,
     /// By the table's name at the source.
     conflicts: BTreeMap<String, ConflictCounts>,
     /// Whether what it writes is known to be recognised by the other direction.
@@ -145,7 +148,9 @@ fn stream_line(
         conflicts_won: counters.conflicts_won,
         conflicts_lost: counters.conflicts_lost,
         judged_by_sight: counters.judged_by_sight,
+        judged_by_look_up: counters.judged_by_look_up,
         judged_by_waiting: counters.judged_by_waiting,
+        waits: counters.waits,
         conflicts: counters.conflicts,
         tag: counters.tag,
         slowest_ms: counters.slowest_ms,

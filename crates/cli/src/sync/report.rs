@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossfade_applier::{Counters, ProgressView, Waiting};
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
-use crossfade_message::{ConflictCounts, Store, StoreError, StreamCounters, StreamReport};
+use crossfade_message::{ConflictCounts, Store, StoreError, StreamCounters, StreamReport, WaitCounts};
 use crossfade_model::{Position, Side, StreamId};
 use mysql_async::Conn;
 use tokio::sync::watch;
@@ -195,7 +195,9 @@ impl Reporter {
                 conflicts_lost: self.before.conflicts_lost + now.conflicts_lost,
                 conflicts: self.conflicts(),
                 judged_by_sight: self.before.judged_by_sight + now.by_sight,
+                judged_by_look_up: self.before.judged_by_look_up + now.by_look_up,
                 judged_by_waiting: self.before.judged_by_waiting + now.by_waiting,
+                waits: self.waits(now.waits),
                 slowest_ms: self.before.slowest_ms.max(now.slowest_micros / 1_000),
                 lag_ms,
                 caught_up,
@@ -211,6 +213,12 @@ impl Reporter {
             return None;
         }
         self.store.stop_reason(self.stream.direction()).await.unwrap_or_else(|_| self.stop_reason.clone())
+    }
+
+    fn waits(&self, now: WaitCounts) -> WaitCounts {
+        let mut waits = self.before.waits;
+        waits.add(now);
+        waits
     }
 
     fn conflicts(&self) -> BTreeMap<String, ConflictCounts> {
