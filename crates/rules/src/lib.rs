@@ -12,6 +12,7 @@ mod digest;
 pub mod effective;
 mod error;
 mod fold;
+pub mod holder;
 pub mod key;
 pub mod mapping;
 pub mod merge;
@@ -22,6 +23,7 @@ pub use concurrent::{ConcurrentIndex, OppositeChange};
 pub use decide::{Event, LastConcurrent, Loss, LossStatus, Verdict, decide};
 pub use effective::EffectiveClocks;
 pub use error::RulesError;
+pub use holder::{Admission, LastChange, admit};
 pub use mapping::{ClockColumn, MappedColumn, MappingProblem, ParentLink, Policy, Projection, TableMapping, TableRule};
 pub use plan::{
     ChangeKind, Departure, Dependence, Dependences, LanePlan, MappedChange, NetChange, Plan, Planner, Seqs, Step, plan,

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod decide;
+mod holders;
 mod index;
 
 use proptest::prelude::ProptestConfig;
