@@ -23,7 +23,7 @@ pub async fn sing(conn: &mut Conn, pair: &str, stream: &StreamId, epoch: u64, co
     session::prepare(conn).await?;
     let owner = CheckpointOwner { pair: pair.to_owned(), stream: stream.clone(), epoch };
     conn.query_drop("BEGIN").await?;
-    if !owner.begin_retry(conn).await? {
+    if !owner.tag(conn).await? {
         conn.query_drop("ROLLBACK").await?;
         return Err(ApplyError::CheckpointMissing { stream: stream.clone(), lane: PARKED_LANE });
     }

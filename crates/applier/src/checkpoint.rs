@@ -89,8 +89,14 @@ impl CheckpointOwner {
         Ok(parsed.map_err(|_| ApplyError::CheckpointUnreadable)?.unwrap_or_default())
     }
 
-    /// Begins a transaction that retries what is set aside. `false`: the row is not there for this epoch.
-    pub async fn begin_retry(&self, conn: &mut Conn) -> Result<bool, ApplyError> {
+    /// Begins a transaction that retries messages that are set aside. `false`: the row is not there for this epoch, or the
+    /// messages are not set aside any more, since an attempt whose end was not told has committed after all.
+    pub async fn begin_retry(&self, conn: &mut Conn, seqs: &BTreeSet<u64>) -> Result<bool, ApplyError> {
+        Ok(self.tag(conn).await? && seqs.is_subset(&self.parked(conn).await?))
+    }
+
+    /// Tags a transaction that is no lane's. `false`: the row is not there for this epoch.
+    pub async fn tag(&self, conn: &mut Conn) -> Result<bool, ApplyError> {
         self.update_parked(conn, None).await
     }
 

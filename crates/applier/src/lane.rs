@@ -206,7 +206,7 @@ impl Lane {
                 (remedy != Remedy::RetryAtOnce).then(|| shared.progress.wait(Waiting::Retry(error.to_string())));
             tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(5))).await;
             if remedy == Remedy::OutcomeUnknown
-                && let Ok(LaneOutcome::Committed) = self.outcome(shared, work).await
+                && self.known_outcome(shared, work, &mut backoff).await? == LaneOutcome::Committed
             {
                 return Ok(());
             }
@@ -219,6 +219,25 @@ impl Lane {
         match tokio::time::timeout(PATIENCE, shared.hold.captured_up_to_now()).await {
             Ok(Err(_)) => Err(ApplyError::HoldEnded),
             Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Asks until it is told what became of a transaction: before that nothing of it may be judged or written again.
+    async fn known_outcome(
+        &mut self,
+        shared: &Shared,
+        work: &Work,
+        backoff: &mut impl Iterator<Item = Duration>,
+    ) -> Result<LaneOutcome, ApplyError> {
+        loop {
+            match self.outcome(shared, work).await {
+                Err(error) if error.remedy() != Remedy::Stop => {
+                    self.conn = None;
+                    tracing::warn!(%error, "the target does not tell whether a transaction was committed; asking again");
+                }
+                outcome => return outcome,
+            }
+            tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(5))).await;
         }
     }
 
@@ -307,7 +326,7 @@ async fn write(
 ) -> Result<Attempt, ApplyError> {
     let is_begun = match &work.entry {
         Entry::Batch(step) => shared.owner.advance(conn, *step).await?,
-        Entry::Retry(_) => shared.owner.begin_retry(conn).await?,
+        Entry::Retry(seqs) => shared.owner.begin_retry(conn, seqs).await?,
     };
     if !is_begun {
         return Ok(Attempt::CheckpointElsewhere);
