@@ -4,6 +4,9 @@
 //! locked first, so nobody can give it another child meanwhile. Children that the deleting side knew of go with it. A
 //! child that a concurrent change wrote is a conflict. Then either the delete loses and the parent returns to the side that
 //! deleted it, as a change of the opposite stream; or the children go.
+//!
+//! A row that leaves its key is the end of one row and another row's beginning. Only its end loses: the row under the old key
+//! returns, beside the one under the new key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,16 +29,28 @@ pub(crate) type Rulings = BTreeMap<u64, Ruling>;
 pub(crate) enum Ruling {
     /// The end of a row, or of its reference to one, loses: the row goes back to the side that ended it.
     Returns(Loss),
+    /// A row that left its key is still there as well, and goes back under that key to the side where it left.
+    Stays(Loss),
     /// A child whose parent is gone for good goes as well.
     Goes(Loss),
     /// A child whose parent is gone for good refers to nothing in these columns.
     LetsGo(Vec<usize>),
 }
 
-/// A row that is to be deleted.
+impl Ruling {
+    /// The image with the key of the row that it is about.
+    pub fn row_of<'r>(&self, before: Option<&'r Row>, after: Option<&'r Row>) -> Option<&'r Row> {
+        match self {
+            Ruling::Stays(_) => before,
+            Ruling::Returns(_) | Ruling::Goes(_) | Ruling::LetsGo(_) => after.or(before),
+        }
+    }
+}
+
+/// A row that is to be deleted, or to leave its key.
 pub(crate) struct Ending<'a> {
     pub before: &'a Row,
-    /// What the one who deleted it had seen.
+    /// What the one who ended it had seen.
     pub seen: &'a Seen,
 }
 
@@ -204,13 +219,39 @@ pub(crate) async fn delete_children(
     Ok(())
 }
 
-/// Sends rows that keep their parents back to the side that deleted these: the rows themselves and all that would have
-/// cascaded from them, parents first.
+/// Lets what hangs on these rows refer to nothing, where a foreign key does so when they are deleted.
+pub(crate) async fn let_children_go(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    parents: &[&Row],
+) -> Result<(), ApplyError> {
+    for link in shared.children[table].iter().filter(|link| link.on_delete == ReferentialAction::SetNull) {
+        let target = &shared.tables[link.child];
+        let nothing = link.columns.iter().map(|column| (*column, Value::Null)).collect();
+        for child in children_by(shared, conn, link, parents).await? {
+            target.change(conn, &target.key_of(&child), &nothing).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Who returns with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Company {
+    Nobody,
+    /// All that would have cascaded from its end.
+    Cascaded,
+}
+
+/// Sends rows that keep their parents back to the side that ended these: the rows themselves and who comes with them,
+/// parents first.
 pub(crate) async fn return_rows(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
     keys: &[Vec<&Value>],
+    company: Company,
 ) -> Result<(), ApplyError> {
     let target = &shared.tables[table];
     let rows = target.lock_where(conn, target.key(), keys).await?;
@@ -218,7 +259,7 @@ pub(crate) async fn return_rows(
         return Ok(());
     }
     let parents: Vec<&Row> = rows.iter().collect();
-    let cascades = |link: &ChildLink| link.on_delete != ReferentialAction::Restrict;
+    let cascades = |link: &ChildLink| company == Company::Cascaded && link.on_delete != ReferentialAction::Restrict;
     let mut family = descendants(shared, conn, table, &parents, cascades).await?;
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
     let messages: Vec<Message> =

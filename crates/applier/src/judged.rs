@@ -96,6 +96,14 @@ fn is_write(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Write(_))
 }
 
+/// A row that stays under the key that it left does, whatever is known by now.
+fn ruled(ruling: Option<&Ruling>, (arrival, departure): (Verdict, Verdict)) -> (Verdict, Verdict) {
+    match ruling {
+        Some(Ruling::Stays(loss)) => (arrival, Verdict::Lose(*loss)),
+        _ => (arrival, departure),
+    }
+}
+
 /// Where columns are merged, who wins the row is not all that there is to a dispute.
 fn merges(mapping: &TableMapping, verdicts: (Verdict, Verdict)) -> bool {
     mapping.merge.is_some() && verdicts != (UNDISPUTED, UNDISPUTED)
@@ -171,7 +179,8 @@ impl<'a> JudgedLane<'a> {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
                     for row in rows.iter_mut().filter(|row| !row.sighted && !row.merges && row.is_open()) {
                         let now = judge_net(mapping, target, row.net, lookup, conn).await?;
-                        if turned((row.verdict, row.departure), now) || merges(mapping, now) {
+                        let now = ruled(row.ruling.as_ref(), now);
+                        if turned((row.verdict, row.departure), now) || row.may_merge() && merges(mapping, now) {
                             return Ok(Judged::Otherwise);
                         }
                         (row.verdict, row.departure) = now;
@@ -182,7 +191,9 @@ impl<'a> JudgedLane<'a> {
                         let table = judged.change.table;
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
                         let now = judge_change(mapping, target, judged.change, lookup, conn).await?;
-                        if turned((judged.verdict, judged.departure), now) || merges(mapping, now) {
+                        let now = ruled(judged.ruling.as_ref(), now);
+                        if turned((judged.verdict, judged.departure), now) || judged.may_merge() && merges(mapping, now)
+                        {
                             return Ok(Judged::Otherwise);
                         }
                         (judged.verdict, judged.departure) = now;
@@ -272,6 +283,10 @@ impl<'a> JudgedLane<'a> {
                                 (row.verdict, row.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
                                 row.merges = false;
                             }
+                            Some(Ruling::Stays(loss)) => {
+                                row.departure = Verdict::Lose(*loss);
+                                row.merges = false;
+                            }
                             Some(Ruling::LetsGo(columns)) => row.replaced = without(row.net.after.as_ref(), columns),
                             None => {}
                         }
@@ -283,6 +298,10 @@ impl<'a> JudgedLane<'a> {
                         match &judged.ruling {
                             Some(Ruling::Returns(loss) | Ruling::Goes(loss)) => {
                                 (judged.verdict, judged.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
+                                judged.merges = false;
+                            }
+                            Some(Ruling::Stays(loss)) => {
+                                judged.departure = Verdict::Lose(*loss);
                                 judged.merges = false;
                             }
                             Some(Ruling::LetsGo(columns)) => {
@@ -441,15 +460,16 @@ impl<'a> JudgedStep<'a> {
             JudgedStep::Net { table, rows, .. } => rows
                 .iter()
                 .filter_map(|row| {
-                    let (net, ruling) = (row.net, row.ruling.as_ref()?);
-                    Some(Ruled { table: *table, row: net.after.as_ref().or(net.before.as_ref())?, ruling })
+                    let (net, ruling) = (row.net, row.ruling.as_ref().filter(|_| row.aside.is_none())?);
+                    let row = ruling.row_of(net.before.as_ref(), net.after.as_ref())?;
+                    Some(Ruled { table: *table, row, ruling })
                 })
                 .collect(),
             JudgedStep::InOrder(changes) => changes
                 .iter()
                 .filter_map(|judged| {
-                    let (change, ruling) = (judged.change, judged.ruling.as_ref()?);
-                    let row = change.after.as_ref().or(change.before.as_ref())?;
+                    let (change, ruling) = (judged.change, judged.ruling.as_ref().filter(|_| judged.aside.is_none())?);
+                    let row = ruling.row_of(change.before.as_ref(), change.after.as_ref())?;
                     Some(Ruled { table: change.table, row, ruling })
                 })
                 .collect(),
@@ -539,6 +559,10 @@ impl JudgedStep<'_> {
 }
 
 impl<'a> JudgedRow<'a> {
+    fn may_merge(&self) -> bool {
+        !matches!(self.ruling, Some(Ruling::Stays(_)))
+    }
+
     fn new(net: &'a NetChange) -> JudgedRow<'a> {
         JudgedRow {
             net,
@@ -612,7 +636,24 @@ impl<'a> JudgedRow<'a> {
     }
 }
 
+impl JudgedChange<'_> {
+    /// The row is to leave its key.
+    pub fn moves_away(&self, target: &TargetTable) -> bool {
+        let images = self.change.before.as_ref().zip(self.change.after.as_ref());
+        self.leaves() && images.is_some_and(|(before, after)| target.key_of(before) != target.key_of(after))
+    }
+
+    /// The row is to be deleted by its key.
+    pub fn deletes(&self, mapping: &TableMapping) -> bool {
+        self.change.op == RowOp::Delete && !mapping.keyless
+    }
+}
+
 impl<'a> JudgedChange<'a> {
+    fn may_merge(&self) -> bool {
+        !matches!(self.ruling, Some(Ruling::Stays(_)))
+    }
+
     fn new(change: &'a MappedChange) -> JudgedChange<'a> {
         JudgedChange {
             change,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_message::Store;
-use crossfade_model::{Clock, Message, Row, Seen, Side, StreamId, TableLayout, TableName, Value};
+use crossfade_model::{Clock, Message, Row, RowOp, Seen, Side, StreamId, TableLayout, TableName, Value};
 use crossfade_rules::concurrent::{BatchId, Judging, Known, Unknown};
 use crossfade_rules::key::{exact_hash, folded_hash};
 use crossfade_rules::merge::{Effect, KeyHashes};
@@ -124,18 +124,23 @@ impl Lookup {
         let keeps_its_key = keys[0] == keys[1];
         for (place, key) in keys.iter().enumerate().filter_map(|(place, key)| Some((place, key.as_ref()?))) {
             let is_text = key.iter().any(|value| matches!(value, Value::Text(_) | Value::Encoded { .. }));
-            let effect = table.merged.as_ref().map(|merged| match place {
-                _ if keeps_its_key => merged.effect(&change.before, &change.after),
-                0 => Effect::Delete,
-                _ => Effect::Insert,
-            });
+            // A row that leaves its key is deleted there, and inserted under the other one.
+            let (op, effect) = match place {
+                _ if keeps_its_key => (change.op, None),
+                0 => (RowOp::Delete, Some(Effect::Delete)),
+                _ => (RowOp::Insert, Some(Effect::Insert)),
+            };
+            let effect = table
+                .merged
+                .as_ref()
+                .map(|merged| effect.unwrap_or_else(|| merged.effect(&change.before, &change.after)));
             self.index.add(
                 folded_hash(&table.identity, key),
                 OppositeChange {
                     seq: message.seq,
                     exact: exact_hash(&table.identity, key),
                     effective: message.effective,
-                    op: change.op,
+                    op,
                     effect: effect.map(Box::new),
                     text_key: is_text.then(|| key.iter().map(|value| (*value).clone()).collect()),
                 },

@@ -9,7 +9,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::error::{ApplyError, Remedy, is_duplicate_key, is_missing_parent, row_remedy};
-use crate::family::{self, Ending, Endings, Orphan, Ruling, Rulings};
+use crate::family::{self, Company, Ending, Endings, Orphan, Ruling, Rulings};
 use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Care, Manner, Shared};
 use crate::merging::{MergedRow, RowWork, merge_rows};
@@ -103,8 +103,11 @@ impl JudgedLane<'_> {
         for ended in self.steps.iter().flat_map(JudgedStep::ruled) {
             let target = &shared.tables[ended.table];
             match ended.ruling {
-                Ruling::Returns(_) => {
-                    family::return_rows(shared, conn, ended.table, &[target.key_of(ended.row)]).await?;
+                Ruling::Returns(_) | Ruling::Stays(_) => {
+                    let company =
+                        if matches!(ended.ruling, Ruling::Stays(_)) { Company::Nobody } else { Company::Cascaded };
+                    let key = target.key_of(ended.row);
+                    family::return_rows(shared, conn, ended.table, &[key], company).await?;
                 }
                 Ruling::Goes(_) => {
                     family::delete_children(shared, conn, ended.table, &[ended.row]).await?;
@@ -141,7 +144,7 @@ impl Part<'_> {
     /// Writes all rows at once. Where rows are to be isolated, what is refused is halved until the refused rows stand
     /// alone.
     async fn write(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<Written, ApplyError> {
-        if self.concurrent && self.kind == ChangeKind::Delete {
+        if self.concurrent && matches!(self.kind, ChangeKind::Delete | ChangeKind::KeyChange) {
             let written = self.part_families(conn, rows).await?;
             if !matches!(written, Written::AsJudged { .. }) {
                 return Ok(written);
@@ -236,27 +239,32 @@ impl Part<'_> {
         Ok(Written::AsJudged { all_there })
     }
 
-    /// Looks for children that users of the target have given to the rows that are to be deleted.
+    /// Looks for children that users of the target have given to the rows that are to be deleted or to leave their keys.
     async fn part_families(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<Written, ApplyError> {
-        let places: Vec<usize> = (0..rows.len()).filter(|place| rows[*place].arrives()).collect();
+        let moves = self.kind == ChangeKind::KeyChange;
+        let ends = |row: &JudgedRow<'_>| if moves { row.leaves() } else { row.arrives() };
+        let mut places: Vec<usize> = (0..rows.len()).filter(|place| ends(&rows[*place])).collect();
+        places.retain(|place| rows[*place].net.before.is_some());
         let endings: Vec<Ending<'_>> = places
             .iter()
             .filter_map(|place| {
                 let net = rows[*place].net;
-                net.before.as_ref().map(|before| Ending { before, seen: &net.seen })
+                let seen = net.moved_from.as_ref().map_or(&net.seen, |departure| &departure.seen);
+                net.before.as_ref().map(|before| Ending { before, seen })
             })
             .collect();
         let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
-        match context.endings(conn, self.table, &endings).await? {
+        match context.endings(conn, self.table, &endings, moves).await? {
             Endings::Undisputed => {}
             Endings::NotCaptured => return Ok(Written::NotCaptured),
             Endings::Undecided(undecided) => {
                 undecided.iter().for_each(|at| rows[places[*at]].aside = Some(Cause::Held));
             }
             Endings::Disputed(losses) => {
+                let ruling = if moves { Ruling::Stays } else { Ruling::Returns };
                 let ruled = losses
                     .iter()
-                    .flat_map(|(at, loss)| rows[places[*at]].net.seqs.iter().map(|seq| (seq, Ruling::Returns(*loss))));
+                    .flat_map(|(at, loss)| rows[places[*at]].net.seqs.iter().map(|seq| (seq, ruling(*loss))));
                 return Ok(Written::Ruled(ruled.collect()));
             }
         }
@@ -326,14 +334,23 @@ enum Refused {
 }
 
 impl Context<'_> {
-    /// Parents that are to be deleted. Where the children go, they are deleted here.
-    async fn endings(&self, conn: &mut Conn, table: usize, endings: &[Ending<'_>]) -> Result<Endings, ApplyError> {
+    /// Parents that are to be deleted, or to leave their keys. Where the children go, they are deleted here.
+    async fn endings(
+        &self,
+        conn: &mut Conn,
+        table: usize,
+        endings: &[Ending<'_>],
+        moves: bool,
+    ) -> Result<Endings, ApplyError> {
         let hold_limit = (!self.manner.sighted_only).then_some(self.manner.hold_limit);
         let found = family::judge_endings(self.shared, conn, table, endings, hold_limit).await?;
         match (found, self.shared.family) {
             (Endings::Disputed(losses), FamilyPolicy::ChildGoes) => {
                 let parents: Vec<&Row> = losses.iter().map(|(at, _)| endings[*at].before).collect();
                 family::delete_children(self.shared, conn, table, &parents).await?;
+                if moves {
+                    family::let_children_go(self.shared, conn, table, &parents).await?;
+                }
                 Ok(Endings::Undisputed)
             }
             (found, _) => Ok(found),
@@ -369,13 +386,15 @@ impl Context<'_> {
             judged.aside = Some(Cause::Held);
             return Ok(Written::AsJudged { all_there: ALL_THERE });
         }
-        if let (true, RowOp::Delete, Some(before)) = (self.concurrent && !mapping.keyless, change.op, &change.before) {
+        let moves = judged.moves_away(target);
+        if let (true, Some(before)) = (self.concurrent && (moves || judged.deletes(mapping)), &change.before) {
             let ending = Ending { before, seen: &change.seen };
-            match self.endings(conn, change.table, &[ending]).await? {
+            match self.endings(conn, change.table, &[ending], moves).await? {
                 Endings::Undisputed | Endings::Undecided(_) => {}
                 Endings::NotCaptured => return Ok(Written::NotCaptured),
                 Endings::Disputed(losses) => {
-                    let ruled = losses.into_iter().map(|(_, loss)| (change.seq, Ruling::Returns(loss)));
+                    let ruling = if moves { Ruling::Stays } else { Ruling::Returns };
+                    let ruled = losses.into_iter().map(|(_, loss)| (change.seq, ruling(loss)));
                     return Ok(Written::Ruled(ruled.collect()));
                 }
             }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_testkit::sql;
 use crossfade_tests::{Migration, Setup};
+use mysql_async::prelude::Queryable;
 
 const LIMIT: Duration = Duration::from_secs(75);
 
@@ -18,7 +20,11 @@ enum At<'s> {
 
 /// Both sides write while nobody applies; then everything must go through, and both sides be equal.
 async fn goes_through(flavor: Flavor, name: &'static str, before: &[&str], written: &[At<'_>]) -> Result<()> {
-    let mut migration = Migration::new(&Setup::new(flavor, name)).await?;
+    settles(&Setup::new(flavor, name), before, written).await?.stop_both().await
+}
+
+async fn settles(setup: &Setup, before: &[&str], written: &[At<'_>]) -> Result<Migration> {
+    let mut migration = Migration::new(setup).await?;
     let places = format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, v INT, {CLOCK})");
     let child = |table: &str, action: &str| {
         format!(
@@ -52,7 +58,7 @@ async fn goes_through(flavor: Flavor, name: &'static str, before: &[&str], writt
     .await?;
     let (_, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
     ensure!(comparison.is_equal());
-    migration.stop_both().await
+    Ok(migration)
 }
 
 async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn(&Status) -> bool) -> Result<()> {
@@ -126,6 +132,63 @@ async fn children_whose_parent_came_back(flavor: Flavor) -> Result<()> {
     goes_through(flavor, "came_again", &before, &written).await
 }
 
+/// A parent left its key while the other side gave it children, and the same the other way round. The parent stays where its
+/// children are, beside the one under the new key; or the children go.
+async fn a_parent_that_left_its_children(flavor: Flavor, rule: &'static str, left: &str) -> Result<()> {
+    let settings = format!("[conflict]\nfk_conflict = \"{rule}\"\n");
+    let setup = Setup { settings, ..Setup::new(flavor, "left_behind") };
+    let before = [
+        "INSERT INTO {schema}.places (id, v) VALUES (1, 1), (2, 1), (3, 1), (4, 1)",
+        "INSERT INTO {schema}.guests (id, place) VALUES (20, 1)",
+        "INSERT INTO {schema}.notes (id, place) VALUES (20, 1), (21, NULL)",
+        "INSERT INTO {schema}.seats (id, place) VALUES (20, 1)",
+    ];
+    let gives = |parent: u32| {
+        [
+            format!("INSERT INTO {{schema}}.guests (id, place) VALUES ({}, {parent})", 30 + parent),
+            format!("INSERT INTO {{schema}}.notes (id, place) VALUES ({}, {parent})", 30 + parent),
+            format!("INSERT INTO {{schema}}.seats (id, place) VALUES ({}, {parent})", 30 + parent),
+        ]
+    };
+    let (on_old, on_new) = (gives(3), gives(2));
+    let moves_on_old = [
+        "UPDATE {schema}.places SET id = 12, v = 2 WHERE id = 2",
+        "INSERT INTO {schema}.notes (id, place) VALUES (40, 12)",
+    ];
+    // In one transaction, so that the keys go round and source order is kept.
+    let moves_on_new = [
+        "BEGIN",
+        "UPDATE {schema}.places SET id = 13, v = 2 WHERE id = 3",
+        "UPDATE {schema}.places SET id = 3, v = 2 WHERE id = 4",
+        "UPDATE {schema}.places SET id = 4, v = 3 WHERE id = 13",
+        "UPDATE {schema}.places SET id = 14, v = 3 WHERE id = 3",
+        "COMMIT",
+    ];
+    let written = [
+        At::New(&on_new.each_ref().map(String::as_str)),
+        At::Old(&moves_on_old),
+        At::Old(&on_old.each_ref().map(String::as_str)),
+        At::New(&moves_on_new),
+    ];
+    let mut migration = settles(&setup, &before, &written).await?;
+    let ids = |table: &str| format!("(SELECT GROUP_CONCAT(id ORDER BY id) FROM {{schema}}.{table})");
+    let query =
+        format!("SELECT CONCAT_WS(' ', {}, {}, {}, {})", ids("places"), ids("guests"), ids("notes"), ids("seats"));
+    let query = query.replace("{schema}", &sql::name(&migration.schema));
+    let found: Option<String> = migration.new.get_conn().await?.query_first(query).await?;
+    ensure!(found.as_deref() == Some(left), "{found:?} are left");
+    migration.stop_both().await
+}
+
+async fn the_parent_stays(flavor: Flavor) -> Result<()> {
+    let left = "1,2,3,4,12,14 20,32,33 20,21,32,33,40 20,32,33";
+    a_parent_that_left_its_children(flavor, "parent-returns", left).await
+}
+
+async fn the_children_go(flavor: Flavor) -> Result<()> {
+    a_parent_that_left_its_children(flavor, "child-goes", "1,4,12,14 20 20,21,40 20,32,33").await
+}
+
 macro_rules! on_both_brands {
     ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
         #[tokio::test]
@@ -144,4 +207,6 @@ on_both_brands! {
     a_child_that_moved_on: p4_moved_on_on_mysql, p4_moved_on_on_mariadb;
     children_that_went_with_their_parent: p4_went_too_on_mysql, p4_went_too_on_mariadb;
     children_whose_parent_came_back: p4_came_again_on_mysql, p4_came_again_on_mariadb;
+    the_parent_stays: p4_stays_on_mysql, p4_stays_on_mariadb;
+    the_children_go: p4_children_go_on_mysql, p4_children_go_on_mariadb;
 }
