@@ -104,6 +104,11 @@ fn ruled(ruling: Option<&Ruling>, (arrival, departure): (Verdict, Verdict)) -> (
     }
 }
 
+/// What of a change may be in dispute: not where it stays.
+fn in_dispute(ruling: Option<&Ruling>, (arrival, departure): (Verdict, Verdict)) -> (Verdict, Verdict) {
+    if matches!(ruling, Some(Ruling::Stays(_))) { (arrival, UNDISPUTED) } else { (arrival, departure) }
+}
+
 /// Where columns are merged, who wins the row is not all that there is to a dispute.
 fn merges(mapping: &TableMapping, verdicts: (Verdict, Verdict)) -> bool {
     mapping.merge.is_some() && verdicts != (UNDISPUTED, UNDISPUTED)
@@ -178,9 +183,11 @@ impl<'a> JudgedLane<'a> {
                 JudgedStep::Net { table, rows, .. } => {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
                     for row in rows.iter_mut().filter(|row| !row.sighted && !row.merges && row.is_open()) {
-                        let now = judge_net(mapping, target, row.net, lookup, conn).await?;
-                        let now = ruled(row.ruling.as_ref(), now);
-                        if turned((row.verdict, row.departure), now) || row.may_merge() && merges(mapping, now) {
+                        let known = judge_net(mapping, target, row.net, lookup, conn).await?;
+                        let now = ruled(row.ruling.as_ref(), known);
+                        if turned((row.verdict, row.departure), now)
+                            || merges(mapping, in_dispute(row.ruling.as_ref(), known))
+                        {
                             return Ok(Judged::Otherwise);
                         }
                         (row.verdict, row.departure) = now;
@@ -190,9 +197,10 @@ impl<'a> JudgedLane<'a> {
                     for judged in changes.iter_mut().filter(|judged| !judged.merges && judged.is_open()) {
                         let table = judged.change.table;
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
-                        let now = judge_change(mapping, target, judged.change, lookup, conn).await?;
-                        let now = ruled(judged.ruling.as_ref(), now);
-                        if turned((judged.verdict, judged.departure), now) || judged.may_merge() && merges(mapping, now)
+                        let known = judge_change(mapping, target, judged.change, lookup, conn).await?;
+                        let now = ruled(judged.ruling.as_ref(), known);
+                        if turned((judged.verdict, judged.departure), now)
+                            || merges(mapping, in_dispute(judged.ruling.as_ref(), known))
                         {
                             return Ok(Judged::Otherwise);
                         }
@@ -283,10 +291,7 @@ impl<'a> JudgedLane<'a> {
                                 (row.verdict, row.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
                                 row.merges = false;
                             }
-                            Some(Ruling::Stays(loss)) => {
-                                row.departure = Verdict::Lose(*loss);
-                                row.merges = false;
-                            }
+                            Some(Ruling::Stays(loss)) => row.departure = Verdict::Lose(*loss),
                             Some(Ruling::LetsGo(columns)) => row.replaced = without(row.net.after.as_ref(), columns),
                             None => {}
                         }
@@ -300,10 +305,7 @@ impl<'a> JudgedLane<'a> {
                                 (judged.verdict, judged.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
                                 judged.merges = false;
                             }
-                            Some(Ruling::Stays(loss)) => {
-                                judged.departure = Verdict::Lose(*loss);
-                                judged.merges = false;
-                            }
+                            Some(Ruling::Stays(loss)) => judged.departure = Verdict::Lose(*loss),
                             Some(Ruling::LetsGo(columns)) => {
                                 judged.replaced = without(judged.change.after.as_ref(), columns);
                             }
@@ -559,10 +561,6 @@ impl JudgedStep<'_> {
 }
 
 impl<'a> JudgedRow<'a> {
-    fn may_merge(&self) -> bool {
-        !matches!(self.ruling, Some(Ruling::Stays(_)))
-    }
-
     fn new(net: &'a NetChange) -> JudgedRow<'a> {
         JudgedRow {
             net,
@@ -609,7 +607,7 @@ impl<'a> JudgedRow<'a> {
 
     /// What came out of merging.
     pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
-        (self.departure, self.verdict) = (existence(&departure), existence(&arrival));
+        (self.verdict, self.departure) = ruled(self.ruling.as_ref(), (existence(&arrival), existence(&departure)));
         self.ends = departure.into_iter().chain(arrival).collect();
     }
 
@@ -650,10 +648,6 @@ impl JudgedChange<'_> {
 }
 
 impl<'a> JudgedChange<'a> {
-    fn may_merge(&self) -> bool {
-        !matches!(self.ruling, Some(Ruling::Stays(_)))
-    }
-
     fn new(change: &'a MappedChange) -> JudgedChange<'a> {
         JudgedChange {
             change,
@@ -701,7 +695,7 @@ impl<'a> JudgedChange<'a> {
 
     /// What came out of merging.
     pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
-        (self.departure, self.verdict) = (existence(&departure), existence(&arrival));
+        (self.verdict, self.departure) = ruled(self.ruling.as_ref(), (existence(&arrival), existence(&departure)));
         self.ends = departure.into_iter().chain(arrival).collect();
     }
 

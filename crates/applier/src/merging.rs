@@ -60,6 +60,11 @@ impl<'r> RowWork<'r> {
         })
     }
 
+    /// The row stays under its old key as well.
+    pub fn staying(self, stays: bool) -> RowWork<'r> {
+        RowWork { departure: self.departure.filter(|_| !stays), ..self }
+    }
+
     fn keys(&self) -> impl Iterator<Item = &KeyWork<'r>> {
         self.departure.iter().chain([&self.arrival])
     }

@@ -213,7 +213,9 @@ impl Part<'_> {
             merging.iter_mut().for_each(|row| row.aside = Some(Cause::Held));
             return Ok(Written::AsJudged { all_there: ALL_THERE });
         }
-        let works = merging.iter().filter_map(|row| RowWork::of_net(row.net, target)).collect();
+        let stays = |row: &JudgedRow<'_>| matches!(row.ruling, Some(Ruling::Stays(_)));
+        let works =
+            merging.iter().filter_map(|row| Some(RowWork::of_net(row.net, target)?.staying(stays(row)))).collect();
         let merged = merge_rows(self.shared, conn, self.table, works, self.manner.hold_limit).await?;
         let Some(merged) = merged else { return Ok(Written::NotCaptured) };
         let mut all_there = ALL_THERE;
@@ -437,7 +439,9 @@ impl Context<'_> {
         judged: &mut JudgedChange<'r>,
     ) -> Result<Option<MergedRow<'r>>, ApplyError> {
         let (change, table) = (judged.change, judged.change.table);
-        let work = RowWork::of_change(change, &self.shared.tables[table]).into_iter().collect();
+        let stays = matches!(judged.ruling, Some(Ruling::Stays(_)));
+        let work = RowWork::of_change(change, &self.shared.tables[table]).map(|work| work.staying(stays));
+        let work = work.into_iter().collect();
         let merged = merge_rows(self.shared, conn, table, work, self.manner.hold_limit).await?;
         let Some(mut merged) = merged.and_then(|merged| merged.into_iter().next()) else { return Ok(None) };
         if let Some(Ruling::LetsGo(columns)) = &judged.ruling {
