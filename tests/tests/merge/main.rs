@@ -119,4 +119,6 @@ tests! {
     p2_a_sum_whose_commit_was_not_told_on_mariadb: lost_answer::a_retried_sum_counts_once on MariaDb;
     p4_columns_of_other_names_and_kinds_on_mysql: shapes::columns_of_other_names_and_kinds on MySql;
     p4_columns_of_other_names_and_kinds_on_mariadb: shapes::columns_of_other_names_and_kinds on MariaDb;
+    p4_a_parent_that_stays_on_mysql: shapes::a_parent_that_stays on MySql;
+    p4_a_parent_that_stays_on_mariadb: shapes::a_parent_that_stays on MariaDb;
 }

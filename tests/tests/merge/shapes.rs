@@ -1,7 +1,8 @@
 //! Merged columns of other names and kinds: renamed, generated, invisible, at the ends of what they hold.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
+use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::Pool;
@@ -102,6 +103,55 @@ pub async fn columns_of_other_names_and_kinds(flavor: Flavor) -> Result<()> {
         "the clocks differ"
     );
     migration.stop_both().await
+}
+
+const FAMILY: [&str; 2] = [
+    "CREATE TABLE {schema}.parents (id INT PRIMARY KEY, balance BIGINT NOT NULL, updated_at {clock})",
+    "CREATE TABLE {schema}.children (id INT PRIMARY KEY, parent INT NOT NULL, updated_at {clock}, \
+     FOREIGN KEY (parent) REFERENCES {schema}.parents (id))",
+];
+
+/// A parent leaves its key, to which the other side gives a child, for one under which the other side has a row, too. It stays
+/// where it was, and what arrives is merged.
+pub async fn a_parent_that_stays(flavor: Flavor) -> Result<()> {
+    let tables = "[[table]]\nname = \"{schema}.parents\"\nclock = \"updated_at\"\nmerge = \"columns\"\n\
+         merge_rules = { balance = \"sum-delta\" }\n[[table]]\nname = \"{schema}.children\"\nclock = \"updated_at\"\n";
+    let setup = Setup { tables: tables.to_owned(), ..Setup::new(flavor, "merge_family") };
+    let mut migration = Migration::new(&setup).await?;
+    migration.on_both(&FAMILY.map(|table| table.replace("{clock}", CLOCK)).each_ref().map(String::as_str)).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let before = ["INSERT INTO {schema}.parents (id, balance) VALUES (1, 10), (2, 10)"];
+    migration.on(&migration.old, &before).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    rest(&migration, &Direction::BOTH).await?;
+    let written = [
+        (New, "INSERT INTO {schema}.parents (id, balance) VALUES (8, 100)"),
+        (New, "UPDATE {schema}.parents SET balance = balance + 1 WHERE id = 8"),
+        (New, "INSERT INTO {schema}.children (id, parent) VALUES (1, 2)"),
+        (Old, "UPDATE {schema}.parents SET id = 8, balance = balance + 5 WHERE id = 2"),
+    ];
+    in_turn(&migration, &written).await?;
+    go_on(&migration, &Direction::BOTH).await?;
+    until_settled(&migration).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    let found = rows(&migration, &migration.old, "id, balance", "parents").await?;
+    ensure!(found == ["1 10", "2 10", "8 16"], "{found:?}");
+    let found = rows(&migration, &migration.old, "id, parent", "children").await?;
+    ensure!(found == ["1 2"], "{found:?}");
+    migration.stop_both().await
+}
+
+/// Everything is captured and applied, also what one direction has sent back.
+async fn until_settled(migration: &Migration) -> Result<()> {
+    until("nothing set aside", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let settled = status.streams().iter().all(|stream| stream["last_seq"] == stream["settled_seq"]);
+        let is_reached = settled && status.is_caught_up() && status.total("open_failures") + status.total("held") == 0;
+        Ok(if is_reached { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())
 }
 
 async fn rows(migration: &Migration, pool: &Pool, columns: &str, table: &str) -> Result<Vec<String>> {
