@@ -191,6 +191,23 @@ async fn what_cannot_be_judged_is_held(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// The opposite process is dead, and more cannot be judged than is ever set aside: the rest waits, and nobody gives up.
+async fn what_has_no_room_waits(flavor: Flavor) -> Result<()> {
+    let table = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, {clock})";
+    let mut migration = started(flavor, "no_room", &[table]).await?;
+    migration.process(Direction::Reverse)?.kill9().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (1, 'x')"]).await?;
+    until_status(&migration, "one held", |status| status.number("forward", "held") == 1).await?;
+    // Each of several lanes finds room for its own part.
+    let rows: Vec<String> = (2..=1_300).map(|id| format!("({id}, 'x')")).collect();
+    migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t (id, v) VALUES {}", rows.join(","))]).await?;
+    until_status(&migration, "many held", |status| status.number("forward", "held") > 200).await?;
+    migration.start(Direction::Reverse, &[])?;
+    until_nothing_is_aside(&migration).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 macro_rules! on_both_brands {
     ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
         #[tokio::test]
@@ -210,4 +227,5 @@ on_both_brands! {
     a_refused_move_waits_whole: p7_refused_move_on_mysql, p7_refused_move_on_mariadb;
     a_unique_value_of_two_rows_waits_for_a_person: p7_unique_of_two_on_mysql, p7_unique_of_two_on_mariadb;
     what_cannot_be_judged_is_held: p7_held_on_mysql, p7_held_on_mariadb;
+    what_has_no_room_waits: p7_no_room_on_mysql, p7_no_room_on_mariadb;
 }

@@ -360,12 +360,17 @@ async fn write(
     }
     let merged = lane.merged_outcomes(shared);
     shared.store.record_outcomes(&shared.owner.stream, &merged).await?;
-    commit(shared, conn, lane, work).await?;
-    Ok(Attempt::Committed)
+    commit(shared, conn, lane, work, manner).await
 }
 
 /// Commits, together with what is set aside.
-async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, work: &Work) -> Result<(), ApplyError> {
+async fn commit(
+    shared: &Shared,
+    conn: &mut Conn,
+    lane: &mut JudgedLane<'_>,
+    work: &Work,
+    manner: Manner,
+) -> Result<Attempt, ApplyError> {
     let retried = match &work.entry {
         Entry::Batch(_) => None,
         Entry::Retry(seqs) => Some(seqs),
@@ -373,7 +378,7 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
     let asides = parking::by_message(lane.asides(shared));
     if asides.is_empty() && retried.is_none() {
         conn.query_drop("COMMIT").await?;
-        return Ok(());
+        return Ok(Attempt::Committed);
     }
     let stream = &shared.owner.stream;
     let applied: BTreeSet<u64> =
@@ -383,6 +388,10 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
     parked.retain(|seq| !applied.contains(seq));
     parked.extend(asides.keys());
     if parked.len() > MOST_PARKED {
+        if manner.sighted_only {
+            // Lanes beside this one have taken the room. What nobody can judge yet waits where it is.
+            return Ok(Attempt::NotCaptured);
+        }
         return Err(ApplyError::TooManyParked { stream: stream.clone(), parked: parking.seqs().len() });
     }
     // Reasons of what is not set aside in the end are taken back later.
@@ -398,7 +407,7 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
     parking.enter(asides, &work.seen, now);
     parking.leave(applied);
     shared.progress.set_aside(parking.counts());
-    Ok(())
+    Ok(Attempt::Committed)
 }
 
 impl Shared {

@@ -20,6 +20,9 @@ use crate::refusal::Refusal;
 /// More changes than this are never set aside: by then something is wrong with more than rows.
 pub(crate) const MOST_PARKED: usize = 1_000;
 
+/// So many held changes are retried in one transaction.
+const MOST_TOGETHER: usize = 250;
+
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// How often a held change is looked at again.
@@ -194,7 +197,8 @@ impl Parking {
         self.entries.values().filter_map(due).min()
     }
 
-    /// The messages of which something is due, each group with everything that is tied to it, in order.
+    /// The messages of which something is due, each group with everything that is tied to it, in order. What the target has
+    /// not refused goes together: one wait serves it all.
     pub fn due_groups(&self, now: Instant, can_judge: bool) -> Vec<BTreeSet<u64>> {
         let mut groups = Groups::default();
         for (seq, entry) in &self.entries {
@@ -208,7 +212,18 @@ impl Parking {
             let entry = &self.entries[seq];
             (can_judge || !entry.held) && entry.due.is_some_and(|due| due <= now)
         };
-        all.into_values().filter(|group| group.iter().any(is_due)).collect()
+        let due = all.into_values().filter(|group| group.iter().any(is_due));
+        let (refused, held): (Vec<_>, Vec<_>) =
+            due.partition(|group| group.iter().any(|seq| self.entries[seq].attempts > 0));
+        let mut groups: Vec<BTreeSet<u64>> = Vec::new();
+        for group in held {
+            match groups.last_mut() {
+                Some(last) if last.len() + group.len() <= MOST_TOGETHER => last.extend(group),
+                _ => groups.push(group),
+            }
+        }
+        groups.extend(refused);
+        groups
     }
 
     /// Reads what the target says is set aside, as after a start.
