@@ -41,12 +41,20 @@ type Sums = Vec<(i64, i64)>;
 struct Adder {
     pool: Pool,
     schema: String,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
+}
+
+/// What adders are told.
+#[derive(Default)]
+struct Orders {
+    stop: AtomicBool,
+    /// What a process cannot judge must not grow beyond what is ever set aside.
+    slow: AtomicBool,
 }
 
 impl Adder {
-    fn start(migration: &Migration, pool: &Pool, seed: u64, stop: &Arc<AtomicBool>) -> JoinHandle<Result<Sums>> {
-        let adder = Adder { pool: pool.clone(), schema: sql::name(&migration.schema), stop: stop.clone() };
+    fn start(migration: &Migration, pool: &Pool, seed: u64, orders: &Arc<Orders>) -> JoinHandle<Result<Sums>> {
+        let adder = Adder { pool: pool.clone(), schema: sql::name(&migration.schema), orders: orders.clone() };
         tokio::spawn(adder.run(StdRng::seed_from_u64(seed)))
     }
 
@@ -59,7 +67,7 @@ impl Adder {
             self.schema
         );
         for number in 0.. {
-            if self.stop.load(Relaxed) {
+            if self.orders.stop.load(Relaxed) {
                 break;
             }
             let (id, balance, price) =
@@ -67,7 +75,8 @@ impl Adder {
             conn.exec_drop(&update, (balance, price, number, id)).await?;
             let sums = &mut added[id as usize];
             *sums = (sums.0 + balance, sums.1 + price);
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..30))).await;
+            let pause_ms = if self.orders.slow.load(Relaxed) { 200 } else { random.random_range(0..30) };
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
         Ok(added)
     }
@@ -76,6 +85,7 @@ impl Adder {
 /// What was added while processes died.
 struct Additions<'m> {
     migration: &'m mut Migration,
+    orders: Arc<Orders>,
     /// One to every row of a side.
     bursts: i64,
     kills: u32,
@@ -104,6 +114,7 @@ impl Additions<'_> {
 
     /// Leaves a direction dead until the other one does not wait for it any longer.
     async fn hold(&mut self, dead: Direction) -> Result<()> {
+        self.orders.slow.store(true, Relaxed);
         self.migration.process(dead)?.kill9().await?;
         self.kills += 1;
         until("changes held", LIMIT, || async {
@@ -112,7 +123,10 @@ impl Additions<'_> {
             Ok(if held > 0 { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
         })
         .await?;
-        self.migration.start(dead, &[])
+        self.migration.start(dead, &[])?;
+        until_nothing_is_aside(self.migration).await?;
+        self.orders.slow.store(false, Relaxed);
+        Ok(())
     }
 }
 
@@ -125,12 +139,12 @@ pub async fn balances_add_up(flavor: Flavor) -> Result<()> {
     migration.on(&migration.old, &[&insert]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
 
-    let stop = Arc::new(AtomicBool::default());
+    let orders = Arc::new(Orders::default());
     let adders = [
-        Adder::start(&migration, &migration.old, seed, &stop),
-        Adder::start(&migration, &migration.new, seed ^ 1, &stop),
+        Adder::start(&migration, &migration.old, seed, &orders),
+        Adder::start(&migration, &migration.new, seed ^ 1, &orders),
     ];
-    let mut additions = Additions { migration: &mut migration, bursts: 0, kills: 0 };
+    let mut additions = Additions { migration: &mut migration, orders: orders.clone(), bursts: 0, kills: 0 };
     for round in 0..rounds(1, 10) {
         for point in POINTS {
             for direction in Direction::BOTH {
@@ -140,7 +154,7 @@ pub async fn balances_add_up(flavor: Flavor) -> Result<()> {
         additions.hold(Direction::BOTH[round as usize % 2]).await?;
     }
     let Additions { bursts, kills, .. } = additions;
-    stop.store(true, Relaxed);
+    orders.stop.store(true, Relaxed);
     let mut expected = vec![(1000 + bursts, 0); ROWS as usize];
     for adder in adders {
         for (sums, (balance, price)) in expected.iter_mut().zip(adder.await??) {
