@@ -25,6 +25,7 @@ use crate::lane::{Entry, Lane, Shared, Work, pauses};
 use crate::lookup::Lookup;
 use crate::planning::{BatchToCome, PlannedBatch, Planning};
 use crate::progress::{Progress, ProgressView, Waiting};
+use crate::requests::LOOK_EVERY;
 use crate::target::{layout, target_tables};
 use crate::{Probe, opposite_stream};
 
@@ -82,6 +83,8 @@ pub struct Applier {
     settled_seq: u64,
     settled_at: Instant,
     pub(crate) purged_at: Instant,
+    /// When requests were looked for last.
+    pub(crate) requests_at: Instant,
 }
 
 impl Applier {
@@ -115,7 +118,7 @@ impl Applier {
             options.prefer,
         );
         let planner = Arc::new(Planner::new(&options.mappings));
-        let tables = target_tables(&options);
+        let tables = target_tables(&options.mappings, &options.target_shapes, options.target_flavor);
         let shared = Shared {
             planner: planner.clone(),
             children: child_links(&options.mappings),
@@ -144,6 +147,7 @@ impl Applier {
             plan_hash: plan_hash(&options.mappings),
             settled_seq: 0,
             settled_at: Instant::now(),
+            requests_at: Instant::now(),
             purged_at: Instant::now().checked_sub(PURGE_EVERY - FIRST_PURGE).unwrap_or_else(Instant::now),
             options,
         };
@@ -216,7 +220,7 @@ impl Applier {
         }
     }
 
-    async fn check_against_stream(&mut self) -> Result<(), ApplyError> {
+    pub(crate) async fn check_against_stream(&mut self) -> Result<(), ApplyError> {
         let state = self.shared.store.stream_state(&self.options.stream).await?;
         self.settled_seq = state.settled_seq;
         let checkpoint = self.checkpoints.lanes.values().map(|lane| lane.batch_last).max().unwrap_or(0);
@@ -263,7 +267,8 @@ impl Applier {
             let settle_later = self.settle_later(applied);
             let purge_due = self.purged_at + PURGE_EVERY;
             let retry_due = self.shared.parking.lock().await.next_due(Instant::now(), !self.shared.hold.is_stalled());
-            let due = Some(retry_due.map_or(purge_due, |retry| retry.min(purge_due)));
+            let look_due = purge_due.min(self.requests_at + LOOK_EVERY);
+            let due = Some(retry_due.map_or(look_due, |retry| retry.min(look_due)));
             tokio::select! {
                 planned = &mut to_come => match planned.map_err(|_| ApplyError::PlanningEnded)? {
                     Err(ApplyError::Store(error)) if error.is_transient() => {
@@ -328,7 +333,8 @@ impl Applier {
             let plan_hash = self.plan_hash;
             let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes, plan_hash };
             let (shared, open_lanes) = (self.shared.clone(), open_lanes.clone());
-            let work = Work { plan, entry: Entry::Batch(step), seen: seen.clone(), concurrent };
+            let entry = Entry::Batch(step);
+            let work = Work { plan, entry, seen: seen.clone(), concurrent, edited: Vec::new() };
             tasks.spawn(async move {
                 let ran = lane.run(&shared, &work).await;
                 if ran.is_ok() && open_lanes.fetch_sub(1, Relaxed) > 1 {
@@ -348,7 +354,7 @@ impl Applier {
         Ok(())
     }
 
-    async fn settle(&mut self, now: bool) -> Result<(), ApplyError> {
+    pub(crate) async fn settle(&mut self, now: bool) -> Result<(), ApplyError> {
         let applied = self.checkpoints.applied_through();
         let is_settled = applied <= self.settled_seq && !self.shared.reasons_in_doubt.load(Relaxed);
         if is_settled || (!now && self.settled_at.elapsed() < SETTLE_EVERY) {

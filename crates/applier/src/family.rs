@@ -264,9 +264,17 @@ pub(crate) async fn return_rows(
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
     let messages: Vec<Message> =
         family.into_iter().zip(1..).map(|((table, row), seq)| returned(&shared.layouts[table], row, seq)).collect();
+    send_back(shared, conn, &messages).await
+}
+
+/// Has changes captured by the opposite stream, at the place of this transaction in the target's binlog.
+pub(crate) async fn send_back(shared: &Shared, conn: &mut Conn, messages: &[Message]) -> Result<(), ApplyError> {
+    if messages.is_empty() {
+        return Ok(());
+    }
     let opposite = crate::opposite_stream(&shared.owner.stream);
     let token = rand::random::<u64>() >> 1;
-    shared.store.keep_returned(&opposite, token, &messages).await?;
+    shared.store.keep_returned(&opposite, token, messages).await?;
     conn.exec_drop(
         "DELETE FROM crossfade.returned WHERE pair = ? AND written_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY",
         (&shared.owner.pair,),

@@ -1,11 +1,13 @@
 //! What an applier does between batches: it tries again what is set aside, and purges.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crossfade_catalog::{Purpose, connect};
+use crossfade_message::Edit;
 
 use crate::applier::Applier;
+use crate::edited;
 use crate::error::ApplyError;
 use crate::lane::{Entry, Work};
 use crate::tombstone;
@@ -39,7 +41,9 @@ impl Applier {
 
     /// What is to be done between batches.
     pub(crate) async fn keep_house(&mut self) -> Result<(), ApplyError> {
-        self.retry_due().await?;
+        if self.serve_in_time().await? {
+            self.retry_due().await?;
+        }
         if self.purged_at.elapsed() < PURGE_EVERY {
             return Ok(());
         }
@@ -65,33 +69,55 @@ impl Applier {
         if groups.is_empty() {
             return Ok(());
         }
-        let tried = self.retry(groups).await;
-        match tried {
-            Err(ApplyError::Store(error)) if error.is_transient() => {
-                self.wait_for_store(&error).await;
-                Ok(())
+        for group in groups.iter().take(GROUPS_AT_A_TIME) {
+            match self.retry_group(group).await {
+                Err(ApplyError::Store(error)) if error.is_transient() => {
+                    self.wait_for_store(&error).await;
+                    return Ok(());
+                }
+                tried => tried?,
             }
-            tried => tried,
-        }
-    }
-
-    async fn retry(&mut self, groups: Vec<BTreeSet<u64>>) -> Result<(), ApplyError> {
-        let concurrent = self.options.wishes.borrow().opposite_declared;
-        for group in groups.into_iter().take(GROUPS_AT_A_TIME) {
-            let messages = self.shared.store.read_some(&self.options.stream, &group).await?;
-            let batch = self.planning.plan(messages, Some(1)).await?;
-            if concurrent {
-                // Right after a start nothing of the opposite stream is known, and its beginning may be purged.
-                let parking = self.shared.parking.lock().await;
-                let mut lookup = self.shared.lookup.lock().await;
-                lookup.advance_floor(parking.seen());
-                drop(parking);
-                lookup.refresh().await?;
-            }
-            let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
-            let work = Work { plan, entry: Entry::Retry(group), seen: batch.seen, concurrent };
-            self.lanes[0].run(&self.shared, &work).await?;
         }
         Ok(())
+    }
+
+    /// Tries messages that are tied to each other once more. One whose image was corrected is tried first with those
+    /// alone that it waits behind: folded with later changes of its row, its image would count for nothing.
+    pub(crate) async fn retry_group(&mut self, group: &BTreeSet<u64>) -> Result<(), ApplyError> {
+        let edits = self.shared.store.edits(&self.options.stream, group).await?;
+        for seq in edits.keys() {
+            let earlier: BTreeSet<u64> = self.still_aside(group).await.range(..=seq).copied().collect();
+            if earlier.contains(seq) {
+                self.retry(earlier, &edits).await?;
+            }
+        }
+        let rest = self.still_aside(group).await;
+        // What was just tried as it stands is not tried again.
+        if rest.is_empty() || edits.keys().next_back() == rest.last() {
+            return Ok(());
+        }
+        self.retry(rest, &edits).await
+    }
+
+    async fn still_aside(&self, group: &BTreeSet<u64>) -> BTreeSet<u64> {
+        self.shared.parking.lock().await.seqs().intersection(group).copied().collect()
+    }
+
+    async fn retry(&mut self, group: BTreeSet<u64>, edits: &BTreeMap<u64, Edit>) -> Result<(), ApplyError> {
+        let concurrent = self.options.wishes.borrow().opposite_declared;
+        let mut messages = self.shared.store.read_some(&self.options.stream, &group).await?;
+        let edited = edited::stand_in(&mut messages, edits, &self.options.mappings)?;
+        let batch = self.planning.plan(messages, Some(1)).await?;
+        if concurrent {
+            // Right after a start nothing of the opposite stream is known, and its beginning may be purged.
+            let parking = self.shared.parking.lock().await;
+            let mut lookup = self.shared.lookup.lock().await;
+            lookup.advance_floor(parking.seen());
+            drop(parking);
+            lookup.refresh().await?;
+        }
+        let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
+        let work = Work { plan, entry: Entry::Retry(group), seen: batch.seen, concurrent, edited };
+        self.lanes[0].run(&self.shared, &work).await
     }
 }

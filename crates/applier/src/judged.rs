@@ -364,6 +364,30 @@ impl<'a> JudgedLane<'a> {
         aside
     }
 
+    /// What a message leaves on the target: it was written, and is the last of its row here.
+    pub fn row_left_by(&self, shared: &Shared, seq: u64) -> Option<LeftRow<'_>> {
+        self.steps.iter().find_map(|step| match step {
+            JudgedStep::Net { table, rows, .. } => {
+                let row = rows.iter().find(|row| row.net.seqs.last() == seq)?;
+                let is_written = row.aside.is_none() && (row.merges || row.arrives());
+                is_written.then(|| Some(LeftRow { table: *table, row: row.after()?, merged: row.merges }))?
+            }
+            JudgedStep::InOrder(changes) => {
+                let place = changes.iter().position(|judged| judged.change.seq == seq)?;
+                let judged = &changes[place];
+                let (table, row) = (judged.change.table, judged.after()?);
+                let target = &shared.tables[table];
+                let is_of_row = |later: &&JudgedChange<'_>| {
+                    let mut images = [&later.change.before, &later.change.after].into_iter().flatten();
+                    later.change.table == table && images.any(|image| target.key_of(image) == target.key_of(row))
+                };
+                let is_last = !changes[place + 1..].iter().any(|later| is_of_row(&later));
+                let is_written = judged.aside.is_none() && (judged.merges || judged.arrives());
+                (is_last && is_written).then_some(LeftRow { table, row, merged: judged.merges })
+            }
+        })
+    }
+
     /// What is set aside, as the checkpoint and the store are to have it.
     pub fn asides(&self, shared: &Shared) -> Vec<Aside> {
         let mut asides = Vec::new();
@@ -387,6 +411,14 @@ impl<'a> JudgedLane<'a> {
 
 fn aside(shared: &Shared, table: usize, seqs: Vec<u64>, op: RowOp, dependence: Dependence, cause: Cause) -> Aside {
     Aside { seqs, table: shared.mappings[table].source.clone(), op, dependence, cause }
+}
+
+/// A row as a message leaves it on the target.
+pub(crate) struct LeftRow<'a> {
+    pub table: usize,
+    pub row: &'a Row,
+    /// What is there was merged from this row and what users of the target did.
+    pub merged: bool,
 }
 
 /// The row with these columns NULL.

@@ -26,6 +26,7 @@ use tokio::sync::Mutex;
 
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
 use crate::counters::Counters;
+use crate::edited::{self, EditedMessage};
 use crate::error::{ApplyError, Remedy, is_duplicate_key};
 use crate::family::Rulings;
 use crate::hold::Hold;
@@ -108,6 +109,8 @@ pub(crate) struct Work {
     pub seen: Arc<Seen>,
     /// Off while the opposite direction is declared off: nothing can then be concurrent.
     pub concurrent: bool,
+    /// Messages of a retry whose images a person has corrected.
+    pub edited: Vec<EditedMessage>,
 }
 
 /// What the transaction begins with.
@@ -269,6 +272,11 @@ impl Lane {
         }
     }
 
+    /// The next work begins with a connection of its own; what is open on this one is rolled back.
+    pub fn forget_connection(&mut self) {
+        self.conn = None;
+    }
+
     async fn attempt(
         &mut self,
         shared: &Shared,
@@ -380,6 +388,7 @@ async fn commit(
         conn.query_drop("COMMIT").await?;
         return Ok(Attempt::Committed);
     }
+    edited::settle(shared, conn, lane, &work.edited, &asides).await?;
     let stream = &shared.owner.stream;
     let applied: BTreeSet<u64> =
         retried.into_iter().flatten().filter(|seq| !asides.contains_key(seq)).copied().collect();

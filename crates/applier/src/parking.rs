@@ -200,19 +200,11 @@ impl Parking {
     /// The messages of which something is due, each group with everything that is tied to it, in order. What the target has
     /// not refused goes together: one wait serves it all.
     pub fn due_groups(&self, now: Instant, can_judge: bool) -> Vec<BTreeSet<u64>> {
-        let mut groups = Groups::default();
-        for (seq, entry) in &self.entries {
-            entry.dependences.iter().for_each(|dependence| groups.add(*seq, dependence));
-        }
-        let mut all: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-        for seq in self.entries.keys() {
-            all.entry(groups.find(*seq)).or_default().insert(*seq);
-        }
         let is_due = |seq: &u64| {
             let entry = &self.entries[seq];
             (can_judge || !entry.held) && entry.due.is_some_and(|due| due <= now)
         };
-        let due = all.into_values().filter(|group| group.iter().any(is_due));
+        let due = self.groups().filter(|group| group.iter().any(is_due));
         let (refused, held): (Vec<_>, Vec<_>) =
             due.partition(|group| group.iter().any(|seq| self.entries[seq].attempts > 0));
         let mut groups: Vec<BTreeSet<u64>> = Vec::new();
@@ -224,6 +216,23 @@ impl Parking {
         }
         groups.extend(refused);
         groups
+    }
+
+    /// These messages, as far as they are here, each with everything that is tied to it, in order.
+    pub fn groups_of(&self, seqs: &BTreeSet<u64>) -> Vec<BTreeSet<u64>> {
+        self.groups().filter(|group| !group.is_disjoint(seqs)).collect()
+    }
+
+    fn groups(&self) -> impl Iterator<Item = BTreeSet<u64>> {
+        let mut groups = Groups::default();
+        for (seq, entry) in &self.entries {
+            entry.dependences.iter().for_each(|dependence| groups.add(*seq, dependence));
+        }
+        let mut all: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        for seq in self.entries.keys() {
+            all.entry(groups.find(*seq)).or_default().insert(*seq);
+        }
+        all.into_values()
     }
 
     /// Reads what the target says is set aside, as after a start.
@@ -279,7 +288,10 @@ pub(crate) async fn record(store: &Store, stream: &StreamId, messages: &AsideMes
         });
     }
     store.record_failures(stream, &failures).await?;
-    store.record_outcomes(stream, &held).await
+    store.record_outcomes(stream, &held).await?;
+    // Each has one reason: the last.
+    store.clear_held(stream, &Vec::from_iter(failures.iter().map(|failure| failure.seq))).await?;
+    store.clear_failures(stream, &Vec::from_iter(held.iter().map(|held| held.seq))).await
 }
 
 fn held_outcome(seq: u64, table: TableName) -> Outcome {

@@ -316,6 +316,15 @@ impl TargetTable {
         Ok(found)
     }
 
+    /// Reads the row of a key without locking it. Text comes as Unicode.
+    pub async fn find(&self, conn: &mut Conn, key: &[&Cell]) -> Result<Option<Row>, mysql_async::Error> {
+        let mut sql = format!("SELECT {} FROM {} WHERE ", self.plain_list, self.quoted);
+        let mut params = Vec::new();
+        self.push_key_condition(&[key], &mut sql, &mut params);
+        let row: Option<mysql_async::Row> = conn.exec_first(sql, params).await?;
+        Ok(row.map(|row| self.cells(row, true).1))
+    }
+
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }

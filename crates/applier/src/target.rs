@@ -6,15 +6,13 @@ use crossfade_catalog::Flavor;
 use crossfade_model::{Column, TableLayout, TableShape};
 use crossfade_rules::TableMapping;
 
-use crate::applier::ApplierOptions;
 use crate::table::TargetTable;
 
-pub(crate) fn target_tables(options: &ApplierOptions) -> Vec<TargetTable> {
-    let is_mysql = options.target_flavor == Flavor::MySql;
-    options
-        .mappings
+pub(crate) fn target_tables(mappings: &[TableMapping], shapes: &[Arc<TableShape>], flavor: Flavor) -> Vec<TargetTable> {
+    let is_mysql = flavor == Flavor::MySql;
+    mappings
         .iter()
-        .zip(&options.target_shapes)
+        .zip(shapes)
         .map(|(mapping, shape)| {
             let columns: Vec<Column> = mapping
                 .columns

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use crossfade_model::MessageId;
 
 /// Keeps an old and a new MySQL database in step, in both directions at once, until nobody needs the old one.
@@ -77,6 +77,12 @@ pub enum Command {
     /// Look at the message table, where every captured change is kept
     #[command(subcommand)]
     Messages(MessagesCommand),
+    /// Try changes again that were set aside, also with corrected values
+    #[command(after_help = RETRY_EXAMPLES)]
+    Retry(RetryArgs),
+    /// Give changes up that were set aside, so that nothing waits for them any more
+    #[command(after_help = DISCARD_EXAMPLES)]
+    Discard(DiscardArgs),
     /// Run a whole migration on two private servers, from loading to comparing
     #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
     Demo(crate::demo::DemoArgs),
@@ -150,8 +156,8 @@ pub enum MessagesCommand {
     /// List messages, the newest first
     #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
-    /// Show one message with its images
-    #[command(after_help = "Examples:\n  crossfade messages show forward/old:17")]
+    /// Show one message: its images, its row as it is now on both sides, and what would become of it
+    #[command(after_help = SHOW_EXAMPLES)]
     Show(ShowArgs),
     /// Tell the life of one row on both sides, in one order: what had seen another change stands after it
     #[command(after_help = HISTORY_EXAMPLES)]
@@ -192,6 +198,8 @@ Examples:
   crossfade messages list --limit 20
   crossfade messages list --table app.users --status pending
   crossfade messages list --conflicts --since 1h
+  crossfade messages list --status failed                     what was set aside, and why
+  crossfade messages list --status failed --error 1062 --json | jq -r '.[].id'
 
 Statuses:
   pending         captured, not yet applied
@@ -217,7 +225,10 @@ pub struct ListArgs {
     /// Only what lost against a concurrent change (conflict_lost and stale), each with both clocks, its winner and why
     #[arg(long)]
     pub conflicts: bool,
-    /// Only messages committed within this time, for example 90s, 10m, 2h, 3d
+    /// Only failed messages with this error, as the list shows it: the server's number, or a word such as `behind`
+    #[arg(long, value_name = "CODE")]
+    pub error: Option<String>,
+    /// Only messages committed within this time, for example 90s, 10m, 2h, 3d; failed ones that were set aside within it
     #[arg(long, value_name = "DURATION")]
     pub since: Option<humantime::Duration>,
     /// At most this many
@@ -231,6 +242,101 @@ pub struct ListArgs {
 pub struct ShowArgs {
     /// <stream>:<seq>, for example forward/old:17
     pub id: MessageId,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  crossfade messages show forward/old:17
+  crossfade messages show forward/old:17 --json | jq '.columns[] | select(.differs)'
+
+The table has one line for each column: the images of the message, and the row as it is now on both sides, found by the key
+that the message leaves it with. `differs` marks columns in which the two sides differ now.
+
+For a message that was set aside, `on retry` says what would become of it, judged as the applier judges. What only the
+other direction can tell, because it has not yet read all that users wrote, is said to be open.";
+
+const RETRY_EXAMPLES: &str = "\
+Examples:
+  crossfade retry --id forward/old:17 --dry-run         the row on both sides, and what would become of the change
+  crossfade retry --id forward/old:17 --id forward/old:21
+  crossfade retry --table app.users --error 1062
+  crossfade retry --all --json | jq '.results[] | select(.result == \"failed\")'
+  crossfade retry --edit forward/old:17 --set email=ada@example.com --set 'note=NULL'
+  echo '{\"avatar\": {\"$base64\": \"3q2+7w==\"}}' | crossfade retry --edit forward/old:17 --set-json -
+
+A change is tried together with all that it waits behind. While the direction's process runs, it does the work, and this
+command waits for it; otherwise this command does it. Interrupted, it takes back what nobody has begun; killed, it
+leaves its requests, and the process carries them out.
+
+Values of --set are parsed by the column's type: NULL, text as it is, numbers, 2026-01-31 or '2026-01-31 12:00:00.5' (UTC),
+bytes as 0x and hexadecimal digits, JSON as its text. The message stays as it was captured; what you correct goes back
+to the side where the change was made, so both sides have the corrected row. Key columns cannot be corrected.
+
+Results: applied; conflict_lost and stale (a change by users of the other side is newer); failed, with the error;
+held (the other direction must read further first). Exit code 1 if a change is still set aside, or had ended before its
+correction came; else 0.";
+
+const DISCARD_EXAMPLES: &str = "\
+Examples:
+  crossfade discard --id forward/old:17 --reason 'duplicate account, merged by hand'
+  crossfade discard --table app.sessions --error 1452 --yes --reason 'sessions of deleted users'
+  crossfade messages list --status discarded
+
+A discarded change has no effect, and nothing waits for it any more. If the sides differ in its row they stay so until
+somebody changes the row on either side: that change overrides the discarded one everywhere. The journal keeps who gave up
+what, and why.";
+
+/// Which messages a command is about.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// This message; may be given several times
+    #[arg(long = "id", value_name = "ID", conflicts_with_all = ["table", "error", "all"])]
+    pub ids: Vec<MessageId>,
+    /// All failed messages of this table, as the source names it: schema.table
+    #[arg(long, value_name = "TABLE", conflicts_with = "all")]
+    pub table: Option<String>,
+    /// All failed messages with this error, as `messages list --status failed` shows it
+    #[arg(long, value_name = "CODE", conflicts_with = "all")]
+    pub error: Option<String>,
+    /// All failed messages of both directions
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "table", "error", "all", "edit"]).multiple(true).required(true))]
+pub struct RetryArgs {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Try this message with other values; its captured image stays as it is
+    #[arg(long, value_name = "ID", conflicts_with_all = ["ids", "table", "error", "all"])]
+    pub edit: Option<MessageId>,
+    /// A column's value, parsed by the column's type; may be given several times
+    #[arg(long = "set", value_name = "COLUMN=VALUE", requires = "edit")]
+    pub set: Vec<String>,
+    /// A file with a JSON object of columns and values, as `messages show --json` has them; - for standard input
+    #[arg(long, value_name = "FILE", requires = "edit")]
+    pub set_json: Option<PathBuf>,
+    /// Only show the row on both sides, and what would become of each change
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "table", "error", "all"]).multiple(true).required(true))]
+pub struct DiscardArgs {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Why; it is kept with the message and in the journal
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Discard what --table, --error or --all select without asking
+    #[arg(long)]
+    pub yes: bool,
     #[command(flatten)]
     pub output: JsonOutput,
 }

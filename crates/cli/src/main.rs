@@ -83,9 +83,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Start(args) => command::wish::start(&settings, args.direction.into()).await?,
         Command::Stop(args) => command::wish::stop(&settings, args.direction.into(), args.capture).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(&settings, &args).await?,
-        Command::Messages(MessagesCommand::Show(args)) => command::messages::show(&settings, &args).await?,
+        Command::Messages(MessagesCommand::Show(args)) => command::show::run(settings, &args).await?,
         Command::Messages(MessagesCommand::History(args)) => command::history::run(settings, &args).await?,
         Command::Messages(MessagesCommand::Purge(args)) => command::messages::purge(&settings, &args).await?,
+        Command::Retry(args) => return Ok(command::retry::retry(settings, &args, stop_on_signals()?).await?.into()),
+        Command::Discard(args) => {
+            return Ok(command::retry::discard(settings, &args, stop_on_signals()?).await?.into());
+        }
         Command::Demo(_) | Command::Completions { .. } => unreachable!("handled above"),
     }
     Ok(ExitCode::SUCCESS)

@@ -9,10 +9,13 @@ use crossfade_catalog::{Purpose, ServerFacts, SupportLevel, connect, table_rule,
 use crossfade_config::{Settings, TablePattern};
 use crossfade_model::{Direction, Side, StreamId, TableName, TableShape};
 use crossfade_rules::mapping::rules_hash;
-use crossfade_rules::{TableMapping, TableRule};
+use crossfade_rules::{MappingProblem, TableMapping, TableRule};
 use mysql_async::Conn;
 
 use crate::failure::{Failure, Kind};
+
+/// How a table's mapping is made of its definitions.
+type Build = fn(Direction, &TableRule, &TableShape, &TableShape) -> Result<TableMapping, Vec<MappingProblem>>;
 
 /// Both sides as they are now, and how they map.
 pub struct Pair {
@@ -35,6 +38,15 @@ pub struct SideView {
 impl Pair {
     /// Connects to both sides and reads their definitions.
     pub async fn read(settings: Arc<Settings>) -> anyhow::Result<Pair> {
+        Pair::read_by(settings, TableMapping::build).await
+    }
+
+    /// As [`Pair::read`], also where a column has become too short on one side: for mending what was refused for that.
+    pub async fn read_as_is(settings: Arc<Settings>) -> anyhow::Result<Pair> {
+        Pair::read_by(settings, TableMapping::build_as_is).await
+    }
+
+    async fn read_by(settings: Arc<Settings>, build: Build) -> anyhow::Result<Pair> {
         let old_patterns = settings.old_patterns();
         let (old, new) = tokio::try_join!(SideView::read(&settings, Side::Old, &old_patterns), async {
             let new_patterns: Vec<TablePattern> = settings.tables.iter().map(|entry| entry.new.clone()).collect();
@@ -42,7 +54,7 @@ impl Pair {
         },)?;
         refuse_mixed(&old.facts, &new.facts)?;
         let rules = rules(&settings, &old);
-        let (forward, reverse) = mappings(&rules, &old, &new)?;
+        let (forward, reverse) = mappings(&rules, &old, &new, build)?;
         let rules_hash = rules_hash(&rules, settings.conflict.prefer, settings.conflict.fk_conflict);
         Ok(Pair { settings, old, new, rules, rules_hash, forward, reverse })
     }
@@ -59,6 +71,12 @@ impl Pair {
             Direction::Forward => &self.forward,
             Direction::Reverse => &self.reverse,
         }
+    }
+
+    /// The target's definitions, one for each of a direction's mappings.
+    pub fn target_shapes(&self, direction: Direction) -> Vec<Arc<TableShape>> {
+        let shapes = &self.side(direction.target()).shapes;
+        self.mappings(direction).iter().filter_map(|mapping| shapes.get(&mapping.target).cloned()).collect()
     }
 
     /// What a direction's reader must look at.
@@ -130,6 +148,7 @@ fn mappings(
     rules: &[TableRule],
     old: &SideView,
     new: &SideView,
+    build: Build,
 ) -> anyhow::Result<(Vec<TableMapping>, Vec<TableMapping>)> {
     let (mut forward, mut reverse, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for rule in rules {
@@ -141,11 +160,11 @@ fn mappings(
             }
             continue;
         };
-        let mut take = |direction, source: &TableShape, target: &TableShape, into: &mut Vec<TableMapping>| {
-            match TableMapping::build(direction, rule, source, target) {
-                Ok(mapping) => into.push(mapping),
-                Err(found) => problems.extend(found.iter().map(ToString::to_string)),
-            }
+        let mut take = |direction, source: &TableShape, target: &TableShape, into: &mut Vec<TableMapping>| match build(
+            direction, rule, source, target,
+        ) {
+            Ok(mapping) => into.push(mapping),
+            Err(found) => problems.extend(found.iter().map(ToString::to_string)),
         };
         take(Direction::Forward, old_shape, new_shape, &mut forward);
         if !rule.one_way {

@@ -186,6 +186,7 @@ impl Store {
                     .await
                     .map_err(during())?;
             let first = first.unwrap_or(state.last_seq + 1);
+            self.drop_requests(&state.stream, first).await?;
             loop {
                 let done = sqlx::query("DELETE FROM outcome WHERE pair = ? AND stream = ? AND seq < ? LIMIT 5000")
                     .bind(&*self.pair)
@@ -201,5 +202,17 @@ impl Store {
             }
         }
         Ok(removed)
+    }
+
+    /// Removes what was asked for messages that are gone.
+    async fn drop_requests(&self, stream: &str, before_seq: u64) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM request WHERE pair = ? AND stream = ? AND seq < ? AND ended_at IS NOT NULL")
+            .bind(&*self.pair)
+            .bind(stream)
+            .bind(before_seq)
+            .execute(&self.pool)
+            .await
+            .map_err(StoreError::during("remove old requests"))?;
+        Ok(())
     }
 }

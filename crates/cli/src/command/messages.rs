@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use crossfade_config::Settings;
-use crossfade_message::{ListedMessage, MessageFilter};
+use crossfade_message::{FailureFilter, ListedFailure, ListedMessage, MessageFilter, Status};
 use crossfade_model::{Seen, TableName};
 
 use super::{new_table, open_known_store, print_json, print_table};
-use crate::args::{ListArgs, PurgeArgs, ShowArgs};
+use crate::args::{ListArgs, PurgeArgs};
 use crate::failure::{Failure, Kind};
 
 const SECONDS_PER_DAY: u64 = 86_400;
@@ -27,6 +27,15 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
         None => None,
     };
     let table = args.table.as_deref().map(table_name).transpose()?;
+    let failed = (args.error.is_some() && statuses.is_empty()) || statuses == [Status::Failed];
+    if failed {
+        let filter = FailureFilter { stream: args.stream.clone(), table, error_code: args.error.clone(), since };
+        return list_failures(settings, &filter, args).await;
+    }
+    if args.error.is_some() {
+        let hint = "leave out `--status` and `--conflicts`";
+        return Err(Failure::new(Kind::Usage, "only failed messages have an error", hint).into());
+    }
     let filter = MessageFilter { stream: args.stream.clone(), table, statuses, since };
     let store = open_known_store(settings).await?;
     let messages = store.list_messages(&filter, args.limit as usize).await?;
@@ -39,51 +48,20 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn show(settings: &Settings, args: &ShowArgs) -> anyhow::Result<()> {
+async fn list_failures(settings: &Settings, filter: &FailureFilter, args: &ListArgs) -> anyhow::Result<()> {
     let store = open_known_store(settings).await?;
-    let Some(message) = store.show_message(&args.id).await? else {
-        return Err(Failure::new(
-            Kind::Finding,
-            format!("there is no message {}", args.id),
-            "it was purged, or never captured; `crossfade messages list` shows what there is",
-        )
-        .into());
-    };
+    let failures = store.list_failures(filter, args.limit as usize).await?;
     if args.output.json {
-        return print_json(&message);
+        return print_json(&failures);
     }
-    let mut table = new_table(&[]);
-    for (name, value) in details(&message) {
-        table.add_row([name.to_owned(), value]);
+    print_failures(&failures);
+    eprintln!("{} messages", failures.len());
+    if !failures.is_empty() {
+        eprintln!(
+            "`crossfade messages show <message>` compares a row on both sides; `crossfade retry --help` tells what you can do"
+        );
     }
-    print_table(&table);
     Ok(())
-}
-
-fn details(message: &ListedMessage) -> Vec<(&'static str, String)> {
-    let json = |value: &Option<Box<serde_json::value::RawValue>>| {
-        value.as_ref().map_or_else(|| "-".to_owned(), |value| value.get().to_owned())
-    };
-    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    vec![
-        ("message", message.id.clone()),
-        ("table", format!("{}.{}", message.table_schema, message.table_name)),
-        ("op", message.op.to_owned()),
-        ("row key", json(&message.row_key)),
-        ("before", json(&message.before_image)),
-        ("after", json(&message.after_image)),
-        ("status", message.status.as_str().to_owned()),
-        ("reason", text(&message.reason)),
-        ("winner", text(&message.winner)),
-        ("clock", optional(message.source_clock)),
-        ("winner's clock", optional(message.target_clock)),
-        ("effective clock", optional(message.effective_clock)),
-        ("seen", seen(message)),
-        ("seen in full", message.seen.get().to_owned()),
-        ("committed", message.committed_at.to_rfc3339()),
-        ("captured", message.captured_at.to_rfc3339()),
-        ("source position", message.source_position.clone()),
-    ]
 }
 
 pub async fn purge(settings: &Settings, args: &PurgeArgs) -> anyhow::Result<()> {
@@ -120,6 +98,27 @@ fn print_messages(messages: &[ListedMessage]) {
             key(message),
             message.status.as_str().to_owned(),
             message.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    print_table(&table);
+}
+
+fn print_failures(failures: &[ListedFailure]) {
+    let header =
+        ["message", "table", "op", "key", "error", "what the target said", "attempts", "since (UTC)", "next try (UTC)"];
+    let mut table = new_table(&header);
+    let time = |time: &DateTime<Utc>| time.format("%Y-%m-%d %H:%M:%S").to_string();
+    for failure in failures {
+        table.add_row([
+            failure.id.clone(),
+            format!("{}.{}", failure.table_schema, failure.table_name),
+            failure.op.clone(),
+            failure.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
+            failure.error_code.clone(),
+            failure.reason.clone(),
+            failure.attempts.to_string(),
+            time(&failure.first_failed_at),
+            failure.next_retry_at.as_ref().map_or_else(|| "-".to_owned(), time),
         ]);
     }
     print_table(&table);

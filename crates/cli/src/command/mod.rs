@@ -1,10 +1,16 @@
 //! The commands, one module each.
 
+mod asking;
 pub mod check;
+mod edit;
 pub mod history;
 pub mod init;
 pub mod messages;
+mod portrait;
+pub mod retry;
+pub mod show;
 pub mod status;
+mod value;
 mod wait;
 pub mod wish;
 

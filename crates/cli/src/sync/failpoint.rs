@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 7] = [
+const POINTS: [&str; 10] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -14,6 +14,9 @@ const POINTS: [&str; 7] = [
     "between-lanes",
     "after-target-commit",
     "before-settle",
+    "request-begun",
+    "request-tried",
+    "discarded",
 ];
 
 /// Called by every part with the name of the point that it has reached.

@@ -48,6 +48,24 @@ impl Lease {
         }
     }
 
+    /// Takes the lease if nobody holds it, or only somebody who is dead.
+    pub async fn acquire_if_free(
+        store: &Store,
+        direction: Direction,
+        rules_hash: u64,
+    ) -> anyhow::Result<Option<Lease>> {
+        let holder = holder();
+        for _ in 0..2 {
+            if let Some(epoch) = store.lease_acquire(direction.as_str(), &holder, TTL, rules_hash).await? {
+                return Ok(Some(Lease { direction, epoch }));
+            }
+            if !break_if_dead(store, direction).await? {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }

@@ -9,13 +9,16 @@ mod clocks;
 mod failpoint;
 mod lease;
 mod report;
+mod serve;
 mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use crossfade_applier::{Applier, ApplierOptions, BatchBounds, BreakerOptions, Counters, Feed, ProgressView};
+use crossfade_applier::{
+    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, Counters, Feed, ProgressView, Wishes,
+};
 use crossfade_binlog::ReaderOptions;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StreamState, Wish};
@@ -30,7 +33,9 @@ use canary::Canary;
 use capture::{Capture, CaptureView};
 use lease::Lease;
 pub use lease::is_dead;
+pub use report::last_counters;
 use report::{Observed, Reporter};
+pub use serve::serve;
 
 /// A process that was asked to stop has this long before it is ended anyway.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -88,35 +93,16 @@ async fn hold_lease_and_run(
         watch::channel(CaptureView { position: saved, last_seq: state.last_seq, ..CaptureView::default() });
 
     let (alarms, alarmed) = mpsc::channel(1);
-    let (applier, applied, hold_worker) = Applier::open(ApplierOptions {
-        pair: settings.pair.clone(),
-        stream: stream.clone(),
+    let given = Given {
         epoch: lease.epoch().0,
-        target: settings.side(direction.target()).url.clone(),
-        target_flavor: pair.side(direction.target()).facts.flavor(),
-        store: store.clone(),
-        mappings: pair.mappings(direction).into(),
-        target_shapes: target_shapes(pair, direction),
-        opposite_mappings: pair.mappings(direction.opposite()).into(),
-        prefer: settings.conflict.prefer,
-        family: settings.conflict.fk_conflict,
-        lanes: settings.apply.lanes,
-        bounds: BatchBounds {
-            rows: settings.apply.batch_rows as usize,
-            bytes: usize::try_from(settings.apply.batch_bytes).unwrap_or(usize::MAX),
-        },
         feed: feed.clone(),
         wishes: wishes.for_applier(),
         counters: counters.clone(),
-        breaker: BreakerOptions {
-            max_crossings: settings.conflict.max_crossings,
-            window: settings.conflict.crossing_window,
-            alarms,
-        },
+        alarms,
         probe: probe.clone(),
         stop: running.clone(),
-    })
-    .await?;
+    };
+    let (applier, applied, hold_worker) = Applier::open(applier_options(pair, store, direction, given)).await?;
     let capture = Capture {
         clocks: clocks::remembered(store, pair.mappings(direction), &state).await?,
         store: store.clone(),
@@ -154,6 +140,49 @@ async fn hold_lease_and_run(
         tasks.spawn(end_when_caught_up(until, captured, applied, running.clone()));
     }
     wait_for_all(tasks, running).await
+}
+
+/// What an applier is given for one run, beside what is configured.
+struct Given {
+    epoch: u64,
+    feed: Arc<Feed>,
+    wishes: watch::Receiver<Wishes>,
+    counters: Arc<Counters>,
+    alarms: mpsc::Sender<Alarm>,
+    probe: failpoint::Probe,
+    stop: CancellationToken,
+}
+
+fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Given) -> ApplierOptions {
+    let settings = &pair.settings;
+    ApplierOptions {
+        pair: settings.pair.clone(),
+        stream: stream_of(direction),
+        epoch: given.epoch,
+        target: settings.side(direction.target()).url.clone(),
+        target_flavor: pair.side(direction.target()).facts.flavor(),
+        store: store.clone(),
+        mappings: pair.mappings(direction).into(),
+        target_shapes: pair.target_shapes(direction),
+        opposite_mappings: pair.mappings(direction.opposite()).into(),
+        prefer: settings.conflict.prefer,
+        family: settings.conflict.fk_conflict,
+        lanes: settings.apply.lanes,
+        bounds: BatchBounds {
+            rows: settings.apply.batch_rows as usize,
+            bytes: usize::try_from(settings.apply.batch_bytes).unwrap_or(usize::MAX),
+        },
+        feed: given.feed,
+        wishes: given.wishes,
+        counters: given.counters,
+        breaker: BreakerOptions {
+            max_crossings: settings.conflict.max_crossings,
+            window: settings.conflict.crossing_window,
+            alarms: given.alarms,
+        },
+        probe: given.probe,
+        stop: given.stop,
+    }
 }
 
 async fn apply_when_harmless(
@@ -278,11 +307,6 @@ fn reader_options(pair: &Pair, direction: Direction) -> ReaderOptions {
     let mut options = ReaderOptions::new(url, settings.pair.clone(), direction, pair.synced_tables(direction), nowhere);
     options.part_bytes = capture::PART_BYTES;
     options
-}
-
-fn target_shapes(pair: &Pair, direction: Direction) -> Vec<Arc<crossfade_model::TableShape>> {
-    let shapes = &pair.side(direction.target()).shapes;
-    pair.mappings(direction).iter().filter_map(|mapping| shapes.get(&mapping.target).cloned()).collect()
 }
 
 /// A quarter of the memory limit holds what is captured and not yet applied; more is read back from the store.

@@ -21,6 +21,34 @@ impl TableMapping {
         source: &TableShape,
         target: &TableShape,
     ) -> Result<TableMapping, Vec<MappingProblem>> {
+        let is_obstacle = |problem: &MappingProblem| problem.severity() == Severity::Error;
+        TableMapping::build_unless(direction, rule, source, target, is_obstacle)
+    }
+
+    /// As [`TableMapping::build`], though a column of the target is too short for some values: for looking at messages that
+    /// the target has refused for that, and for mending them. The server refuses such a value again.
+    ///
+    /// # Errors
+    /// As [`TableMapping::build`], for other problems.
+    pub fn build_as_is(
+        direction: Direction,
+        rule: &TableRule,
+        source: &TableShape,
+        target: &TableShape,
+    ) -> Result<TableMapping, Vec<MappingProblem>> {
+        let is_obstacle = |problem: &MappingProblem| {
+            problem.severity() == Severity::Error && !matches!(problem, MappingProblem::Narrow { .. })
+        };
+        TableMapping::build_unless(direction, rule, source, target, is_obstacle)
+    }
+
+    fn build_unless(
+        direction: Direction,
+        rule: &TableRule,
+        source: &TableShape,
+        target: &TableShape,
+        is_obstacle: impl Fn(&MappingProblem) -> bool,
+    ) -> Result<TableMapping, Vec<MappingProblem>> {
         let mut builder = Builder { direction, rule, source, target, columns: Vec::new(), problems: Vec::new() };
         builder.check_renames();
         builder.map_columns();
@@ -31,7 +59,7 @@ impl TableMapping {
         let parents = builder.parents();
         let merge = builder.merge(&keys.row_key, clock.as_ref());
         let Builder { columns, problems, .. } = builder;
-        if problems.iter().any(|problem| problem.severity() == Severity::Error) {
+        if problems.iter().any(is_obstacle) {
             return Err(problems);
         }
         Ok(TableMapping {
@@ -174,6 +202,15 @@ impl Builder<'_> {
         match fit_columns(from, to) {
             Fit::Whole => None,
             Fit::No(reason) if self.is_clock(from) && coarser_time(from, to) => Some(MappingProblem::Partly {
+                table,
+                column,
+                source_type,
+                target_table,
+                target_column,
+                target_type,
+                reason,
+            }),
+            Fit::Narrow(reason) => Some(MappingProblem::Narrow {
                 table,
                 column,
                 source_type,

@@ -8,6 +8,8 @@ pub(crate) enum Fit {
     Whole,
     /// Some values may not fit; such a row is parked.
     Partly(String),
+    /// Values that are too long are refused by the server.
+    Narrow(String),
     /// Values would be changed without anybody noticing, or could never be written.
     No(String),
 }
@@ -17,7 +19,7 @@ pub(crate) fn fit_columns(source: &Column, target: &Column) -> Fit {
     let fit = fit_kinds(&source.kind, &target.kind);
     let (Some(from), Some(to)) = (capacity(&source.declared), capacity(&target.declared)) else { return fit };
     if to < from && !matches!(fit, Fit::No(_)) {
-        return Fit::No(format!("it holds {to} where the source holds {from}"));
+        return Fit::Narrow(format!("it holds {to} where the source holds {from}"));
     }
     fit
 }

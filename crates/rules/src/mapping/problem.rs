@@ -29,6 +29,18 @@ pub enum MappingProblem {
         reason: String,
     },
     #[error(
+        "column `{column}` of {table} ({source_type}) does not fit {target_table}.{target_column} ({target_type}): {reason}"
+    )]
+    Narrow {
+        table: TableName,
+        column: String,
+        source_type: String,
+        target_table: TableName,
+        target_column: String,
+        target_type: String,
+        reason: String,
+    },
+    #[error(
         "column `{column}` of {table} ({source_type}) fits {target_table}.{target_column} ({target_type}) only partly: {reason}"
     )]
     Partly {
@@ -98,7 +110,7 @@ impl MappingProblem {
         match self {
             MappingProblem::RenamedColumnMissing { .. } => "renamed-column-missing",
             MappingProblem::UnsupportedType { .. } => "column-type-unsupported",
-            MappingProblem::Incompatible { .. } => "column-incompatible",
+            MappingProblem::Incompatible { .. } | MappingProblem::Narrow { .. } => "column-incompatible",
             MappingProblem::Partly { .. } => "column-partly-compatible",
             MappingProblem::NullRefused { .. } => "column-null-refused",
             MappingProblem::GeneratedAtSource { .. } => "column-generated-at-source",
@@ -128,7 +140,7 @@ impl MappingProblem {
             MappingProblem::UnsupportedType { .. } => {
                 "leave the table out (`skip = true`), or change the column's type"
             }
-            MappingProblem::Incompatible { .. } => {
+            MappingProblem::Incompatible { .. } | MappingProblem::Narrow { .. } => {
                 "widen the narrower column, or mark the table `one_way = true` if only the way back is narrower"
             }
             MappingProblem::Partly { .. } => "a row that does not fit will be parked; widen the column to avoid that",

@@ -1,0 +1,159 @@
+//! `crossfade messages show`: one message, its row on both sides, and what would become of it.
+
+use std::sync::Arc;
+
+use crossfade_config::Settings;
+use crossfade_message::{ListedMessage, Store};
+use crossfade_model::MessageId;
+use serde_json::Value as Json;
+
+use super::messages::{optional, seen};
+use super::portrait::{ColumnLine, Painter, Portrait};
+use super::{new_table, open_known_store, print_json, print_table};
+use crate::args::ShowArgs;
+use crate::failure::with_causes;
+use crate::pair::Pair;
+
+/// A value is shown up to so many characters; `--json` has all of it.
+const VALUE_CHARS: usize = 48;
+
+pub async fn run(settings: Arc<Settings>, args: &ShowArgs) -> anyhow::Result<()> {
+    let store = open_known_store(&settings).await?;
+    let pair = Pair::read_as_is(settings).await;
+    let mut portraits = paint_all(&store, pair.as_ref(), std::slice::from_ref(&args.id)).await?;
+    let Some(portrait) = portraits.pop() else { return Ok(()) };
+    if args.output.json {
+        return print_json(&portrait);
+    }
+    print(&portrait, true);
+    Ok(())
+}
+
+/// Portraits of messages, in order. Without the pair, what the store knows.
+pub async fn paint_all(
+    store: &Store,
+    pair: Result<&Pair, &anyhow::Error>,
+    ids: &[MessageId],
+) -> anyhow::Result<Vec<Portrait>> {
+    let painter = Painter { store, pair: pair.map_err(with_causes) };
+    let mut portraits = Vec::new();
+    for id in ids {
+        portraits.push(painter.paint(id).await?);
+    }
+    Ok(portraits)
+}
+
+/// For people: the message in lines, then its columns as a table. `whole`: also what only detectives need.
+pub fn print(portrait: &Portrait, whole: bool) {
+    let mut table = new_table(&[]);
+    for (name, value) in details(portrait, whole) {
+        table.add_row([name.to_owned(), value]);
+    }
+    print_table(&table);
+    println!();
+    print_columns(portrait);
+}
+
+fn print_columns(portrait: &Portrait) {
+    let is_edited = portrait.columns.iter().any(|line| line.edited.is_some());
+    let mut header = vec!["column", "before", "after"];
+    header.extend(is_edited.then_some("edited"));
+    if portrait.rows.is_some() {
+        header.extend(["old now", "new now", ""]);
+    }
+    let mut table = new_table(&header);
+    for line in &portrait.columns {
+        let mut row = vec![name(line), value(line.before.as_ref()), value(line.after.as_ref())];
+        row.extend(is_edited.then(|| line.edited.as_ref().map_or_else(String::new, |edited| value(Some(edited)))));
+        if portrait.rows.is_some() {
+            let differs = if line.differs { "differs" } else { "" };
+            row.extend([value(line.old.as_ref()), value(line.new.as_ref()), differs.to_owned()]);
+        }
+        table.add_row(row);
+    }
+    print_table(&table);
+}
+
+fn name(line: &ColumnLine) -> String {
+    match &line.target {
+        Some(target) if *target != line.column => format!("{} ({target})", line.column),
+        _ => line.column.clone(),
+    }
+}
+
+fn value(value: Option<&Json>) -> String {
+    let text = match value {
+        None => return "-".to_owned(),
+        Some(Json::Null) => return "NULL".to_owned(),
+        Some(Json::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    // A value must not look like several lines of the table.
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match text.char_indices().nth(VALUE_CHARS) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
+    }
+}
+
+fn details(portrait: &Portrait, whole: bool) -> Vec<(&'static str, String)> {
+    let message = &portrait.listed;
+    let mut lines = vec![
+        ("message", message.id.clone()),
+        ("table", format!("{}.{}", message.table_schema, message.table_name)),
+        ("op", message.op.to_owned()),
+        ("row key", message.row_key.as_ref().map_or_else(|| "-".to_owned(), |key| key.get().to_owned())),
+        ("status", message.status.as_str().to_owned()),
+    ];
+    match &portrait.failure {
+        Some(failure) => {
+            let code = match failure.error_code.parse::<u16>() {
+                Ok(_) => format!("error {}", failure.error_code),
+                Err(_) => failure.error_code.clone(),
+            };
+            lines.push(("reason", format!("{} ({code})", failure.error_text)));
+            let next = failure.next_retry_at.as_ref().map_or_else(String::new, |next| format!(", next {next}"));
+            lines.push(("attempts", format!("{} since {}{next}", failure.attempts, failure.first_failed_at)));
+        }
+        None => lines.push(("reason", message.reason.clone().unwrap_or_else(|| "-".to_owned()))),
+    }
+    for edit in &portrait.edits {
+        let used = if edit.used { "written" } else { "not written" };
+        lines.push(("edited", format!("by {} at {}, {used}", edit.by, edit.at.to_rfc3339())));
+    }
+    if let Some(prospect) = &portrait.on_retry {
+        if !prospect.waits_behind.is_empty() {
+            lines.push(("waits behind", prospect.waits_behind.join(", ")));
+        }
+        lines.push(("on retry", prospect.text.clone()));
+        if let Some(open) = &prospect.open {
+            lines.push(("open", open.clone()));
+        }
+    }
+    if let Some(rows) = &portrait.rows {
+        let there = |is_there| if is_there { "there" } else { "no such row" };
+        lines.push(("row now", format!("old: {}, new: {}", there(rows.old), there(rows.new))));
+    }
+    if let Some(why) = &portrait.not_shown {
+        lines.push(("row now", format!("not shown: {why}")));
+    }
+    if whole {
+        lines.extend(origins(message));
+    }
+    lines
+}
+
+/// Where a message comes from, and what it was judged by.
+fn origins(message: &ListedMessage) -> Vec<(&'static str, String)> {
+    vec![
+        ("winner", message.winner.clone().unwrap_or_else(|| "-".to_owned())),
+        ("clock", optional(message.source_clock)),
+        ("winner's clock", optional(message.target_clock)),
+        ("effective clock", optional(message.effective_clock)),
+        ("seen", seen(message)),
+        ("seen in full", message.seen.get().to_owned()),
+        ("committed", message.committed_at.to_rfc3339()),
+        ("captured", message.captured_at.to_rfc3339()),
+        ("source position", message.source_position.clone()),
+    ]
+}
