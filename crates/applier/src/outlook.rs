@@ -43,6 +43,8 @@ pub struct Foreseen {
     pub waits_behind: Vec<u64>,
     /// The key that the row has after the message, or had before a delete; empty for a keyless table.
     pub key: Vec<KeyColumn>,
+    /// The unique values that it brings, one list for each of the target's other unique keys; without those with a NULL.
+    pub unique: Vec<Vec<KeyColumn>>,
 }
 
 /// One column of a row's key, as both sides name it.
@@ -51,6 +53,12 @@ pub struct KeyColumn {
     pub source: String,
     pub target: String,
     pub value: Value,
+}
+
+impl KeyColumn {
+    fn of(column: &MappedColumn, value: &Value) -> KeyColumn {
+        KeyColumn { source: column.source.clone(), target: column.target.clone(), value: value.clone() }
+    }
 }
 
 impl Outlook {
@@ -79,17 +87,19 @@ impl Outlook {
             let subject = Subject { mapping, key: &key, effective: change.effective, seen: &message.seen };
             verdict = lookup.judge(&subject, &tables[change.table], conn).await?;
         }
-        let names = mapping.row_key.iter().map(|index| &mapping.columns[*index]);
-        let of_column = |(column, value): (&MappedColumn, &Value)| KeyColumn {
-            source: column.source.clone(),
-            target: column.target.clone(),
-            value: value.clone(),
+        let columns = |row: &Row, indexes: &[usize]| -> Vec<KeyColumn> {
+            indexes.iter().map(|index| KeyColumn::of(&mapping.columns[*index], &row[*index])).collect()
+        };
+        let bound = |row: &Row| -> Vec<Vec<KeyColumn>> {
+            let whole = mapping.unique_keys.iter().filter(|key| key.iter().all(|index| !row[*index].is_null()));
+            whole.map(|key| columns(row, key)).collect()
         };
         Ok(Foreseen {
             verdict,
             merges: mapping.merge.is_some(),
             waits_behind: self.waits_behind(message, set_aside).await?,
-            key: names.zip(key).map(of_column).collect(),
+            key: last.map(|row| columns(row, &mapping.row_key)).unwrap_or_default(),
+            unique: change.after.as_ref().map(bound).unwrap_or_default(),
         })
     }
 

@@ -75,6 +75,9 @@ pub async fn shown_and_tried(flavor: Flavor) -> Result<()> {
     ensure!(shown["failure"]["error_code"] == "1406" && shown["on_retry"]["status"] == "applied", "{shown}");
     let text = ["on retry", "still refuses it with error 1406", "much too long a note", "differs", "no such row"];
     says(&migration, &["messages", "show", &long], 0, &text).await?;
+    let (_, shown) = json(&migration, &["messages", "show", &unique, "--json"]).await?;
+    let taken = &shown["taken"][0];
+    ensure!(taken["columns"] == json!(["email"]) && taken["row"]["id"] == 1, "{shown}");
     let (_, shown) = json(&migration, &["messages", "show", &behind, "--json"]).await?;
     ensure!(shown["on_retry"]["waits_behind"] == json!([long]), "{shown}");
 

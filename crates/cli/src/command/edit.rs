@@ -107,9 +107,7 @@ fn column_of(mapping: &TableMapping, name: &str) -> Result<usize, String> {
     let column = named(|column| &column.source).or_else(|| named(|column| &column.target));
     let column = column.ok_or_else(|| format!("{} has no such column that is carried", mapping.source))?;
     if mapping.row_key.contains(&column) {
-        return Err(
-            "it is part of the key by which both sides know the row; change it on the side of the user".to_owned()
-        );
+        return Err("it is part of the key by which both sides know the row".to_owned());
     }
     Ok(column)
 }

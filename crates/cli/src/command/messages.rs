@@ -44,7 +44,7 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
         (false, true) => print_conflicts(&messages),
         (false, false) => print_messages(&messages),
     }
-    eprintln!("{} messages", messages.len());
+    eprintln!("{}", counted(messages.len()));
     Ok(())
 }
 
@@ -55,7 +55,7 @@ async fn list_failures(settings: &Settings, filter: &FailureFilter, args: &ListA
         return print_json(&failures);
     }
     print_failures(&failures);
-    eprintln!("{} messages", failures.len());
+    eprintln!("{}", counted(failures.len()));
     if !failures.is_empty() {
         eprintln!(
             "`crossfade messages show <message>` compares a row on both sides; `crossfade retry --help` tells what you can do"
@@ -78,6 +78,11 @@ pub async fn purge(settings: &Settings, args: &PurgeArgs) -> anyhow::Result<()> 
         println!("kept {}: {}", kept.day, kept.reason);
     }
     Ok(())
+}
+
+/// `1 message`, `2 messages`.
+pub fn counted(messages: usize) -> String {
+    format!("{messages} {}", if messages == 1 { "message" } else { "messages" })
 }
 
 pub fn table_name(text: &str) -> anyhow::Result<TableName> {

@@ -6,9 +6,10 @@ use anyhow::Context;
 use crossfade_applier::{Foreseen, KeyColumn, Outlook, opposite_stream, read_row};
 use crossfade_catalog::Purpose;
 use crossfade_message::{ListedFailure, ListedMessage, ShownEdit, Status, Store, image_json};
-use crossfade_model::{Direction, Message, MessageId, Side, StreamId, TableName, Value};
+use crossfade_model::{Direction, Message, MessageId, Side, StreamId, TableName, TableShape, Value};
 use crossfade_rules::decide::WriteReason;
 use crossfade_rules::{TableMapping, Verdict};
+use mysql_async::Conn;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -28,6 +29,8 @@ pub struct Portrait {
     /// Empty where the sides cannot be looked at.
     pub columns: Vec<ColumnLine>,
     pub rows: Option<Rows>,
+    /// Rows of the target that have a unique value which the message brings.
+    pub taken: Vec<Taken>,
     /// For a message that is set aside.
     pub on_retry: Option<Prospect>,
     /// Why the row on both sides is not shown.
@@ -48,6 +51,14 @@ pub struct FailureLine {
 pub struct Rows {
     pub old: bool,
     pub new: bool,
+}
+
+/// Another row with a value that may be there once only.
+#[derive(Serialize)]
+pub struct Taken {
+    /// The target's names of the columns of the unique key.
+    pub columns: Vec<String>,
+    pub row: Json,
 }
 
 /// One column, by its name at the message's source; values as the message table shows them.
@@ -98,6 +109,7 @@ impl Painter<'_> {
         let mut portrait = Portrait {
             columns: Vec::new(),
             rows: None,
+            taken: Vec::new(),
             on_retry: None,
             not_shown: None,
             failure: failure.as_ref().map(FailureLine::of),
@@ -130,7 +142,10 @@ impl Painter<'_> {
         let mut target = connect_side(settings, direction.target(), Purpose::Apply).await?;
         let outlook = outlook(pair, self.store, &id.stream).await?;
         let set_aside = self.store.set_aside(&id.stream).await?;
-        let foreseen = outlook.foresee(message, &set_aside, &mut target).await?;
+        // With the values that it would be tried with.
+        let edited = portrait.edits.last().and_then(|edit| edit.message.as_ref());
+        let change = edited.map_or(&message.change, |edited| &edited.change).clone();
+        let foreseen = outlook.foresee(&Message { change, ..message.clone() }, &set_aside, &mut target).await?;
         let mut source = connect_side(settings, direction.source(), Purpose::Apply).await?;
         let key = |name: fn(&KeyColumn) -> &str| -> Vec<(&str, &Value)> {
             foreseen.key.iter().map(|column| (name(column), &column.value)).collect()
@@ -142,10 +157,11 @@ impl Painter<'_> {
             let shape = shape(direction.source(), &mapping.source)?;
             read_row(&mut source, &shape, &key(|column| &column.source)).await?
         };
-        let target_row = {
-            let shape = shape(direction.target(), &mapping.target)?;
-            read_row(&mut target, &shape, &key(|column| &column.target)).await?
-        };
+        let target_shape = shape(direction.target(), &mapping.target)?;
+        let target_row = read_row(&mut target, &target_shape, &key(|column| &column.target)).await?;
+        if set_aside.contains(&id.seq) {
+            portrait.taken = taken(&mut target, &target_shape, &foreseen).await?;
+        }
         let rows = [source_row, target_row].map(|row| row.map(|(layout, row)| object(&image_json(&layout, &row))));
         // Nothing is under way on these; how they end does not matter.
         let _ = tokio::join!(source.disconnect(), target.disconnect());
@@ -223,6 +239,23 @@ impl Painter<'_> {
         }
         .map(|why| format!("{why}; a newer change of the row may be found there")))
     }
+}
+
+/// Rows of the target with other keys that have the unique values which a message brings.
+async fn taken(conn: &mut Conn, shape: &TableShape, foreseen: &Foreseen) -> anyhow::Result<Vec<Taken>> {
+    let own: Vec<Option<usize>> = foreseen.key.iter().map(|column| shape.column(&column.target)).collect();
+    let mut taken = Vec::new();
+    for unique in &foreseen.unique {
+        let wanted: Vec<(&str, &Value)> = unique.iter().map(|column| (&*column.target, &column.value)).collect();
+        let Some((layout, row)) = read_row(conn, shape, &wanted).await? else { continue };
+        let is_own =
+            own.iter().zip(&foreseen.key).all(|(place, column)| place.is_some_and(|at| row[at] == column.value));
+        if !is_own {
+            let columns = unique.iter().map(|column| column.target.clone()).collect();
+            taken.push(Taken { columns, row: Json::Object(object(&image_json(&layout, &row))) });
+        }
+    }
+    Ok(taken)
 }
 
 impl FailureLine {

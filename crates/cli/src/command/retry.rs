@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asking::{Answer, ask};
 use super::edit::edited;
-use super::messages::table_name;
+use super::messages::{counted, table_name};
 use super::portrait::mapping_of;
 use super::show::{paint_all, print};
 use super::{new_table, open_known_store, print_json, print_table};
@@ -153,7 +153,7 @@ fn tell(results: Vec<ResultLine>, json: bool) -> anyhow::Result<u8> {
         ]);
     }
     print_table(&table);
-    eprintln!("{} messages, {unfinished} not done", results.len());
+    eprintln!("{}, {unfinished} not done", counted(results.len()));
     Ok(code)
 }
 
@@ -168,7 +168,7 @@ async fn foresee(store: &Store, pair: &Pair, ids: &[MessageId], json: bool) -> a
         print(portrait, false);
         println!();
     }
-    eprintln!("{} messages would be tried; nothing was changed", portraits.len());
+    eprintln!("{} would be tried; nothing was changed", counted(portraits.len()));
     Ok(0)
 }
 
@@ -210,9 +210,9 @@ async fn select(store: &Store, selection: &Selection) -> anyhow::Result<Vec<Mess
 fn confirm(messages: usize) -> anyhow::Result<()> {
     let refused = |message: String, hint: &str| Err(Failure::new(Kind::Usage, message, hint).into());
     if !std::io::stdin().is_terminal() {
-        return refused(format!("this would discard {messages} messages"), "add --yes if that is what you want");
+        return refused(format!("this would discard {}", counted(messages)), "add --yes if that is what you want");
     }
-    eprint!("discard {messages} messages? they will never be applied [y/N] ");
+    eprint!("discard {}, never to be applied? [y/N] ", counted(messages));
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;

@@ -107,11 +107,7 @@ fn details(portrait: &Portrait, whole: bool) -> Vec<(&'static str, String)> {
     ];
     match &portrait.failure {
         Some(failure) => {
-            let code = match failure.error_code.parse::<u16>() {
-                Ok(_) => format!("error {}", failure.error_code),
-                Err(_) => failure.error_code.clone(),
-            };
-            lines.push(("reason", format!("{} ({code})", failure.error_text)));
+            lines.push(("reason", failure.error_text.clone()));
             let next = failure.next_retry_at.as_ref().map_or_else(String::new, |next| format!(", next {next}"));
             lines.push(("attempts", format!("{} since {}{next}", failure.attempts, failure.first_failed_at)));
         }
@@ -129,6 +125,9 @@ fn details(portrait: &Portrait, whole: bool) -> Vec<(&'static str, String)> {
         if let Some(open) = &prospect.open {
             lines.push(("open", open.clone()));
         }
+    }
+    for taken in &portrait.taken {
+        lines.push(("taken", format!("{} by the row {}", taken.columns.join(", "), taken.row)));
     }
     if let Some(rows) = &portrait.rows {
         let there = |is_there| if is_there { "there" } else { "no such row" };
