@@ -88,7 +88,7 @@ impl Applier {
         for seq in edits.keys() {
             let earlier: BTreeSet<u64> = self.still_aside(group).await.range(..=seq).copied().collect();
             if earlier.contains(seq) {
-                self.retry(earlier, &edits).await?;
+                self.retry(earlier, &edits, group).await?;
             }
         }
         let rest = self.still_aside(group).await;
@@ -96,17 +96,29 @@ impl Applier {
         if rest.is_empty() || edits.keys().next_back() == rest.last() {
             return Ok(());
         }
-        self.retry(rest, &edits).await
+        self.retry(rest, &edits, group).await
     }
 
     async fn still_aside(&self, group: &BTreeSet<u64>) -> BTreeSet<u64> {
         self.shared.parking.lock().await.seqs().intersection(group).copied().collect()
     }
 
-    async fn retry(&mut self, group: BTreeSet<u64>, edits: &BTreeMap<u64, Edit>) -> Result<(), ApplyError> {
+    /// `whole` is the group that `part` is of.
+    async fn retry(
+        &mut self,
+        part: BTreeSet<u64>,
+        edits: &BTreeMap<u64, Edit>,
+        whole: &BTreeSet<u64>,
+    ) -> Result<(), ApplyError> {
         let concurrent = self.options.wishes.borrow().opposite_declared;
-        let mut messages = self.shared.store.read_some(&self.options.stream, &group).await?;
-        let edited = edited::stand_in(&mut messages, edits, &self.options.mappings)?;
+        let (store, stream) = (&self.shared.store, &self.options.stream);
+        let mut messages = store.read_some(stream, &part).await?;
+        let waiting: BTreeSet<u64> = match edits.is_empty() {
+            true => BTreeSet::new(),
+            false => self.still_aside(whole).await.difference(&part).copied().collect(),
+        };
+        let waiting = store.read_some(stream, &waiting).await?;
+        let edited = edited::stand_in(&mut messages, edits, &waiting, &self.options.mappings)?;
         let batch = self.planning.plan(messages, Some(1)).await?;
         if concurrent {
             // Right after a start nothing of the opposite stream is known, and its beginning may be purged.
@@ -117,7 +129,7 @@ impl Applier {
             lookup.refresh().await?;
         }
         let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
-        let work = Work { plan, entry: Entry::Retry(group), seen: batch.seen, concurrent, edited };
+        let work = Work { plan, entry: Entry::Retry(part), seen: batch.seen, concurrent, edited };
         self.lanes[0].run(&self.shared, &work).await
     }
 }

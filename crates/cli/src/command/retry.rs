@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::asking::{Answer, ask};
 use super::edit::edited;
 use super::messages::{counted, table_name};
-use super::portrait::mapping_of;
 use super::show::{paint_all, print};
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{DiscardArgs, RetryArgs, Selection};
@@ -68,7 +67,7 @@ pub async fn retry(settings: Arc<Settings>, args: &RetryArgs, stop: Cancellation
     let lines: Vec<ResultLine> = answers.into_iter().map(|answer| ResultLine::of(answer, still_waits)).collect();
     let is_edited = lines.first().is_some_and(|line| line.result == Some(Status::Applied) && line.is_done);
     if let Some(id) = args.edit.as_ref().filter(|_| is_edited) {
-        eprintln!("{}", where_it_goes(&pair, &store, id).await?);
+        tell_way_back(&store, id).await?;
     }
     tell(lines, args.output.json)
 }
@@ -222,24 +221,15 @@ fn confirm(messages: usize) -> anyhow::Result<()> {
     }
 }
 
-/// What becomes of the side where the user wrote the value that was corrected.
-async fn where_it_goes(pair: &Pair, store: &Store, id: &MessageId) -> anyhow::Result<String> {
-    let direction = id.stream.direction();
-    let (back, source) = (direction.opposite(), direction.source());
-    let Some(message) = store.show_message(id).await? else { return Ok(String::new()) };
-    let table = crossfade_model::TableName::new(&*message.table_schema, &*message.table_name);
-    let mapping = mapping_of(pair, direction, &table)?;
-    if !pair.mappings(back).iter().any(|opposite| opposite.source == mapping.target) {
-        return Ok(format!("{table} is carried one way only: {source} keeps the value that its user wrote"));
-    }
-    let wish = store.wish(back).await?;
-    if wish.is_none_or(|wish| !wish.declared) {
-        return Ok(format!(
-            "{source} keeps its value until {back} is started, which then carries the corrected one there"
-        ));
-    }
+/// What goes back to the side where the change was made needs the other direction.
+async fn tell_way_back(store: &Store, id: &MessageId) -> anyhow::Result<()> {
+    let back = id.stream.direction().opposite();
     let leases = store.leases().await?;
     let runs = leases.iter().any(|lease| lease.live && lease.subject == back.as_str() && !is_dead(&lease.holder));
-    let when = if runs { "now" } else { "as soon as its process runs" };
-    Ok(format!("{back} carries the corrected values to {source} {when}"))
+    if store.wish(back).await?.is_none_or(|wish| !wish.declared) {
+        eprintln!("{back} is declared off: what goes back to {} waits until it is started", back.target());
+    } else if !runs {
+        eprintln!("{back} does not run: what goes back to {} waits for its process", back.target());
+    }
+    Ok(())
 }

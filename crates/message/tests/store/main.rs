@@ -6,6 +6,7 @@ mod endings;
 mod lease;
 mod migration;
 mod purge;
+mod requests;
 mod types;
 mod view;
 
