@@ -82,7 +82,7 @@ async fn wrong_on_mariadb() -> Result<()> {
 
 #[tokio::test]
 async fn every_command_explains_itself() -> Result<()> {
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 15] = [
         &[],
         &["check"],
         &["init"],
@@ -94,6 +94,8 @@ async fn every_command_explains_itself() -> Result<()> {
         &["messages", "show"],
         &["messages", "history"],
         &["messages", "purge"],
+        &["retry"],
+        &["discard"],
         &["demo"],
         &["completions"],
     ];
