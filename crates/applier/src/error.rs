@@ -1,6 +1,8 @@
 //! What can go wrong when messages are applied, and who has to act.
 
+use crossfade_catalog::class_of;
 use crossfade_model::{StreamId, TableName};
+use crossfade_rules::trouble::Remedy;
 
 use crate::refusal::Refusal;
 
@@ -56,33 +58,18 @@ pub enum ApplyError {
     LaneEnded,
 }
 
-/// What to do about an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// Passes by itself within moments: deadlock, lock wait.
-    RetryAtOnce,
-    /// Passes by itself: connection, read-only, too many connections.
-    RetryLater,
-    /// The transaction's end is unknown: read the checkpoint, then decide.
-    OutcomeUnknown,
-    /// The target refuses a row for what is in it, or for what other rows it has: set it aside.
-    Park,
-    /// A person must act.
-    Stop,
-}
-
 impl ApplyError {
-    /// Sorts an error by its server code (MySQL manual, "Server Error Message Reference"; MariaDB "Error Codes").
+    /// What to do about it.
     pub fn remedy(&self) -> Remedy {
         match self {
-            ApplyError::Target(source) => match driver_remedy(source.driver_error()) {
+            ApplyError::Target(source) => match class_of(source.driver_error()).remedy() {
                 // No row is known to be at fault.
                 Remedy::Park => Remedy::Stop,
                 remedy => remedy,
             },
-            ApplyError::Row { source, .. } => driver_remedy(source.driver_error()),
+            ApplyError::Row { source, .. } => row_remedy(source.driver_error()),
             ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
-            ApplyError::Connect(source) => connect_remedy(source),
+            ApplyError::Connect(source) => source.remedy(),
             _ => Remedy::Stop,
         }
     }
@@ -136,58 +123,9 @@ impl ApplyError {
     }
 }
 
-/// A server that is away comes back; one that refuses the account needs a person.
-fn connect_remedy(error: &crossfade_catalog::CatalogError) -> Remedy {
-    use crossfade_catalog::CatalogError;
-    match error {
-        CatalogError::TimedOut { .. } => Remedy::RetryLater,
-        CatalogError::Connect { source, .. } => match driver_remedy(source) {
-            Remedy::Stop => Remedy::Stop,
-            _ => Remedy::RetryLater,
-        },
-        _ => Remedy::Stop,
-    }
-}
-
 /// What to do about a statement of rows that failed.
 pub(crate) fn row_remedy(error: &mysql_async::Error) -> Remedy {
-    driver_remedy(error)
-}
-
-/// Duplicate keys, and foreign keys without a parent or with children: another row's change may mend it.
-pub(crate) fn depends_on_other_rows(code: u16) -> bool {
-    matches!(code, 1022 | 1062 | 1169 | 1216 | 1217 | 1451 | 1452 | 1586 | 1761 | 1762)
-}
-
-/// A value that does not fit its column, breaks a check, or is refused by a trigger.
-fn is_bad_value(code: u16) -> bool {
-    matches!(
-        code,
-        // NULL where none may be, no default, no partition, row too large, wrong or cut value, out of range.
-        1048 | 1063 | 1118 | 1139 | 1264 | 1265 | 1292 | 1364 | 1365 | 1366 | 1367 | 1369 | 1406 | 1416 | 1441 | 1526
-            // A trigger's own word, geometry, JSON, CHECK (MySQL, MariaDB), data that a conversion cannot keep.
-            | 1644 | 1690 | 1708 | 1748 | 3140 | 3141 | 3143 | 3144 | 3150 | 3156 | 3616 | 3617 | 3643 | 3732 | 3819
-            | 3854 | 4025 | 4038
-    )
-}
-
-fn driver_remedy(error: &mysql_async::Error) -> Remedy {
-    match error {
-        mysql_async::Error::Server(server) => match server.code {
-            // Lock wait time-out, deadlock.
-            1205 | 1213 | 3572 => Remedy::RetryAtOnce,
-            // Too many connections, server shutdown, killed query or connection, read-only (1290, 1792, 1836), host blocked.
-            1040 | 1053 | 1129 | 1158 | 1159 | 1160 | 1161 | 1184 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 3024
-            | 3032 => Remedy::RetryLater,
-            code if depends_on_other_rows(code) || is_bad_value(code) => Remedy::Park,
-            _ => Remedy::Stop,
-        },
-        mysql_async::Error::Io(_) => Remedy::OutcomeUnknown,
-        mysql_async::Error::Driver(
-            mysql_async::DriverError::ConnectionClosed | mysql_async::DriverError::PoolDisconnected,
-        ) => Remedy::OutcomeUnknown,
-        _ => Remedy::Stop,
-    }
+    class_of(error).remedy()
 }
 
 impl From<mysql_async::Error> for ApplyError {

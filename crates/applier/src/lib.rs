@@ -56,7 +56,7 @@ pub use applier::{Applier, ApplierOptions, Wishes};
 pub use breaker::{Alarm, BreakerOptions, Crossing};
 pub use canary::{canary_writer, sing};
 pub use counters::{Counted, Counters};
-pub use error::{ApplyError, Remedy};
+pub use error::ApplyError;
 pub use feed::{BatchBounds, Feed};
 pub use hold::beat;
 pub use outlook::{Foreseen, KeyColumn, Outlook, read_row};

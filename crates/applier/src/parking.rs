@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossfade_catalog::class_of;
 use crossfade_message::{Failure, Outcome, Status, Store, StoreError};
 use crossfade_model::{Message, RowOp, Seen, StreamId, TableName};
 use crossfade_rules::plan::{Dependence, Dependences};
-use crossfade_rules::{MappedChange, Planner};
+use crossfade_rules::{Class, MappedChange, Planner};
 use rustc_hash::FxHashMap;
 
 use crate::refusal::Refusal;
@@ -52,7 +53,7 @@ impl Cause {
             mysql_async::Error::Server(server) => server.code,
             _ => 0,
         };
-        let passes = crate::error::depends_on_other_rows(code);
+        let passes = class_of(&source) == Class::OtherRows;
         Cause::Refused(Refused { code, text: Refusal::from(source).to_string(), passes })
     }
 }

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use crossfade_model::{FamilyPolicy, ReferentialAction, Row, RowOp, Seen, Value};
 use crossfade_rules::plan::Dependences;
-use crossfade_rules::{ChangeKind, NetChange, TableMapping};
+use crossfade_rules::{ChangeKind, NetChange, Remedy, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::error::{ApplyError, Remedy, is_duplicate_key, is_missing_parent, row_remedy};
+use crate::error::{ApplyError, is_duplicate_key, is_missing_parent, row_remedy};
 use crate::family::{self, Company, Ending, Endings, Orphan, Ruling, Rulings};
 use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Care, Manner, Shared};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crossfade_catalog::CatalogError;
+use crossfade_catalog::{CatalogError, class_of};
 use crossfade_model::{Position, TableName};
 
 use crate::decode::DecodeError;
@@ -123,11 +123,10 @@ impl BinlogError {
     /// Whether trying again later can help without anybody doing something.
     pub fn is_transient(&self) -> bool {
         match self {
-            BinlogError::Query { source, .. } | BinlogError::Broken { source, .. } => passes(source),
-            BinlogError::Catalog(CatalogError::Connect { source, .. } | CatalogError::Query { source, .. }) => {
-                passes(source)
+            BinlogError::Query { source, .. } | BinlogError::Broken { source, .. } => {
+                class_of(source).remedy().passes()
             }
-            BinlogError::Catalog(CatalogError::TimedOut { .. }) => true,
+            BinlogError::Catalog(error) => error.remedy().passes(),
             BinlogError::Ended { .. } | BinlogError::Silent { .. } | BinlogError::NoServerId { .. } => true,
             // A checksum that fails may be the network's fault; what is damaged on disk fails again and again, and shows.
             _ => false,
@@ -209,20 +208,5 @@ impl StopReason {
                 "the binlog or the list of synced tables is not the one that the position was taken with: put it back, or {BEGIN_AGAIN}"
             ),
         }
-    }
-}
-
-/// Sorts what the driver reports: connections come back, refusals do not.
-fn passes(error: &mysql_async::Error) -> bool {
-    match error {
-        mysql_async::Error::Io(_) => true,
-        mysql_async::Error::Driver(_) => false,
-        mysql_async::Error::Server(server) => matches!(
-            server.code,
-            // Too many connections, shutdown in progress, aborted, query interrupted, lost connection, lock wait, the dump thread's
-            // place taken by a reader with the same server id, connection killed.
-            1040 | 1053 | 1152 | 1158..=1161 | 1205 | 1317 | 2006 | 2013 | 3032 | 1927 | 4031
-        ),
-        _ => false,
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crossfade_rules::trouble::{Class, Remedy, Trouble, sort};
+use mysql_async::DriverError;
+
 /// What went wrong between crossfade and a server. No text holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -20,6 +23,19 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
+    /// What to do about it: a server that is away comes back, one that refuses the account needs a person.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            CatalogError::TimedOut { .. } => Remedy::RetryLater,
+            CatalogError::Connect { source, .. } | CatalogError::Query { source, .. }
+                if class_of(source).remedy().passes() =>
+            {
+                Remedy::RetryLater
+            }
+            _ => Remedy::Stop,
+        }
+    }
+
     /// What a person can do about it; `None` where the message says it all.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -29,10 +45,8 @@ impl CatalogError {
                 Some("configure TLS on the server, or use `ssl-mode=PREFERRED` or `DISABLED` in its URL")
             }
             CatalogError::Certificates { .. } => Some("correct `ssl-ca` in the server's URL"),
-            CatalogError::Query { source, .. } => match source {
-                mysql_async::Error::Server(error) if is_denied(error.code) => {
-                    Some("run `crossfade check`: it prints the GRANT that is missing")
-                }
+            CatalogError::Query { source, .. } => match class_of(source) {
+                Class::Denied | Class::Login => Some("run `crossfade check`: it prints the GRANT that is missing"),
                 _ => None,
             },
             CatalogError::Unexpected { .. } => {
@@ -70,9 +84,16 @@ fn is_tls(error: &mysql_async::IoError) -> bool {
     }
 }
 
-/// Whether a server's error says that a privilege is missing (MySQL error reference: ER_ACCESS_DENIED_ERROR,
-/// ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR,
-/// ER_SPECIFIC_ACCESS_DENIED_ERROR, ER_PROCACCESS_DENIED_ERROR).
-pub(crate) fn is_denied(code: u16) -> bool {
-    matches!(code, 1044 | 1045 | 1142 | 1143 | 1227 | 1370)
+/// What an error of the driver is about.
+pub fn class_of(error: &mysql_async::Error) -> Class {
+    sort(match error {
+        mysql_async::Error::Server(server) => Trouble::Server(server.code),
+        // Of a connection that has lost count nothing more can be had.
+        mysql_async::Error::Io(_)
+        | mysql_async::Error::Driver(
+            DriverError::ConnectionClosed | DriverError::PoolDisconnected | DriverError::PacketOutOfOrder,
+        ) => Trouble::Connection,
+        mysql_async::Error::Driver(DriverError::PacketTooLarge) => Trouble::TooLarge,
+        _ => Trouble::Other,
+    })
 }

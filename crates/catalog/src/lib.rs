@@ -28,7 +28,7 @@ mod version;
 
 pub use connect::{Purpose, connect};
 pub use dialect::Dialect;
-pub use error::CatalogError;
+pub use error::{CatalogError, class_of};
 pub use facts::{BinlogFacts, ClockDifference, GtidMode, ServerFacts};
 pub use rule::table_rule;
 pub use shape::{table_shape, table_shapes};

@@ -1,6 +1,7 @@
 //! What can go wrong with the store.
 
 use crossfade_model::StreamId;
+use crossfade_rules::trouble::{Class, Remedy, Trouble, sort};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -86,30 +87,44 @@ impl StoreError {
             StoreError::Database { source: sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut, .. } => {
                 Some("check that the store's server runs: the one of `[new]`, unless `[store]` names another")
             }
-            StoreError::Database { source, .. } => match server_error(source)? {
-                1045 | 1698 => Some(
+            StoreError::Database { source, .. } => match class_of(source) {
+                Class::Login => Some(
                     "check user and password of the store's URL: the one of `[new]`, unless `[store]` names another",
                 ),
-                1044 | 1142 | 1143 | 1227 | 1370 => Some("run `crossfade check`: it prints the GRANT that is missing"),
+                Class::Denied => Some("run `crossfade check`: it prints the GRANT that is missing"),
+                Class::Full => {
+                    Some("make room where the store's server keeps its data: `crossfade messages purge` drops old days")
+                }
                 _ => None,
             },
             _ => None,
         }
     }
 
+    /// What to do about it.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            StoreError::Database { source, .. } => class_of(source).remedy(),
+            StoreError::MigrationBusy => Remedy::RetryLater,
+            _ => Remedy::Stop,
+        }
+    }
+
     /// The connection failed or the server was busy, so that the same call can succeed later.
     pub fn is_transient(&self) -> bool {
-        let StoreError::Database { source, .. } = self else { return matches!(self, StoreError::MigrationBusy) };
-        match source {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Protocol(_) => true,
-            _ => server_error(source).is_some_and(|code| TRANSIENT.contains(&code)),
-        }
+        self.remedy().passes()
     }
 }
 
-/// Server errors that pass: too many connections, shutdown, lock wait, deadlock, read-only, interrupted, killed, idle for
-/// too long (MySQL manual, "Server Error Message Reference"; MariaDB, "Error Codes").
-const TRANSIENT: [u16; 11] = [1040, 1053, 1205, 1213, 1290, 1317, 1836, 1927, 3024, 3169, 4031];
+/// What an error of the driver is about.
+fn class_of(error: &sqlx::Error) -> Class {
+    sort(match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Protocol(_) => {
+            Trouble::Connection
+        }
+        error => server_error(error).map_or(Trouble::Other, Trouble::Server),
+    })
+}
 
 /// The server's own number of an error, if the server sent it.
 pub(crate) fn server_error(error: &sqlx::Error) -> Option<u16> {

@@ -18,6 +18,7 @@ pub mod mapping;
 pub mod merge;
 pub mod plan;
 pub mod seen;
+pub mod trouble;
 
 pub use concurrent::{ConcurrentIndex, OppositeChange};
 pub use decide::{Event, LastConcurrent, Loss, LossStatus, Verdict, decide};
@@ -29,3 +30,4 @@ pub use plan::{
     ChangeKind, Departure, Dependence, Dependences, LanePlan, MappedChange, NetChange, Plan, Planner, Seqs, Step, plan,
 };
 pub use seen::{SeenJudgement, judge_seen};
+pub use trouble::{Class, Remedy, Trouble};

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crossfade_model::{Side, TableName, TableShape, quote_identifier};
+use crossfade_rules::Class;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
 use super::grants::Grants;
 use super::{Finding, Severity};
-use crate::error::is_denied;
-use crate::{CatalogError, Dialect, Flavor};
+use crate::{CatalogError, Dialect, Flavor, class_of};
 
 const ROW_PRIVILEGES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 /// On crossfade's own schema of a side.
@@ -154,5 +154,5 @@ async fn may(conn: &mut Conn, privilege: &str, shape: &TableShape) -> bool {
 
 /// Whether a query failed because the account may not ask.
 pub(super) fn denied(error: &mysql_async::Error) -> bool {
-    matches!(error, mysql_async::Error::Server(error) if is_denied(error.code))
+    matches!(class_of(error), Class::Denied | Class::Login)
 }
