@@ -121,3 +121,41 @@ async fn facts_are_those_of_the_server() {
         }
     }
 }
+
+/// A server that asks for `client_ed25519`, as MariaDB does for accounts of its plugin `auth_ed25519`: it is answered.
+#[tokio::test]
+async fn a_server_that_asks_for_ed25519_is_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("mysql://sync:secret@{}/?ssl-mode=DISABLED", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let packet = |number: u8, payload: &[u8]| {
+            let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+            [&length[..3], &[number], payload].concat()
+        };
+        // Protocol 10; capabilities: protocol 4.1, secure connection, authentication by plugin.
+        let greeting = [
+            b"\x0a10.11.0-MariaDB\0\x01\0\0\0abcdefgh\0\x00\x82\x2d\x02\0\x08\0\x15".as_slice(),
+            &[0; 10],
+            b"ijklmnopqrst\0mysql_native_password\0",
+        ]
+        .concat();
+        client.write_all(&packet(0, &greeting)).await.unwrap();
+        let mut header = [0; 4];
+        client.read_exact(&mut header).await.unwrap();
+        let mut answer = vec![0; usize::from(header[0]) + 256 * usize::from(header[1])];
+        client.read_exact(&mut answer).await.unwrap();
+        let switch = b"\xfeclient_ed25519\0abcdefghijklmnopqrstuvwxyzabcdef";
+        client.write_all(&packet(2, switch)).await.unwrap();
+        client.read_exact(&mut header).await.unwrap();
+        let mut signature = vec![0; usize::from(header[0])];
+        client.read_exact(&mut signature).await.unwrap();
+        client.write_all(&packet(4, b"\xff\x15\x04#28000Access denied")).await.unwrap();
+        signature
+    });
+    let error = connect(&ServerUrl::parse(&url).unwrap(), Purpose::Catalog).await.expect_err("it refuses everybody");
+    let signature = server.await.unwrap();
+    assert!(signature.len() == 64 && signature.iter().any(|byte| *byte != 0), "{signature:?}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("password")), "{error:?}");
+}
