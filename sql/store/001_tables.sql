@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS stream_report (
   stream      VARCHAR(128) NOT NULL,
   state       VARCHAR(32)  NOT NULL,
   reason      TEXT         NULL,
-  since       DATETIME(6)  NOT NULL COMMENT 'the state and reason hold since then',
+  since       DATETIME(6)  NOT NULL COMMENT 'the state holds since then',
   counters    MEDIUMTEXT   NOT NULL COMMENT 'JSON',
   reported_at DATETIME(6)  NOT NULL,
   PRIMARY KEY (pair, stream)
@@ -141,10 +141,10 @@ CREATE TABLE IF NOT EXISTS failure (
   after_image     LONGTEXT        NULL,
   error_code      VARCHAR(32)     NOT NULL,
   error_text      TEXT            NOT NULL,
-  attempts        INT UNSIGNED    NOT NULL,
+  attempts        INT UNSIGNED    NOT NULL COMMENT 'that the target refused; 0 while it only waits behind another',
   first_failed_at DATETIME(6)     NOT NULL,
   last_failed_at  DATETIME(6)     NOT NULL,
-  next_retry_at   DATETIME(6)     NULL,
+  next_retry_at   DATETIME(6)     NULL COMMENT 'NULL: with what it waits behind',
   PRIMARY KEY (pair, stream, seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 

@@ -30,7 +30,7 @@ async fn until_crossed(migration: &Migration, direction: Direction, last_seq: u6
     until("the change on the other side", LIMIT, || async {
         let status = migration.status().read().await?;
         let number = |field| status.number(direction.as_str(), field);
-        Ok(if all_paused(&status) {
+        Ok(if all_stopped(&status) {
             Progress::Reached(false)
         } else if number("last_seq") >= last_seq && number("settled_seq") == number("last_seq") {
             Progress::Reached(true)
@@ -42,8 +42,8 @@ async fn until_crossed(migration: &Migration, direction: Direction, last_seq: u6
     .with_context(|| migration.log_ends())
 }
 
-fn all_paused(status: &Status) -> bool {
-    status.streams().iter().all(|stream| stream["state"] == "paused")
+fn all_stopped(status: &Status) -> bool {
+    status.streams().iter().all(|stream| stream["state"] == "stopped")
 }
 
 /// Deletes the row and inserts it again as it was, in one transaction.
@@ -123,7 +123,7 @@ async fn both_are_stopped_with_the_reason(migration: &Migration) -> Result<()> {
     let status = migration.status().read().await?;
     for stream in status.streams() {
         let reason = stream["reason"].as_str().unwrap_or_default();
-        ensure!(stream["state"] == "paused" && reason.contains("{\"id\":1}") && reason.contains(".t "), "{stream}");
+        ensure!(stream["state"] == "stopped" && reason.contains("{\"id\":1}") && reason.contains(".t "), "{stream}");
     }
     let shown = migration.crossfade(&["status"]).await?;
     ensure!(shown.contains("crossed") && shown.contains("crossfade start"), "{shown}");

@@ -1,18 +1,21 @@
 //! How far the applier is, and what it waits for, as others may see it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::parking::Counts;
 
-/// What an applier waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an applier waits for, the weightiest last.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Waiting {
     /// The opposite direction's reader must first capture what users wrote on the target.
     OppositeReader,
     /// The target or the store refused for a reason that passes by itself.
     Retry(String),
+    /// The target cannot take changes until somebody mends it.
+    Stopped(String),
 }
 
 /// What is known of an applier at one moment.
@@ -20,6 +23,7 @@ pub enum Waiting {
 pub struct ProgressView {
     /// Every message up to this one is applied, lost or parked.
     pub applied_seq: u64,
+    /// Of all that its lanes wait for, the weightiest.
     pub waiting: Option<Waiting>,
     /// Messages that the target refuses, and those that wait behind them.
     pub parked: usize,
@@ -33,12 +37,19 @@ pub struct ProgressView {
 #[derive(Clone)]
 pub(crate) struct Progress {
     view: Arc<watch::Sender<ProgressView>>,
+    waits: Arc<Mutex<Waits>>,
+}
+
+#[derive(Default)]
+struct Waits {
+    next: u64,
+    open: BTreeMap<u64, Waiting>,
 }
 
 impl Progress {
     pub fn new() -> (Progress, watch::Receiver<ProgressView>) {
         let (view, receiver) = watch::channel(ProgressView::default());
-        (Progress { view: Arc::new(view) }, receiver)
+        (Progress { view: Arc::new(view), waits: Arc::default() }, receiver)
     }
 
     pub fn applied(&self, seq: u64) {
@@ -54,19 +65,53 @@ impl Progress {
         self.view.send_if_modified(|view| std::mem::replace(&mut view.looks_for_concurrent, looks) != looks);
     }
 
-    /// The applier waits until the guard is dropped.
+    /// The applier waits until the guard is dropped. Several may wait at a time.
     pub fn wait(&self, waiting: Waiting) -> WaitingGuard {
-        self.view.send_modify(|view| view.waiting = Some(waiting));
-        WaitingGuard { view: self.view.clone() }
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = waits.next;
+        waits.next += 1;
+        waits.open.insert(number, waiting);
+        self.tell(&waits);
+        WaitingGuard { progress: self.clone(), number }
+    }
+
+    fn tell(&self, waits: &Waits) {
+        let weightiest = waits.open.values().max().cloned();
+        self.view.send_if_modified(|view| std::mem::replace(&mut view.waiting, weightiest.clone()) != weightiest);
     }
 }
 
+#[must_use = "waiting ends when the guard is dropped"]
 pub(crate) struct WaitingGuard {
-    view: Arc<watch::Sender<ProgressView>>,
+    progress: Progress,
+    number: u64,
 }
 
 impl Drop for WaitingGuard {
     fn drop(&mut self) {
-        self.view.send_modify(|view| view.waiting = None);
+        let mut waits = self.progress.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.open.remove(&self.number);
+        self.progress.tell(&waits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weightiest_wait_is_told_until_it_ends() {
+        let (progress, view) = Progress::new();
+        let waiting = || view.borrow().waiting.clone();
+        let retry = progress.wait(Waiting::Retry("the target is away".to_owned()));
+        let held = progress.wait(Waiting::OppositeReader);
+        assert_eq!(waiting(), Some(Waiting::Retry("the target is away".to_owned())));
+        let again = progress.wait(Waiting::Retry("the target is away".to_owned()));
+        drop(retry);
+        assert!(matches!(waiting(), Some(Waiting::Retry(_))), "one lane of two has got through");
+        drop(again);
+        assert_eq!(waiting(), Some(Waiting::OppositeReader));
+        drop(held);
+        assert_eq!(waiting(), None);
     }
 }

@@ -176,7 +176,7 @@ Examples:
 
 Columns:
   stream      the direction, and the side whose binlog it reads
-  state       running, catching-up, held, retrying, starting, paused, stopped, off; why: below
+  state       running, catching-up, held, retrying, starting, paused, stopped, off; why, and who stands by: below
   lag         how long changes have been waiting to be applied; - while no process runs
   behind      messages that are captured and not yet applied
   captured    row changes since `init`

@@ -157,9 +157,11 @@ impl Store {
 async fn leases(connection: &mut MySqlConnection, pair: &str, lock: bool) -> Result<Vec<LeaseStatus>, sqlx::Error> {
     // A lease that has run out may be locked while its new holder writes it; locked rows are then waited for.
     const READ: &str = "SELECT subject, holder, epoch, rules_hash, renewed_at, expires_at,
-        holder <> '' AND expires_at > UTC_TIMESTAMP(6) AS live FROM lease WHERE pair = ? ORDER BY subject";
+        holder <> '' AND expires_at > UTC_TIMESTAMP(6) AS live
+        FROM lease WHERE pair = ? AND subject NOT LIKE 'standby/%' ORDER BY subject";
     const LOCK: &str = "SELECT subject, holder, epoch, rules_hash, renewed_at, expires_at,
-        holder <> '' AND expires_at > UTC_TIMESTAMP(6) AS live FROM lease WHERE pair = ? ORDER BY subject FOR UPDATE";
+        holder <> '' AND expires_at > UTC_TIMESTAMP(6) AS live
+        FROM lease WHERE pair = ? AND subject NOT LIKE 'standby/%' ORDER BY subject FOR UPDATE";
     let rows = sqlx::query(if lock { LOCK } else { READ }).bind(pair).fetch_all(connection).await?;
     rows.iter().map(lease_of_row).collect()
 }
@@ -176,6 +178,6 @@ fn lease_of_row(row: &MySqlRow) -> Result<LeaseStatus, sqlx::Error> {
     })
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

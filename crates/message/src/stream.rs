@@ -9,7 +9,7 @@ use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use crate::outcome::cut;
-use crate::{Epoch, Store, StoreError};
+use crate::{Epoch, Health, Store, StoreError};
 
 /// What a batch starts from. A capture succeeds only while the store still says the same.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ impl StreamState {
 }
 
 /// What `status` shows of a stream.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct StreamStatus {
     pub stream: String,
     pub position: ResumePoint,
@@ -44,16 +44,14 @@ pub struct StreamStatus {
     /// `None` until a process has reported.
     pub report: Option<StreamReport>,
     pub reported_at: Option<DateTime<Utc>>,
-    /// The state and its reason hold since then.
+    /// The state holds since then, whatever reasons it has had.
     pub since: Option<DateTime<Utc>>,
 }
 
 /// What a process says of its stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StreamReport {
-    /// `running`, `catching-up`, `held`, `stopped`, …
-    pub state: String,
-    pub reason: Option<String>,
+    pub health: Health,
     pub counters: StreamCounters,
 }
 
@@ -270,20 +268,21 @@ impl Store {
     /// that the process lives is told by its lease.
     pub async fn report(&self, stream: &StreamId, report: &StreamReport) -> Result<(), StoreError> {
         // Assignments run from left to right and see what those before them have set (MySQL manual, "UPDATE
-        // Statement"), so `since` is decided before state and reason change.
+        // Statement"), so `since` is decided before the state changes. It stays where the reason alone is another: what is
+        // retried is retried since its first failure.
         sqlx::query(
             "INSERT INTO stream_report (pair, stream, state, reason, since, counters, reported_at)
              VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6), ?, UTC_TIMESTAMP(6))
              ON DUPLICATE KEY UPDATE
-               since = IF(state = VALUES(state) AND reason <=> VALUES(reason), since, VALUES(since)),
+               since = IF(state = VALUES(state), since, VALUES(since)),
                reported_at = IF(state = VALUES(state) AND reason <=> VALUES(reason) AND counters = VALUES(counters),
                                 reported_at, VALUES(reported_at)),
                state = VALUES(state), reason = VALUES(reason), counters = VALUES(counters)",
         )
         .bind(&*self.pair)
         .bind(stream.as_str())
-        .bind(&report.state)
-        .bind(&report.reason)
+        .bind(report.health.word())
+        .bind(report.health.reason())
         .bind(to_json(&report.counters))
         .execute(&self.pool)
         .await
@@ -372,6 +371,35 @@ impl Store {
         Ok(stopped.rows_affected() > 0)
     }
 
+    /// Stops one direction as a circuit does that opens: nothing of it is applied any more, and capture goes on, until a
+    /// person starts it. The reason stays with its wish, and goes into the journal; a direction that rests already keeps its
+    /// own.
+    pub async fn stop_direction(&self, direction: Direction, reason: &str) -> Result<(), StoreError> {
+        let during = || StoreError::during("stop a direction");
+        let mut transaction = self.pool.begin().await.map_err(during())?;
+        let stopped = sqlx::query(
+            "UPDATE direction SET apply = FALSE, reason = ?, changed_at = UTC_TIMESTAMP(6)
+             WHERE pair = ? AND direction = ? AND apply",
+        )
+        .bind(cut(reason))
+        .bind(&*self.pair)
+        .bind(direction.as_str())
+        .execute(&mut *transaction)
+        .await
+        .map_err(during())?;
+        if stopped.rows_affected() > 0 {
+            sqlx::query(
+                "INSERT INTO journal (pair, kind, text, written_at) VALUES (?, 'circuit', ?, UTC_TIMESTAMP(6))",
+            )
+            .bind(&*self.pair)
+            .bind(cut(&format!("{direction} stops: {reason}")))
+            .execute(&mut *transaction)
+            .await
+            .map_err(during())?;
+        }
+        transaction.commit().await.map_err(during())
+    }
+
     /// Why crossfade itself has stopped a direction; `None` where it runs, or where a person stopped it.
     pub async fn stop_reason(&self, direction: Direction) -> Result<Option<String>, StoreError> {
         let reason: Option<Option<String>> =
@@ -424,7 +452,10 @@ fn status_of_row(row: &MySqlRow) -> Result<StreamStatus, StoreError> {
         Some(state) => {
             let counters: String = row.try_get("counters").map_err(during())?;
             let reason = row.try_get("reason").map_err(during())?;
-            Some(StreamReport { state, reason, counters: from_json("report of a stream", &counters)? })
+            Some(StreamReport {
+                health: Health::of(&state, reason),
+                counters: from_json("report of a stream", &counters)?,
+            })
         }
     };
     Ok(StreamStatus {

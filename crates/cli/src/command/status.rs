@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossfade_config::Settings;
-use crossfade_message::{ConflictCounts, LeaseStatus, Store, StreamStatus, TagProof, WaitCounts, Wish};
+use crossfade_message::{
+    ConflictCounts, Health, LeaseStatus, Standby, Store, StreamStatus, TagProof, WaitCounts, Wish,
+};
 use crossfade_model::{Direction, StreamId};
 use serde::Serialize;
 
@@ -26,7 +28,9 @@ pub struct StreamLine {
     pub state: String,
     pub reason: Option<String>,
     since: Option<String>,
-    holder: Option<String>,
+    pub holder: Option<String>,
+    /// Processes that take over when the holder is gone.
+    standby: Vec<StandbyLine>,
     position: String,
     /// Unknown while no process looks.
     lag_seconds: Option<f64>,
@@ -57,6 +61,14 @@ pub struct StreamLine {
     /// An error has ended its process, and no other runs.
     #[serde(skip)]
     pub failed: bool,
+}
+
+#[derive(Serialize)]
+struct StandbyLine {
+    holder: String,
+    since: String,
+    #[serde(skip)]
+    waits: Duration,
 }
 
 #[derive(Serialize)]
@@ -98,6 +110,7 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<()> {
 /// What the store knows of the pair now.
 pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> {
     let leases = store.leases().await?;
+    let standbys = store.standbys().await?;
     let mut streams = Vec::new();
     for stream in store.stream_statuses().await? {
         let direction = stream.stream.parse::<StreamId>().context("the store names an unknown stream")?.direction();
@@ -106,6 +119,7 @@ pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> 
         // A lease outlives its holder by some seconds; whether one on this machine is dead can be seen at once.
         let lease = lease.filter(|lease| !is_dead(&lease.holder));
         let mut line = stream_line(stream, direction, lease, wish);
+        line.standby = standby_lines(&standbys, direction);
         // A process that runs says so itself.
         if line.holder.is_none()
             && let Some(reason) = store.stop_reason(direction).await?
@@ -129,13 +143,13 @@ fn stream_line(
     wish: Option<Wish>,
 ) -> StreamLine {
     let counters = status.report.as_ref().map(|report| report.counters.clone()).unwrap_or_default();
-    let (state, reason) = state(&status, direction, lease, wish);
-    let alive = lease.is_some() && state != "stopped";
-    let failed = lease.is_none()
-        && status.report.as_ref().is_some_and(|report| report.state == "stopped" && report.reason.is_some());
+    let health = health(&status, direction, lease, wish);
+    let alive = lease.is_some();
+    let failed = status.report.as_ref().is_some_and(|report| report.health.has_failed());
     StreamLine {
         since: status.since.map(|since| since.to_rfc3339()),
         holder: lease.map(|lease| lease.holder.clone()),
+        standby: Vec::new(),
         position: status.position.position.to_string(),
         lag_seconds: alive.then_some(counters.lag_ms as f64 / 1000.0),
         lag_messages: status.last_seq.saturating_sub(status.settled_seq),
@@ -158,36 +172,45 @@ fn stream_line(
         held: status.held,
         caught_up: alive && counters.caught_up && status.last_seq == status.settled_seq && status.held == 0,
         stream: status.stream,
-        state,
-        reason,
+        state: health.word().to_owned(),
+        reason: health.reason().map(str::to_owned),
         failed,
     }
 }
 
 /// What the process says, unless there is none.
-fn state(
-    status: &StreamStatus,
-    direction: Direction,
-    lease: Option<&LeaseStatus>,
-    wish: Option<Wish>,
-) -> (String, Option<String>) {
-    let (state, reason) = match (&status.report, lease) {
-        (None, None) if wish.is_none() => ("off", format!("not started yet; `crossfade sync {direction}` starts it")),
-        (_, None) if wish.is_none_or(|wish| !wish.declared) => {
-            ("off", format!("declared off by `stop --capture`; `crossfade start {direction}` ends that"))
+fn health(status: &StreamStatus, direction: Direction, lease: Option<&LeaseStatus>, wish: Option<Wish>) -> Health {
+    let said = status.report.as_ref().map(|report| &report.health);
+    let stopped = |reason: String| Health::Stopped { reason: Some(reason) };
+    match (said, lease) {
+        (None, None) if wish.is_none() => {
+            Health::Off { reason: format!("not started yet; `crossfade sync {direction}` starts it") }
         }
-        (Some(report), Some(_)) => return (report.state.clone(), report.reason.clone()),
-        (Some(report), None) if report.state == "stopped" => {
-            let ended = || format!("its process has ended; `crossfade sync {direction}` goes on");
-            ("stopped", report.reason.clone().unwrap_or_else(ended))
+        (_, None) if wish.is_none_or(|wish| !wish.declared) => {
+            Health::Off { reason: format!("declared off by `stop --capture`; `crossfade start {direction}` ends that") }
+        }
+        (Some(health), Some(_)) => health.clone(),
+        (Some(Health::Stopped { reason: Some(reason) }), None) => stopped(reason.clone()),
+        (Some(Health::Stopped { reason: None }), None) => {
+            stopped(format!("its process has ended; `crossfade sync {direction}` goes on"))
         }
         (Some(_), None) => {
-            ("stopped", format!("its process has died without a word; `crossfade sync {direction}` goes on"))
+            stopped(format!("its process has died without a word; `crossfade sync {direction}` goes on"))
         }
-        (None, None) => ("stopped", format!("no process runs it; `crossfade sync {direction}` starts it")),
-        (None, Some(_)) => ("starting", "its process has not reported yet".to_owned()),
-    };
-    (state.to_owned(), Some(reason))
+        (None, None) => stopped(format!("no process runs it; `crossfade sync {direction}` starts it")),
+        (None, Some(_)) => Health::Starting { reason: "its process has not reported yet".to_owned() },
+    }
+}
+
+/// Who stands by for a direction. One that is dead on this machine is passed over, as a dead holder is.
+fn standby_lines(standbys: &[Standby], direction: Direction) -> Vec<StandbyLine> {
+    let of_direction = standbys.iter().filter(|standby| standby.subject == direction.as_str());
+    let lines = of_direction.filter(|standby| !is_dead(&standby.holder)).map(|standby| StandbyLine {
+        holder: standby.holder.clone(),
+        since: standby.since.to_rfc3339(),
+        waits: Duration::from_secs((chrono::Utc::now() - standby.since).num_seconds().max(0).unsigned_abs()),
+    });
+    lines.collect()
 }
 
 fn print(status: &Status, clear: bool) {
@@ -230,6 +253,12 @@ fn print(status: &Status, clear: bool) {
     for line in status.streams.iter().filter(|line| line.open_failures + line.held > 0) {
         let (stream, failed, held) = (&line.stream, line.open_failures, line.held);
         println!("{stream}: set aside: {failed} refused by the target, {held} held; see `crossfade messages list`");
+    }
+    for line in &status.streams {
+        for standby in &line.standby {
+            let (holder, waits) = (&standby.holder, humantime::format_duration(standby.waits));
+            println!("{}: standby: {holder} is ready to take over (for {waits})", line.stream);
+        }
     }
     for line in status.streams.iter().filter(|line| line.holder.is_some()) {
         println!("{}: {}", line.stream, tag(&line.tag));

@@ -141,10 +141,12 @@ async fn until_stuck(settings: &Settings, store: &Store, directions: &[Direction
 /// Why a stream will not go on by itself: what a person can do.
 fn stuck(line: &StreamLine, wish: Option<Wish>) -> Option<String> {
     let direction = line.stream.split('/').next().unwrap_or_default();
-    if line.failed {
-        Some(format!("remove the reason, then run `crossfade sync {direction}` again: it goes on where it was"))
-    } else if line.lag_messages > 0 && wish.is_some_and(|wish| wish.declared && !wish.apply) {
+    if line.lag_messages > 0 && wish.is_some_and(|wish| wish.declared && !wish.apply) {
         Some(format!("`crossfade start {direction}` lets it apply again"))
+    } else if line.failed && line.holder.is_none() {
+        Some(format!("remove the reason, then run `crossfade sync {direction}` again: it goes on where it was"))
+    } else if line.failed {
+        Some("remove the reason: its process then goes on by itself within a minute".to_owned())
     } else {
         None
     }

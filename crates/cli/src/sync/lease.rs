@@ -1,8 +1,8 @@
 //! The lease of a direction: who runs it, while others stand by.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossfade_message::{Epoch, Store};
+use crossfade_message::{Epoch, Store, StoreError};
 use crossfade_model::Direction;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,10 @@ use crate::failure::with_causes;
 const TTL: Duration = Duration::from_secs(8);
 const RENEW_EVERY: Duration = Duration::from_secs(3);
 const POLL_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a process that stands by says so, and how long that is believed.
+const STAND_BY_EVERY: Duration = Duration::from_secs(4);
+const STAND_BY_TTL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -29,17 +33,32 @@ impl Lease {
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Lease>> {
         let holder = holder();
-        let mut told = false;
+        let acquired = Lease::wait(store, direction, &holder, rules_hash, stop).await;
+        // What cannot be taken back runs out by itself.
+        if let Err(error) = store.stand_down(direction.as_str(), &holder).await {
+            tracing::debug!(%error, "the store still says that this process stands by");
+        }
+        acquired
+    }
+
+    async fn wait(
+        store: &Store,
+        direction: Direction,
+        holder: &str,
+        rules_hash: u64,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Lease>> {
+        let mut told_at: Option<Instant> = None;
         loop {
-            if let Some(epoch) = store.lease_acquire(direction.as_str(), &holder, TTL, rules_hash).await? {
-                return Ok(Some(Lease { direction, epoch }));
-            }
-            if break_if_dead(store, direction).await? {
-                continue;
-            }
-            if !told {
-                tracing::info!(%direction, "another process runs this direction; standing by");
-                told = true;
+            match try_to_take(store, direction, holder, rules_hash, &mut told_at).await {
+                Ok(Taken::Yes(epoch)) => return Ok(Some(Lease { direction, epoch })),
+                Ok(Taken::Broken) => continue,
+                Ok(Taken::No) => {}
+                // A process that stands by does so also where the store is away for a while.
+                Err(error) if error.is_transient() && told_at.is_some() => {
+                    tracing::warn!(error = with_causes(&error.into()), "the store is away; standing by");
+                }
+                Err(error) => return Err(error.into()),
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
@@ -97,8 +116,39 @@ impl Lease {
     }
 }
 
+enum Taken {
+    Yes(Epoch),
+    /// The holder was found dead: the lease is free now.
+    Broken,
+    No,
+}
+
+/// Takes the lease if it is free, and tells that this process stands by if it is not.
+async fn try_to_take(
+    store: &Store,
+    direction: Direction,
+    holder: &str,
+    rules_hash: u64,
+    told_at: &mut Option<Instant>,
+) -> Result<Taken, StoreError> {
+    if let Some(epoch) = store.lease_acquire(direction.as_str(), holder, TTL, rules_hash).await? {
+        return Ok(Taken::Yes(epoch));
+    }
+    if break_if_dead(store, direction).await? {
+        return Ok(Taken::Broken);
+    }
+    if told_at.is_none() {
+        tracing::info!(%direction, "another process runs this direction; standing by");
+    }
+    if told_at.is_none_or(|at| at.elapsed() >= STAND_BY_EVERY) {
+        store.stand_by(direction.as_str(), holder, STAND_BY_TTL, rules_hash).await?;
+        *told_at = Some(Instant::now());
+    }
+    Ok(Taken::No)
+}
+
 /// A holder that ran on this machine and is no more need not be waited for.
-async fn break_if_dead(store: &Store, direction: Direction) -> anyhow::Result<bool> {
+async fn break_if_dead(store: &Store, direction: Direction) -> Result<bool, StoreError> {
     let leases = store.leases().await?;
     let Some(lease) = leases.iter().find(|lease| lease.live && lease.subject == direction.as_str()) else {
         return Ok(false);

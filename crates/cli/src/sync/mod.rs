@@ -7,6 +7,7 @@ mod canary;
 mod capture;
 mod clocks;
 mod failpoint;
+mod health;
 mod lease;
 mod report;
 mod serve;
@@ -75,6 +76,7 @@ async fn hold_lease_and_run(
     let settings = &pair.settings;
     let stream = stream_of(direction);
     let state = adopt(store, &stream, lease, stop).await?;
+    report::starting(store, &stream).await?;
     if store.wish(direction).await?.is_none() {
         store.set_wish(direction, Wish::RUN).await?;
     }

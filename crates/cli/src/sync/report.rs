@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossfade_applier::{Counters, ProgressView, Waiting};
+use crossfade_applier::{Counters, ProgressView};
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
-use crossfade_message::{ConflictCounts, Store, StoreError, StreamCounters, StreamReport, WaitCounts};
+use crossfade_message::{ConflictCounts, Health, Store, StoreError, StreamCounters, StreamReport, WaitCounts};
 use crossfade_model::{Position, Side, StreamId};
 use mysql_async::Conn;
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::canary::Proof;
 use super::capture::CaptureView;
+use super::health::Signs;
 use super::wishes::Watched;
 use crate::failure::with_causes;
 use crate::pair::{Pair, connect_side};
@@ -118,75 +119,30 @@ impl Reporter {
                 () = tokio::time::sleep(REPORT_EVERY) => {}
             }
         }
-        self.report(false, Some("stopped")).await;
+        self.report(false, Some(Health::Stopped { reason: None })).await;
         Ok(())
     }
 
-    async fn report(&mut self, caught_up: bool, state: Option<&str>) {
-        let report = self.compose(caught_up, state);
+    async fn report(&mut self, caught_up: bool, health: Option<Health>) {
+        let report = self.compose(caught_up, health);
         if let Err(error) = self.store.report(&self.stream, &report).await {
             tracing::debug!(%error, "the report could not be kept");
         }
     }
 
-    fn compose(&mut self, caught_up: bool, state: Option<&str>) -> StreamReport {
+    fn compose(&mut self, caught_up: bool, health: Option<Health>) -> StreamReport {
         let now = self.counters.counted();
         let captured = self.captured.borrow().clone();
-        let waiting = self.applied.borrow().waiting.clone();
         if caught_up {
             self.behind_since = None;
         } else {
             self.behind_since.get_or_insert_with(Instant::now);
         }
-        let (state, reason) = match (state, &waiting) {
-            (Some(state), _) => (state, None),
-            (None, _) if !self.wishes.captures() => (
-                "off",
-                Some(format!(
-                    "declared off by `stop --capture`; `crossfade start {}` ends that",
-                    self.stream.direction()
-                )),
-            ),
-            (None, _) if !self.wishes.applies() => (
-                "paused",
-                Some(self.stop_reason.clone().unwrap_or_else(|| {
-                    let direction = self.stream.direction();
-                    format!("applying rests since `crossfade stop`; `crossfade start {direction}` lets it go on")
-                })),
-            ),
-            (None, _) if self.proof.borrow().was_lost => (
-                "held",
-                Some(format!(
-                    "what it wrote was not recognised on the {} side; applying waits until a canary is",
-                    self.stream.direction().target()
-                )),
-            ),
-            (None, Some(Waiting::OppositeReader)) => (
-                "held",
-                Some(format!(
-                    "waits until the {} process has read what users wrote to the {} side",
-                    self.stream.direction().opposite(),
-                    self.stream.direction().target()
-                )),
-            ),
-            (None, None) if captured.trouble.is_some() => ("retrying", captured.trouble.clone()),
-            (None, Some(Waiting::Retry(reason))) => ("retrying", Some(reason.clone())),
-            (None, None) if !self.opposite_knows => (
-                "starting",
-                Some(format!(
-                    "users of the {} side should wait: the {} process does not yet look for their changes",
-                    self.side,
-                    self.stream.direction().opposite()
-                )),
-            ),
-            (None, None) if self.behind_since.is_some_and(|since| since.elapsed() > BEHIND) => ("catching-up", None),
-            (None, None) => ("running", None),
-        };
+        let health = health.unwrap_or_else(|| self.signs(&captured).health());
         let rows_per_second = self.rate.note(now.applied);
         let lag_ms = self.behind_since.map_or(0, |since| since.elapsed().as_millis() as u64);
         StreamReport {
-            state: state.to_owned(),
-            reason,
+            health,
             counters: StreamCounters {
                 captured: self.before.captured + captured.captured,
                 applied: self.before.applied + now.applied,
@@ -205,6 +161,20 @@ impl Reporter {
                 looks_for_concurrent_epoch: if self.applied.borrow().looks_for_concurrent { self.epoch } else { 0 },
                 tag: self.proof.borrow().shown.clone(),
             },
+        }
+    }
+
+    fn signs(&self, captured: &CaptureView) -> Signs {
+        Signs {
+            direction: self.stream.direction(),
+            captures: self.wishes.captures(),
+            applies: self.wishes.applies(),
+            stop_reason: self.stop_reason.clone(),
+            tag_was_lost: self.proof.borrow().was_lost,
+            reader_trouble: captured.trouble.clone(),
+            waiting: self.applied.borrow().waiting.clone(),
+            opposite_knows: self.opposite_knows,
+            is_behind: self.behind_since.is_some_and(|since| since.elapsed() > BEHIND),
         }
     }
 
@@ -267,8 +237,16 @@ impl Reporter {
 /// Keeps the reason for which a stream has stopped, so that `status` tells it when nobody runs any more.
 pub async fn stopped(store: &Store, stream: &StreamId, error: &anyhow::Error) -> anyhow::Result<()> {
     let counters = last_counters(store, stream).await?;
-    let reason = Some(with_causes(error));
-    store.report(stream, &StreamReport { state: "stopped".to_owned(), reason, counters }).await?;
+    let health = Health::Stopped { reason: Some(with_causes(error)) };
+    store.report(stream, &StreamReport { health, counters }).await?;
+    Ok(())
+}
+
+/// Tells that a process is about to run the stream, whatever the last one said when it ended.
+pub async fn starting(store: &Store, stream: &StreamId) -> anyhow::Result<()> {
+    let counters = StreamCounters { caught_up: false, ..last_counters(store, stream).await? };
+    let health = Health::Starting { reason: "its process takes up where the last one ended".to_owned() };
+    store.report(stream, &StreamReport { health, counters }).await?;
     Ok(())
 }
 

@@ -6,7 +6,11 @@ use crossfade_servers::Flavor;
 
 use crate::{forward, on_both_servers, reverse, store};
 
-on_both_servers!(a_canary_is_announced_and_lost, a_breaker_stops_both_directions_once);
+on_both_servers!(
+    a_canary_is_announced_and_lost,
+    a_breaker_stops_both_directions_once,
+    a_circuit_stops_its_own_direction_once,
+);
 
 async fn a_canary_is_announced_and_lost(flavor: Flavor) {
     let store = store(flavor, "canary").await;
@@ -48,4 +52,20 @@ async fn a_breaker_stops_both_directions_once(flavor: Flavor) {
     assert!(store.stop_both("again").await.unwrap());
     assert_eq!(store.wish(Direction::Reverse).await.unwrap(), Some(Wish::OFF), "what is off stays off");
     assert_eq!(store.stop_reason(Direction::Reverse).await.unwrap(), None);
+}
+
+async fn a_circuit_stops_its_own_direction_once(flavor: Flavor) {
+    let store = store(flavor, "circuit").await;
+    store.set_wish(Direction::Forward, Wish::RUN).await.unwrap();
+    store.set_wish(Direction::Reverse, Wish::RUN).await.unwrap();
+    store.stop_direction(Direction::Forward, "too much is refused").await.unwrap();
+    store.stop_direction(Direction::Forward, "and again").await.unwrap();
+    assert_eq!(store.wish(Direction::Forward).await.unwrap(), Some(Wish::CAPTURE_ONLY));
+    assert_eq!(store.wish(Direction::Reverse).await.unwrap(), Some(Wish::RUN));
+    assert_eq!(store.stop_reason(Direction::Forward).await.unwrap().as_deref(), Some("too much is refused"));
+    let journal = store.journal_entries(10).await.unwrap();
+    assert_eq!(journal.len(), 1);
+    assert_eq!(journal[0].kind, "circuit");
+    store.set_wish(Direction::Forward, Wish::RUN).await.unwrap();
+    assert_eq!(store.stop_reason(Direction::Forward).await.unwrap(), None);
 }

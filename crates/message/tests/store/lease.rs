@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use crossfade_message::{Epoch, StoreError, StreamCounters, StreamReport, Wish};
+use crossfade_message::{Epoch, Health, StoreError, StreamCounters, StreamReport, Wish};
 use crossfade_model::{Direction, Position};
 use crossfade_servers::Flavor;
 
-use crate::{capture_updates, forward, on_both_servers, started, store};
+use crate::{capture_updates, client, forward, on_both_servers, started, store};
 
 on_both_servers!(
     one_of_many_gets_the_lease,
     a_lease_passes_on_when_it_ends_or_is_released,
     different_rules_do_not_run_together,
     wishes_and_reports_are_kept,
+    who_stands_by_shows_while_it_lives,
     settling_never_passes_the_last_message,
     journal_and_marks_are_kept,
 );
@@ -92,7 +93,7 @@ async fn wishes_and_reports_are_kept(flavor: Flavor) {
 
     started(&store, &forward()).await;
     assert_eq!(store.stream_statuses().await.unwrap()[0].report, None);
-    let mut report = StreamReport { state: "running".to_owned(), reason: None, counters: StreamCounters::default() };
+    let mut report = StreamReport { health: Health::Running, counters: StreamCounters::default() };
     store.report(&forward(), &report).await.unwrap();
     let first = store.stream_statuses().await.unwrap().remove(0);
     assert_eq!(first.report.as_ref(), Some(&report));
@@ -104,11 +105,40 @@ async fn wishes_and_reports_are_kept(flavor: Flavor) {
     let counted = store.stream_statuses().await.unwrap().remove(0);
     assert_eq!(counted.since, first.since);
     assert!(counted.reported_at > first.reported_at);
-    (report.state, report.reason) = ("waiting".to_owned(), Some("for the target".to_owned()));
+    report.health = Health::Retrying { reason: "the target is away".to_owned() };
     store.report(&forward(), &report).await.unwrap();
-    let waiting = store.stream_statuses().await.unwrap().remove(0);
-    assert!(waiting.since > first.since);
-    assert_eq!(waiting.report, Some(report));
+    let retrying = store.stream_statuses().await.unwrap().remove(0);
+    assert!(retrying.since > first.since);
+    assert_eq!(retrying.report.as_ref(), Some(&report));
+    report.health = Health::Retrying { reason: "the target is busy".to_owned() };
+    store.report(&forward(), &report).await.unwrap();
+    let still = store.stream_statuses().await.unwrap().remove(0);
+    assert_eq!((still.since, still.report), (retrying.since, Some(report)), "retried since the first failure");
+}
+
+async fn who_stands_by_shows_while_it_lives(flavor: Flavor) {
+    let store = store(flavor, "standby").await;
+    let (ttl, long) = (Duration::from_secs(30), "h".repeat(190));
+    assert_eq!(store.lease_acquire("forward", "a/1/x", ttl, 7).await.unwrap(), Some(Epoch(1)));
+    assert!(store.standbys().await.unwrap().is_empty());
+    store.stand_by("forward", &long, ttl, 7).await.unwrap();
+    store.stand_by("forward", "a/3/z", ttl, 7).await.unwrap();
+    let first = store.standbys().await.unwrap();
+    assert_eq!(first.iter().map(|standby| standby.holder.as_str()).collect::<Vec<_>>(), [long.as_str(), "a/3/z"]);
+    assert!(first.iter().all(|standby| standby.subject == "forward"));
+    assert_eq!(store.leases().await.unwrap().len(), 1, "who stands by holds nothing");
+    store.stand_by("forward", &long, ttl, 7).await.unwrap();
+    assert_eq!(store.standbys().await.unwrap(), first, "since when does not change");
+
+    store.stand_down("forward", "a/3/z").await.unwrap();
+    store.stand_by("forward", &long, Duration::ZERO, 7).await.unwrap();
+    assert!(store.standbys().await.unwrap().is_empty(), "one has ended, one says nothing any more");
+    store.stand_by("forward", "a/4/w", ttl, 7).await.unwrap();
+    let rows: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM lease WHERE pair = 'standby'")
+        .fetch_one(&client(flavor).await)
+        .await
+        .unwrap();
+    assert_eq!(rows, 2, "what the dead leave behind goes when the next one comes");
 }
 
 async fn settling_never_passes_the_last_message(flavor: Flavor) {

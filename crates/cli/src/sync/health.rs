@@ -1,0 +1,136 @@
+//! From what is seen of a process's parts to the state that it reports.
+
+use crossfade_applier::Waiting;
+use crossfade_message::Health;
+use crossfade_model::Direction;
+
+/// What is seen of a process that holds its direction's lease and runs.
+#[derive(Debug, Clone)]
+pub struct Signs {
+    pub direction: Direction,
+    /// What is wished of it.
+    pub captures: bool,
+    pub applies: bool,
+    /// Why crossfade itself has wished it to rest, if it has.
+    pub stop_reason: Option<String>,
+    /// What it wrote was not recognised on the other side when that was looked for last.
+    pub tag_was_lost: bool,
+    /// Why the source cannot be read at the moment.
+    pub reader_trouble: Option<String>,
+    pub waiting: Option<Waiting>,
+    /// The opposite process looks for changes by users of this one's source.
+    pub opposite_knows: bool,
+    /// Changes have waited for longer than some seconds.
+    pub is_behind: bool,
+}
+
+impl Signs {
+    /// The one place where a state is decided. What a person wished goes first, then what needs a person, then what passes
+    /// by itself; only where nothing is left is it green.
+    pub fn health(self) -> Health {
+        let (direction, opposite) = (self.direction, self.direction.opposite());
+        let (source, target) = (direction.source(), direction.target());
+        if !self.captures {
+            let reason = format!("declared off by `stop --capture`; `crossfade start {direction}` ends that");
+            return Health::Off { reason };
+        }
+        if !self.applies {
+            let reading = self.reader_trouble.map(|trouble| format!("; its source: {trouble}")).unwrap_or_default();
+            return match self.stop_reason {
+                Some(reason) => Health::Stopped { reason: Some(format!("{reason}{reading}")) },
+                None => Health::Paused {
+                    reason: format!(
+                        "applying rests since `crossfade stop`; `crossfade start {direction}` lets it go on{reading}"
+                    ),
+                },
+            };
+        }
+        match (self.waiting, self.reader_trouble) {
+            (Some(Waiting::Stopped(reason)), _) => Health::Stopped { reason: Some(reason) },
+            (Some(Waiting::Retry(reason)), None) | (_, Some(reason)) => Health::Retrying { reason },
+            _ if self.tag_was_lost => Health::Held {
+                reason: format!(
+                    "what it wrote was not recognised on the {target} side; applying waits until a canary is"
+                ),
+            },
+            (Some(Waiting::OppositeReader), None) => Health::Held {
+                reason: format!("waits until the {opposite} process has read what users wrote to the {target} side"),
+            },
+            _ if !self.opposite_knows => Health::Starting {
+                reason: format!(
+                    "users of the {source} side should wait: the {opposite} process does not yet look for their changes"
+                ),
+            },
+            _ if self.is_behind => Health::CatchingUp,
+            _ => Health::Running,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> Signs {
+        Signs {
+            direction: Direction::Forward,
+            captures: true,
+            applies: true,
+            stop_reason: None,
+            tag_was_lost: false,
+            reader_trouble: None,
+            waiting: None,
+            opposite_knows: true,
+            is_behind: false,
+        }
+    }
+
+    fn why() -> String {
+        "connection refused".to_owned()
+    }
+
+    #[test]
+    fn p7_nothing_is_green_while_anything_is_retried_or_stopped() {
+        assert_eq!(well().health(), Health::Running);
+        assert_eq!(Signs { is_behind: true, ..well() }.health(), Health::CatchingUp);
+        for waiting in [None, Some(Waiting::OppositeReader), Some(Waiting::Retry(why())), Some(Waiting::Stopped(why()))]
+        {
+            for reader_trouble in [None, Some(why())] {
+                for (opposite_knows, is_behind, tag_was_lost) in
+                    [(true, false, false), (false, true, false), (true, true, true)]
+                {
+                    let signs = Signs {
+                        waiting: waiting.clone(),
+                        reader_trouble: reader_trouble.clone(),
+                        opposite_knows,
+                        is_behind,
+                        tag_was_lost,
+                        ..well()
+                    };
+                    let troubled = waiting.is_some() || reader_trouble.is_some() || !opposite_knows || tag_was_lost;
+                    assert_eq!(signs.clone().health().is_green(), !troubled, "{signs:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_weightier_state_is_told() {
+        let retrying = Health::Retrying { reason: why() };
+        let waits = |waiting| Signs { waiting: Some(waiting), ..well() };
+        assert_eq!(waits(Waiting::Retry(why())).health(), retrying);
+        assert_eq!(Signs { reader_trouble: Some(why()), ..waits(Waiting::OppositeReader) }.health(), retrying);
+        assert_eq!(waits(Waiting::OppositeReader).health().word(), "held");
+        let stopped = Signs { reader_trouble: Some(why()), ..waits(Waiting::Stopped("no table".to_owned())) };
+        assert_eq!(stopped.health(), Health::Stopped { reason: Some("no table".to_owned()) });
+    }
+
+    #[test]
+    fn a_person_who_pauses_is_told_apart_from_a_breaker_that_stops() {
+        let rests = Signs { applies: false, ..well() };
+        assert_eq!(rests.clone().health().word(), "paused");
+        let stopped = Signs { stop_reason: Some("a row goes round".to_owned()), ..rests.clone() };
+        assert_eq!(stopped.health(), Health::Stopped { reason: Some("a row goes round".to_owned()) });
+        assert_eq!(Signs { captures: false, ..rests }.health().word(), "off");
+    }
+}
