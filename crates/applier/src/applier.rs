@@ -16,16 +16,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::breaker::{Breaker, BreakerOptions, Streams};
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, TakenOver};
+use crate::circuit::CircuitLimits;
 use crate::counters::Counters;
-use crate::error::ApplyError;
+use crate::error::{ApplyError, with_causes};
 use crate::feed::{BatchBounds, Feed};
 use crate::hold::{Hold, HoldWorker};
 use crate::housekeeping::{FIRST_PURGE, PURGE_EVERY};
 use crate::lane::{Entry, Lane, Shared, Work, pauses};
 use crate::lookup::Lookup;
+use crate::parking::Parking;
 use crate::planning::{BatchToCome, PlannedBatch, Planning};
-use crate::progress::{Progress, ProgressView, Waiting};
+use crate::progress::{Progress, ProgressView, Waiting, WaitingGuard};
 use crate::requests::LOOK_EVERY;
+use crate::rest::Rests;
 use crate::target::{layout, target_tables};
 use crate::{Probe, opposite_stream};
 
@@ -57,6 +60,9 @@ pub struct ApplierOptions {
     pub wishes: watch::Receiver<Wishes>,
     pub counters: Arc<Counters>,
     pub breaker: BreakerOptions,
+    pub circuit: CircuitLimits,
+    /// Where the target cannot take changes until somebody mends it, applying rests; else that is the applier's end.
+    pub rests: bool,
     pub probe: Probe,
     /// Ends the applier between batches; a batch under way is finished or rolled back.
     pub stop: CancellationToken,
@@ -74,17 +80,20 @@ pub struct Applier {
     pub(crate) options: ApplierOptions,
     pub(crate) shared: Arc<Shared>,
     pub(crate) planning: Planning,
-    breaker: Breaker,
+    pub(crate) breaker: Breaker,
     pub(crate) lanes: Vec<Lane>,
-    checkpoints: StreamProgress,
+    pub(crate) checkpoints: StreamProgress,
     /// What the youngest batch of before this process was planned by, and what this process plans by.
-    planned_by: u64,
+    pub(crate) planned_by: u64,
     plan_hash: u64,
     settled_seq: u64,
     settled_at: Instant,
     pub(crate) purged_at: Instant,
     /// When requests were looked for last.
     pub(crate) requests_at: Instant,
+    /// What is the matter, from when it is noticed until something has been applied again.
+    pub(crate) trouble: Option<WaitingGuard>,
+    pub(crate) rests: Rests,
 }
 
 impl Applier {
@@ -123,7 +132,7 @@ impl Applier {
             planner: planner.clone(),
             children: child_links(&options.mappings),
             family: options.family,
-            parking: Mutex::default(),
+            parking: Mutex::new(Parking::new(options.circuit)),
             reasons_in_doubt: AtomicBool::default(),
             store: options.store.clone(),
             target: options.target.clone(),
@@ -149,17 +158,25 @@ impl Applier {
             settled_at: Instant::now(),
             requests_at: Instant::now(),
             purged_at: Instant::now().checked_sub(PURGE_EVERY - FIRST_PURGE).unwrap_or_else(Instant::now),
+            trouble: None,
+            rests: Rests::default(),
             options,
         };
         Ok((applier, view, hold_worker))
     }
 
-    /// Applies until stopped, or until an error that a person must look at.
+    /// Applies until stopped, or until an error after which this process must not go on.
     pub async fn run(mut self) -> Result<(), ApplyError> {
-        match self.run_until_stopped().await {
-            // The wait's worker ends with the process too, and may be the first to notice.
-            Err(ApplyError::HoldEnded) if self.options.stop.is_cancelled() => {}
-            ended => ended?,
+        loop {
+            match self.run_until_stopped().await {
+                // The wait's worker ends with the process too, and may be the first to notice.
+                Err(ApplyError::HoldEnded) if self.options.stop.is_cancelled() => {}
+                Err(error) if self.options.rests && error.may_be_over_later() => self.rest(error).await?,
+                ended => ended?,
+            }
+            if self.options.stop.is_cancelled() {
+                break;
+            }
         }
         self.shared.progress.applied(self.checkpoints.applied_through());
         self.settle(true).await
@@ -169,6 +186,9 @@ impl Applier {
         self.check_against_stream().await?;
         self.take_over_parking().await?;
         self.finish_partial_batch().await?;
+        if !self.shared.parking.lock().await.has_room_for(1) {
+            self.retry_all().await?;
+        }
         let stop = self.options.stop.clone();
         let mut ahead = None;
         loop {
@@ -198,6 +218,7 @@ impl Applier {
                 () = look_ahead => {}
                 applied = self.run_batch(batch, &[]) => applied?,
             }
+            self.gets_through();
             self.settle(false).await?;
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -256,13 +277,20 @@ impl Applier {
     async fn next_batch(&mut self, mut to_come: BatchToCome) -> Result<PlannedBatch, ApplyError> {
         let mut wishes = self.options.wishes.clone();
         let applied = self.checkpoints.applied_through();
+        let mut has_rested = false;
         loop {
             let wished = *wishes.borrow_and_update();
             self.shared.progress.looks_for_concurrent(wished.opposite_declared);
             if !wished.apply {
                 self.breaker.clear();
+                has_rested = true;
                 until_changed(&mut wishes).await;
                 continue;
+            }
+            if std::mem::take(&mut has_rested) {
+                self.shared.parking.lock().await.begin_anew(Instant::now());
+                self.retry_all().await?;
+                self.gets_through();
             }
             let settle_later = self.settle_later(applied);
             let purge_due = self.purged_at + PURGE_EVERY;
@@ -284,9 +312,18 @@ impl Applier {
         }
     }
 
-    pub(crate) async fn wait_for_store(&self, error: &StoreError) {
-        tracing::warn!(%error, "messages cannot be read; trying again");
-        let _waiting = self.shared.progress.wait(Waiting::Retry(error.to_string()));
+    /// Something has been applied, so what was the matter is over.
+    pub(crate) fn gets_through(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!(stream = %self.options.stream, "applying again");
+        }
+    }
+
+    /// The store's absence is told until something has been applied again.
+    pub(crate) async fn wait_for_store(&mut self, error: &StoreError) {
+        let error = with_causes(error);
+        tracing::warn!(error, "messages cannot be read; trying again");
+        self.trouble = Some(self.shared.progress.wait(Waiting::Retry(error)));
         tokio::time::sleep(STORE_PAUSE).await;
     }
 
@@ -393,7 +430,7 @@ async fn until_changed(wishes: &mut watch::Receiver<Wishes>) {
 }
 
 /// A former holder may still have locks on the checkpoint rows, until the server drops its session.
-async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<TakenOver, ApplyError> {
+pub(crate) async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<TakenOver, ApplyError> {
     let attempt = async || {
         let mut conn = connect(&options.target, Purpose::Apply).await?;
         crate::session::prepare(&mut conn).await?;
@@ -403,7 +440,7 @@ async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<
     loop {
         match attempt().await {
             Err(error) if error.remedy() != Remedy::Stop => {
-                tracing::warn!(%error, "the checkpoints could not be taken over; trying again");
+                tracing::warn!(error = with_causes(&error), "the checkpoints could not be taken over; trying again");
                 tokio::select! {
                     () = options.stop.cancelled() => return Err(error),
                     () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(5))) => {}

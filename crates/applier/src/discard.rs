@@ -9,11 +9,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crossfade_message::{Outcome, Request, Status};
+use crossfade_rules::trouble::Remedy;
 use mysql_async::prelude::Queryable;
 
 use crate::applier::Applier;
 use crate::checkpoint::PARKED_LANE;
-use crate::error::{ApplyError, Remedy};
+use crate::error::ApplyError;
 use crate::lane::pauses;
 
 impl Applier {

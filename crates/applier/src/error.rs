@@ -2,8 +2,9 @@
 
 use crossfade_catalog::class_of;
 use crossfade_model::{StreamId, TableName};
-use crossfade_rules::trouble::Remedy;
+use crossfade_rules::trouble::{Class, Remedy};
 
+use crate::circuit::Tripped;
 use crate::refusal::Refusal;
 
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +47,8 @@ pub enum ApplyError {
         #[source]
         source: Refusal,
     },
-    #[error("{parked} changes of {stream} are set aside, and no more are taken")]
-    TooManyParked { stream: StreamId, parked: usize },
+    #[error("too much of {stream} cannot be applied: {tripped}")]
+    CircuitOpen { stream: StreamId, tripped: Tripped },
     #[error("a batch cannot be planned")]
     Plan(#[source] crossfade_rules::RulesError),
     #[error("the wait for the opposite reader has ended")]
@@ -105,22 +106,59 @@ impl ApplyError {
             ApplyError::MessageMissing { .. } => {
                 "the message table was purged or restored: load both sides alike and begin as a new pair"
             }
-            ApplyError::Row { .. } => {
-                "change the row or the table so that the change fits, then start the process again: it goes on with this change"
-            }
-            ApplyError::TooManyParked { .. } => {
-                "`crossfade messages list --status failed` shows what the target refuses; mend the cause, then start the \
-                 process again: it tries them all once more"
+            ApplyError::Row { source, .. } => return Some(target_hint(class_of(source.driver_error()))),
+            ApplyError::CircuitOpen { .. } => {
+                "`crossfade messages list --status failed` shows what the target refuses; mend the cause, or raise \
+                 `max_parked` or `max_parked_share` in `[apply]` and start the process again; then let the direction go on by \
+                 `crossfade start forward` or `reverse`: it tries all of them first. Nothing is lost meanwhile"
             }
             ApplyError::Unmappable { .. } => "run `crossfade check`; it names the columns and the remedy",
             ApplyError::Plan(error) => error.hint(),
-            ApplyError::Target(_) => {
-                "mend what the server says, then start the process again; nothing is lost meanwhile"
-            }
+            ApplyError::Target(source) => return Some(target_hint(class_of(source.driver_error()))),
             ApplyError::HoldEnded | ApplyError::PlanningEnded | ApplyError::LaneEnded => return None,
         };
         Some(text)
     }
+}
+
+impl ApplyError {
+    /// Nothing of what is known is wrong: a server is away, or the target as it is now cannot take changes. When that is over,
+    /// applying goes on from the checkpoints. All else means that this process must not go on.
+    pub fn may_be_over_later(&self) -> bool {
+        let is_of_the_target = matches!(
+            self,
+            ApplyError::Target(_) | ApplyError::Row { .. } | ApplyError::Connect(_) | ApplyError::CircuitOpen { .. }
+        );
+        is_of_the_target || self.remedy().passes()
+    }
+}
+
+fn target_hint(class: Class) -> &'static str {
+    match class {
+        Class::Login => "let the account come in again; what waits is then applied by itself",
+        Class::Denied => {
+            "`crossfade check` prints the GRANT that is missing; once it is given, what waits is applied by itself"
+        }
+        Class::Missing => {
+            "bring back on the target what is missing, as the mapping knows it; what waits is then applied by itself"
+        }
+        Class::Full => "make room on the target; what waits is then applied by itself",
+        _ => "mend what the server says; what waits is then applied by itself",
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// What to do about a statement of rows that failed.

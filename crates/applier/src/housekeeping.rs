@@ -69,15 +69,44 @@ impl Applier {
         if groups.is_empty() {
             return Ok(());
         }
-        for group in groups.iter().take(GROUPS_AT_A_TIME) {
-            match self.retry_group(group).await {
-                Err(ApplyError::Store(error)) if error.is_transient() => {
-                    self.wait_for_store(&error).await;
-                    return Ok(());
-                }
+        match self.retry_groups(groups).await {
+            Err(ApplyError::Store(error)) if error.is_transient() => {
+                self.wait_for_store(&error).await;
+                Ok(())
+            }
+            tried => tried,
+        }
+    }
+
+    /// Tries everything that is set aside, before anything new has its turn. Ends early when asked to stop or to rest.
+    pub(crate) async fn retry_all(&mut self) -> Result<(), ApplyError> {
+        // What is refused once more is due again later than this.
+        let until = Instant::now();
+        loop {
+            let can_judge = !self.shared.hold.is_stalled();
+            let due = self.shared.parking.lock().await.due_groups(until, can_judge);
+            if due.is_empty() || self.options.stop.is_cancelled() || !self.options.wishes.borrow().apply {
+                return Ok(());
+            }
+            match self.retry_groups(due).await {
+                Err(ApplyError::Store(error)) if error.is_transient() => self.wait_for_store(&error).await,
                 tried => tried?,
             }
         }
+    }
+
+    async fn retry_groups(&mut self, groups: Vec<BTreeSet<u64>>) -> Result<(), ApplyError> {
+        for group in groups.iter().take(GROUPS_AT_A_TIME) {
+            self.retry_group(group).await?;
+        }
+        self.tell_attempts().await
+    }
+
+    /// Attempts that changed nothing are told to the store together.
+    pub(crate) async fn tell_attempts(&self) -> Result<(), ApplyError> {
+        let untold = self.shared.parking.lock().await.untold(Instant::now());
+        self.shared.store.note_attempts(&self.options.stream, &untold).await?;
+        self.shared.parking.lock().await.told(&untold);
         Ok(())
     }
 
@@ -130,6 +159,8 @@ impl Applier {
         }
         let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
         let work = Work { plan, entry: Entry::Retry(part), seen: batch.seen, concurrent, edited };
-        self.lanes[0].run(&self.shared, &work).await
+        self.lanes[0].run(&self.shared, &work).await?;
+        self.gets_through();
+        Ok(())
     }
 }

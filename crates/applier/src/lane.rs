@@ -27,14 +27,14 @@ use tokio::sync::Mutex;
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
 use crate::counters::Counters;
 use crate::edited::{self, EditedMessage};
-use crate::error::{ApplyError, is_duplicate_key};
+use crate::error::{ApplyError, is_duplicate_key, with_causes};
 use crate::family::Rulings;
 use crate::hold::Hold;
 use crate::judged::{Judged, JudgedLane};
 use crate::lookup::Lookup;
 use crate::mapped::Mapper;
-use crate::parking::{self, Cause, MOST_PARKED, Parking};
-use crate::progress::{Progress, Waiting};
+use crate::parking::{self, AsideMessages, Cause, Parking};
+use crate::progress::{Progress, Waiting, WaitingGuard};
 use crate::table::TargetTable;
 use crate::writing::Written;
 use crate::{Probe, session};
@@ -46,6 +46,9 @@ const LONGEST_HOLD_UNDER_LOCK: Duration = Duration::from_secs(5);
 
 /// How often a duplicate key is looked at again before it is taken for a true conflict of unique values.
 const DUPLICATE_ATTEMPTS: u32 = 4;
+
+/// Deadlocks and lock waits in a row after which they are told: one alone is nothing.
+const COLLISIONS_UNTOLD: u32 = 2;
 
 /// How long a lane that has let go of its locks waits for the opposite reader before it sets aside what it cannot judge.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -151,12 +154,18 @@ impl Lane {
             isolate: false,
             sighted_only: false,
         };
-        let mut duplicates = 0;
+        let (mut duplicates, mut collisions) = (0, 0);
+        // Said until an attempt gets through, and so also while one is under way.
+        let mut _trouble: Option<WaitingGuard> = None;
         let (mut rulings, mut waiting) = (Rulings::new(), BTreeMap::new());
         let mut backoff = pauses();
         loop {
             manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
-            let error = match self.attempt(shared, work, manner, &rulings, &waiting).await {
+            let attempt = self.attempt(shared, work, manner, &rulings, &waiting).await;
+            if attempt.is_ok() {
+                (_trouble, collisions) = (None, 0);
+            }
+            let error = match attempt {
                 Ok(Attempt::Committed) => return Ok(()),
                 Ok(Attempt::VerdictTurned) => continue,
                 Ok(Attempt::HalfAside(more)) => {
@@ -199,14 +208,18 @@ impl Lane {
                     (manner.isolate, manner.care) = (true, Care::Locked);
                     continue;
                 }
-                Remedy::RetryAtOnce => shared.counters.note_deadlock(),
+                Remedy::RetryAtOnce => {
+                    shared.counters.note_deadlock();
+                    collisions += 1;
+                }
                 Remedy::RetryLater | Remedy::OutcomeUnknown => {
                     self.conn = None;
-                    tracing::warn!(%error, "applying failed; trying again");
+                    tracing::warn!(error = with_causes(&error), "applying failed; trying again");
                 }
             }
-            let _waiting =
-                (remedy != Remedy::RetryAtOnce).then(|| shared.progress.wait(Waiting::Retry(error.to_string())));
+            if remedy != Remedy::RetryAtOnce || collisions > COLLISIONS_UNTOLD {
+                _trouble = Some(shared.progress.wait(Waiting::Retry(with_causes(&error))));
+            }
             tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(5))).await;
             if remedy == Remedy::OutcomeUnknown
                 && self.known_outcome(shared, work, &mut backoff).await? == LaneOutcome::Committed
@@ -236,7 +249,8 @@ impl Lane {
             match self.outcome(shared, work).await {
                 Err(error) if error.remedy() != Remedy::Stop => {
                     self.conn = None;
-                    tracing::warn!(%error, "the target does not tell whether a transaction was committed; asking again");
+                    let error = with_causes(&error);
+                    tracing::warn!(error, "the target does not tell whether a transaction was committed; asking again");
                 }
                 outcome => return outcome,
             }
@@ -368,7 +382,7 @@ async fn write(
     }
     let merged = lane.merged_outcomes(shared);
     shared.store.record_outcomes(&shared.owner.stream, &merged).await?;
-    commit(shared, conn, lane, work, manner).await
+    commit(shared, conn, lane, work).await
 }
 
 /// Commits, together with what is set aside.
@@ -377,46 +391,75 @@ async fn commit(
     conn: &mut Conn,
     lane: &mut JudgedLane<'_>,
     work: &Work,
-    manner: Manner,
 ) -> Result<Attempt, ApplyError> {
     let retried = match &work.entry {
         Entry::Batch(_) => None,
         Entry::Retry(seqs) => Some(seqs),
     };
-    let asides = parking::by_message(lane.asides(shared));
+    let asides = lane.asides(shared);
     if asides.is_empty() && retried.is_none() {
         conn.query_drop("COMMIT").await?;
         return Ok(Attempt::Committed);
     }
-    edited::settle(shared, conn, lane, &work.edited, &asides).await?;
+    let refused: Vec<u64> = asides.iter().filter_map(parking::Aside::refused_at).collect();
+    let mut asides = parking::by_message(asides);
     let stream = &shared.owner.stream;
     let applied: BTreeSet<u64> =
         retried.into_iter().flatten().filter(|seq| !asides.contains_key(seq)).copied().collect();
     let mut parking = shared.parking.lock().await;
-    let mut parked = parking.seqs();
-    parked.retain(|seq| !applied.contains(seq));
-    parked.extend(asides.keys());
-    if parked.len() > MOST_PARKED {
-        if manner.sighted_only {
-            // Lanes beside this one have taken the room. What nobody can judge yet waits where it is.
-            return Ok(Attempt::NotCaptured);
-        }
-        return Err(ApplyError::TooManyParked { stream: stream.clone(), parked: parking.seqs().len() });
-    }
-    // Reasons of what is not set aside in the end are taken back later.
-    shared.reasons_in_doubt.store(true, Relaxed);
-    parking::record(&shared.store, stream, &asides).await?;
-    if !shared.owner.set_parked(conn, &parked).await? {
-        return Err(ApplyError::CheckpointMissing { stream: stream.clone(), lane: PARKED_LANE });
-    }
-    conn.query_drop("COMMIT").await?;
     let now = Instant::now();
+    parking.reckon(&mut asides, now);
+    if retried.is_some() && applied.is_empty() && parking.are_known(&asides) {
+        // Nothing has changed, and nothing is written on the target.
+        lane.tally.messages -= asides.len() as u64;
+        conn.query_drop("ROLLBACK").await?;
+        parking.nudge(&asides, now);
+        parking.renew(asides);
+        return Ok(Attempt::Committed);
+    }
+    if let Entry::Batch(step) = &work.entry
+        && let Err(tripped) = parking.admits(&asides, &refused, step.batch_last)
+    {
+        // Where nothing is refused, other lanes have taken the room meanwhile; the opposite reader can be waited for.
+        let is_held = refused.is_empty() && asides.values().any(|message| message.cause == Cause::Held);
+        return if is_held {
+            Ok(Attempt::NotCaptured)
+        } else {
+            Err(ApplyError::CircuitOpen { stream: stream.clone(), tripped })
+        };
+    }
+    edited::settle(shared, conn, lane, &work.edited, &asides).await?;
+    set_aside(shared, conn, &parking, &asides, &applied, now).await?;
+    conn.query_drop("COMMIT").await?;
     lane.tally.messages -= asides.len() as u64;
     parking.nudge(&asides, now);
-    parking.enter(asides, &work.seen, now);
+    parking.enter(asides, &work.seen);
     parking.leave(applied);
     shared.progress.set_aside(parking.counts());
     Ok(Attempt::Committed)
+}
+
+/// Tells the store why these are set aside, and then the target that they are, and that those which were `applied` are not.
+async fn set_aside(
+    shared: &Shared,
+    conn: &mut Conn,
+    parking: &Parking,
+    asides: &AsideMessages,
+    applied: &BTreeSet<u64>,
+    now: Instant,
+) -> Result<(), ApplyError> {
+    let stream = &shared.owner.stream;
+    let mut parked = parking.seqs();
+    parked.retain(|seq| !applied.contains(seq));
+    parked.extend(asides.keys());
+    // Reasons of what is not set aside in the end are taken back later.
+    shared.reasons_in_doubt.store(true, Relaxed);
+    shared.store.clear_set_aside(stream, &parking.kept_elsewhere(asides)).await?;
+    parking::record(&shared.store, stream, asides, now).await?;
+    if !shared.owner.set_parked(conn, &parked).await? {
+        return Err(ApplyError::CheckpointMissing { stream: stream.clone(), lane: PARKED_LANE });
+    }
+    Ok(())
 }
 
 impl Shared {
@@ -438,7 +481,9 @@ impl Shared {
             return Err(ApplyError::MessageMissing { stream: self.owner.stream.clone(), seq: *missing });
         }
         let changes = Mapper::new(self.mappings.clone()).map(messages.clone())?;
-        parking.fill(&messages, &changes, &self.planner, Instant::now());
+        let attempts =
+            if parked.is_empty() { BTreeMap::new() } else { self.store.attempts(&self.owner.stream).await? };
+        parking.fill(&messages, &changes, &attempts, &self.planner, Instant::now());
         self.progress.set_aside(parking.counts());
         Ok(())
     }

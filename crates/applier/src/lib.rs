@@ -11,14 +11,16 @@
 //!
 //! # How it fails
 //!
-//! With an [`ApplyError`], sorted by [`ApplyError::remedy`]. What passes by itself is tried again here; the rest ends
-//! the applier with nothing half done, since the checkpoint and the data are one transaction.
+//! With an [`ApplyError`], sorted by [`ApplyError::remedy`]. What passes by itself is tried again here. Where the target
+//! cannot take changes until somebody mends it, applying rests and is tried again every now and then; all else ends the
+//! applier. Nothing is ever half done, since the checkpoint and the data are one transaction.
 
 mod applier;
 mod bind;
 mod breaker;
 mod canary;
 mod checkpoint;
+mod circuit;
 mod counters;
 mod discard;
 mod edited;
@@ -42,6 +44,7 @@ mod progress;
 mod read;
 mod refusal;
 mod requests;
+mod rest;
 mod session;
 mod table;
 mod target;
@@ -55,6 +58,7 @@ use crossfade_model::StreamId;
 pub use applier::{Applier, ApplierOptions, Wishes};
 pub use breaker::{Alarm, BreakerOptions, Crossing};
 pub use canary::{canary_writer, sing};
+pub use circuit::{CircuitLimits, Tripped};
 pub use counters::{Counted, Counters};
 pub use error::ApplyError;
 pub use feed::{BatchBounds, Feed};

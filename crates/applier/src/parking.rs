@@ -16,16 +16,18 @@ use crossfade_rules::plan::{Dependence, Dependences};
 use crossfade_rules::{Class, MappedChange, Planner};
 use rustc_hash::FxHashMap;
 
+use crate::circuit::{Circuit, CircuitLimits, Tripped};
 use crate::refusal::Refusal;
-
-/// More changes than this are never set aside: by then something is wrong with more than rows.
-pub(crate) const MOST_PARKED: usize = 1_000;
 
 /// So many held changes are retried in one transaction.
 const MOST_TOGETHER: usize = 250;
 
+/// What passes when other rows change is tried again soon, and then less and less often.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// What is in a row does not change by itself; but somebody may mend the table.
+const FIRST_RETRY_OF_VALUES: Duration = Duration::from_secs(5);
+const LONGEST_RETRY_OF_VALUES: Duration = Duration::from_secs(600);
 /// How often a held change is looked at again.
 const HELD_RETRY: Duration = Duration::from_secs(1);
 
@@ -56,6 +58,21 @@ impl Cause {
         let passes = class_of(&source) == Class::OtherRows;
         Cause::Refused(Refused { code, text: Refusal::from(source).to_string(), passes })
     }
+
+    /// Held changes are kept as outcomes, all others as failures.
+    fn is_kept_as(&self, other: &Cause) -> bool {
+        (*self == Cause::Held) == (*other == Cause::Held)
+    }
+
+    /// As people read it.
+    fn told(&self) -> (String, String) {
+        match self {
+            Cause::Refused(refused) => (refused.code.to_string(), refused.text.clone()),
+            Cause::Behind | Cause::Held => {
+                ("behind".to_owned(), "waits behind a change of the same row or of one that it needs".to_owned())
+            }
+        }
+    }
 }
 
 /// One row's change that is set aside now.
@@ -69,6 +86,14 @@ pub(crate) struct Aside {
     pub cause: Cause,
 }
 
+impl Aside {
+    /// The last message of a row that the target refuses.
+    pub fn refused_at(&self) -> Option<u64> {
+        let last = self.seqs.iter().max().copied();
+        last.filter(|_| matches!(self.cause, Cause::Refused(_)))
+    }
+}
+
 /// A message that is set aside, with all that its parts depend on: a move, for example, leaves one key and takes another.
 #[derive(Debug, Clone)]
 pub(crate) struct AsideMessage {
@@ -76,6 +101,10 @@ pub(crate) struct AsideMessage {
     pub op: RowOp,
     pub cause: Cause,
     pub dependences: Vec<Arc<Dependence>>,
+    /// How often the target has refused it, this time included.
+    pub attempts: u32,
+    /// `None`: it is tried with what it waits behind.
+    pub due: Option<Instant>,
 }
 
 pub(crate) type AsideMessages = BTreeMap<u64, AsideMessage>;
@@ -91,6 +120,8 @@ pub(crate) fn by_message(asides: Vec<Aside>) -> AsideMessages {
                 op,
                 cause: cause.clone(),
                 dependences: Vec::new(),
+                attempts: 0,
+                due: None,
             });
             message.cause = message.cause.clone().max(cause.clone());
             message.dependences.push(dependence.clone());
@@ -100,19 +131,30 @@ pub(crate) fn by_message(asides: Vec<Aside>) -> AsideMessages {
 }
 
 struct Entry {
+    table: TableName,
+    op: RowOp,
     dependences: Vec<Arc<Dependence>>,
     seen: Arc<Seen>,
-    held: bool,
+    /// `None` right after a start: the store has the reason.
+    cause: Option<Cause>,
     attempts: u32,
     /// `None`: it is tried with what it waits behind.
     due: Option<Instant>,
+    /// The store does not know yet of the last attempt.
+    untold: bool,
+}
+
+impl Entry {
+    fn is_held(&self) -> bool {
+        self.cause == Some(Cause::Held)
+    }
 }
 
 /// All that is set aside in one direction.
-#[derive(Default)]
 pub(crate) struct Parking {
     entries: BTreeMap<u64, Entry>,
     dependences: Dependences,
+    circuit: Circuit,
 }
 
 /// How many messages are parked, and how many held.
@@ -123,8 +165,55 @@ pub(crate) struct Counts {
 }
 
 impl Parking {
+    pub fn new(limits: CircuitLimits) -> Parking {
+        Parking { entries: BTreeMap::new(), dependences: Dependences::default(), circuit: Circuit::new(limits) }
+    }
+
     pub fn has_room_for(&self, more: usize) -> bool {
-        self.entries.len() + more <= MOST_PARKED
+        self.circuit.holds(self.entries.len() + more)
+    }
+
+    /// Whether a batch that ends with `batch_last` may set these aside, beside what is here. Nothing is entered by this.
+    pub fn admits(&mut self, asides: &AsideMessages, refused: &[u64], batch_last: u64) -> Result<(), Tripped> {
+        let new = asides.keys().filter(|seq| !self.entries.contains_key(seq)).count();
+        let last = asides.values().rev().find_map(|message| match &message.cause {
+            Cause::Refused(refused) => Some(refused.text.as_str()),
+            _ => None,
+        });
+        self.circuit.admits(self.entries.len() + new, refused, batch_last, last)
+    }
+
+    /// A person lets the direction go on: what was refused before does not count against it any more, and all that is
+    /// set aside is due.
+    pub fn begin_anew(&mut self, now: Instant) {
+        self.circuit.close();
+        self.entries.values_mut().for_each(|entry| entry.due = Some(now));
+    }
+
+    /// Counts another attempt of each that was refused, and settles when it is tried next.
+    pub fn reckon(&self, messages: &mut AsideMessages, now: Instant) {
+        for (seq, message) in messages {
+            let before = self.entries.get(seq).map_or(0, |entry| entry.attempts);
+            message.attempts = before + u32::from(matches!(message.cause, Cause::Refused(_)));
+            message.due = due(&message.cause, message.attempts, now);
+        }
+    }
+
+    /// Every one of these is here for a reason of the same kind already.
+    pub fn are_known(&self, messages: &AsideMessages) -> bool {
+        messages.iter().all(|(seq, message)| {
+            let before = self.entries.get(seq).and_then(|entry| entry.cause.as_ref());
+            before.is_some_and(|before| before.is_kept_as(&message.cause))
+        })
+    }
+
+    /// Those of them that are here for a reason that is kept elsewhere.
+    pub fn kept_elsewhere(&self, messages: &AsideMessages) -> Vec<u64> {
+        let elsewhere = |(seq, message): (&u64, &AsideMessage)| {
+            let before = self.entries.get(seq)?.cause.as_ref()?;
+            (!before.is_kept_as(&message.cause)).then_some(*seq)
+        };
+        messages.iter().filter_map(elsewhere).collect()
     }
 
     pub fn seqs(&self) -> BTreeSet<u64> {
@@ -132,7 +221,7 @@ impl Parking {
     }
 
     pub fn counts(&self) -> Counts {
-        let held = self.entries.values().filter(|entry| entry.held).count();
+        let held = self.entries.values().filter(|entry| entry.is_held()).count();
         Counts { parked: self.entries.len() - held, held }
     }
 
@@ -146,16 +235,43 @@ impl Parking {
         self.entries.values().map(|entry| &*entry.seen)
     }
 
-    /// Enters messages; those that were here already have failed once more.
-    pub fn enter(&mut self, messages: AsideMessages, seen: &Arc<Seen>, now: Instant) {
-        for (seq, AsideMessage { cause, dependences, .. }) in messages {
-            let before = self.take(seq);
-            let (attempts, seen) =
-                before.map_or_else(|| (0, seen.clone()), |before| (before.attempts, before.seen.clone()));
-            let attempts = attempts + u32::from(matches!(cause, Cause::Refused(_)));
-            let entry =
-                Entry { dependences, seen, held: cause == Cause::Held, attempts, due: due(&cause, attempts, now) };
+    /// Enters messages that were [reckoned](Self::reckon) and that the store knows of.
+    pub fn enter(&mut self, messages: AsideMessages, seen: &Arc<Seen>) {
+        for (seq, AsideMessage { table, op, cause, dependences, attempts, due }) in messages {
+            let seen = self.take(seq).map_or_else(|| seen.clone(), |before| before.seen);
+            let entry = Entry { table, op, dependences, seen, cause: Some(cause), attempts, due, untold: false };
             self.put(seq, entry);
+        }
+    }
+
+    /// Another attempt has changed nothing but reasons and times; the store is told [later](Self::untold).
+    pub fn renew(&mut self, messages: AsideMessages) {
+        for (seq, AsideMessage { cause, attempts, due, .. }) in messages {
+            if let Some(entry) = self.entries.get_mut(&seq) {
+                entry.untold |=
+                    cause != Cause::Held && (attempts > entry.attempts || entry.cause.as_ref() != Some(&cause));
+                (entry.cause, entry.attempts, entry.due) = (Some(cause), attempts, due);
+            }
+        }
+    }
+
+    /// What the store does not know yet.
+    pub fn untold(&self, now: Instant) -> Vec<Failure> {
+        let untold = self.entries.iter().filter(|(_, entry)| entry.untold);
+        untold
+            .filter_map(|(seq, entry)| {
+                let Entry { table, op, cause, attempts, due, .. } = entry;
+                Some(failure(*seq, table, *op, cause.as_ref()?, (*attempts, *due), now))
+            })
+            .collect()
+    }
+
+    /// The store has been told of these.
+    pub fn told(&mut self, failures: &[Failure]) {
+        for failure in failures {
+            if let Some(entry) = self.entries.get_mut(&failure.seq) {
+                entry.untold = entry.attempts != failure.attempts;
+            }
         }
     }
 
@@ -191,7 +307,7 @@ impl Parking {
 
     /// When the next attempt is due. Held changes wait until one `can_judge`, which is looked at every now and then.
     pub fn next_due(&self, now: Instant, can_judge: bool) -> Option<Instant> {
-        let due = |entry: &Entry| match entry.held && !can_judge {
+        let due = |entry: &Entry| match entry.is_held() && !can_judge {
             true => Some(now + HELD_RETRY),
             false => entry.due,
         };
@@ -203,7 +319,7 @@ impl Parking {
     pub fn due_groups(&self, now: Instant, can_judge: bool) -> Vec<BTreeSet<u64>> {
         let is_due = |seq: &u64| {
             let entry = &self.entries[seq];
-            (can_judge || !entry.held) && entry.due.is_some_and(|due| due <= now)
+            (can_judge || !entry.is_held()) && entry.due.is_some_and(|due| due <= now)
         };
         let due = self.groups().filter(|group| group.iter().any(is_due));
         let (refused, held): (Vec<_>, Vec<_>) =
@@ -236,14 +352,29 @@ impl Parking {
         all.into_values()
     }
 
-    /// Reads what the target says is set aside, as after a start.
-    pub fn fill(&mut self, messages: &[Message], changes: &[MappedChange], planner: &Planner, now: Instant) {
+    /// Reads what the target says is set aside, as after a start; `attempts` is what the store says.
+    pub fn fill(
+        &mut self,
+        messages: &[Message],
+        changes: &[MappedChange],
+        attempts: &BTreeMap<u64, u32>,
+        planner: &Planner,
+        now: Instant,
+    ) {
         self.entries.clear();
         self.dependences = Dependences::default();
         for (message, change) in messages.iter().zip(changes) {
             let dependence = planner.dependence(change.table, change.before.as_ref(), change.after.as_ref());
-            let dependences = vec![Arc::new(dependence)];
-            let entry = Entry { dependences, seen: message.seen.clone(), held: false, attempts: 0, due: Some(now) };
+            let entry = Entry {
+                table: message.change.layout.name.clone(),
+                op: message.change.op,
+                dependences: vec![Arc::new(dependence)],
+                seen: message.seen.clone(),
+                cause: None,
+                attempts: attempts.get(&message.seq).copied().unwrap_or(0),
+                due: Some(now),
+                untold: false,
+            };
             self.put(message.seq, entry);
         }
     }
@@ -252,47 +383,50 @@ impl Parking {
 fn due(cause: &Cause, attempts: u32, now: Instant) -> Option<Instant> {
     match cause {
         Cause::Held => Some(now + HELD_RETRY),
-        Cause::Refused(refused) if refused.passes => Some(now + retry_pause(attempts)),
-        // Somebody may mend the table.
-        Cause::Refused(_) => Some(now + LONGEST_RETRY),
+        Cause::Refused(refused) if refused.passes => Some(now + retry_pause(attempts, FIRST_RETRY, LONGEST_RETRY)),
+        Cause::Refused(_) => Some(now + retry_pause(attempts, FIRST_RETRY_OF_VALUES, LONGEST_RETRY_OF_VALUES)),
         Cause::Behind => None,
     }
 }
 
 /// Doubles from attempt to attempt. Up to a fifth is added by chance, so that many do not come due at once for ever.
-fn retry_pause(attempts: u32) -> Duration {
-    let doubled = FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LONGEST_RETRY);
+fn retry_pause(attempts: u32, first: Duration, longest: Duration) -> Duration {
+    let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(longest);
     doubled.mul_f64(1.0 + 0.2 * rand::random::<f64>())
 }
 
 /// Keeps the reasons, before the target is told.
-pub(crate) async fn record(store: &Store, stream: &StreamId, messages: &AsideMessages) -> Result<(), StoreError> {
+pub(crate) async fn record(
+    store: &Store,
+    stream: &StreamId,
+    messages: &AsideMessages,
+    now: Instant,
+) -> Result<(), StoreError> {
     let (mut failures, mut held) = (Vec::new(), Vec::new());
-    for (seq, AsideMessage { table, op, cause, .. }) in messages {
-        let (error_code, error_text) = match cause {
-            Cause::Held => {
-                held.push(held_outcome(*seq, table.clone()));
-                continue;
-            }
-            Cause::Behind => {
-                ("behind".to_owned(), "waits behind a change of the same row or of one that it needs".to_owned())
-            }
-            Cause::Refused(refused) => (refused.code.to_string(), refused.text.clone()),
-        };
-        failures.push(Failure {
-            seq: *seq,
-            table: table.clone(),
-            op: *op,
-            error_code,
-            error_text,
-            next_retry_at: None,
-        });
+    for (seq, AsideMessage { table, op, cause, attempts, due, .. }) in messages {
+        match cause {
+            Cause::Held => held.push(held_outcome(*seq, table.clone())),
+            cause => failures.push(failure(*seq, table, *op, cause, (*attempts, *due), now)),
+        }
     }
     store.record_failures(stream, &failures).await?;
     store.record_outcomes(stream, &held).await?;
     // Each has one reason: the last.
     store.clear_held(stream, &Vec::from_iter(failures.iter().map(|failure| failure.seq))).await?;
     store.clear_failures(stream, &Vec::from_iter(held.iter().map(|held| held.seq))).await
+}
+
+fn failure(
+    seq: u64,
+    table: &TableName,
+    op: RowOp,
+    cause: &Cause,
+    (attempts, due): (u32, Option<Instant>),
+    now: Instant,
+) -> Failure {
+    let (error_code, error_text) = cause.told();
+    let retry_in = due.map(|due| due.saturating_duration_since(now));
+    Failure { seq, table: table.clone(), op, error_code, error_text, attempts, retry_in }
 }
 
 fn held_outcome(seq: u64, table: TableName) -> Outcome {

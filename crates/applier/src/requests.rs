@@ -79,6 +79,7 @@ impl Applier {
         let groups = self.shared.parking.lock().await.groups_of(&wanted);
         for group in groups {
             self.retry_group(&group).await?;
+            self.tell_attempts().await?;
             (self.shared.probe)("request-tried");
             // Told group by group, since somebody watches.
             let tried = requests.extract_if(.., |request| group.contains(&request.seq)).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Lengths of time and sizes, with units.
+//! Lengths of time, sizes and shares, with units.
 
 use std::time::Duration;
 
@@ -27,9 +27,43 @@ pub(crate) fn size_bytes(text: &str) -> Option<u64> {
     number.checked_mul(unit)
 }
 
+/// Reads `1%`, `0.25 %`, `100%`: at most four digits after the point, at most 100. As parts of a million.
+pub(crate) fn share_ppm(text: &str) -> Option<u32> {
+    const PPM_PER_PERCENT: u32 = 10_000;
+    let number = text.trim().strip_suffix('%')?.trim_end();
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(fraction) || fraction.len() > 4 {
+        return None;
+    }
+    let fraction: u32 = format!("{fraction:0<4}").parse().ok()?;
+    let ppm = whole.parse::<u32>().ok()?.checked_mul(PPM_PER_PERCENT)?.checked_add(fraction)?;
+    (ppm <= 100 * PPM_PER_PERCENT).then_some(ppm)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_percent() {
+        let cases = [
+            ("1%", Some(10_000)),
+            ("0.25 %", Some(2_500)),
+            ("0.0001%", Some(1)),
+            ("100%", Some(1_000_000)),
+            ("100.1%", None),
+            ("1", None),
+            ("-1%", None),
+            (".5%", None),
+            ("0.00001%", None),
+            ("99999999999%", None),
+            ("%", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(share_ppm(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn sizes_need_a_unit() {

@@ -225,6 +225,17 @@ impl<'d> Section<'d> {
         })
     }
 
+    /// A share, as parts of a million.
+    pub(crate) fn share(&mut self, key: &'static str, default: &str) -> u32 {
+        let fallback = quantity::share_ppm(default).unwrap_or(0);
+        let Some(text) = self.quantity(key, default) else { return fallback };
+        quantity::share_ppm(&text.value).unwrap_or_else(|| {
+            let message = format!("`{key} = \"{}\"` is not a share", text.written);
+            self.problem(text.line, message, format!("write a percentage up to 100, as in `{key} = \"{default}\"`"));
+            fallback
+        })
+    }
+
     fn quantity(&mut self, key: &'static str, default: &str) -> Option<Text> {
         let (value, line) = self.get(key)?;
         if let Some(number) = value.as_integer() {

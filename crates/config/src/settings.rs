@@ -72,6 +72,10 @@ pub struct ApplySettings {
     pub batch_bytes: u64,
     /// How often a process proves that its tag arrives where the opposite process reads.
     pub canary_every: Duration,
+    /// Most messages that may be set aside at a time before the direction stops.
+    pub max_parked: u32,
+    /// Most rows, as parts of a million, that the target may refuse among the last 10,000 messages before it stops.
+    pub max_parked_ppm: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +223,8 @@ fn apply(root: &mut Section) -> ApplySettings {
         batch_rows: section.number("batch_rows", 1..=100_000, 8_000),
         batch_bytes: section.size("batch_bytes", 1 << 10, "16MiB"),
         canary_every: section.duration("canary_every", Duration::from_secs(1), "1m"),
+        max_parked: section.number("max_parked", 1..=10_000, 1_000),
+        max_parked_ppm: section.share("max_parked_share", "1%"),
     };
     section.finish();
     apply

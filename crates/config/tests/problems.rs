@@ -219,11 +219,13 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "breakers that could never trip, or would at once",
-        text: "SIDESTABLE[conflict]\nmax_crossings = 1\ncrossing_window = '1ms'\n[apply]\ncanary_every = '0s'",
+        text: "SIDESTABLE[conflict]\nmax_crossings = 1\ncrossing_window = '1ms'\n[apply]\ncanary_every = '0s'\nmax_parked_share = 'half'\nmax_parked = 0",
         problems: &[
             (6, "`max_crossings = 1` is out of range", "from 2 to 1000"),
             (7, "`crossing_window = \"1ms\"` is not a length of time", "crossing_window = \"60s\""),
             (9, "`canary_every = \"0s\"` is not a length of time", "canary_every = \"1m\""),
+            (10, "`max_parked_share = \"half\"` is not a share", "max_parked_share = \"1%\""),
+            (11, "`max_parked = 0` is out of range", "from 1 to 10000"),
         ],
     },
     Case {

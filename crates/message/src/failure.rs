@@ -1,6 +1,7 @@
 //! Parked messages: what the target refused, kept for people until it is applied or given up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use crossfade_model::{MessageId, RowOp, StreamId, TableName};
@@ -23,7 +24,10 @@ pub struct Failure {
     /// The server's error number, or a word of crossfade's own.
     pub error_code: String,
     pub error_text: String,
-    pub next_retry_at: Option<DateTime<Utc>>,
+    /// How often the target has refused it; 0 for one that merely waits behind another.
+    pub attempts: u32,
+    /// `None`: it is tried with what it waits behind.
+    pub retry_in: Option<Duration>,
 }
 
 /// A parked message with its history.
@@ -45,7 +49,7 @@ pub struct ParkedMessage {
 }
 
 impl Store {
-    /// Parks messages, in one transaction. One that is parked already counts another attempt.
+    /// Parks messages, in one transaction. Of one that is parked already, what is new replaces what was.
     ///
     /// # Errors
     ///
@@ -63,6 +67,44 @@ impl Store {
             insert_failures(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
         }
         transaction.commit().await.map_err(during())
+    }
+
+    /// Tells of another attempt that changed nothing else, in one transaction. Messages that are not parked stay so.
+    pub async fn note_attempts(&self, stream: &StreamId, failures: &[Failure]) -> Result<(), StoreError> {
+        let during = || StoreError::during("note attempts with parked messages");
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.pool.begin().await.map_err(during())?;
+        for failure in failures {
+            sqlx::query(
+                "UPDATE failure SET attempts = ?, error_code = ?, error_text = ?, last_failed_at = UTC_TIMESTAMP(6),
+                   next_retry_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND
+                 WHERE pair = ? AND stream = ? AND seq = ?",
+            )
+            .bind(failure.attempts)
+            .bind(code(failure))
+            .bind(cut(&failure.error_text))
+            .bind(micros(failure.retry_in))
+            .bind(&*self.pair)
+            .bind(stream.as_str())
+            .bind(failure.seq)
+            .execute(&mut *transaction)
+            .await
+            .map_err(during())?;
+        }
+        transaction.commit().await.map_err(during())
+    }
+
+    /// How often the target has refused each parked message of a stream.
+    pub async fn attempts(&self, stream: &StreamId) -> Result<BTreeMap<u64, u32>, StoreError> {
+        let rows: Vec<(u64, u32)> = sqlx::query_as("SELECT seq, attempts FROM failure WHERE pair = ? AND stream = ?")
+            .bind(&*self.pair)
+            .bind(stream.as_str())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(StoreError::during("read parked messages"))?;
+        Ok(rows.into_iter().collect())
     }
 
     /// Messages are not parked or held any more: those rows go. How a message ended otherwise stays.
@@ -140,17 +182,29 @@ async fn insert_failures(
             .push_bind(&images.row_key)
             .push_bind(&images.before)
             .push_bind(&images.after)
-            .push_bind(failure.error_code.chars().take(32).collect::<String>())
+            .push_bind(code(failure))
             .push_bind(cut(&failure.error_text))
-            .push("1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)")
-            .push_bind(failure.next_retry_at.map(|time| time.naive_utc()));
+            .push_bind(failure.attempts)
+            .push("UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL ")
+            .push_bind_unseparated(micros(failure.retry_in))
+            .push_unseparated(" MICROSECOND");
     });
     query.push(
-        " ON DUPLICATE KEY UPDATE attempts = attempts + 1, error_code = VALUES(error_code), error_text = VALUES(error_text),
+        " ON DUPLICATE KEY UPDATE attempts = VALUES(attempts), error_code = VALUES(error_code), error_text = VALUES(error_text),
            last_failed_at = VALUES(last_failed_at), next_retry_at = VALUES(next_retry_at)",
     );
     query.build().execute(connection).await?;
     Ok(())
+}
+
+/// The server's number fits; a word of crossfade's own is cut.
+fn code(failure: &Failure) -> String {
+    failure.error_code.chars().take(32).collect()
+}
+
+/// A time from now on by the store's clock; nothing where it is not known.
+fn micros(after: Option<Duration>) -> Option<u64> {
+    after.map(|after| u64::try_from(after.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn failure_of_row(row: &MySqlRow) -> Result<ParkedMessage, StoreError> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossfade_applier::{
-    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, Counters, Feed, ProgressView, Wishes,
+    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, CircuitLimits, Counters, Feed, ProgressView, Wishes,
 };
 use crossfade_binlog::ReaderOptions;
 use crossfade_config::Settings;
@@ -101,6 +101,8 @@ async fn hold_lease_and_run(
         wishes: wishes.for_applier(),
         counters: counters.clone(),
         alarms,
+        // A run that is to end by itself has nobody who waits for it to go on.
+        rests: !until_caught_up,
         probe: probe.clone(),
         stop: running.clone(),
     };
@@ -151,6 +153,8 @@ struct Given {
     wishes: watch::Receiver<Wishes>,
     counters: Arc<Counters>,
     alarms: mpsc::Sender<Alarm>,
+    /// Where the target can take nothing, applying rests; else it ends with the error.
+    rests: bool,
     probe: failpoint::Probe,
     stop: CancellationToken,
 }
@@ -182,6 +186,11 @@ fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Give
             window: settings.conflict.crossing_window,
             alarms: given.alarms,
         },
+        circuit: CircuitLimits {
+            most_parked: settings.apply.max_parked as usize,
+            most_refused_ppm: settings.apply.max_parked_ppm,
+        },
+        rests: given.rests,
         probe: given.probe,
         stop: given.stop,
     }

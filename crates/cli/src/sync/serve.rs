@@ -49,6 +49,7 @@ async fn serve_under(
         wishes: wishes.for_applier(),
         counters: Arc::new(Counters::default()),
         alarms,
+        rests: false,
         probe,
         stop: running.clone(),
     };

@@ -38,7 +38,8 @@ fn failure(seq: u64, code: &str) -> Failure {
         op: RowOp::Update,
         error_code: code.to_owned(),
         error_text: "duplicate entry".to_owned(),
-        next_retry_at: None,
+        attempts: 1,
+        retry_in: None,
     }
 }
 
@@ -98,8 +99,8 @@ async fn a_replayed_end_replaces_the_one_before(flavor: Flavor) {
     capture_updates(&store, &state, 3).await;
     store.record_outcomes(&forward(), &[outcome(1, Status::Held, "waits")]).await.unwrap();
     store.record_outcomes(&forward(), &[outcome(1, Status::Stale, "overtaken")]).await.unwrap();
-    for code in ["1062", "1452"] {
-        store.record_failures(&forward(), &[failure(2, code)]).await.unwrap();
+    for (code, attempts) in [("1062", 1), ("1452", 2)] {
+        store.record_failures(&forward(), &[Failure { attempts, ..failure(2, code) }]).await.unwrap();
     }
     let pool = client(flavor).await;
     let row: (String, String, Option<String>, Option<String>) =
@@ -119,6 +120,17 @@ async fn a_replayed_end_replaces_the_one_before(flavor: Flavor) {
     );
     assert_eq!(parked[0].after_image.as_deref(), Some(r#"{"id":2,"name":"name 2"}"#));
     assert!(parked[0].last_failed_at > parked[0].first_failed_at);
+    assert_eq!(parked[0].next_retry_at, None);
+
+    let later = Failure { attempts: 3, retry_in: Some(Duration::from_secs(60)), ..failure(2, "1452") };
+    store.note_attempts(&forward(), &[later, failure(3, "1062")]).await.unwrap();
+    let noted = store.failures(None, 10).await.unwrap();
+    assert_eq!(noted.len(), 1, "message 3 is not parked, and an attempt does not park it");
+    assert_eq!((noted[0].attempts, &noted[0].after_image), (3, &parked[0].after_image));
+    assert_eq!(noted[0].first_failed_at, parked[0].first_failed_at);
+    let next = noted[0].next_retry_at.expect("it is known when it is tried again") - noted[0].last_failed_at;
+    assert_eq!(next.num_milliseconds(), 60_000);
+    assert_eq!(store.attempts(&forward()).await.unwrap(), [(2, 3)].into());
 
     store.record_outcomes(&forward(), &[outcome(3, Status::Held, "waits")]).await.unwrap();
     assert_eq!(store.set_aside(&forward()).await.unwrap(), [2, 3].into());

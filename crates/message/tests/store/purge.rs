@@ -111,7 +111,8 @@ async fn old_settled_days_go_and_needed_ones_stay(flavor: Flavor) {
         op: RowOp::Update,
         error_code: "1062".to_owned(),
         error_text: "duplicate".to_owned(),
-        next_retry_at: None,
+        attempts: 1,
+        retry_in: None,
     };
     store.record_failures(&forward(), &[failure]).await.unwrap();
     store.purge(3, false).await.unwrap();

@@ -33,7 +33,8 @@ fn failure(seq: u64, table: &str, code: &str) -> Failure {
         op: RowOp::Update,
         error_code: code.to_owned(),
         error_text: "it is refused".to_owned(),
-        next_retry_at: None,
+        attempts: 1,
+        retry_in: None,
     }
 }
 

@@ -1,0 +1,79 @@
+//! Too much is refused: the direction stops, says why, and goes on when a person has looked.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use crossfade_servers::Flavor;
+use crossfade_tests::{Direction, Setup};
+
+use crate::{
+    LIMIT, PLAIN, forward, insert, never_green, on_both_brands, reason, rows, started, state, until_all_is_well,
+    until_number, until_status,
+};
+
+on_both_brands! {
+    too_many_refused_rows_stop_the_direction: p7_circuit_on_mysql, p7_circuit_on_mariadb;
+}
+
+/// Ten rows of the last 10,000 messages may be refused here.
+const SETTINGS: &str = "[apply]\nmax_parked_share = \"0.1%\"\n";
+
+async fn too_many_refused_rows_stop_the_direction(flavor: Flavor) -> Result<()> {
+    let setup = Setup { settings: SETTINGS.to_owned(), ..Setup::new(flavor, "circuit") };
+    let mut migration = started(&setup, &[PLAIN]).await?;
+    migration.on(&migration.new, &["ALTER TABLE {schema}.t ADD CONSTRAINT below CHECK (n < 1000)"]).await?;
+    let there = format!("SELECT COUNT(*) FROM `{}`.t", migration.schema);
+
+    // A few among few do not open it, whatever their share.
+    migration.on(&migration.old, &[&insert((1..=20).map(|id| (id, if id <= 5 { 5_000 } else { 1 })))]).await?;
+    until_status(&migration, "five rows set aside", |status| status.number("forward", "open_failures") == 5).await?;
+    until_number(&migration.new, &there, 15).await?;
+
+    // Few enough for one lane, so that what is counted is known.
+    migration.on(&migration.old, &[&insert((101..=280).map(|id| (id, if id % 5 == 0 { 5_000 } else { 1 })))]).await?;
+    let opened = until_status(&migration, "the circuit open", |status| state(status) == "stopped").await?;
+    let said = reason(&opened);
+    ensure!(said.contains("41 rows") && said.contains("at most 10") && said.contains("crossfade start"), "{said}");
+    ensure!(opened.number("forward", "open_failures") == 5, "more was set aside: {}", opened.0);
+    ensure!(state_of_reverse(&opened) != "stopped", "the other direction goes on: {}", opened.0);
+    // Nothing more is applied; capture goes on; who waits is told.
+    migration.on(&migration.old, &[&insert([(500, 1)])]).await?;
+    until_status(&migration, "the change captured", |status| status.number("forward", "last_seq") == 201).await?;
+    until_number(&migration.new, &there, 15).await?;
+    let (code, _, waited) = migration.crossfade_any(&["status", "--wait", "60s"]).await?;
+    ensure!(code == Some(1) && waited.contains("41 rows"), "{code:?} {waited}");
+
+    // A restart changes nothing of it, and neither does a start while nothing is mended.
+    migration.stop(Direction::Forward).await?;
+    migration.start(Direction::Forward, &[])?;
+    let again = until_status(&migration, "still stopped after a restart", |status| {
+        state(status) == "stopped" && forward(status)["holder"].is_string()
+    })
+    .await?;
+    ensure!(reason(&again) == said, "{}", reason(&again));
+    never_green(&migration, Duration::from_secs(2)).await?;
+    migration.crossfade(&["start", "forward"]).await?;
+    until_status(&migration, "open once more", |status| {
+        state(status) == "stopped"
+            && reason(status).contains("36 rows")
+            && status.number("forward", "open_failures") == 5
+    })
+    .await?;
+    let journal = format!("SELECT text FROM crossfade.journal WHERE pair = '{}' AND kind = 'circuit'", migration.pair);
+    let told: Vec<String> = rows(&migration.new, &journal).await?;
+    ensure!(told.len() == 2, "told once each time: {told:?}");
+
+    let mend = if flavor == Flavor::MySql { "DROP CHECK below" } else { "DROP CONSTRAINT below" };
+    migration.on(&migration.new, &[&format!("ALTER TABLE {{schema}}.t {mend}")]).await?;
+    migration.crossfade(&["start", "forward"]).await?;
+    let status = until_all_is_well(&migration).await?;
+    ensure!(status.number("forward", "last_seq") == 201 && status.number("reverse", "last_seq") == 0, "{}", status.0);
+    until_number(&migration.new, &there, 201).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
+fn state_of_reverse(status: &crossfade_testkit::quiet::Status) -> &str {
+    let reverse = status.streams().iter().find(|stream| stream["stream"] == "reverse/new");
+    reverse.and_then(|stream| stream["state"].as_str()).unwrap_or_default()
+}
