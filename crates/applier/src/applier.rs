@@ -29,6 +29,7 @@ use crate::planning::{BatchToCome, PlannedBatch, Planning};
 use crate::progress::{Progress, ProgressView, Waiting, WaitingGuard};
 use crate::requests::LOOK_EVERY;
 use crate::rest::Rests;
+use crate::table::PacketLimit;
 use crate::target::{layout, target_tables};
 use crate::{Probe, opposite_stream};
 
@@ -127,7 +128,9 @@ impl Applier {
             options.prefer,
         );
         let planner = Arc::new(Planner::new(&options.mappings));
-        let tables = target_tables(&options.mappings, &options.target_shapes, options.target_flavor);
+        let packet = PacketLimit::new();
+        let shapes = &options.target_shapes;
+        let tables = target_tables(&options.mappings, shapes, options.target_flavor, &packet);
         let shared = Shared {
             planner: planner.clone(),
             children: child_links(&options.mappings),
@@ -139,6 +142,7 @@ impl Applier {
             owner,
             layouts: options.mappings.iter().zip(&tables).map(|(mapping, table)| layout(mapping, table)).collect(),
             tables,
+            packet,
             mappings: options.mappings.clone(),
             lookup: Mutex::new(lookup),
             hold,

@@ -35,7 +35,7 @@ use crate::lookup::Lookup;
 use crate::mapped::Mapper;
 use crate::parking::{self, AsideMessages, Cause, Parking};
 use crate::progress::{Progress, Waiting, WaitingGuard};
-use crate::table::TargetTable;
+use crate::table::{PacketLimit, TargetTable};
 use crate::writing::Written;
 use crate::{Probe, session};
 
@@ -60,6 +60,7 @@ pub(crate) struct Shared {
     pub owner: CheckpointOwner,
     pub mappings: Arc<[TableMapping]>,
     pub tables: Vec<TargetTable>,
+    pub packet: PacketLimit,
     /// The target's columns, as messages name them.
     pub layouts: Vec<Arc<TableLayout>>,
     pub planner: Arc<Planner>,
@@ -278,6 +279,7 @@ impl Lane {
         if self.conn.is_none() {
             let mut conn = connect(&shared.target, Purpose::Apply).await?;
             session::prepare(&mut conn).await?;
+            shared.packet.set(session::packet_bytes(&mut conn).await?);
             self.conn = Some(conn);
         }
         match &mut self.conn {

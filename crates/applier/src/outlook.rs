@@ -15,7 +15,7 @@ use crate::lookup::{Lookup, Subject};
 use crate::mapped::Mapper;
 use crate::opposite_stream;
 use crate::session;
-use crate::table::TargetTable;
+use crate::table::{PacketLimit, TargetTable};
 use crate::target::target_tables;
 
 /// What must be known to judge messages of one stream.
@@ -76,7 +76,7 @@ impl Outlook {
             return Err(ApplyError::MessageMissing { stream: self.stream.clone(), seq: message.seq });
         };
         let mapping = &self.mappings[change.table];
-        let tables = target_tables(&self.mappings, &self.target_shapes, self.target_flavor);
+        let tables = target_tables(&self.mappings, &self.target_shapes, self.target_flavor, &PacketLimit::new());
         let last = change.after.as_ref().or(change.before.as_ref());
         let key: Vec<&Value> = last.map(|row| tables[change.table].key_of(row)).unwrap_or_default();
         let mut verdict = Verdict::Write(crossfade_rules::decide::WriteReason::NothingConcurrent);
@@ -146,7 +146,8 @@ pub async fn read_row(
     let places: Option<Vec<usize>> = key.iter().map(|(name, _)| shape.column(name)).collect();
     let Some(places) = places.filter(|places| !places.is_empty()) else { return Ok(None) };
     let kinds: Vec<_> = shape.columns.iter().map(|column| column.kind.clone()).collect();
-    let table = TargetTable::new(&shape.name, shape.columns.clone(), &kinds, places.clone(), None, true);
+    let table =
+        TargetTable::new(&shape.name, shape.columns.clone(), &kinds, places.clone(), None, true, PacketLimit::new());
     let values: Vec<&Value> = key.iter().map(|(_, value)| *value).collect();
     let row = table.find(conn, &values).await?;
     let columns = shape.columns.iter().map(|column| column.name.as_str().into()).collect();

@@ -36,3 +36,9 @@ pub(crate) async fn prepare(conn: &mut Conn) -> Result<(), mysql_async::Error> {
     conn.query_drop("SET NAMES utf8mb4").await?;
     conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await
 }
+
+/// The largest packet that the server takes in this session.
+pub(crate) async fn packet_bytes(conn: &mut Conn) -> Result<usize, mysql_async::Error> {
+    let bytes: Option<usize> = conn.query_first("SELECT @@SESSION.max_allowed_packet").await?;
+    Ok(bytes.unwrap_or(1 << 30))
+}

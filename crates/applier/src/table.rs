@@ -1,10 +1,12 @@
 //! A table of the target: the statements that read and write it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crossfade_model::{Column, ColumnKind, Row, TableName, Value as Cell, quote_identifier};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Value as Param};
+use mysql_async::{Conn, ServerError, Value as Param};
 
 use crate::bind::{needs_lenient_mode, param_count, placeholder, push_equals, push_params, select_expression};
 use crate::read::cell;
@@ -14,8 +16,55 @@ use crate::session::{LENIENT_SQL_MODE, STRICT_SQL_MODE};
 const MAX_PLACEHOLDERS: usize = 60_000;
 /// Rows of one statement. Sizes are powers of two, so that few statements are prepared and all are used again.
 const MAX_ROWS: usize = 512;
-/// Bytes of values in one statement; far below the smallest usual `max_allowed_packet`.
+/// Bytes of values in one statement; far below the usual `max_allowed_packet`.
 const MAX_BYTES: usize = 1 << 20;
+/// A statement whose values are larger than this together sends each of them by itself (MySQL protocol, "Sending More Than
+/// 16Mb"; COM_STMT_SEND_LONG_DATA).
+const VALUES_TOGETHER_BYTES: usize = (1 << 24) - 1;
+
+/// The largest packet that the target takes, as its sessions are told when they begin. A server that is sent a larger one
+/// hangs up, often without a word that arrives.
+#[derive(Debug, Clone)]
+pub(crate) struct PacketLimit(Arc<AtomicUsize>);
+
+impl PacketLimit {
+    /// The protocol's own limit, until a session tells.
+    pub fn new() -> PacketLimit {
+        PacketLimit(Arc::new(AtomicUsize::new(1 << 30)))
+    }
+
+    pub fn set(&self, bytes: usize) {
+        self.0.store(bytes, Relaxed);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    /// # Errors
+    ///
+    /// What the server would say (ER_NET_PACKET_TOO_LARGE), if it did.
+    fn check(&self, params: &[Param]) -> Result<(), mysql_async::Error> {
+        let (limit, bytes) = (self.bytes(), params.iter().map(sent_bytes).sum::<usize>() + params.len() / 8 + 16);
+        let fits_by_parts = || bytes > VALUES_TOGETHER_BYTES && params.iter().all(|param| sent_bytes(param) <= limit);
+        if bytes <= limit || fits_by_parts() {
+            return Ok(());
+        }
+        Err(mysql_async::Error::Server(ServerError {
+            code: 1153,
+            state: "08S01".to_owned(),
+            message: format!("the row needs a packet of {bytes} bytes, and the target's max_allowed_packet is {limit}"),
+        }))
+    }
+}
+
+/// At most so many bytes stand for a value in a packet, its type and length included.
+fn sent_bytes(param: &Param) -> usize {
+    match param {
+        Param::Bytes(bytes) => bytes.len() + 11,
+        _ => 14,
+    }
+}
 
 /// Rows in the order of the mapping's columns; keys in the order of the target's row key.
 pub(crate) struct TargetTable {
@@ -33,6 +82,7 @@ pub(crate) struct TargetTable {
     by_key: String,
     key_selects: String,
     plain_row: String,
+    packet: PacketLimit,
 }
 
 /// A row found under a key.
@@ -49,6 +99,7 @@ impl TargetTable {
         key: Vec<usize>,
         key_index: Option<&str>,
         is_mysql: bool,
+        packet: PacketLimit,
     ) -> TargetTable {
         let quoted = name.quoted();
         let names: Vec<String> = columns.iter().map(|column| quote_identifier(&column.name)).collect();
@@ -75,6 +126,7 @@ impl TargetTable {
                 .map_or_else(|| quoted.clone(), |index| format!("{quoted} FORCE INDEX ({})", quote_identifier(index))),
             key_selects: key.iter().map(|index| selects[*index].as_str()).collect::<Vec<_>>().join(", "),
             plain_row: plain_tuple(columns.len()),
+            packet,
             quoted,
             columns,
             key,
@@ -113,7 +165,7 @@ impl TargetTable {
         }
         sql.push_str(tail);
         let lenient = chunk.iter().any(|row| self.needs_lenient_mode(row));
-        exec_in_mode(conn, lenient, sql, params).await
+        self.exec_in_mode(conn, lenient, sql, params).await
     }
 
     fn push_tuple(&self, row: &Row, sql: &mut String, params: &mut Vec<Param>) {
@@ -136,7 +188,7 @@ impl TargetTable {
     pub async fn rekey(&self, conn: &mut Conn, from: &[&Cell], to: &Row) -> Result<(), mysql_async::Error> {
         let (mut sql, mut params) = self.update_head(to);
         self.push_key_condition(&[from], &mut sql, &mut params);
-        exec_in_mode(conn, self.needs_lenient_mode(to), sql, params).await
+        self.exec_in_mode(conn, self.needs_lenient_mode(to), sql, params).await
     }
 
     /// Sets some columns of a locked row. What the server would touch by itself it then leaves alone.
@@ -159,7 +211,7 @@ impl TargetTable {
         }
         let mut sql = format!("UPDATE {} SET {} WHERE ", self.quoted, assignments.join(", "));
         self.push_key_condition(&[key], &mut sql, &mut params);
-        exec_in_mode(conn, is_lenient, sql, params).await
+        self.exec_in_mode(conn, is_lenient, sql, params).await
     }
 
     /// An UPDATE that sets all columns, up to its condition.
@@ -348,7 +400,7 @@ impl TargetTable {
         let (mut sql, mut params) = self.update_head(after);
         self.push_whole_condition(before, &mut sql, &mut params);
         sql.push_str(" LIMIT 1");
-        exec_in_mode(conn, self.needs_lenient_mode(after), sql, params).await
+        self.exec_in_mode(conn, self.needs_lenient_mode(after), sql, params).await
     }
 
     fn push_whole_condition(&self, image: &Row, sql: &mut String, params: &mut Vec<Param>) {
@@ -387,35 +439,38 @@ impl TargetTable {
         row.iter().zip(&self.columns).any(|(cell, column)| needs_lenient_mode(cell, column))
     }
 
+    /// Runs a statement that writes values, outside strict mode where one of them needs that.
+    async fn exec_in_mode(
+        &self,
+        conn: &mut Conn,
+        lenient: bool,
+        sql: String,
+        params: Vec<Param>,
+    ) -> Result<(), mysql_async::Error> {
+        self.packet.check(&params)?;
+        if !lenient {
+            return conn.exec_drop(sql, params).await;
+        }
+        set_sql_mode(conn, LENIENT_SQL_MODE).await?;
+        let done = conn.exec_drop(sql, params).await;
+        set_sql_mode(conn, STRICT_SQL_MODE).await?;
+        done
+    }
+
     fn chunk_len(&self, rows: &[&Row], width: usize) -> usize {
         let most = chunk_rows(rows.len(), width);
+        let most_bytes = MAX_BYTES.min(self.packet.bytes() / 2);
         let (mut bytes, mut params) = (0, 0);
         let fitting = rows[..most]
             .iter()
             .take_while(|row| {
                 bytes += row.iter().map(Cell::heap_bytes).sum::<usize>();
                 params += row.iter().zip(&self.columns).map(|(cell, column)| param_count(cell, column)).sum::<usize>();
-                bytes <= MAX_BYTES && params <= MAX_PLACEHOLDERS
+                bytes <= most_bytes && params <= MAX_PLACEHOLDERS
             })
             .count();
         floor_power_of_two(fitting.max(1))
     }
-}
-
-/// Runs a statement, outside strict mode where a value needs that.
-async fn exec_in_mode(
-    conn: &mut Conn,
-    lenient: bool,
-    sql: String,
-    params: Vec<Param>,
-) -> Result<(), mysql_async::Error> {
-    if !lenient {
-        return conn.exec_drop(sql, params).await;
-    }
-    set_sql_mode(conn, LENIENT_SQL_MODE).await?;
-    let done = conn.exec_drop(sql, params).await;
-    set_sql_mode(conn, STRICT_SQL_MODE).await?;
-    done
 }
 
 async fn set_sql_mode(conn: &mut Conn, mode: &str) -> Result<(), mysql_async::Error> {

@@ -6,9 +6,14 @@ use crossfade_catalog::Flavor;
 use crossfade_model::{Column, TableLayout, TableShape};
 use crossfade_rules::TableMapping;
 
-use crate::table::TargetTable;
+use crate::table::{PacketLimit, TargetTable};
 
-pub(crate) fn target_tables(mappings: &[TableMapping], shapes: &[Arc<TableShape>], flavor: Flavor) -> Vec<TargetTable> {
+pub(crate) fn target_tables(
+    mappings: &[TableMapping],
+    shapes: &[Arc<TableShape>],
+    flavor: Flavor,
+    packet: &PacketLimit,
+) -> Vec<TargetTable> {
     let is_mysql = flavor == Flavor::MySql;
     mappings
         .iter()
@@ -21,7 +26,8 @@ pub(crate) fn target_tables(mappings: &[TableMapping], shapes: &[Arc<TableShape>
                 .collect();
             let source_kinds: Vec<_> = mapping.columns.iter().map(|column| column.source_kind.clone()).collect();
             let key_index = key_index(mapping, shape);
-            TargetTable::new(&mapping.target, columns, &source_kinds, mapping.row_key.clone(), key_index, is_mysql)
+            let row_key = mapping.row_key.clone();
+            TargetTable::new(&mapping.target, columns, &source_kinds, row_key, key_index, is_mysql, packet.clone())
         })
         .collect()
 }

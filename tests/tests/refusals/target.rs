@@ -17,6 +17,7 @@ on_both_brands! {
     a_dropped_table_stops_the_direction: p7_table_dropped_on_mysql, p7_table_dropped_on_mariadb;
     a_revoked_privilege_stops_the_direction: p7_privilege_revoked_on_mysql, p7_privilege_revoked_on_mariadb;
     a_read_only_target_is_waited_for: p7_target_read_only_on_mysql, p7_target_read_only_on_mariadb;
+    a_row_larger_than_a_packet_waits: p7_packet_too_small_on_mysql, p7_packet_too_small_on_mariadb;
     locks_are_waited_for: p7_lock_waits_and_deadlocks_on_mysql, p7_lock_waits_and_deadlocks_on_mariadb;
 }
 
@@ -92,6 +93,39 @@ async fn a_read_only_target_is_waited_for(flavor: Flavor) -> Result<()> {
     migration.on(&migration.new, &["SET GLOBAL read_only = OFF"]).await?;
     let status = until_all_is_well(&migration).await?;
     ensure!(status.number("forward", "last_seq") == 75 && status.number("reverse", "last_seq") == 0, "{}", status.0);
+    migration.stop_both().await
+}
+
+/// `max_allowed_packet` of the target is too small for one row, and for many at once.
+async fn a_row_larger_than_a_packet_waits(flavor: Flavor) -> Result<()> {
+    let (servers, _turn) = own_servers(flavor).await?;
+    let mut migration = with_plain_account(servers, "packet").await?;
+    prepare(
+        &migration,
+        &["CREATE TABLE {schema}.t (id INT PRIMARY KEY, v LONGTEXT, n INT NOT NULL DEFAULT 1, {clock})"],
+    )
+    .await?;
+    migration.on(&migration.new, &["SET GLOBAL max_allowed_packet = 1048576"]).await?;
+    migration.start_both().await?;
+    migration
+        .on(
+            &migration.old,
+            &[
+                "INSERT INTO {schema}.t (id, v) VALUES (1, REPEAT('x', 300000)), (2, REPEAT('x', 300000)), (3, REPEAT('x', 300000)), \
+                 (4, REPEAT('x', 300000)), (5, REPEAT('y', 2000000)), (6, 'z')",
+                "INSERT INTO {schema}.t (id, v) VALUES (7, 'later')",
+            ],
+        )
+        .await?;
+    let refused =
+        until_status(&migration, "one row refused", |status| status.number("forward", "open_failures") == 1).await;
+    let there = until_number(&migration.new, &format!("SELECT COUNT(*) FROM `{}`.t", migration.schema), 6).await;
+    let failed = migration.crossfade(&["messages", "list", "--status", "failed"]).await;
+    migration.on(&migration.new, &["SET GLOBAL max_allowed_packet = 67108864"]).await?;
+    there?;
+    refused?;
+    ensure!(failed?.contains("forward/old:5"), "another row waits");
+    until_all_is_well(&migration).await?;
     migration.stop_both().await
 }
 
