@@ -32,6 +32,8 @@ pub struct BinlogReader {
     outage: Option<Outage>,
     /// Where an event was damaged last. Once may be the network's fault; twice at one place is not.
     damaged_at: Option<Box<Place>>,
+    /// The server has said that it purged what comes next, and is asked once more what that is.
+    purged: bool,
     notices: Vec<Notice>,
 }
 
@@ -70,6 +72,7 @@ impl BinlogReader {
             task: None,
             outage: None,
             damaged_at: None,
+            purged: false,
             notices: Vec::new(),
         };
         reader.connected(connected);
@@ -171,6 +174,7 @@ impl BinlogReader {
         let proves_life = !frame.artificial || frame.event_type() == crate::event_type::HEARTBEAT;
         self.assembly.take(frame, source, (&dump.file, dump.place().offset))?;
         if proves_life {
+            self.purged = false;
             self.outage = None;
         }
         Ok(())
@@ -245,6 +249,7 @@ impl BinlogReader {
         self.assembly.abandon();
         let helps = match &error {
             BinlogError::Corrupt { place, .. } => self.damaged_at.replace(place.clone()).as_ref() != Some(place),
+            BinlogError::Purged { .. } => !std::mem::replace(&mut self.purged, true),
             error => error.is_transient(),
         };
         if !helps {

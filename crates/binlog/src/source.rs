@@ -98,11 +98,15 @@ impl Source {
             Err(mysql_async::Error::Server(_)) => MariaDbGtidPosition::default(),
             Err(source) => return Err(self.refused("SHOW BINLOG EVENTS")(source)),
         };
-        for (domain, (server, sequence)) in &oldest.domains {
-            let begin = start.domains.get(domain).map_or(0, |(_, begin)| *begin);
-            if begin < *sequence {
-                return Err(self.purged(format!("transactions {domain}-{server}-{} to {sequence}", begin + 1)));
-            }
+        let gone: Vec<String> = oldest
+            .domains
+            .iter()
+            .map(|(domain, (server, sequence))| (domain, server, sequence, start.domains.get(domain).map_or(0, |at| at.1)))
+            .filter(|(_, _, sequence, begin)| begin < *sequence)
+            .map(|(domain, server, sequence, begin)| format!("{domain}-{server}-{} to {sequence}", begin + 1))
+            .collect();
+        if !gone.is_empty() {
+            return Err(self.purged(format!("transactions {}", gone.join(", "))));
         }
         let end = self.maria_binlog_position(conn).await?;
         if !start.is_at_or_before(&end) {
@@ -118,14 +122,24 @@ impl Source {
         let Some(file) = oldest.and_then(|row| row.get::<String, _>(0)) else {
             return Ok(MariaDbGtidPosition::default());
         };
-        let query = format!("SHOW BINLOG EVENTS IN '{}' LIMIT 5", file.replace('\'', "\'\'"));
-        let events: Vec<mysql_async::Row> = conn.query(query).await?;
-        let list = events
-            .iter()
-            .find(|event| event.get::<String, _>(2).is_some_and(|kind| kind == "Gtid_list"))
-            .and_then(|event| event.get::<String, _>(5))
-            .unwrap_or_default();
+        let list = listed_before(conn, &file).await?;
         Ok(list.trim_matches(['[', ']']).parse().unwrap_or_default())
+    }
+
+    /// Everything that was committed before a file began, as its head says; nothing where it does not say.
+    pub async fn state_before(&self, conn: &mut Conn, file: &str) -> Result<Position, BinlogError> {
+        const WHAT: &str = "SHOW BINLOG EVENTS";
+        let list = listed_before(conn, file).await.map_err(self.refused(WHAT))?;
+        let bad = || BinlogError::BadAnswer { server: self.address.clone(), what: WHAT };
+        Ok(match self.flavor {
+            Flavor::MySql => {
+                let text: String = list.chars().filter(|c| !c.is_whitespace()).collect();
+                Position::MySql { executed: text.parse().map_err(|_| bad())? }
+            }
+            Flavor::MariaDb => {
+                Position::MariaDb { gtid: list.trim_matches(['[', ']']).parse().map_err(|_| bad())? }
+            }
+        })
     }
 
     async fn check_file(&self, conn: &mut Conn, file: &str, offset: u64) -> Result<(), BinlogError> {
@@ -133,7 +147,10 @@ impl Source {
         match files.iter().find(|(name, _)| name == file) {
             Some((_, bytes)) if offset <= *bytes => Ok(()),
             Some((_, bytes)) => Err(self.ahead(format!("offset {offset} of {file}, which has {bytes} bytes"))),
-            None => Err(self.purged(format!("file {file}"))),
+            None => Err(self.purged(match files.first() {
+                Some((oldest, _)) => format!("{file} from offset {offset} on, and all up to {oldest}, its oldest file"),
+                None => format!("{file} from offset {offset} on"),
+            })),
         }
     }
 
@@ -197,6 +214,16 @@ impl Source {
     fn ahead(&self, missing: String) -> BinlogError {
         BinlogError::PositionAhead { server: self.address.clone(), missing }
     }
+}
+
+/// The GTIDs that a binlog file lists at its head: a MySQL set, or a MariaDB list in brackets. Empty where it has no list.
+async fn listed_before(conn: &mut Conn, file: &str) -> mysql_async::Result<String> {
+    let query = format!("SHOW BINLOG EVENTS IN '{}' LIMIT 5", file.replace('\'', "\'\'"));
+    let events: Vec<mysql_async::Row> = conn.query(query).await?;
+    let is_list = |event: &&mysql_async::Row| {
+        event.get::<String, _>(2).is_some_and(|kind| kind == "Gtid_list" || kind == "Previous_gtids")
+    };
+    Ok(events.iter().find(is_list).and_then(|event| event.get::<String, _>(5)).unwrap_or_default())
 }
 
 /// Where a server's binlog ends now: a GTID set, a MariaDB GTID position, or file and offset where it has no GTIDs.

@@ -31,7 +31,7 @@ pub(crate) struct Connected {
 const ANSWER_TIME_OUT: Duration = Duration::from_secs(30);
 
 /// A link can die between a question and its answer, too.
-async fn answered<T>(url: &ServerUrl, asking: impl Future<Output = Result<T, BinlogError>>) -> Result<T, BinlogError> {
+pub(crate) async fn answered<T>(url: &ServerUrl, asking: impl Future<Output = Result<T, BinlogError>>) -> Result<T, BinlogError> {
     let silent = |_| BinlogError::Silent { server: url.address(), seconds: ANSWER_TIME_OUT.as_secs() };
     tokio::time::timeout(ANSWER_TIME_OUT, asking).await.map_err(silent)?
 }

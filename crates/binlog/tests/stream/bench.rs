@@ -90,6 +90,12 @@ impl<'a> Bench<'a> {
         current_position(&mut self.conn, "test").await.expect("a position")
     }
 
+    /// The names of the server's binlog files, oldest first.
+    pub async fn files(&mut self) -> Vec<String> {
+        let rows: Vec<mysql_async::Row> = self.conn.query("SHOW BINARY LOGS").await.expect("the list of files");
+        rows.iter().map(|row| row.get(0).expect("a file's name")).collect()
+    }
+
     pub fn url(&self) -> ServerUrl {
         ServerUrl::parse(&self.server.root_url()).expect("the server's URL")
     }

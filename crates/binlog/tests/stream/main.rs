@@ -7,5 +7,6 @@ mod forms;
 mod origin;
 mod outages;
 mod relay;
+mod retention;
 mod stops;
 mod transactions;
