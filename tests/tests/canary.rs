@@ -123,39 +123,6 @@ async fn a_hidden_tag_stops_the_direction(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
-/// Makes `replica` follow `source` from where that stands now.
-async fn follow(replica: &Server, source: &Server) -> Result<()> {
-    let flavor = source.flavor();
-    let mut conn = source.connect().await?;
-    let executed = match flavor {
-        Flavor::MySql => "SELECT @@gtid_executed",
-        Flavor::MariaDb => "SELECT @@gtid_binlog_pos",
-    };
-    let executed: String = conn.query_first(executed).await?.context("the source tells no position")?;
-    let port = source.port();
-    let statements = match flavor {
-        Flavor::MySql => vec![
-            "RESET BINARY LOGS AND GTIDS".to_owned(),
-            format!("SET GLOBAL gtid_purged = '{}'", executed.replace('\n', "")),
-            format!(
-                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, SOURCE_USER = 'root', \
-                 SOURCE_PASSWORD = '', GET_SOURCE_PUBLIC_KEY = 1, SOURCE_AUTO_POSITION = 1"
-            ),
-            "START REPLICA".to_owned(),
-        ],
-        Flavor::MariaDb => vec![
-            "RESET MASTER".to_owned(),
-            format!("SET GLOBAL gtid_slave_pos = '{executed}'"),
-            format!(
-                "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'root', \
-                 MASTER_PASSWORD = '', MASTER_USE_GTID = slave_pos"
-            ),
-            "START SLAVE".to_owned(),
-        ],
-    };
-    run(replica, &statements.iter().map(String::as_str).collect::<Vec<_>>()).await
-}
-
 async fn run(server: &Server, statements: &[&str]) -> Result<()> {
     let mut conn = server.connect().await?;
     for statement in statements {
@@ -168,7 +135,7 @@ async fn run(server: &Server, statements: &[&str]) -> Result<()> {
 async fn a_tag_that_is_taken_off_stops_the_direction(flavor: Flavor) -> Result<()> {
     let servers = SharedPair::own(Server::builder(flavor).relaxed()).await?;
     let replica = Server::builder(flavor).relaxed().start().await?;
-    follow(&replica, servers.new()).await?;
+    replica.follow(servers.new()).await?;
     let mut migration = Migration::on_servers(&setup(flavor, "untagged"), servers).await?;
     let configuration = std::fs::read_to_string(migration.config())?;
     let of_new = format!("[new]\nurl = \"{}\"\n", servers.new().root_url());

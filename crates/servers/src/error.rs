@@ -32,6 +32,10 @@ pub enum Error {
     #[error("the {flavor} server is not running")]
     NotRunning { flavor: Flavor },
 
+    /// A replica did not get as far as its source in time.
+    #[error("the {flavor} replica does not have what its source has, after {limit_s} s")]
+    NotFollowing { flavor: Flavor, limit_s: u32 },
+
     /// No port could be had.
     #[error("no free port between {first} and {last} on the loopback interface")]
     NoFreePort { first: u16, last: u16 },

@@ -43,6 +43,7 @@ mod options;
 mod pair;
 mod place;
 mod process;
+mod replica;
 mod server;
 mod template;
 
@@ -50,4 +51,5 @@ pub use binary::{Flavor, ServerBinary, Version};
 pub use builder::ServerBuilder;
 pub use error::Error;
 pub use pair::SharedPair;
+pub use replica::{Begin, change_source};
 pub use server::Server;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use crossfade_servers::Flavor;
+use crossfade_servers::{Begin, Flavor, change_source};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
@@ -29,23 +29,8 @@ impl Replication {
         for statement in settings(flavor, workers) {
             target.query_drop(&statement).await.with_context(|| format!("cannot run: {statement}"))?;
         }
-        let change = match flavor {
-            Flavor::MySql => format!(
-                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {}, SOURCE_USER = 'root', \
-                 SOURCE_PASSWORD = '', GET_SOURCE_PUBLIC_KEY = 1, SOURCE_AUTO_POSITION = 0, \
-                 SOURCE_LOG_FILE = '{}', SOURCE_LOG_POS = {}",
-                source.port(),
-                from.0,
-                from.1
-            ),
-            Flavor::MariaDb => format!(
-                "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root', \
-                 MASTER_PASSWORD = '', MASTER_USE_GTID = no, MASTER_LOG_FILE = '{}', MASTER_LOG_POS = {}",
-                source.port(),
-                from.0,
-                from.1
-            ),
-        };
+        let begin = Begin::File { file: from.0.to_owned(), offset: from.1 };
+        let change = change_source(flavor, source.port(), &begin);
         target.query_drop(change).await.context("the target cannot be made a replica")?;
         Ok(Replication { flavor, target, looked: Instant::now() })
     }
