@@ -155,6 +155,36 @@ impl<'d> Section<'d> {
             self.wrong_type(key, value, line, "text", "\"mysql://user:password@host:port\"");
             return None;
         };
+        self.parse_url(key, written, line)
+    }
+
+    /// A list of servers' URLs, each read as by [`Section::url`]; `None` where it is not there, is empty, or one is wrong.
+    pub(crate) fn urls(&mut self, key: &'static str) -> Option<Vec<ServerUrl>> {
+        const EXAMPLE: &str = "[\"mysql://user:password@first:3306\", \"mysql://user:password@second:3306\"]";
+        let (value, line) = self.get(key)?;
+        let Some(list) = value.as_array() else {
+            self.wrong_type(key, value, line, "a list of texts", EXAMPLE);
+            return None;
+        };
+        if list.is_empty() {
+            self.problem(line, format!("`{key}` is empty"), format!("write it as `{key} = {EXAMPLE}`"));
+            return None;
+        }
+        let mut urls = Vec::new();
+        for value in list {
+            let line = self.source.line_of(value.span().start);
+            match value.get_ref().as_str() {
+                Some(written) => urls.push(self.parse_url(key, written, line)),
+                None => {
+                    self.wrong_type(key, value.get_ref(), line, "a list of texts", EXAMPLE);
+                    urls.push(None);
+                }
+            }
+        }
+        urls.into_iter().collect()
+    }
+
+    fn parse_url(&self, key: &str, written: &str, line: usize) -> Option<ServerUrl> {
         let literal: usize = "mysql://".len();
         let begins_literally = written.starts_with("mysql://");
         let account_end = account_end(written);

@@ -43,15 +43,28 @@ pub struct ConflictSettings {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideSettings {
+    /// `url`, or the first of `urls`.
     pub url: ServerUrl,
-    /// Where to read the binlog, if not at `url`.
+    /// The rest of `urls`: servers with the same data, of which one at a time is written to.
+    pub others: Vec<ServerUrl>,
+    /// Where to read the binlog, if not at the others.
     pub binlog_url: Option<ServerUrl>,
 }
 
 impl SideSettings {
-    /// The server whose binlog is read.
+    /// The server whose binlog is read first.
     pub fn binlog_url(&self) -> &ServerUrl {
         self.binlog_url.as_ref().unwrap_or(&self.url)
+    }
+
+    /// The servers of which one is written to, in the order of the file.
+    pub fn urls(&self) -> Vec<ServerUrl> {
+        std::iter::once(&self.url).chain(&self.others).cloned().collect()
+    }
+
+    /// The servers whose binlog can be read, the preferred one first.
+    pub fn binlog_urls(&self) -> Vec<ServerUrl> {
+        self.binlog_url.clone().map_or_else(|| self.urls(), |url| vec![url])
     }
 }
 
@@ -189,10 +202,38 @@ fn side(root: &mut Section, key: &'static str, name: &'static str) -> Option<Sid
         }
         return None;
     };
-    let url = section.require_url("url");
+    let is_one = !section.has("urls");
+    let url = if is_one { section.require_url("url") } else { section.url("url") };
     let binlog_url = section.url("binlog_url");
+    let urls = side_urls(&mut section);
+    if !is_one && section.has("binlog_url") {
+        section.problem(
+            section.line_of("binlog_url"),
+            "`binlog_url` stands beside `urls`: one server's binlog cannot stand for several",
+            "leave it out: the binlog is read from the first of `urls` that is there, so name that replica first",
+        );
+    }
     section.finish();
-    Some(SideSettings { url: url?, binlog_url })
+    let mut others = if is_one { vec![url?] } else { urls? };
+    let url = others.remove(0);
+    Some(SideSettings { url, others, binlog_url })
+}
+
+/// `urls`, which takes the place of `url`; never empty.
+fn side_urls(section: &mut Section) -> Option<Vec<ServerUrl>> {
+    let urls = section.urls("urls");
+    if section.has("url") && section.has("urls") {
+        let remedy = "leave `url` out, and name that server in `urls` too";
+        section.problem(section.line_of("url"), "`url` and `urls` are both given", remedy);
+    }
+    let urls = urls?;
+    let twice =
+        urls.iter().enumerate().find(|(at, url)| urls[..*at].iter().any(|other| other.endpoint == url.endpoint));
+    if let Some((_, url)) = twice {
+        let message = format!("`urls` names {} twice", url.address());
+        section.problem(section.line_of("urls"), message, "name each server once");
+    }
+    Some(urls)
 }
 
 fn store(root: &mut Section) -> StoreSettings {

@@ -75,6 +75,31 @@ const CASES: &[Case] = &[
         problems: &[(6, "policy `newest` needs a clock", "add `clock = \"<column>\"`")],
     },
     Case {
+        name: "one server and several",
+        text: "pair = 'p'\nnew.url = 'mysql://u@n'\nTABLE[old]\nurl = 'mysql://u@a'\nurls = ['mysql://u@a', 'mysql://u@b']",
+        problems: &[(5, "`url` and `urls` are both given", "leave `url` out")],
+    },
+    Case {
+        name: "several servers, each wrong in its way",
+        text: "pair = 'p'\nnew.urls = []\nTABLE[old]\nurls = [\n  'http://u@a',\n  7,\n  'mysql://u@c:0',\n  'mysql://${NOBODY}@d',\n]",
+        problems: &[
+            (2, "`urls` is empty", "write it as `urls = [\"mysql://"),
+            (6, "`urls`: the URL does not begin with `mysql://`", "write it as"),
+            (7, "`urls` is integer, not a list of texts", "write it as `urls = ["),
+            (8, "the URL's port is not a number", "3306"),
+            (9, "environment variable `NOBODY` is not set", "export NOBODY"),
+        ],
+    },
+    Case {
+        name: "several servers that are one text, one, or read elsewhere",
+        text: "pair = 'p'\nnew.urls = 'mysql://u@n'\nTABLE[old]\nurls = ['mysql://u@a', 'mysql://w@a:3306']\nbinlog_url = 'mysql://u@r'",
+        problems: &[
+            (2, "`urls` is string, not a list of texts", "write it as `urls = ["),
+            (5, "`urls` names a:3306 twice", "name each server once"),
+            (6, "`binlog_url` stands beside `urls`", "name that replica first"),
+        ],
+    },
+    Case {
         name: "pair with capitals",
         text: "pair = 'Users'\nold.url = 'mysql://u@o'\nnew.url = 'mysql://u@n'\nTABLE",
         problems: &[(1, "`pair = \"Users\"` is not a name", "a-z")],

@@ -48,6 +48,20 @@ fn the_minimal_example_gets_every_default() {
 }
 
 #[test]
+fn several_servers_of_a_side_keep_their_order() {
+    let text = "pair = 'p'\nold.urls = ['mysql://u:${OLD_PASSWORD}@a', 'mysql://u@b:3307']\nnew.url = 'mysql://u@n'\nnew.binlog_url = 'mysql://u@r'\n";
+    let settings = parse(&format!("{text}table = [{{ name = 'a.b' }}]"));
+    let addresses = |urls: Vec<ServerUrl>| urls.iter().map(ServerUrl::address).collect::<Vec<_>>();
+    assert_eq!(addresses(settings.old.urls()), ["a:3306", "b:3307"]);
+    assert_eq!(settings.old.url.password.expose(), "p@ss:w/rd?%41#\"");
+    assert_eq!(addresses(settings.old.binlog_urls()), ["a:3306", "b:3307"]);
+    assert_eq!(
+        (addresses(settings.new.urls()), addresses(settings.new.binlog_urls())),
+        (vec!["n:3306".into()], vec!["r:3306".into()])
+    );
+}
+
+#[test]
 fn the_full_example_says_what_its_comments_say() {
     let settings = example("crossfade.toml");
     assert_eq!(settings.old.url.tls_mode, TlsMode::Required);
