@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossfade_catalog::{Flavor, Purpose, connect};
-use crossfade_config::ServerUrl;
+use crossfade_catalog::{Flavor, Purpose, Servers};
 use crossfade_message::{Store, StoreError};
 use crossfade_model::{FamilyPolicy, Side, StreamId, StreamProgress, TableShape};
 use crossfade_rules::mapping::{child_links, plan_hash};
@@ -45,7 +44,8 @@ pub struct ApplierOptions {
     pub stream: StreamId,
     /// Of the direction's lease.
     pub epoch: u64,
-    pub target: ServerUrl,
+    /// Written to is always the primary among them.
+    pub target: Servers,
     pub target_flavor: Flavor,
     pub store: Store,
     pub mappings: Arc<[TableMapping]>,
@@ -436,7 +436,7 @@ async fn until_changed(wishes: &mut watch::Receiver<Wishes>) {
 /// A former holder may still have locks on the checkpoint rows, until the server drops its session.
 pub(crate) async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<TakenOver, ApplyError> {
     let attempt = async || {
-        let mut conn = connect(&options.target, Purpose::Apply).await?;
+        let mut conn = options.target.connect(Purpose::Apply).await?;
         crate::session::prepare(&mut conn).await?;
         owner.take_over(&mut conn, options.lanes).await
     };

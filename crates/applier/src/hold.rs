@@ -6,8 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossfade_catalog::{Purpose, connect};
-use crossfade_config::ServerUrl;
+use crossfade_catalog::{Purpose, Servers};
 use crossfade_message::Store;
 use crossfade_model::StreamId;
 use mysql_async::Conn;
@@ -74,7 +73,7 @@ impl Hold {
 
 pub(crate) struct HoldWorker {
     pub store: Store,
-    pub target: ServerUrl,
+    pub target: Servers,
     pub pair: String,
     /// Names the heartbeat's row: the stream that waits.
     pub writer: StreamId,
@@ -96,6 +95,17 @@ pub async fn beat(conn: &mut Conn, pair: &str, writer: &str) -> Result<u64, mysq
     Ok(conn.last_insert_id().unwrap_or(1))
 }
 
+/// The counter of a writer's heartbeat on a node, or on a replica of it, where the row may have yet to arrive with its table.
+pub async fn beat_seen(conn: &mut Conn, pair: &str, writer: &str) -> Result<u64, mysql_async::Error> {
+    const NO_SUCH_DATABASE: u16 = 1049;
+    const NO_SUCH_TABLE: u16 = 1146;
+    let question = "SELECT counter FROM crossfade.heartbeat WHERE pair = ? AND writer = ?";
+    match conn.exec_first(question, (pair, writer)).await {
+        Err(mysql_async::Error::Server(error)) if [NO_SUCH_DATABASE, NO_SUCH_TABLE].contains(&error.code) => Ok(0),
+        counter => Ok(counter?.unwrap_or(0)),
+    }
+}
+
 impl HoldWorker {
     async fn run(
         self,
@@ -103,7 +113,7 @@ impl HoldWorker {
         under_way: UnderWay,
     ) -> Result<(), ApplyError> {
         let set = |since| *under_way.lock().unwrap_or_else(PoisonError::into_inner) = since;
-        let mut conn: Option<Conn> = None;
+        let mut conn: Option<(Conn, u64)> = None;
         loop {
             let first = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
@@ -129,7 +139,7 @@ impl HoldWorker {
         }
     }
 
-    async fn beat_until_captured(&self, conn: &mut Option<Conn>) -> Result<(), ApplyError> {
+    async fn beat_until_captured(&self, conn: &mut Option<(Conn, u64)>) -> Result<(), ApplyError> {
         loop {
             match self.beat(conn).await {
                 Ok(counter) => return self.wait_for(counter).await,
@@ -142,11 +152,17 @@ impl HoldWorker {
         }
     }
 
-    async fn beat(&self, slot: &mut Option<Conn>) -> Result<u64, ApplyError> {
-        if slot.is_none() {
-            *slot = Some(connect(&self.target, Purpose::Apply).await?);
+    async fn beat(&self, slot: &mut Option<(Conn, u64)>) -> Result<u64, ApplyError> {
+        if let Some((conn, moves)) = slot
+            && !self.target.still_takes_writes(conn, *moves).await
+        {
+            *slot = None;
         }
-        let Some(conn) = slot.as_mut() else { unreachable!("filled above") };
+        if slot.is_none() {
+            let moves = self.target.moves();
+            *slot = Some((self.target.connect(Purpose::Apply).await?, moves));
+        }
+        let Some((conn, _)) = slot.as_mut() else { unreachable!("filled above") };
         Ok(beat(conn, &self.pair, self.writer.as_str()).await?)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crossfade_catalog::{Purpose, connect};
+use crossfade_catalog::Purpose;
 use crossfade_message::Edit;
 
 use crate::applier::Applier;
@@ -24,7 +24,7 @@ pub(crate) const FIRST_PURGE: Duration = Duration::from_secs(3);
 impl Applier {
     /// What is set aside on the target is taken over; what the store still says beyond that has ended meanwhile.
     pub(crate) async fn take_over_parking(&mut self) -> Result<(), ApplyError> {
-        let mut conn = connect(&self.options.target, Purpose::Apply).await?;
+        let mut conn = self.options.target.connect(Purpose::Apply).await?;
         self.shared.read_parking(&mut conn).await?;
         conn.disconnect().await?;
         self.forget_reasons().await

@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use crossfade_catalog::{Purpose, connect};
-use crossfade_config::ServerUrl;
+use crossfade_catalog::{Purpose, Servers};
 use crossfade_message::Store;
 use crossfade_model::{FamilyPolicy, Row, Seen, TableLayout};
 use crossfade_rules::key::exact_hash;
@@ -56,7 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What all lanes of a direction share.
 pub(crate) struct Shared {
     pub store: Store,
-    pub target: ServerUrl,
+    pub target: Servers,
     pub owner: CheckpointOwner,
     pub mappings: Arc<[TableMapping]>,
     pub tables: Vec<TargetTable>,
@@ -80,6 +79,8 @@ pub(crate) struct Shared {
 /// One lane's connection. Kept from batch to batch.
 pub(crate) struct Lane {
     conn: Option<Conn>,
+    /// Of the target's servers, when the connection was made.
+    moves: u64,
     used_at: Instant,
 }
 
@@ -142,7 +143,7 @@ enum Attempt {
 
 impl Lane {
     pub fn new() -> Lane {
-        Lane { conn: None, used_at: Instant::now() }
+        Lane { conn: None, moves: 0, used_at: Instant::now() }
     }
 
     /// Carries its work out; returns when it is committed. Dropping the future rolls back what is open.
@@ -276,8 +277,14 @@ impl Lane {
             self.conn = None;
         }
         self.used_at = Instant::now();
+        if let Some(conn) = &mut self.conn
+            && !shared.target.still_takes_writes(conn, self.moves).await
+        {
+            self.conn = None;
+        }
         if self.conn.is_none() {
-            let mut conn = connect(&shared.target, Purpose::Apply).await?;
+            self.moves = shared.target.moves();
+            let mut conn = shared.target.connect(Purpose::Apply).await?;
             session::prepare(&mut conn).await?;
             shared.packet.set(session::packet_bytes(&mut conn).await?);
             self.conn = Some(conn);

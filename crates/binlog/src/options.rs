@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crossfade_catalog::Servers;
 use crossfade_config::ServerUrl;
 use crossfade_model::{Direction, ResumePoint, Seen};
 
@@ -11,6 +12,8 @@ use crate::SyncedTables;
 #[derive(Debug, Clone)]
 pub struct ReaderOptions {
     pub server: ServerUrl,
+    /// Servers with the same data, `server` among them. One that has what was read takes the place of one that is away.
+    pub fail_over: Option<Servers>,
     /// Only this pair's checkpoint rows mark a transaction as crossfade's own.
     pub pair: String,
     /// The direction that the stream belongs to; checkpoint rows of the opposite one are looked for.
@@ -42,6 +45,7 @@ impl ReaderOptions {
     ) -> ReaderOptions {
         ReaderOptions {
             server,
+            fail_over: None,
             pair: pair.into(),
             direction,
             tables,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use crossfade_catalog::Servers;
+use crossfade_config::ServerUrl;
 use crossfade_model::{Position, ResumePoint, Seen, TableName, TableShape};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +25,8 @@ use crate::{BinlogError, Notice, ReaderOptions, TransactionPart};
 /// something; calling it again then starts over from the last position.
 pub struct BinlogReader {
     options: ReaderOptions,
+    /// The server that is read, or was last.
+    url: ServerUrl,
     assembly: Assembly,
     source: Option<Source>,
     dump: Option<Dump>,
@@ -48,6 +52,8 @@ enum Done {
 /// The time since a connection was lost.
 struct Outage {
     after: String,
+    /// Why the last attempt failed.
+    last: String,
     attempts: u32,
     pauses: Box<dyn Iterator<Item = Duration> + Send + Sync>,
     retry_at: Instant,
@@ -62,8 +68,9 @@ impl BinlogReader {
     /// Any [`BinlogError`], also one that passes: the first connection is tried once.
     pub async fn open(options: ReaderOptions) -> Result<BinlogReader, BinlogError> {
         let timeouts = (options.heartbeat, options.read_timeout);
-        let connected = work::connect_at(options.server.clone(), options.start.position.clone(), timeouts).await?;
+        let connected = work::connect_to_one(servers(&options), options.start.position.clone(), timeouts).await?;
         let mut reader = BinlogReader {
+            url: connected.url.clone(),
             assembly: Assembly::new(&options),
             options,
             source: None,
@@ -139,7 +146,22 @@ impl BinlogReader {
 
     /// Why there is no connection at the moment, if there is none.
     pub fn trouble(&self) -> Option<String> {
-        self.outage.as_ref().map(|outage| format!("{} ({} attempts since)", outage.after, outage.attempts))
+        self.outage.as_ref().map(|outage| match outage.attempts {
+            0 => outage.after.clone(),
+            attempts if outage.last == outage.after => format!("{} ({attempts} attempts since)", outage.after),
+            attempts => format!("{} ({attempts} attempts since, the last: {})", outage.after, outage.last),
+        })
+    }
+
+    /// The server that is read, or was last.
+    pub fn server(&self) -> &ServerUrl {
+        &self.url
+    }
+
+    /// Gives up the connection; the next call makes another, perhaps to another server.
+    pub fn reconnect_elsewhere(&mut self) {
+        (self.dump, self.replay, self.task) = (None, None, None);
+        self.assembly.abandon();
     }
 
     /// What the operator should know, since the last call.
@@ -154,7 +176,7 @@ impl BinlogReader {
             let done = task.await;
             self.task = None;
             // A task that panicked or was aborted with its runtime has done nothing.
-            let done = done.map_err(|_| BinlogError::Ended { server: self.options.server.address() })?;
+            let done = done.map_err(|_| BinlogError::Ended { server: self.url.address() })?;
             return self.done(done?);
         }
         let (Some(dump), Some(source)) = (&mut self.dump, &self.source) else {
@@ -182,7 +204,7 @@ impl BinlogReader {
 
     fn start(&mut self, request: Request) -> Result<(), BinlogError> {
         let Some(source) = self.source.clone() else { return Ok(()) };
-        let (url, timeouts) = (self.options.server.clone(), (self.options.heartbeat, self.options.read_timeout));
+        let (url, timeouts) = (self.url.clone(), (self.options.heartbeat, self.options.read_timeout));
         let task = match request {
             Request::Shape(table) => tokio::spawn(async move {
                 let shape = work::shape_of(&url, &table).await?;
@@ -204,7 +226,7 @@ impl BinlogReader {
                 self.connected(*connected);
                 if let Some(outage) = &self.outage {
                     let notice = Notice::Reconnected { after: outage.after.clone(), attempts: outage.attempts };
-                    tracing::info!(server = %self.options.server.address(), attempts = outage.attempts, "binlog connection made again");
+                    tracing::info!(server = %self.url.address(), attempts = outage.attempts, "binlog connection made again");
                     self.notices.push(notice);
                 }
                 Ok(())
@@ -225,6 +247,10 @@ impl BinlogReader {
     fn connected(&mut self, connected: Connected) {
         let before = self.source.as_ref().map(|source| &source.facts.identity);
         self.assembly.restart(connected.own_shapes, before == Some(&connected.source.facts.identity));
+        if self.url != connected.url {
+            tracing::warn!(from = %self.url.address(), to = %connected.url.address(), "the binlog is read from another server now");
+            self.url = connected.url;
+        }
         self.source = Some(connected.source);
         self.dump = Some(connected.dump);
     }
@@ -234,10 +260,12 @@ impl BinlogReader {
             tokio::time::sleep_until(outage.retry_at).await;
             outage.attempts += 1;
         }
-        let (url, position) = (self.options.server.clone(), self.assembly.position().clone());
+        let (servers, position) = (servers(&self.options), self.assembly.position().clone());
         let timeouts = (self.options.heartbeat, self.options.read_timeout);
         let connect = async move {
-            work::connect_at(url, position, timeouts).await.map(|connected| Done::Connected(Box::new(connected)))
+            work::connect_to_one(servers, position, timeouts)
+                .await
+                .map(|connected| Done::Connected(Box::new(connected)))
         };
         self.task = Some(AbortOnDropHandle::new(tokio::spawn(connect)));
         Ok(())
@@ -259,15 +287,17 @@ impl BinlogReader {
         let after = with_causes(&error);
         match &mut self.outage {
             None => {
-                tracing::warn!(server = %self.options.server.address(), error = %after, "binlog connection lost");
+                tracing::warn!(server = %self.url.address(), error = %after, "binlog connection lost");
                 let mut pauses = Box::new(self.pauses());
                 let pause = pauses.next().unwrap_or(self.options.backoff_longest);
-                self.outage = Some(Outage { after, attempts: 0, pauses, retry_at: Instant::now() + pause });
+                let last = after.clone();
+                self.outage = Some(Outage { after, last, attempts: 0, pauses, retry_at: Instant::now() + pause });
             }
             Some(outage) => {
-                tracing::debug!(server = %self.options.server.address(), error = %after, attempts = outage.attempts, "no binlog connection");
+                tracing::debug!(server = %self.url.address(), error = %after, attempts = outage.attempts, "no binlog connection");
                 let pause = outage.pauses.next().unwrap_or(self.options.backoff_longest);
                 outage.retry_at = Instant::now() + pause;
+                outage.last = after;
             }
         }
         Ok(())
@@ -286,11 +316,15 @@ impl BinlogReader {
 impl fmt::Debug for BinlogReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BinlogReader")
-            .field("server", &self.options.server)
+            .field("server", &self.url)
             .field("position", &self.position())
             .field("trouble", &self.trouble())
             .finish_non_exhaustive()
     }
+}
+
+fn servers(options: &ReaderOptions) -> Servers {
+    options.fail_over.clone().unwrap_or_else(|| options.server.clone().into())
 }
 
 /// An error with its causes, in one line.

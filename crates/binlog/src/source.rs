@@ -101,7 +101,9 @@ impl Source {
         let gone: Vec<String> = oldest
             .domains
             .iter()
-            .map(|(domain, (server, sequence))| (domain, server, sequence, start.domains.get(domain).map_or(0, |at| at.1)))
+            .map(|(domain, (server, sequence))| {
+                (domain, server, sequence, start.domains.get(domain).map_or(0, |at| at.1))
+            })
             .filter(|(_, _, sequence, begin)| begin < *sequence)
             .map(|(domain, server, sequence, begin)| format!("{domain}-{server}-{} to {sequence}", begin + 1))
             .collect();
@@ -136,9 +138,7 @@ impl Source {
                 let text: String = list.chars().filter(|c| !c.is_whitespace()).collect();
                 Position::MySql { executed: text.parse().map_err(|_| bad())? }
             }
-            Flavor::MariaDb => {
-                Position::MariaDb { gtid: list.trim_matches(['[', ']']).parse().map_err(|_| bad())? }
-            }
+            Flavor::MariaDb => Position::MariaDb { gtid: list.trim_matches(['[', ']']).parse().map_err(|_| bad())? },
         })
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossfade_catalog::{Purpose, connect, table_shape};
+use crossfade_catalog::{Purpose, Servers, connect, table_shape};
 use crossfade_config::ServerUrl;
 use crossfade_model::{Position, TableName, TableShape};
 
@@ -22,6 +22,7 @@ pub(crate) type Timeouts = (Duration, Duration);
 
 /// A connection from which events come.
 pub(crate) struct Connected {
+    pub url: ServerUrl,
     pub source: Source,
     pub dump: Dump,
     pub own_shapes: Vec<Arc<TableShape>>,
@@ -31,9 +32,33 @@ pub(crate) struct Connected {
 const ANSWER_TIME_OUT: Duration = Duration::from_secs(30);
 
 /// A link can die between a question and its answer, too.
-pub(crate) async fn answered<T>(url: &ServerUrl, asking: impl Future<Output = Result<T, BinlogError>>) -> Result<T, BinlogError> {
+pub(crate) async fn answered<T>(
+    url: &ServerUrl,
+    asking: impl Future<Output = Result<T, BinlogError>>,
+) -> Result<T, BinlogError> {
     let silent = |_| BinlogError::Silent { server: url.address(), seconds: ANSWER_TIME_OUT.as_secs() };
     tokio::time::timeout(ANSWER_TIME_OUT, asking).await.map_err(silent)?
+}
+
+/// Connects to the first of the servers from which the stream can go on at `position`, and asks for the binlog.
+///
+/// What one server refuses, the next one may have; the last refusal is told.
+pub(crate) async fn connect_to_one(
+    servers: Servers,
+    position: Position,
+    timeouts: Timeouts,
+) -> Result<Connected, BinlogError> {
+    let readable = servers.readable(&position).await?;
+    let Some((last, others)) = readable.split_last() else {
+        return Err(BinlogError::Ended { server: "every server".to_owned() });
+    };
+    for url in others {
+        match connect_at(url.clone(), position.clone(), timeouts).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => tracing::debug!(server = %url.address(), %error, "not read from there"),
+        }
+    }
+    connect_at(last.clone(), position, timeouts).await
 }
 
 /// Connects, checks that the server is the one to read from `position`, and asks for the binlog.
@@ -48,7 +73,7 @@ pub(crate) async fn connect_at(
         let source = Source::ask(&mut conn, &url.address()).await?;
         source.check_start(&mut conn, &position).await?;
         let dump = Dump::start(conn, &url, &source, &position, Until::Forever, timeouts).await?;
-        Ok(Connected { source, dump, own_shapes })
+        Ok(Connected { url: url.clone(), source, dump, own_shapes })
     };
     answered(&url, connecting).await
 }

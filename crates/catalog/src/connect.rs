@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossfade_config::{Endpoint, ServerUrl, TlsMode};
+use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, OptsBuilder, SslOpts};
 
 use crate::CatalogError;
@@ -26,7 +27,8 @@ pub enum Purpose {
     /// Reading facts and definitions. The session has UTC as its time zone and an empty `sql_mode`, so that no setting
     /// of the server changes what a query means.
     Catalog,
-    /// Writing rows. Counts of affected rows are counts of *matched* rows. The applier sets the rest of the session.
+    /// Writing rows. Counts of affected rows are counts of *matched* rows, and changes are logged as rows whatever the server's
+    /// default is. The applier sets the rest of the session.
     Apply,
     /// Reading the binlog. Packets of any size are taken.
     Binlog,
@@ -54,7 +56,30 @@ impl Purpose {
 pub async fn connect(url: &ServerUrl, purpose: Purpose) -> Result<Conn, CatalogError> {
     let waited = CONNECT_TIME_OUT;
     let timed_out = || CatalogError::TimedOut { server: url.to_string(), waited };
-    tokio::time::timeout(waited, open(url, purpose)).await.map_err(|_| timed_out())?
+    let opening = async {
+        let mut conn = open(url, purpose).await?;
+        if purpose == Purpose::Apply {
+            log_rows(&mut conn, url).await?;
+        }
+        Ok(conn)
+    };
+    tokio::time::timeout(waited, opening).await.map_err(|_| timed_out())?
+}
+
+/// A server that logs statements by default can log a session's changes as rows, if the account may ask for it. InnoDB writes
+/// nothing in a session that logs statements and reads committed (MySQL manual, "Transaction Isolation Levels").
+async fn log_rows(conn: &mut Conn, url: &ServerUrl) -> Result<(), CatalogError> {
+    let format: Option<(String, String)> = conn
+        .query_first("SHOW SESSION VARIABLES LIKE 'binlog_format'")
+        .await
+        .map_err(|source| CatalogError::Query { what: "binlog_format", source })?;
+    match format {
+        Some((_, format)) if !format.eq_ignore_ascii_case("ROW") => {
+            let set = conn.query_drop("SET SESSION binlog_format = 'ROW'").await;
+            set.map_err(|source| CatalogError::RowFormat { server: url.to_string(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn open(url: &ServerUrl, purpose: Purpose) -> Result<Conn, CatalogError> {

@@ -59,6 +59,25 @@ impl Dialect {
         }
     }
 
+    /// Whether the server replays another one's transactions: a row for each source, with the columns that
+    /// [`Dialect::replication_threads`] names.
+    pub fn replica_status(self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql if self.replica_words => "SHOW REPLICA STATUS",
+            Flavor::MySql => "SHOW SLAVE STATUS",
+            Flavor::MariaDb => "SHOW ALL SLAVES STATUS",
+        }
+    }
+
+    /// The columns that say whether a replica fetches and replays.
+    pub fn replication_threads(self) -> [&'static str; 2] {
+        if self.replica_words {
+            ["Replica_IO_Running", "Replica_SQL_Running"]
+        } else {
+            ["Slave_IO_Running", "Slave_SQL_Running"]
+        }
+    }
+
     /// XA transactions that are prepared and not yet decided.
     pub fn prepared_transactions(self) -> &'static str {
         match self.flavor {

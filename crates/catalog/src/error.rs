@@ -20,6 +20,18 @@ pub enum CatalogError {
     Query { what: &'static str, source: mysql_async::Error },
     #[error("{what} is `{found}`, which is not understood")]
     Unexpected { what: &'static str, found: String },
+    #[error("{server} does not let the account log its changes as rows")]
+    RowFormat { server: String, source: mysql_async::Error },
+    #[error("no server takes writes: {servers}")]
+    NoPrimary { servers: String },
+    #[error("{server} takes writes and lacks transactions that were captured before: {missing}")]
+    LostInFailOver { server: String, missing: String },
+    #[error(
+        "{one} and {other} both take writes and have gone apart: only {one} has {only_one}, only {other} has {only_other}"
+    )]
+    SplitBrain { one: String, other: String, only_one: String, only_other: String },
+    #[error("no server has what was captured: {servers}")]
+    NotYetThere { servers: String },
 }
 
 impl CatalogError {
@@ -32,8 +44,14 @@ impl CatalogError {
             {
                 Remedy::RetryLater
             }
+            error if error.awaits_servers() => Remedy::RetryLater,
             _ => Remedy::Stop,
         }
+    }
+
+    /// Whether the servers themselves are about to end this: somebody promotes one, or a replica catches up.
+    pub fn awaits_servers(&self) -> bool {
+        matches!(self, CatalogError::NoPrimary { .. } | CatalogError::NotYetThere { .. })
     }
 
     /// What a person can do about it; `None` where the message says it all.
@@ -49,6 +67,23 @@ impl CatalogError {
                 Class::Denied | Class::Login => Some("run `crossfade check`: it prints the GRANT that is missing"),
                 _ => None,
             },
+            CatalogError::RowFormat { .. } => Some(
+                "the server logs statements by default; grant the account SESSION_VARIABLES_ADMIN (MariaDB: BINLOG ADMIN) on *.*",
+            ),
+            CatalogError::NoPrimary { .. } => Some(
+                "promote one of them (`read_only = OFF`, replication stopped), or start the one that was written to",
+            ),
+            CatalogError::LostInFailOver { .. } => Some(
+                "the former primary's binlog has them: start it with `read_only = ON`, let the new one replicate from it up to \
+                 there, and start this process again; where it is gone, load the sides alike and begin as a new pair",
+            ),
+            CatalogError::SplitBrain { .. } => Some(
+                "let one take writes only: set `read_only = ON` on the other, and bring what only that one has over, or give it \
+                 up; then start this process again",
+            ),
+            CatalogError::NotYetThere { .. } => {
+                Some("it goes on when a replica has caught up; where none can, start the server that has them")
+            }
             CatalogError::Unexpected { .. } => {
                 Some("`crossfade check` says whether this server's version was ever tested")
             }

@@ -50,6 +50,10 @@ pub enum GtidMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BinlogFacts {
     pub enabled: bool,
+    /// What it replays as a replica goes into its binlog too (`log_replica_updates`).
+    pub logs_replicated: bool,
+    /// What it replays as a replica it commits in the order of its source.
+    pub keeps_commit_order: bool,
     /// `ROW`, `STATEMENT`, `MIXED`.
     pub format: String,
     /// `FULL`, `MINIMAL`, `NOBLOB`, `FULL_NODUP`.
@@ -145,6 +149,8 @@ fn binlog_facts(variables: &Variables) -> Result<BinlogFacts, CatalogError> {
     let upper = |name| variables.text(name).to_ascii_uppercase();
     Ok(BinlogFacts {
         enabled: variables.is_on("log_bin"),
+        logs_replicated: variables.is_on("log_replica_updates") || variables.is_on("log_slave_updates"),
+        keeps_commit_order: keeps_commit_order(variables)?,
         format: upper("binlog_format"),
         row_image: upper("binlog_row_image"),
         row_metadata: upper("binlog_row_metadata"),
@@ -153,6 +159,14 @@ fn binlog_facts(variables: &Variables) -> Result<BinlogFacts, CatalogError> {
         sync_binlog: variables.number("sync_binlog")?,
         retention: retention(variables)?,
     })
+}
+
+/// MariaDB keeps it within a domain, however many threads replay (MariaDB documentation, "Parallel Replication").
+fn keeps_commit_order(variables: &Variables) -> Result<bool, CatalogError> {
+    let named = ["replica_preserve_commit_order", "slave_preserve_commit_order"];
+    let Some(kept) = named.into_iter().find_map(|name| variables.get(name)) else { return Ok(true) };
+    let workers = variables.number("replica_parallel_workers")?.max(variables.number("slave_parallel_workers")?);
+    Ok(matches!(kept, "ON" | "1") || workers <= 1)
 }
 
 /// MySQL 8 and MariaDB 10.6 keep both names in step; the one in seconds is the finer. MySQL can be told not to purge.

@@ -23,6 +23,7 @@ mod dialect;
 mod error;
 mod facts;
 mod rule;
+mod servers;
 mod shape;
 mod version;
 
@@ -31,5 +32,6 @@ pub use dialect::Dialect;
 pub use error::{CatalogError, class_of};
 pub use facts::{BinlogFacts, ClockDifference, GtidMode, ServerFacts};
 pub use rule::table_rule;
+pub use servers::{Servers, Standing};
 pub use shape::{table_shape, table_shapes};
 pub use version::{Flavor, SUPPORTED_VERSIONS, SupportLevel, Version};

@@ -4,6 +4,7 @@ mod args;
 mod command;
 mod demo;
 mod failure;
+mod meeting;
 mod pair;
 mod sync;
 
@@ -72,7 +73,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         _ => {}
     }
-    let settings = Arc::new(Settings::load(&cli.config)?);
+    let mut settings = Settings::load(&cli.config)?;
+    if !matches!(cli.command, Command::Check(_)) {
+        pair::find_store(&mut settings).await?;
+    }
+    let settings = Arc::new(settings);
     match cli.command {
         Command::Check(output) => return Ok(ExitCode::from(command::check::run(&settings, output.json).await?)),
         Command::Init(output) => command::init::run(settings, output.json).await?,

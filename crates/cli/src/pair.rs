@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use crossfade_binlog::SyncedTables;
-use crossfade_catalog::{Purpose, ServerFacts, SupportLevel, connect, table_rule, table_shapes};
+use crossfade_catalog::{Purpose, ServerFacts, Servers, SupportLevel, table_rule, table_shapes};
 use crossfade_config::{Settings, TablePattern};
 use crossfade_model::{Direction, Side, StreamId, TableName, TableShape};
 use crossfade_rules::mapping::rules_hash;
@@ -118,13 +118,21 @@ impl SideView {
     }
 }
 
-/// Opens a connection to a side, naming the side in the error.
+/// Opens a connection to the server of a side that takes writes, naming the side in the error.
 pub async fn connect_side(settings: &Settings, side: Side, purpose: Purpose) -> anyhow::Result<Conn> {
-    let url = match purpose {
-        Purpose::Binlog => settings.side(side).binlog_url(),
-        _ => &settings.side(side).url,
-    };
-    connect(url, purpose).await.with_context(|| format!("the {side} side cannot be reached"))
+    let servers = Servers::new(settings.side(side).urls());
+    servers.connect(purpose).await.with_context(|| format!("the {side} side cannot be reached"))
+}
+
+/// A store that is on the new side is where that is written to now.
+pub async fn find_store(settings: &mut Settings) -> anyhow::Result<()> {
+    let servers = Servers::new(settings.new.urls());
+    if settings.store.url.is_some() || !servers.are_several() {
+        return Ok(());
+    }
+    let primary = servers.primary().await.context("the store cannot be found among the servers of the new side")?;
+    settings.store.url = Some(servers.urls()[primary].clone());
+    Ok(())
 }
 
 fn refuse_mixed(old: &ServerFacts, new: &ServerFacts) -> anyhow::Result<()> {

@@ -1,8 +1,8 @@
 //! The connection to the store.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use crossfade_config::{Endpoint, ServerUrl, TlsMode};
 use crossfade_model::TableLayout;
@@ -24,6 +24,8 @@ pub struct Store {
     pub(crate) pair: Arc<str>,
     /// TLS is not asked for, but the server may insist.
     plain_first: bool,
+    /// Since when the server is the one that it is now.
+    moved_at: Arc<RwLock<Option<Instant>>>,
     /// Layouts that are known to be in the store, by id.
     pub(crate) layouts: Arc<RwLock<HashMap<u64, Arc<TableLayout>>>>,
     pub(crate) probe: Option<Probe>,
@@ -50,15 +52,22 @@ impl Store {
             // every packet of more than one record then waits 40 ms for an acknowledgement.
             options = options.ssl_mode(MySqlSslMode::Disabled);
         }
+        let moved_at: Arc<RwLock<Option<Instant>>> = Arc::default();
+        let moved = moved_at.clone();
         let pool = MySqlPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(10))
             .idle_timeout(Duration::from_secs(5))
             // A connection that has just been used is taken to live; asking first would double every short call.
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            .before_acquire(move |connection, meta| {
                 let rested = meta.idle_for > Duration::from_secs(1);
+                let moved_at = *moved.read().unwrap_or_else(PoisonError::into_inner);
+                let is_elsewhere = moved_at.is_some_and(|at| meta.age > at.elapsed());
                 Box::pin(async move {
+                    if is_elsewhere {
+                        return Ok(false);
+                    }
                     if rested {
                         connection.ping().await?;
                     }
@@ -67,7 +76,17 @@ impl Store {
             })
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
             .connect_lazy_with(options);
-        Store { pool, pair: pair.into(), plain_first, layouts: Arc::default(), probe: None }
+        Store { pool, pair: pair.into(), plain_first, moved_at, layouts: Arc::default(), probe: None }
+    }
+
+    /// The store is on another server from now on, which has the same data. Connections to the former one are not used again.
+    pub fn move_to(&self, server: &ServerUrl) {
+        let mut options = connect_options(server);
+        if self.plain_first && is_this_machine(&server.endpoint) {
+            options = options.ssl_mode(self.pool.connect_options().get_ssl_mode());
+        }
+        self.pool.set_connect_options(options);
+        *self.moved_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Calls `probe` at the points `inside-capture` (rows written, not committed) and `after-capture`.
@@ -156,6 +175,12 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
                completion_type = 0, sql_select_limit = 18446744073709551615, sql_safe_updates = 0",
         )
         .await?;
+    // As for the sides: see `crossfade_catalog::connect`.
+    let format: Option<(String, String)> =
+        sqlx::query_as("SHOW SESSION VARIABLES LIKE 'binlog_format'").fetch_optional(&mut *connection).await?;
+    if format.is_some_and(|(_, format)| !format.eq_ignore_ascii_case("ROW")) {
+        connection.execute("SET SESSION binlog_format = 'ROW'").await?;
+    }
     // Table sizes are cached for a day on MySQL 8 and later. MariaDB knows no such setting and skips comments of
     // versions 50700 to 99999 (MariaDB documentation, "Comment Syntax").
     connection.execute("/*!80000 SET SESSION information_schema_stats_expiry = 0 */").await?;

@@ -5,6 +5,7 @@
 
 mod change;
 mod clock;
+mod executed;
 mod family;
 mod gtid;
 mod merge;
@@ -16,6 +17,7 @@ mod value;
 
 pub use change::{Message, Origin, Row, RowChange, RowOp, TableLayout, TransactionHead};
 pub use clock::Clock;
+pub use executed::{Executed, MariaDbState};
 pub use family::FamilyPolicy;
 pub use gtid::{GtidSet, Interval, MariaDbGtidPosition, ParseGtidError};
 pub use merge::MergeRule;

@@ -54,8 +54,9 @@ pub(crate) struct Assembly {
     groups: GroupReader,
     /// After the last whole transaction.
     position: Position,
-    /// Row changes of the next transaction that were delivered.
+    /// Row changes of the next transaction that were delivered, and which one that was, as far as this reader knows.
     rows_done: u64,
+    begun_with: Option<Number>,
     seen: Arc<Seen>,
     open: Option<OpenTransaction>,
     prepared: PreparedStore,
@@ -80,6 +81,7 @@ impl Assembly {
             groups: GroupReader::default(),
             position: options.start.position.clone(),
             rows_done: options.start.rows_done,
+            begun_with: None,
             seen: Arc::new(options.seen.clone()),
             open: None,
             prepared: PreparedStore::default(),
@@ -213,6 +215,11 @@ impl Assembly {
         if group.number == Number::None && !matches!(self.position, Position::File { .. }) {
             return Err(self.stop(StopReason::Anonymous, None));
         }
+        // Another server may have lost the one that was delivered in part, and goes on with another.
+        if self.rows_done > 0 && self.begun_with.as_ref().is_some_and(|begun| *begun != group.number) {
+            let expected = self.rows_done;
+            return Err(self.stop(StopReason::TransactionChanged { expected, found: 0 }, None));
+        }
         self.open_group(group);
         Ok(())
     }
@@ -285,6 +292,7 @@ impl Assembly {
         if !last {
             open.group.number.advance_by_number(&mut end);
             self.rows_done = open.counted;
+            self.begun_with = Some(open.group.number.clone());
         }
         let head = TransactionHead {
             source_position: open.source_position.clone(),

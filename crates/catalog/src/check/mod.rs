@@ -7,6 +7,7 @@ mod finding;
 mod grants;
 mod presence;
 mod privileges;
+mod replica;
 mod server;
 mod sides;
 mod tables;
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 
 pub use finding::{Finding, Report, Severity};
 
-use crate::{CatalogError, Purpose, ServerFacts, connect, table_shapes};
+use crate::{CatalogError, Purpose, ServerFacts, Servers, connect, table_shapes};
 use privileges::Account;
 use sides::SideClock;
 use tables::Tables;
@@ -53,6 +54,7 @@ pub async fn check(settings: &Settings, others: Vec<Finding>) -> Report {
     let started = Instant::now();
     for side in [&mut old, &mut new].into_iter().flatten() {
         findings.extend(side.own_findings(settings));
+        findings.extend(side.replica_findings(settings).await);
     }
     if let (Some(old), Some(new)) = (&mut old, &mut new) {
         findings.extend(pair_findings(settings, old, new).await);
@@ -85,15 +87,28 @@ impl Server {
 struct SideServers {
     side: Side,
     target: Server,
+    target_url: ServerUrl,
     reader: Option<Server>,
+    /// The other servers of `urls` that could be reached, with their addresses.
+    others: Vec<(String, Server)>,
+    /// About those that could not.
+    away: Vec<Finding>,
     clock: SideClock,
 }
 
 impl SideServers {
     async fn open(settings: &Settings, side: Side) -> Result<SideServers, CatalogError> {
-        let urls = settings.side(side);
-        let mut target = Server::open(&urls.url).await?;
-        let reader = match &urls.binlog_url {
+        let mut urls = settings.side(side).urls();
+        let target_url = urls.remove(Servers::new(urls.clone()).primary().await?);
+        let mut target = Server::open(&target_url).await?;
+        let (mut others, mut away) = (Vec::new(), Vec::new());
+        for url in urls {
+            match Server::open(&url).await {
+                Ok(server) => others.push((url.address(), server)),
+                Err(error) => away.push(error_finding(Some(side), "unreachable", &error)),
+            }
+        }
+        let reader = match &settings.side(side).binlog_url {
             Some(url) => Some(Server::open(url).await?),
             None => None,
         };
@@ -104,7 +119,7 @@ impl SideServers {
             .await
             .map_err(|source| CatalogError::Query { what: "the time zone", source })?;
         let clock = SideClock { utc_offset_minutes: utc_offset_minutes.flatten() };
-        Ok(SideServers { side, target, reader, clock })
+        Ok(SideServers { side, target, target_url, reader, others, away, clock })
     }
 
     fn reader(&mut self) -> &mut Server {
@@ -121,6 +136,37 @@ impl SideServers {
         findings.extend(server::version_findings(Some(side), &reader.facts));
         findings.extend(server::binlog_findings(side, &reader.facts));
         findings.extend(reader.account.binlog_findings(side, reader.facts.dialect()));
+        findings.append(&mut self.away);
+        for (_, other) in &self.others {
+            findings.extend(server::version_findings(Some(side), &other.facts));
+            findings.extend(server::binlog_findings(side, &other.facts));
+            findings.extend(other.account.binlog_findings(side, other.facts.dialect()));
+            findings.extend(other.account.own_schema_findings(Some(side), is_store));
+        }
+        findings
+    }
+
+    /// What only servers that replicate from another need.
+    async fn replica_findings(&mut self, settings: &Settings) -> Vec<Finding> {
+        let (side, several) = (self.side, !self.others.is_empty());
+        let mut findings: Vec<Finding> =
+            replica::row_session_finding(side, &self.target_url, &self.target).await.into_iter().collect();
+        if several {
+            findings.extend(replica::fail_over_findings(side, &self.target_url.address(), &self.target));
+        }
+        let replica = self.reader.as_mut().zip(settings.side(side).binlog_url.as_ref());
+        let replica = replica.map(|(server, url)| (url.address(), server));
+        let others = self.others.iter_mut().map(|(address, server)| (address.clone(), server));
+        for (address, server) in replica.into_iter().chain(others) {
+            if several {
+                findings.extend(replica::fail_over_findings(side, &address, server));
+            }
+            findings.extend(replica::log_findings(side, &address, server));
+            match replica::filter_findings(side, &address, server, several).await {
+                Ok(found) => findings.extend(found),
+                Err(error) => findings.push(error_finding(Some(side), "check-incomplete", &error)),
+            }
+        }
         findings
     }
 }
@@ -200,6 +246,11 @@ async fn table_findings(settings: &Settings, servers: &mut SideServers, tables: 
     let dialect = facts.dialect();
     findings.extend(or_error(binlog::filter_findings(conn, dialect, side, &tables.schemas(side)).await));
     findings.extend(or_error(binlog::prepared_findings(conn, dialect, side, account.name()).await));
+    for (_, other) in &mut servers.others {
+        let filters =
+            binlog::filter_findings(&mut other.conn, other.facts.dialect(), side, &tables.schemas(side)).await;
+        findings.extend(or_error(filters));
+    }
     findings
 }
 

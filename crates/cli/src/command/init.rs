@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use crossfade_catalog::Purpose;
+use crossfade_catalog::{Purpose, Servers};
 use crossfade_config::Settings;
 use crossfade_message::{COLUMN_EXISTS, StoreError, node_statements};
 use crossfade_model::{Direction, Position, Side};
@@ -11,10 +11,14 @@ use mysql_async::prelude::Queryable;
 use serde::Serialize;
 
 use super::{open_store, print_json};
+use crate::meeting::Source;
 use crate::pair::{Pair, connect_side, stream_of};
 
 /// The name of the mark that a migration starts from.
 const START_MARK: &str = "start";
+
+/// The heartbeat row by which a replica's position is found.
+const HEARTBEAT_WRITER: &str = "init";
 
 #[derive(Serialize)]
 struct Initialised {
@@ -87,10 +91,8 @@ async fn create_node_schema(settings: &Settings, side: Side) -> anyhow::Result<(
     Ok(())
 }
 
+/// A replica that is read in the side's place has by then what was committed on the side before.
 async fn position(settings: &Settings, side: Side) -> anyhow::Result<Position> {
-    let mut conn = connect_side(settings, side, Purpose::Binlog).await?;
-    let address = settings.side(side).binlog_url().to_string();
-    crossfade_binlog::current_position(&mut conn, &address)
-        .await
-        .with_context(|| format!("the binlog position of the {side} side cannot be read"))
+    let servers = Servers::new(settings.side(side).urls());
+    Source::new(settings, side, servers).position(HEARTBEAT_WRITER).await
 }

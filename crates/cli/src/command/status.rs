@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
+use crossfade_binlog::BinlogError;
+use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::{
     ConflictCounts, Health, LeaseStatus, Standby, Store, StreamStatus, TagProof, WaitCounts, Wish,
@@ -13,7 +15,12 @@ use serde::Serialize;
 
 use super::{new_table, open_known_store, open_store, print_json, print_table, wait};
 use crate::args::StatusArgs;
+use crate::failure::with_causes;
+use crate::meeting::Source;
 use crate::sync::is_dead;
+
+/// A source that does not answer so long is away.
+const SOURCE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 pub struct Status {
@@ -34,6 +41,8 @@ pub struct StreamLine {
     position: String,
     /// Unknown while no process looks.
     lag_seconds: Option<f64>,
+    /// Until the source may purge what is not read yet; unknown where that is only the file that it writes now.
+    unread_kept_seconds: Option<u64>,
     /// Captured and not yet applied.
     pub lag_messages: u64,
     rows_per_second: u64,
@@ -93,6 +102,7 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<()> {
         if args.wait.is_some() {
             status.streams.iter_mut().for_each(|stream| stream.caught_up = true);
         }
+        look_at_sources(settings, &store, &mut status).await;
         match (args.json, args.watch) {
             (true, _) => print_json(&status)?,
             (false, watch) => print(&status, watch),
@@ -105,6 +115,38 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<()> {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
+}
+
+/// Where nobody reads, nobody says how long the source keeps what is unread: the source is asked.
+async fn look_at_sources(settings: &Settings, store: &Store, status: &mut Status) {
+    for line in status.streams.iter_mut().filter(|line| line.holder.is_none() && line.state != "off") {
+        let Ok(stream) = line.stream.parse::<StreamId>() else { continue };
+        let side = stream.direction().source();
+        let source = Source::new(settings, side, Servers::new(settings.side(side).urls()));
+        let asking = async {
+            let state = store.stream_state(&stream).await?;
+            source.unread(&state.position.position).await
+        };
+        match tokio::time::timeout(SOURCE_LIMIT, asking).await {
+            Ok(Ok(unread)) => {
+                line.unread_kept_seconds = unread.and_then(|unread| Some(unread.left?.as_secs()));
+            }
+            Ok(Err(error)) if is_purged(&error) => {
+                let told = with_causes(&error);
+                line.reason = Some(match line.reason.take() {
+                    Some(reason) if reason.contains(&told) => reason,
+                    Some(reason) => format!("{reason}; {told}"),
+                    None => told,
+                });
+            }
+            // A source that is away says nothing.
+            _ => {}
+        }
+    }
+}
+
+fn is_purged(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<BinlogError>(), Some(BinlogError::Purged { .. }))
 }
 
 /// What the store knows of the pair now.
@@ -152,6 +194,7 @@ fn stream_line(
         standby: Vec::new(),
         position: status.position.position.to_string(),
         lag_seconds: alive.then_some(counters.lag_ms as f64 / 1000.0),
+        unread_kept_seconds: counters.unread_kept_s.filter(|_| alive),
         lag_messages: status.last_seq.saturating_sub(status.settled_seq),
         rows_per_second: if alive { counters.rows_per_second } else { 0 },
         last_seq: status.last_seq,
@@ -248,6 +291,12 @@ fn print(status: &Status, clear: bool) {
     for line in &status.streams {
         if let Some(reason) = &line.reason {
             println!("{}: {reason}", line.stream);
+        }
+    }
+    for line in &status.streams {
+        if let Some(seconds) = line.unread_kept_seconds {
+            let left = humantime::format_duration(Duration::from_secs(seconds));
+            println!("{}: the source may purge what is not read yet in {left}", line.stream);
         }
     }
     for line in status.streams.iter().filter(|line| line.open_failures + line.held > 0) {

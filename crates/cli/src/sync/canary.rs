@@ -13,14 +13,14 @@ use crossfade_applier::{Wishes, canary_writer, opposite_stream};
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
 use crossfade_message::{LostTag, Store, StoreError, TagProof};
-use crossfade_model::{Position, StreamId};
+use crossfade_model::StreamId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::capture::CaptureView;
 use super::wishes::Watched;
 use crate::failure::{Failure, Kind};
-use crate::pair::connect_side;
+use crate::meeting::Source;
 
 /// How often the verdict on a canary is asked for: quickly at first, more slowly where nobody reads.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -44,6 +44,7 @@ pub struct Proof {
 /// Has the tag of one stream's process proved.
 pub struct Canary {
     settings: Arc<Settings>,
+    target: Source,
     store: Store,
     stream: StreamId,
     epoch: u64,
@@ -63,6 +64,7 @@ impl Canary {
     /// `before` is what the last process of the stream knew.
     pub async fn new(
         settings: Arc<Settings>,
+        target: Source,
         store: &Store,
         stream: &StreamId,
         epoch: u64,
@@ -73,7 +75,7 @@ impl Canary {
         let open = Some("this process has not proved it yet".to_owned());
         let (proof, seen) = watch::channel(Proof { shown: TagProof { open, ..before }, was_lost });
         let (store, stream) = (store.clone(), stream.clone());
-        Ok((Canary { settings, store, stream, epoch, wishes, proof, sung: 0 }, seen))
+        Ok((Canary { settings, target, store, stream, epoch, wishes, proof, sung: 0 }, seen))
     }
 
     /// Runs until `running` ends.
@@ -114,12 +116,10 @@ impl Canary {
         self.sung += 1;
         // Each process counts on from where all before it were: the epoch grows with each.
         let counter = (self.epoch << 24) | self.sung;
-        let side = self.stream.direction().target();
-        // Not where the binlog is read, which may be another server: the canary is surely before this position.
-        let mut conn = connect_side(&self.settings, side, Purpose::Apply).await?;
-        let (pair, address) = (&self.settings.pair, self.settings.side(side).url.to_string());
-        crossfade_applier::sing(&mut conn, pair, &self.stream, self.epoch, counter).await?;
-        let position: Position = crossfade_binlog::current_position(&mut conn, &address).await?;
+        let mut conn = self.target.primary(Purpose::Apply).await?;
+        crossfade_applier::sing(&mut conn, &self.settings.pair, &self.stream, self.epoch, counter).await?;
+        // Of the binlog that is read, which may be another server's: the canary is surely before this position.
+        let position = self.target.position_after(&mut conn, &canary_writer(&self.stream), counter).await?;
         // Its place is known by now; how the connection ends does not matter.
         let _ = conn.disconnect().await;
         self.store.announce_canary(&self.stream, counter, &position).await.context("the canary is not announced")?;

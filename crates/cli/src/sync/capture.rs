@@ -323,6 +323,7 @@ async fn read(
     stop: CancellationToken,
     view: watch::Sender<CaptureView>,
 ) -> Result<(), BinlogError> {
+    let fail_over = options.fail_over.clone();
     let mut reader = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         reader = open(options) => reader?,
@@ -334,6 +335,9 @@ async fn read(
         };
         // Each was logged when it was made.
         drop(reader.take_notices());
+        if fail_over.as_ref().is_some_and(|servers| servers.is_stale(reader.server())) {
+            reader.reconnect_elsewhere();
+        }
         let trouble = reader.trouble();
         view.send_if_modified(|view| std::mem::replace(&mut view.trouble, trouble.clone()) != trouble);
         let Some(part) = part else { continue };

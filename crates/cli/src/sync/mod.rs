@@ -7,10 +7,13 @@ mod canary;
 mod capture;
 mod clocks;
 mod failpoint;
+mod follow;
 mod health;
+mod keeping;
 mod lease;
 mod report;
 mod serve;
+mod source_end;
 mod wishes;
 
 use std::sync::Arc;
@@ -21,17 +24,20 @@ use crossfade_applier::{
     Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, CircuitLimits, Counters, Feed, ProgressView, Wishes,
 };
 use crossfade_binlog::ReaderOptions;
+use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StreamState, Wish};
-use crossfade_model::{Direction, Position, StreamId};
+use crossfade_model::{Direction, Position, Side, StreamId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::open_store;
-use crate::pair::{Pair, connect_side, stream_of};
+use crate::meeting::Source;
+use crate::pair::{Pair, stream_of};
 use canary::Canary;
 use capture::{Capture, CaptureView};
+use follow::Followed;
 use lease::Lease;
 pub use lease::is_dead;
 pub use report::last_counters;
@@ -40,6 +46,9 @@ pub use serve::serve;
 
 /// A process that was asked to stop has this long before it is ended anyway.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The heartbeat row by which a replica's position at the start is found.
+const UNTIL_WRITER: &str = "until-caught-up";
 
 /// Runs a direction until `stop`, or until everything is applied that the source has now.
 pub async fn run(
@@ -80,8 +89,10 @@ async fn hold_lease_and_run(
     if store.wish(direction).await?.is_none() {
         store.set_wish(direction, Wish::RUN).await?;
     }
+    let (source, target) = (at_side(settings, direction.source()), at_side(settings, direction.target()));
+    source.servers.must_have(&state.position.position);
     let until = match until_caught_up {
-        true => Some(source_position(settings, direction).await?),
+        true => Some(source.position(UNTIL_WRITER).await?),
         false => None,
     };
     // Everything below ends with this; `stop` alone means that a person asked.
@@ -97,6 +108,7 @@ async fn hold_lease_and_run(
     let (alarms, alarmed) = mpsc::channel(1);
     let given = Given {
         epoch: lease.epoch().0,
+        target: target.servers.clone(),
         feed: feed.clone(),
         wishes: wishes.for_applier(),
         counters: counters.clone(),
@@ -116,12 +128,14 @@ async fn hold_lease_and_run(
         probe,
         stop: running.clone(),
     };
-    let reader = reader_options(pair, direction);
+    let reader = reader_options(pair, direction, &source.servers);
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
     let before = report::last_counters(store, &stream).await?;
     let (canary, proof) =
-        Canary::new(settings.clone(), store, &stream, lease.epoch().0, wishes.clone(), before.tag).await?;
+        Canary::new(settings.clone(), target.clone(), store, &stream, lease.epoch().0, wishes.clone(), before.tag)
+            .await?;
+    let (keeping, keeps) = watch::channel(None);
     let observed = Observed {
         epoch: lease.epoch().0,
         counters,
@@ -129,8 +143,9 @@ async fn hold_lease_and_run(
         applied: applied.clone(),
         wishes: wishes.clone(),
         proof: proof.clone(),
+        keeps,
     };
-    let reporter = Reporter::new(pair, store, &stream, observed).await?;
+    let reporter = Reporter::new(source.clone(), store, &stream, observed).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(capture_while_wished(capture, reader, wishes.clone(), running.clone()));
     tasks.spawn(apply_when_harmless(applier, canary::until_harmless(proof, wishes.for_applier()), running.clone()));
@@ -140,6 +155,18 @@ async fn hold_lease_and_run(
     tasks.spawn(reporter.run(running.clone()));
     tasks.spawn(breaker::answer(alarmed, store.clone(), wishes.clone(), running.clone()));
     tasks.spawn(lease.clone().renew_until(store.clone(), running.clone()));
+    tasks.spawn(keeping::watch_over(source.clone(), captured.clone(), keeping, running.clone()));
+    for (at, captured) in [(source, Some(captured.clone())), (target, None)] {
+        let followed = Followed {
+            holds_store: at.side == Side::New && store_is_on(settings, &at.servers),
+            side: at.side,
+            servers: at.servers,
+            stream: stream.clone(),
+            store: store.clone(),
+            captured,
+        };
+        tasks.spawn(followed.run(running.clone()));
+    }
     if let Some(until) = until {
         tasks.spawn(end_when_caught_up(until, captured, applied, running.clone()));
     }
@@ -149,6 +176,7 @@ async fn hold_lease_and_run(
 /// What an applier is given for one run, beside what is configured.
 struct Given {
     epoch: u64,
+    target: Servers,
     feed: Arc<Feed>,
     wishes: watch::Receiver<Wishes>,
     counters: Arc<Counters>,
@@ -165,7 +193,7 @@ fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Give
         pair: settings.pair.clone(),
         stream: stream_of(direction),
         epoch: given.epoch,
-        target: settings.side(direction.target()).url.clone(),
+        target: given.target,
         target_flavor: pair.side(direction.target()).facts.flavor(),
         store: store.clone(),
         mappings: pair.mappings(direction).into(),
@@ -304,18 +332,23 @@ async fn end_when_caught_up(
     }
 }
 
-async fn source_position(settings: &Settings, direction: Direction) -> anyhow::Result<Position> {
-    let side = direction.source();
-    let mut conn = connect_side(settings, side, crossfade_catalog::Purpose::Catalog).await?;
-    Ok(crossfade_binlog::current_position(&mut conn, &settings.side(side).url.to_string()).await?)
+fn at_side(settings: &Settings, side: Side) -> Source {
+    Source::new(settings, side, Servers::new(settings.side(side).urls()))
 }
 
-fn reader_options(pair: &Pair, direction: Direction) -> ReaderOptions {
+/// The store goes where the side's primary goes.
+fn store_is_on(settings: &Settings, servers: &Servers) -> bool {
+    servers.urls().iter().any(|url| url.endpoint == settings.store_url().endpoint)
+}
+
+fn reader_options(pair: &Pair, direction: Direction, servers: &Servers) -> ReaderOptions {
     let settings = &pair.settings;
-    let url = settings.side(direction.source()).binlog_url().clone();
+    let side = settings.side(direction.source());
     // Start and seen are set by the capture from what the store says.
     let nowhere = Position::File { server: String::new(), file: String::new(), offset: 0 };
-    let mut options = ReaderOptions::new(url, settings.pair.clone(), direction, pair.synced_tables(direction), nowhere);
+    let (url, tables) = (side.binlog_url().clone(), pair.synced_tables(direction));
+    let mut options = ReaderOptions::new(url, settings.pair.clone(), direction, tables, nowhere);
+    options.fail_over = side.binlog_url.is_none().then(|| servers.clone());
     options.part_bytes = capture::PART_BYTES;
     options
 }

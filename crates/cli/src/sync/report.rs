@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossfade_applier::{Counters, ProgressView};
-use crossfade_catalog::Purpose;
-use crossfade_config::Settings;
+use crossfade_binlog::Unread;
 use crossfade_message::{ConflictCounts, Health, Store, StoreError, StreamCounters, StreamReport, WaitCounts};
-use crossfade_model::{Position, Side, StreamId};
-use mysql_async::Conn;
+use crossfade_model::StreamId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::canary::Proof;
 use super::capture::CaptureView;
 use super::health::Signs;
+use super::source_end::SourceEnd;
 use super::wishes::Watched;
 use crate::failure::with_causes;
-use crate::pair::{Pair, connect_side};
+use crate::meeting::Source;
 
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
@@ -29,18 +28,17 @@ const READ_WAIT: Duration = Duration::from_millis(300);
 const BEHIND: Duration = Duration::from_secs(5);
 
 pub struct Reporter {
-    settings: Arc<Settings>,
+    source: SourceEnd,
     store: Store,
     stream: StreamId,
-    side: Side,
     counters: Arc<Counters>,
     captured: watch::Receiver<CaptureView>,
     applied: watch::Receiver<ProgressView>,
     wishes: Watched,
     proof: watch::Receiver<Proof>,
+    keeps: watch::Receiver<Option<Unread>>,
     /// What earlier processes had counted.
     before: StreamCounters,
-    source: Option<Conn>,
     epoch: u64,
     /// The opposite process knows of this direction, so its users may write.
     opposite_knows: bool,
@@ -59,6 +57,7 @@ pub struct Observed {
     pub applied: watch::Receiver<ProgressView>,
     pub wishes: Watched,
     pub proof: watch::Receiver<Proof>,
+    pub keeps: watch::Receiver<Option<Unread>>,
 }
 
 /// Changes applied per second, over the last whole second.
@@ -84,21 +83,20 @@ impl Rate {
 }
 
 impl Reporter {
-    pub async fn new(pair: &Pair, store: &Store, stream: &StreamId, observed: Observed) -> anyhow::Result<Reporter> {
-        let Observed { epoch, counters, captured, applied, wishes, proof } = observed;
+    pub async fn new(source: Source, store: &Store, stream: &StreamId, observed: Observed) -> anyhow::Result<Reporter> {
+        let Observed { epoch, counters, captured, applied, wishes, proof, keeps } = observed;
         let before = last_counters(store, stream).await?;
         Ok(Reporter {
-            settings: pair.settings.clone(),
+            source: SourceEnd::new(source),
             store: store.clone(),
             stream: stream.clone(),
-            side: stream.direction().source(),
             counters,
             captured,
             applied,
             wishes,
             proof,
+            keeps,
             before,
-            source: None,
             epoch,
             opposite_knows: false,
             stop_reason: None,
@@ -158,6 +156,7 @@ impl Reporter {
                 lag_ms,
                 caught_up,
                 rows_per_second,
+                unread_kept_s: self.keeps.borrow().as_ref().and_then(|unread| Some(unread.left?.as_secs())),
                 looks_for_concurrent_epoch: if self.applied.borrow().looks_for_concurrent { self.epoch } else { 0 },
                 tag: self.proof.borrow().shown.clone(),
             },
@@ -212,25 +211,13 @@ impl Reporter {
 
     /// What the source had a moment ago is captured, and what is captured is applied.
     async fn is_caught_up(&mut self) -> bool {
-        let Some(now) = self.source_position().await else { return false };
+        let Some(now) = self.source.position().await else { return false };
         let is_read =
             |view: &CaptureView| view.position.as_ref().is_some_and(|read| crossfade_binlog::is_reached(read, &now));
         let read = async { self.captured.wait_for(is_read).await.ok().map(|view| view.last_seq) };
         let Ok(Some(last_seq)) = tokio::time::timeout(READ_WAIT, read).await else { return false };
         let applied = async { self.applied.wait_for(|view| view.applied_seq >= last_seq).await.is_ok() };
         tokio::time::timeout(READ_WAIT, applied).await.unwrap_or(false)
-    }
-
-    async fn source_position(&mut self) -> Option<Position> {
-        if self.source.is_none() {
-            self.source = connect_side(&self.settings, self.side, Purpose::Binlog).await.ok();
-        }
-        let conn = self.source.as_mut()?;
-        let position = crossfade_binlog::current_position(conn, self.side.as_str()).await;
-        if position.is_err() {
-            self.source = None;
-        }
-        position.ok()
     }
 }
 

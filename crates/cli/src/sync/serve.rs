@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
-use super::{Given, adopt, applier_options, failpoint, feed_bytes, wait_for_all, wishes};
+use super::{Given, adopt, applier_options, at_side, failpoint, feed_bytes, wait_for_all, wishes};
 use crate::failure::{Failure, Kind};
 use crate::pair::{Pair, stream_of};
 
@@ -45,6 +45,7 @@ async fn serve_under(
     let (alarms, _alarmed) = mpsc::channel(1);
     let given = Given {
         epoch: lease.epoch().0,
+        target: at_side(&pair.settings, direction.target()).servers,
         feed: Arc::new(Feed::new(state.last_seq, feed_bytes(&pair.settings))),
         wishes: wishes.for_applier(),
         counters: Arc::new(Counters::default()),
