@@ -1,0 +1,130 @@
+//! Under live writes on both sides, the old side's primary is killed and its replica takes its place.
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::{Flavor, ServerBuilder};
+use crossfade_tests::Direction;
+
+use crate::ledger::{User, settle, tables};
+use crate::stage::{Named, Stage, ask, builder, run, stream};
+
+/// Transactions of each side's users before and after.
+const WRITTEN: u64 = 150;
+
+/// A commit is acknowledged once the replica has it, so that a crash of the primary loses nothing that users were told.
+fn acknowledged_by_replica(builder: ServerBuilder, flavor: Flavor) -> ServerBuilder {
+    match flavor {
+        Flavor::MySql => builder.option("plugin_load_add", "semisync_source.so;semisync_replica.so"),
+        Flavor::MariaDb => builder,
+    }
+}
+
+async fn wait_for_replica(stage: &Stage) -> Result<()> {
+    let (on_primary, on_replica): (&[&str], &[&str]) = match stage.primary().flavor() {
+        Flavor::MySql => (
+            &["SET GLOBAL rpl_semi_sync_source_timeout = 3600000", "SET GLOBAL rpl_semi_sync_source_enabled = ON"],
+            &["STOP REPLICA IO_THREAD", "SET GLOBAL rpl_semi_sync_replica_enabled = ON", "START REPLICA IO_THREAD"],
+        ),
+        Flavor::MariaDb => (
+            &[
+                "SET GLOBAL rpl_semi_sync_master_timeout = 3600000",
+                "SET GLOBAL rpl_semi_sync_master_wait_point = 'AFTER_SYNC'",
+                "SET GLOBAL rpl_semi_sync_master_enabled = ON",
+            ],
+            &["STOP SLAVE IO_THREAD", "SET GLOBAL rpl_semi_sync_slave_enabled = ON", "START SLAVE IO_THREAD"],
+        ),
+    };
+    run(&stage.replica, on_replica).await?;
+    run(stage.primary(), on_primary).await
+}
+
+async fn replica_takes_over(flavor: Flavor) -> Result<()> {
+    let alike = acknowledged_by_replica(builder(flavor), flavor);
+    let replica = alike.clone().option("read_only", "ON");
+    let tables = tables();
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let mut stage = Stage::new("fail_over", alike, &[], replica, Named::ReplicaFirst, &tables).await?;
+    wait_for_replica(&stage).await?;
+    stage.migration.start_both().await?;
+    let mut old = User::start("old", &stage.migration.schema, stage.primary());
+    let mut new = User::start("new", &stage.migration.schema, stage.migration.servers.new());
+    old.until_wrote(WRITTEN).await?;
+    new.until_wrote(WRITTEN).await?;
+
+    stage.primary().kill9().await?;
+    let down = std::time::Instant::now();
+    // Users of new go on meanwhile, and their changes wait.
+    new.until_wrote(WRITTEN / 3).await?;
+    stage.promote().await?;
+    old.goes_to(&stage.replica);
+    old.until_wrote(WRITTEN).await?;
+    new.until_wrote(WRITTEN).await?;
+    stage
+        .until_status("both run", |status| {
+            Direction::BOTH.iter().all(|direction| stream(status, *direction)["state"] == "running")
+        })
+        .await?;
+    println!("{flavor:?}: both run again {:.1} s after the primary was killed", down.elapsed().as_secs_f64());
+
+    // The former primary comes back, writable as it was, without a user: nobody may write to it.
+    run_former_primary(&stage).await?;
+    old.until_wrote(20).await?;
+    let sets = former_primary_stands_still(&stage).await?;
+    old.until_wrote(20).await?;
+    ensure!(former_primary_stands_still(&stage).await? == sets, "the former primary was written to");
+    settle(&stage, vec![old, new]).await?;
+    ensure!(former_primary_stands_still(&stage).await? == sets, "the former primary was written to");
+    stage.migration.stop_both().await
+}
+
+/// What it had over, unacknowledged, would make it a second primary that went apart: so it comes back as well-kept servers do.
+async fn run_former_primary(stage: &Stage) -> Result<()> {
+    stage.primary().restart_with(&[("read_only", "ON")]).await.context("the former primary does not start")
+}
+
+async fn former_primary_stands_still(stage: &Stage) -> Result<String> {
+    let question = match stage.primary().flavor() {
+        Flavor::MySql => "SELECT @@GLOBAL.gtid_executed",
+        Flavor::MariaDb => "SELECT @@GLOBAL.gtid_binlog_state",
+    };
+    ask(stage.primary(), question).await
+}
+
+/// A planned change of roles: nothing is lost, and what is read moves with what is written.
+async fn roles_change(flavor: Flavor) -> Result<()> {
+    let tables = tables();
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let replica = builder(flavor).option("super_read_only", "ON");
+    let mut stage = Stage::new("roles", builder(flavor), &[], replica, Named::PrimaryFirst, &tables).await?;
+    stage.migration.start_both().await?;
+    let mut old = User::start("old", &stage.migration.schema, stage.primary());
+    let mut new = User::start("new", &stage.migration.schema, stage.migration.servers.new());
+    old.until_wrote(WRITTEN / 3).await?;
+    // Even root cannot write then.
+    run(stage.primary(), &["SET GLOBAL super_read_only = ON"]).await?;
+    stage.replica.until_followed(stage.primary()).await?;
+    stage.promote().await?;
+    old.goes_to(&stage.replica);
+    stage.primary().follow_on(&stage.replica).await?;
+    old.until_wrote(WRITTEN).await?;
+    new.until_wrote(WRITTEN).await?;
+    settle(&stage, vec![old, new]).await?;
+    let replicates: u64 =
+        ask(stage.primary(), &format!("SELECT COUNT(*) FROM `{}`.of_old", stage.migration.schema)).await?;
+    ensure!(replicates > 0, "the former primary does not follow");
+    stage.migration.stop_both().await
+}
+
+#[tokio::test]
+async fn p1_p2_p3_replica_takes_over_on_mysql() -> Result<()> {
+    replica_takes_over(Flavor::MySql).await
+}
+
+#[tokio::test]
+async fn p1_p2_p3_replica_takes_over_on_mariadb() -> Result<()> {
+    replica_takes_over(Flavor::MariaDb).await
+}
+
+#[tokio::test]
+async fn p1_p2_p3_roles_change_on_mysql() -> Result<()> {
+    roles_change(Flavor::MySql).await
+}
