@@ -1,4 +1,4 @@
-//! Under live writes on both sides, the old side's primary is killed and its replica takes its place.
+//! Under live writes on both sides, one side's primary is killed and its replica takes its place.
 
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, ServerBuilder};
@@ -37,27 +37,29 @@ async fn wait_for_replica(stage: &Stage) -> Result<()> {
     run(stage.primary(), on_primary).await
 }
 
-async fn replica_takes_over(flavor: Flavor) -> Result<()> {
+async fn replica_takes_over(flavor: Flavor, name: &'static str, named: Named) -> Result<()> {
     let alike = acknowledged_by_replica(builder(flavor), flavor);
     let replica = alike.clone().option("read_only", "ON");
     let tables = tables();
     let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-    let mut stage = Stage::new("fail_over", alike, &[], replica, Named::ReplicaFirst, &tables).await?;
+    let mut stage = Stage::new(name, alike, &[], replica, named, &tables).await?;
     wait_for_replica(&stage).await?;
     stage.migration.start_both().await?;
-    let mut old = User::start("old", &stage.migration.schema, stage.primary());
-    let mut new = User::start("new", &stage.migration.schema, stage.migration.servers.new());
-    old.until_wrote(WRITTEN).await?;
-    new.until_wrote(WRITTEN).await?;
+    let servers = stage.migration.servers;
+    let old = User::start("old", &stage.migration.schema, servers.old());
+    let new = User::start("new", &stage.migration.schema, servers.new());
+    let (mut moved, mut other) = if named == Named::OnNew { (new, old) } else { (old, new) };
+    moved.until_wrote(WRITTEN).await?;
+    other.until_wrote(WRITTEN).await?;
 
     stage.primary().kill9().await?;
     let down = std::time::Instant::now();
-    // Users of new go on meanwhile, and their changes wait.
-    new.until_wrote(WRITTEN / 3).await?;
+    // Users of the other side go on meanwhile, and their changes wait.
+    other.until_wrote(WRITTEN / 3).await?;
     stage.promote().await?;
-    old.goes_to(&stage.replica);
-    old.until_wrote(WRITTEN).await?;
-    new.until_wrote(WRITTEN).await?;
+    moved.goes_to(&stage.replica);
+    moved.until_wrote(WRITTEN).await?;
+    other.until_wrote(WRITTEN).await?;
     stage
         .until_status("both run", |status| {
             Direction::BOTH.iter().all(|direction| stream(status, *direction)["state"] == "running")
@@ -65,13 +67,13 @@ async fn replica_takes_over(flavor: Flavor) -> Result<()> {
         .await?;
     println!("{flavor:?}: both run again {:.1} s after the primary was killed", down.elapsed().as_secs_f64());
 
-    // The former primary comes back, writable as it was, without a user: nobody may write to it.
+    // The former primary comes back: nobody may write to it, not even an account that could.
     run_former_primary(&stage).await?;
-    old.until_wrote(20).await?;
+    moved.until_wrote(20).await?;
     let sets = former_primary_stands_still(&stage).await?;
-    old.until_wrote(20).await?;
+    moved.until_wrote(20).await?;
     ensure!(former_primary_stands_still(&stage).await? == sets, "the former primary was written to");
-    settle(&stage, vec![old, new]).await?;
+    settle(&stage, vec![moved, other]).await?;
     ensure!(former_primary_stands_still(&stage).await? == sets, "the former primary was written to");
     stage.migration.stop_both().await
 }
@@ -116,15 +118,26 @@ async fn roles_change(flavor: Flavor) -> Result<()> {
 
 #[tokio::test]
 async fn p1_p2_p3_replica_takes_over_on_mysql() -> Result<()> {
-    replica_takes_over(Flavor::MySql).await
+    replica_takes_over(Flavor::MySql, "fail_over", Named::ReplicaFirst).await
 }
 
 #[tokio::test]
 async fn p1_p2_p3_replica_takes_over_on_mariadb() -> Result<()> {
-    replica_takes_over(Flavor::MariaDb).await
+    replica_takes_over(Flavor::MariaDb, "fail_over", Named::ReplicaFirst).await
 }
 
 #[tokio::test]
 async fn p1_p2_p3_roles_change_on_mysql() -> Result<()> {
     roles_change(Flavor::MySql).await
+}
+
+/// The store goes along: it is on the side whose primary dies.
+#[tokio::test]
+async fn p1_p2_p3_replica_of_new_takes_over_on_mysql() -> Result<()> {
+    replica_takes_over(Flavor::MySql, "store_moves", Named::OnNew).await
+}
+
+#[tokio::test]
+async fn p1_p2_p3_replica_of_new_takes_over_on_mariadb() -> Result<()> {
+    replica_takes_over(Flavor::MariaDb, "store_moves", Named::OnNew).await
 }

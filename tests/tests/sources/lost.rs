@@ -86,6 +86,24 @@ async fn what_was_captured_is_missing(flavor: Flavor) -> Result<()> {
     stage.migration.stop_both().await
 }
 
+/// The replica is read, and gets nothing any more: what users write to the primary must cross nevertheless.
+async fn a_stale_replica_is_left(flavor: Flavor) -> Result<()> {
+    let tables = tables();
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let replica = builder(flavor).option("read_only", "ON");
+    let mut stage = Stage::new("stale", builder(flavor), &[], replica, Named::ReplicaFirst, &tables).await?;
+    stage.migration.start_both().await?;
+    let mut old = User::start("old", &stage.migration.schema, stage.primary());
+    let new = User::start("new", &stage.migration.schema, stage.migration.servers.new());
+    old.until_wrote(20).await?;
+    run(&stage.replica, &[stop_replication(flavor)]).await?;
+    old.until_wrote(20).await?;
+    settle(&stage, vec![old, new]).await?;
+    let log = std::fs::read_to_string(stage.migration.log(Direction::Forward))?;
+    ensure!(log.contains("a replica does not get what its primary has"), "{log}");
+    stage.migration.stop_both().await
+}
+
 /// The primary lives on, and users write to a replica that somebody has promoted beside it.
 async fn two_take_writes(flavor: Flavor) -> Result<()> {
     let mut stage = stage("split", flavor).await?;
@@ -141,4 +159,14 @@ async fn p1_two_take_writes_on_mysql() -> Result<()> {
 #[tokio::test]
 async fn p1_two_take_writes_on_mariadb() -> Result<()> {
     two_take_writes(Flavor::MariaDb).await
+}
+
+#[tokio::test]
+async fn p1_a_stale_replica_is_left_on_mysql() -> Result<()> {
+    a_stale_replica_is_left(Flavor::MySql).await
+}
+
+#[tokio::test]
+async fn p1_a_stale_replica_is_left_on_mariadb() -> Result<()> {
+    a_stale_replica_is_left(Flavor::MariaDb).await
 }

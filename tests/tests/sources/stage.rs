@@ -1,4 +1,4 @@
-//! A migration whose old side has a replica.
+//! A migration of which one side has a replica.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// How the old side's servers are named in the configuration.
+/// How the servers of the side with the replica are named in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Named {
     /// `urls`, the replica first.
@@ -21,15 +21,18 @@ pub enum Named {
     PrimaryFirst,
     /// `url` is the primary, `binlog_url` the replica.
     BinlogUrl,
+    /// `urls` of the new side, the replica first. The store is there, too.
+    OnNew,
 }
 
 pub struct Stage {
     pub migration: Migration,
     pub replica: Server,
+    named: Named,
 }
 
 impl Stage {
-    /// Servers made alike but for the options of the old side's primary and of its replica; the tables are `{schema}.…`
+    /// Servers made alike but for the options of the primary and of its replica; the tables are `{schema}.…`
     /// statements for both sides.
     pub async fn new(
         name: &'static str,
@@ -40,38 +43,47 @@ impl Stage {
         tables: &[&str],
     ) -> Result<Stage> {
         let pair = SharedPair::own(servers).await?;
+        let followed = if named == Named::OnNew { pair.new() } else { pair.old() };
         if !of_primary.is_empty() {
-            pair.old().restart_with(of_primary).await?;
+            followed.restart_with(of_primary).await?;
         }
         let replica = replica.start().await?;
-        replica.follow(pair.old()).await?;
+        replica.follow(followed).await?;
         let setup =
             Setup { settings: "[apply]\ncanary_every = \"1s\"\n".to_owned(), ..Setup::new(pair.flavor(), name) };
         let migration = Migration::on_servers(&setup, pair).await?;
-        let (primary, other) = (pair.old().root_url(), replica.root_url());
-        let of_old = format!("[old]\nurl = \"{primary}\"\n");
+        let (primary, other) = (followed.root_url(), replica.root_url());
+        let url = format!("url = \"{primary}\"\n");
         let configuration = std::fs::read_to_string(migration.config())?;
-        ensure!(configuration.contains(&of_old), "{configuration}");
+        ensure!(configuration.contains(&url), "{configuration}");
         let instead = match named {
-            Named::ReplicaFirst => format!("[old]\nurls = [\"{other}\", \"{primary}\"]\n"),
-            Named::PrimaryFirst => format!("[old]\nurls = [\"{primary}\", \"{other}\"]\n"),
-            Named::BinlogUrl => format!("{of_old}binlog_url = \"{other}\"\n"),
+            Named::ReplicaFirst | Named::OnNew => format!("urls = [\"{other}\", \"{primary}\"]\n"),
+            Named::PrimaryFirst => format!("urls = [\"{primary}\", \"{other}\"]\n"),
+            Named::BinlogUrl => format!("{url}binlog_url = \"{other}\"\n"),
         };
-        std::fs::write(migration.config(), configuration.replace(&of_old, &instead))?;
+        std::fs::write(migration.config(), configuration.replace(&url, &instead))?;
         migration.on_both(tables).await?;
-        replica.until_followed(pair.old()).await?;
+        replica.until_followed(followed).await?;
         migration.init().await?;
-        Ok(Stage { migration, replica })
+        Ok(Stage { migration, replica, named })
     }
 
+    /// The server that the replica follows at first.
     pub fn primary(&self) -> &'static Server {
-        self.migration.servers.old()
+        match self.named {
+            Named::OnNew => self.migration.servers.new(),
+            _ => self.migration.servers.old(),
+        }
     }
 
     /// The replica takes the primary's place, for the migration's users too.
     pub async fn promote(&mut self) -> Result<()> {
         self.replica.promote().await?;
-        self.migration.old = sql::pool(&self.replica.root_url(), 12)?;
+        let pool = sql::pool(&self.replica.root_url(), 12)?;
+        match self.named {
+            Named::OnNew => self.migration.new = pool,
+            _ => self.migration.old = pool,
+        }
         Ok(())
     }
 
