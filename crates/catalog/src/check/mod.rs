@@ -149,8 +149,11 @@ impl SideServers {
     /// What only servers that replicate from another need.
     async fn replica_findings(&mut self, settings: &Settings) -> Vec<Finding> {
         let (side, several) = (self.side, !self.others.is_empty());
-        let mut findings: Vec<Finding> =
-            replica::row_session_finding(side, &self.target_url, &self.target).await.into_iter().collect();
+        let mut findings = Vec::new();
+        // Where nothing else is read, the server's format is a finding of its own.
+        if self.reader.is_some() {
+            findings.extend(replica::row_session_finding(side, &self.target_url, &self.target).await);
+        }
         if several {
             findings.extend(replica::fail_over_findings(side, &self.target_url.address(), &self.target));
         }
