@@ -57,6 +57,8 @@ pub struct ApplierOptions {
     pub family: FamilyPolicy,
     pub lanes: u16,
     pub bounds: BatchBounds,
+    /// Memory for what users of the target did and changes on their way have not seen.
+    pub index_bytes: usize,
     pub feed: Arc<Feed>,
     pub wishes: watch::Receiver<Wishes>,
     pub counters: Arc<Counters>,
@@ -126,6 +128,7 @@ impl Applier {
             options.opposite_mappings.clone(),
             options.stream.direction().source(),
             options.prefer,
+            options.index_bytes,
         );
         let planner = Arc::new(Planner::new(&options.mappings));
         let packet = PacketLimit::new();

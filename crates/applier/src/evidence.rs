@@ -131,7 +131,7 @@ impl Evidence<'_> {
                         let plan = lookup::plan_of(&store, &own, &mappings, batch).await?;
                         known.plans.insert(batch, plan);
                     }
-                    Err(Unknown::SameRow { .. }) => break false,
+                    Err(Unknown::SameRow { .. } | Unknown::MovedOut { .. }) => break false,
                 }
             };
             if !was_seen {

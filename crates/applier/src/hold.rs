@@ -106,6 +106,11 @@ pub async fn beat_seen(conn: &mut Conn, pair: &str, writer: &str) -> Result<u64,
     }
 }
 
+/// The counters of all heartbeats that the pair has on a node, by their writers.
+pub async fn beats(conn: &mut Conn, pair: &str) -> Result<Vec<(String, u64)>, mysql_async::Error> {
+    conn.exec("SELECT writer, counter FROM crossfade.heartbeat WHERE pair = ?", (pair,)).await
+}
+
 impl HoldWorker {
     async fn run(
         self,

@@ -14,7 +14,7 @@ use mysql_async::Conn;
 use crate::error::ApplyError;
 use crate::family::{Ruling, Rulings};
 use crate::lane::Shared;
-use crate::lookup::{Lookup, Subject};
+use crate::lookup::{Lookup, Subject, key_hashes};
 use crate::parking::{Aside, Cause};
 use crate::table::TargetTable;
 
@@ -145,6 +145,7 @@ impl<'a> JudgedLane<'a> {
 
     /// Judges every change by what is captured so far.
     pub async fn judge(&mut self, shared: &Shared, lookup: &mut Lookup, conn: &mut Conn) -> Result<(), ApplyError> {
+        lookup.prepare(self.folded_keys(shared)).await?;
         for step in &mut self.steps {
             match step {
                 JudgedStep::Net { table, rows, .. } => {
@@ -166,6 +167,29 @@ impl<'a> JudgedLane<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The hashes of all keys that are judged.
+    fn folded_keys(&self, shared: &Shared) -> impl Iterator<Item = u64> {
+        let folded = |table: usize, row: &Row| {
+            let mapping = &shared.mappings[table];
+            key_hashes(mapping, &key_of(mapping, row)).folded
+        };
+        self.steps.iter().flat_map(move |step| -> Vec<u64> {
+            match step {
+                JudgedStep::Net { table, rows, .. } => {
+                    let images = rows.iter().flat_map(|row| [&row.net.before, &row.net.after]).flatten();
+                    images.map(|image| folded(*table, image)).collect()
+                }
+                JudgedStep::InOrder(changes) => {
+                    let changes = changes.iter().map(|judged| judged.change);
+                    let of_change = |change: &'a MappedChange| {
+                        [&change.before, &change.after].into_iter().flatten().map(|image| folded(change.table, image))
+                    };
+                    changes.flat_map(of_change).collect()
+                }
+            }
+        })
     }
 
     /// Judges again what was written and neither sighted nor merged, with what was captured meanwhile.

@@ -62,7 +62,7 @@ pub use circuit::{CircuitLimits, Tripped};
 pub use counters::{Counted, Counters};
 pub use error::ApplyError;
 pub use feed::{BatchBounds, Feed};
-pub use hold::{beat, beat_seen};
+pub use hold::{beat, beat_seen, beats};
 pub use outlook::{Foreseen, KeyColumn, Outlook, read_row};
 pub use progress::{ProgressView, Waiting};
 pub use refusal::Refusal;

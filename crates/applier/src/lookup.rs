@@ -67,7 +67,8 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Lookup {
-    /// `side` is where the judged changes were made.
+    /// `side` is where the judged changes were made; `index_bytes` bounds what is held in memory.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         store: Store,
         opposite: StreamId,
@@ -76,6 +77,7 @@ impl Lookup {
         opposite_mappings: Arc<[TableMapping]>,
         side: Side,
         prefer: Side,
+        index_bytes: usize,
     ) -> Lookup {
         Lookup {
             store,
@@ -86,7 +88,7 @@ impl Lookup {
             opposite_mappings,
             prefer,
             side,
-            index: ConcurrentIndex::default(),
+            index: ConcurrentIndex::with_bound(index_bytes),
             found: Found::default(),
         }
     }
@@ -115,37 +117,34 @@ impl Lookup {
     }
 
     fn add(&mut self, message: &Message) {
-        let change = &message.change;
-        let Some(table) = self.keys.of_layout(&self.opposite_mappings, &self.mappings, &change.layout) else {
-            // A table that is not synced in this direction has no row to be concurrent with.
-            return self.index.pass(message.seq);
-        };
-        let keys = [&change.before, &change.after].map(|image| image.as_ref().map(|image| table.key_of(image)));
-        let keeps_its_key = keys[0] == keys[1];
-        for (place, key) in keys.iter().enumerate().filter_map(|(place, key)| Some((place, key.as_ref()?))) {
-            let is_text = key.iter().any(|value| matches!(value, Value::Text(_) | Value::Encoded { .. }));
-            // A row that leaves its key is deleted there, and inserted under the other one.
-            let (op, effect) = match place {
-                _ if keeps_its_key => (change.op, None),
-                0 => (RowOp::Delete, Some(Effect::Delete)),
-                _ => (RowOp::Insert, Some(Effect::Insert)),
-            };
-            let effect = table
-                .merged
-                .as_ref()
-                .map(|merged| effect.unwrap_or_else(|| merged.effect(&change.before, &change.after)));
-            self.index.add(
-                folded_hash(&table.identity, key),
-                OppositeChange {
-                    seq: message.seq,
-                    exact: exact_hash(&table.identity, key),
-                    effective: message.effective,
-                    op,
-                    effect: effect.map(Box::new),
-                    text_key: is_text.then(|| key.iter().map(|value| (*value).clone()).collect()),
-                },
-            );
+        let index = &mut self.index;
+        // A table that is not synced in this direction has no row to be concurrent with.
+        index.pass(message.seq);
+        self.keys
+            .changes_of(&self.opposite_mappings, &self.mappings, message, |folded, change| index.add(folded, change));
+    }
+
+    /// Has all at hand that is to be known of these folded keys, so that it is not looked for one by one.
+    pub async fn prepare(&mut self, folded: impl Iterator<Item = u64>) -> Result<(), ApplyError> {
+        match self.index.to_recall(folded) {
+            Some((keys, first, last)) => self.recall(&keys, first, last).await,
+            None => Ok(()),
         }
+    }
+
+    async fn recall(&mut self, keys: &[u64], first: u64, last: u64) -> Result<(), ApplyError> {
+        let Lookup { store, opposite, opposite_mappings, mappings, keys: places, .. } = self;
+        let mut found: FxHashMap<u64, Vec<OppositeChange>> = keys.iter().map(|key| (*key, Vec::new())).collect();
+        let visit = |message: Message| {
+            places.changes_of(opposite_mappings, mappings, &message, |folded, change| {
+                if let Some(changes) = found.get_mut(&folded) {
+                    changes.push(change);
+                }
+            });
+        };
+        store.visit_messages_of_keys(opposite, first, last, keys, visit).await?;
+        found.into_iter().for_each(|(folded, changes)| self.index.recall(folded, changes));
+        Ok(())
     }
 
     /// Decides from what is captured and read so far. `conn` answers whether two keys are one where only the server can
@@ -191,6 +190,7 @@ impl Lookup {
                 let plan = plan_of(&self.store, &self.opposite, &self.opposite_mappings, batch).await?;
                 self.found.plans.insert(batch, plan);
             }
+            Unknown::MovedOut { folded, first, last } => self.recall(&[folded], first, last).await?,
             Unknown::SameRow { exact: other_exact, key: other } => {
                 if self.found.same_rows.len() > REMEMBERED_ROWS {
                     self.found.same_rows.clear();
@@ -251,6 +251,44 @@ impl KeyColumns {
             .entry(address)
             .or_insert_with(|| (layout.clone(), key_place(opposite, mappings, layout).map(Arc::new)));
         place.clone()
+    }
+
+    /// What a message does to keys of the judged direction, each with the folded hash of its key.
+    fn changes_of(
+        &mut self,
+        opposite: &[TableMapping],
+        mappings: &[TableMapping],
+        message: &Message,
+        mut found: impl FnMut(u64, OppositeChange),
+    ) {
+        let change = &message.change;
+        let Some(table) = self.of_layout(opposite, mappings, &change.layout) else { return };
+        let keys = [&change.before, &change.after].map(|image| image.as_ref().map(|image| table.key_of(image)));
+        let keeps_its_key = keys[0] == keys[1];
+        for (place, key) in keys.iter().enumerate().filter_map(|(place, key)| Some((place, key.as_ref()?))) {
+            let is_text = key.iter().any(|value| matches!(value, Value::Text(_) | Value::Encoded { .. }));
+            // A row that leaves its key is deleted there, and inserted under the other one.
+            let (op, effect) = match place {
+                _ if keeps_its_key => (change.op, None),
+                0 => (RowOp::Delete, Some(Effect::Delete)),
+                _ => (RowOp::Insert, Some(Effect::Insert)),
+            };
+            let effect = table
+                .merged
+                .as_ref()
+                .map(|merged| effect.unwrap_or_else(|| merged.effect(&change.before, &change.after)));
+            found(
+                folded_hash(&table.identity, key),
+                OppositeChange {
+                    seq: message.seq,
+                    exact: exact_hash(&table.identity, key),
+                    effective: message.effective,
+                    op,
+                    effect: effect.map(Box::new),
+                    text_key: is_text.then(|| key.iter().map(|value| (*value).clone()).collect()),
+                },
+            );
+        }
     }
 }
 

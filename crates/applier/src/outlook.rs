@@ -32,6 +32,9 @@ pub struct Outlook {
     pub opposite_declared: bool,
 }
 
+/// For the look-up of one message; more is asked of the store.
+const INDEX_BYTES: usize = 16 << 20;
+
 /// What is foreseen of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Foreseen {
@@ -112,6 +115,7 @@ impl Outlook {
             self.opposite_mappings.clone(),
             self.stream.direction().source(),
             self.prefer,
+            INDEX_BYTES,
         )
     }
 

@@ -24,6 +24,7 @@ use args::{Cli, Command, MessagesCommand};
 const EXIT_FORCED: i32 = 130;
 
 fn main() -> ExitCode {
+    bound_driver_buffers();
     let cli = Cli::parse();
     let log_json = cli.log_json;
     let runtime = match start(&cli) {
@@ -43,6 +44,18 @@ fn main() -> ExitCode {
     // Nothing that still runs has anything to lose: what counts is committed.
     runtime.shutdown_background();
     code
+}
+
+/// The driver keeps up to 128 buffers of up to 4 MiB for all connections, which `[memory] limit` knows nothing of. Its
+/// environment variables are the only way to have it keep less; who has set them knows why.
+#[allow(unsafe_code)]
+fn bound_driver_buffers() {
+    for (name, value) in [("MYSQL_ASYNC_BUFFER_SIZE_CAP", "65536"), ("MYSQL_ASYNC_BUFFER_POOL_CAP", "32")] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: called first of all in `main`, while no other thread runs that could read the environment.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
 }
 
 fn start(cli: &Cli) -> anyhow::Result<tokio::runtime::Runtime> {

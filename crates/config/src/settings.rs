@@ -74,6 +74,8 @@ pub struct StoreSettings {
     pub url: Option<ServerUrl>,
     /// How long settled messages are kept.
     pub retention: Duration,
+    /// So much of a stream may be captured and not applied, as the store keeps it, before its reader rests.
+    pub max_backlog_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,6 +243,7 @@ fn store(root: &mut Section) -> StoreSettings {
     let store = StoreSettings {
         url: section.url("url"),
         retention: section.duration("retention", Duration::from_secs(60), "7d"),
+        max_backlog_bytes: section.size("max_backlog", 64 << 10, "16GiB"),
     };
     section.finish();
     store

@@ -223,6 +223,11 @@ const CASES: &[Case] = &[
         problems: &[(6, "`batch_bytes = \"lots\"` is not a size", "batch_bytes = \"16MiB\"")],
     },
     Case {
+        name: "a backlog that holds nothing",
+        text: "SIDESTABLE[store]\nmax_backlog = '1KiB'",
+        problems: &[(6, "is not a size of at least 65536 bytes", "max_backlog = \"16GiB\"")],
+    },
+    Case {
         name: "a batch that does not fit into memory",
         text: "SIDESTABLE[apply]\nbatch_bytes = '1GiB'\n[memory]\nlimit = '1GiB'",
         problems: &[(7, "more than a quarter", "raise `limit`")],

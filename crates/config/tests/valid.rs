@@ -42,6 +42,7 @@ fn the_minimal_example_gets_every_default() {
     assert_eq!((settings.conflict.max_crossings, settings.conflict.crossing_window), (6, Duration::from_secs(60)));
     assert_eq!(settings.apply.canary_every, Duration::from_secs(60));
     assert_eq!((settings.apply.max_parked, settings.apply.max_parked_ppm), (1_000, 10_000));
+    assert_eq!(settings.store.max_backlog_bytes, 16 << 30);
     assert_eq!((settings.apply.lanes, settings.apply.batch_rows, settings.apply.batch_bytes), (4, 8_000, 16 << 20));
     assert_eq!(settings.memory.limit_bytes, 512 << 20);
     assert_eq!((settings.tables[0].policy, settings.tables[0].clock.as_deref()), (Policy::Newest, Some("updated_at")));

@@ -182,7 +182,7 @@ impl Store {
             .bind(stream.as_str())
             .bind(block.first_seq)
             .bind(part as u32)
-                .bind(chunk)
+            .bind(chunk)
             .execute(&mut *connection)
             .await?;
         }

@@ -15,8 +15,8 @@ pub enum Health {
     Starting { reason: String },
     /// Everything that the source had a few seconds ago is applied, or is under way.
     Running,
-    /// Reads and applies without trouble, and is behind.
-    CatchingUp,
+    /// Reads and applies without trouble, and is behind. With a reason where reading rests meanwhile.
+    CatchingUp { reason: Option<String> },
     /// Nothing is wrong here, but something waits for the other direction's process.
     Held { reason: String },
     /// A server is away or refuses, for a reason that passes by itself. Said from the first failure until the same has
@@ -39,7 +39,7 @@ impl Health {
             Health::Standby { .. } => "standby",
             Health::Starting { .. } => "starting",
             Health::Running => "running",
-            Health::CatchingUp => "catching-up",
+            Health::CatchingUp { .. } => "catching-up",
             Health::Held { .. } => "held",
             Health::Retrying { .. } => "retrying",
             Health::Paused { .. } => "paused",
@@ -50,8 +50,10 @@ impl Health {
 
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Health::Running | Health::CatchingUp => None,
-            Health::Stopped { reason } | Health::Foreign { reason, .. } => reason.as_deref(),
+            Health::Running => None,
+            Health::CatchingUp { reason } | Health::Stopped { reason } | Health::Foreign { reason, .. } => {
+                reason.as_deref()
+            }
             Health::Off { reason }
             | Health::Standby { reason }
             | Health::Starting { reason }
@@ -69,7 +71,7 @@ impl Health {
             "standby" => Health::Standby { reason: why() },
             "starting" => Health::Starting { reason: why() },
             "running" => Health::Running,
-            "catching-up" => Health::CatchingUp,
+            "catching-up" => Health::CatchingUp { reason },
             "held" => Health::Held { reason: why() },
             "retrying" => Health::Retrying { reason: why() },
             "paused" => Health::Paused { reason: why() },
@@ -80,7 +82,7 @@ impl Health {
 
     /// Nothing is the matter, and nothing is waited for. What is retried or not known is never green.
     pub fn is_green(&self) -> bool {
-        matches!(self, Health::Running | Health::CatchingUp)
+        matches!(self, Health::Running | Health::CatchingUp { .. })
     }
 
     /// An error has stopped it, and only a person, or what a person mends, lets it go on.
@@ -101,7 +103,8 @@ mod tests {
             Health::Standby { reason: reason() },
             Health::Starting { reason: reason() },
             Health::Running,
-            Health::CatchingUp,
+            Health::CatchingUp { reason: None },
+            Health::CatchingUp { reason: Some(reason()) },
             Health::Held { reason: reason() },
             Health::Retrying { reason: reason() },
             Health::Paused { reason: reason() },

@@ -8,6 +8,7 @@
 //! unknown, and then shows when the state is read again. Nothing here writes by itself: an idle pair writes lease renewals,
 //! and what is told of a canary a minute.
 
+mod backlog;
 pub mod block;
 mod canary;
 mod capture;
@@ -31,6 +32,7 @@ mod standby;
 mod store;
 mod stream;
 
+pub use backlog::BacklogBlock;
 pub use block::{Block, image_json, row_key_json};
 pub use canary::{Canary, LostTag};
 pub use capture::{Captured, PassedHeartbeat};

@@ -116,11 +116,30 @@ impl Store {
         wanted: impl Fn(&Message) -> bool,
     ) -> Result<Vec<Message>, StoreError> {
         let mut found = Vec::new();
+        let keep = |message: Message| {
+            if wanted(&message) {
+                found.push(message);
+            }
+        };
+        self.visit_messages_of_keys(stream, first, last, key_hashes, keep).await?;
+        Ok(found)
+    }
+
+    /// As [`Store::read_messages_of_keys`], but gives one message after the other, in order, so that no more than one block is
+    /// in memory.
+    pub async fn visit_messages_of_keys(
+        &self,
+        stream: &StreamId,
+        first: u64,
+        last: u64,
+        key_hashes: &[u64],
+        mut visit: impl FnMut(Message),
+    ) -> Result<(), StoreError> {
         for head in self.heads_of_keys(Some(stream), first, last, key_hashes).await? {
             let messages = self.messages_of(&head).await?;
-            found.extend(messages.into_iter().filter(|m| (first..=last).contains(&m.seq) && wanted(m)));
+            messages.into_iter().filter(|message| (first..=last).contains(&message.seq)).for_each(&mut visit);
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Heads of the blocks with messages in `first..=last`, in order.

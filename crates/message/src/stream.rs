@@ -82,7 +82,8 @@ pub struct StreamCounters {
     /// Everything that the source had at the time of the report is captured and applied.
     pub caught_up: bool,
     pub rows_per_second: u64,
-    /// Until the source may purge what is not read yet; `None` where it keeps that for ever, or writes to it now.
+    /// Until the source may purge what is not read yet; `None` where it keeps that for ever, or where that is only the file
+    /// that is written now and reading does not rest.
     pub unread_kept_s: Option<u64>,
     /// The lease epoch of the process that looks for changes by users of its target before it writes; 0 while the
     /// opposite direction is declared off. The opposite process waits for it before it says that it runs.

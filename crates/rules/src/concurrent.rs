@@ -1,6 +1,7 @@
 //! What is concurrent with a change: an index over the tail of the opposite stream's messages, by row key.
 //!
-//! It holds every message that some change still to be judged may not have seen, and nothing older.
+//! It knows every message that some change still to be judged may not have seen, and nothing older. The youngest of them it
+//! holds; what its bound leaves no room for it asks for again, key by key, where a filter says that there may be something.
 
 use std::collections::VecDeque;
 
@@ -8,6 +9,7 @@ use crossfade_model::{Clock, RowOp, StreamProgress, Value};
 use rustc_hash::FxHashMap;
 
 use crate::decide::LastConcurrent;
+use crate::key_filter::KeyFilter;
 use crate::merge::Effect;
 use crate::plan::Plan;
 use crate::seen::{SeenJudgement, judge_seen};
@@ -24,6 +26,18 @@ pub struct OppositeChange {
     pub effect: Option<Box<Effect>>,
     /// The key itself where the server's collation has the last word.
     pub text_key: Option<Box<[Value]>>,
+}
+
+impl OppositeChange {
+    /// About what one takes in the index: itself, its place in a list, a map and the order, and what hangs on it.
+    fn memory_bytes(&self) -> usize {
+        const PLACES: usize = 96;
+        const PIECE: usize = 48;
+        let text = |value: &Value| size_of::<Value>() + value.heap_bytes() + PIECE;
+        let key: usize = self.text_key.iter().flatten().map(text).sum();
+        let effect = if self.effect.is_some() { 2 * PIECE } else { 0 };
+        size_of::<OppositeChange>() + PLACES + key + effect
+    }
 }
 
 /// The key of the change that is judged, and what its writer had before him.
@@ -61,18 +75,59 @@ pub enum Unknown {
         exact: u64,
         key: Box<[Value]>,
     },
+    /// The changes of keys that fold like this one, by the messages from `first` to `last`, both inclusive: give them to
+    /// [`ConcurrentIndex::recall`].
+    MovedOut {
+        folded: u64,
+        first: u64,
+        last: u64,
+    },
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ConcurrentIndex {
-    by_key: FxHashMap<u64, Vec<OppositeChange>>,
+    bound_bytes: usize,
+    bytes: usize,
+    by_key: FxHashMap<u64, VecDeque<OppositeChange>>,
     /// Keys in the order of their messages, so that forgetting costs no search.
     order: VecDeque<(u64, u64)>,
     /// Messages up to this one, inclusive, are indexed or were forgotten.
     through: u64,
+    /// Up to this one, inclusive, all changes of judged keys have been seen.
+    floor: u64,
+    /// Messages after the floor and up to this one, inclusive, are not held for want of room.
+    moved_out_through: u64,
+    moved_out: KeyFilter,
+    /// What was moved out and asked for again, until the floor is looked at next.
+    recalled: FxHashMap<u64, VecDeque<OppositeChange>>,
+}
+
+/// Of the bound, one part in so many is for the filter.
+const FILTER_SHARE: usize = 8;
+
+impl Default for ConcurrentIndex {
+    /// Without a bound.
+    fn default() -> ConcurrentIndex {
+        ConcurrentIndex::with_bound(usize::MAX)
+    }
 }
 
 impl ConcurrentIndex {
+    /// Holds about so much in memory, and beside it what is recalled of the keys of one batch.
+    pub fn with_bound(bytes: usize) -> ConcurrentIndex {
+        ConcurrentIndex {
+            bound_bytes: bytes,
+            bytes: 0,
+            by_key: FxHashMap::default(),
+            order: VecDeque::new(),
+            through: 0,
+            floor: 0,
+            moved_out_through: 0,
+            moved_out: KeyFilter::default(),
+            recalled: FxHashMap::default(),
+        }
+    }
+
     pub fn through(&self) -> u64 {
         self.through
     }
@@ -85,12 +140,69 @@ impl ConcurrentIndex {
     /// Messages come in order; one message may touch two keys.
     pub fn add(&mut self, folded: u64, change: OppositeChange) {
         self.through = self.through.max(change.seq);
-        let changes = self.by_key.entry(folded).or_default();
-        if changes.last().is_some_and(|last| last.seq == change.seq && last.exact == change.exact) {
+        // Most keys come once; left alone, a list begins with room for four.
+        let changes = self.by_key.entry(folded).or_insert_with(|| VecDeque::with_capacity(1));
+        if changes.back().is_some_and(|last| last.seq == change.seq && last.exact == change.exact) {
             return;
         }
         self.order.push_back((change.seq, folded));
-        changes.push(change);
+        self.bytes += change.memory_bytes();
+        changes.push_back(change);
+        while self.bytes > self.bound_bytes - self.bound_bytes / FILTER_SHARE {
+            self.move_out();
+        }
+    }
+
+    /// Makes room: the oldest is asked for again if it is needed.
+    fn move_out(&mut self) {
+        let Some((seq, folded)) = self.order.pop_front() else { return };
+        let dropped = self.drop_held(folded, seq);
+        if let Some(recalled) = self.recalled.get_mut(&folded) {
+            recalled.extend(dropped);
+        }
+        self.moved_out.add(folded, self.bound_bytes / FILTER_SHARE);
+        self.moved_out_through = seq;
+    }
+
+    /// Drops a key's change by this message, which is its oldest, if it is still held.
+    fn drop_held(&mut self, folded: u64, seq: u64) -> Option<OppositeChange> {
+        let changes = self.by_key.get_mut(&folded)?;
+        let dropped = changes.pop_front_if(|change| change.seq <= seq)?;
+        self.bytes -= dropped.memory_bytes();
+        if changes.is_empty() {
+            self.by_key.remove(&folded);
+        }
+        Some(dropped)
+    }
+
+    /// Of these folded keys those whose changes may have to be recalled before anything is said of them, and the first and
+    /// last message that they may be in. `None` where everything is held.
+    pub fn to_recall(&self, folded: impl Iterator<Item = u64>) -> Option<(Vec<u64>, u64, u64)> {
+        if self.moved_out_through <= self.floor {
+            return None;
+        }
+        let mut keys: Vec<u64> = folded.filter(|folded| self.is_moved_out(*folded)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        (!keys.is_empty()).then_some((keys, self.floor + 1, self.moved_out_through))
+    }
+
+    fn is_moved_out(&self, folded: u64) -> bool {
+        self.moved_out_through > self.floor && self.moved_out.may_hold(folded) && !self.recalled.contains_key(&folded)
+    }
+
+    /// Takes the changes of one key that were asked for, in the order of their messages; there may be none.
+    pub fn recall(&mut self, folded: u64, changes: Vec<OppositeChange>) {
+        let mut changes = VecDeque::from(changes);
+        // Of one message, a part may have been moved out and another not.
+        let held = self.by_key.get(&folded).into_iter().flatten();
+        let held_from = held.clone().next().map_or(u64::MAX, |first| first.seq);
+        let is_held = |change: &OppositeChange| {
+            let mut of_message = held.clone().take_while(|held| held.seq == held_from);
+            change.seq == held_from && of_message.any(|held| held.exact == change.exact)
+        };
+        changes.retain(|change| change.seq > self.floor && change.seq <= held_from && !is_held(change));
+        self.recalled.insert(folded, changes);
     }
 
     /// Drops what every change still to be judged has seen, and goes on after it. Returns the last message dropped.
@@ -105,22 +217,32 @@ impl ConcurrentIndex {
     }
 
     fn forget_through(&mut self, seq: u64) {
+        self.floor = self.floor.max(seq);
+        self.recalled = FxHashMap::default();
+        if self.moved_out_through <= self.floor {
+            self.moved_out.clear();
+        }
         while let Some((oldest, folded)) = self.order.front().copied()
             && oldest <= seq
         {
             self.order.pop_front();
-            if let Some(changes) = self.by_key.get_mut(&folded) {
-                changes.retain(|change| change.seq > seq);
-                if changes.is_empty() {
-                    self.by_key.remove(&folded);
-                }
-            }
+            self.drop_held(folded, seq);
         }
     }
 
-    /// Changes of rows whose key folds like this one, oldest first.
-    pub fn of_key(&self, folded: u64) -> &[OppositeChange] {
-        self.by_key.get(&folded).map_or(&[], Vec::as_slice)
+    /// Changes of rows whose key folds like this one, oldest first, as far as they are held or recalled.
+    fn of_key(&self, folded: u64) -> impl DoubleEndedIterator<Item = &OppositeChange> {
+        [&self.recalled, &self.by_key].into_iter().filter_map(move |by_key| by_key.get(&folded)).flatten()
+    }
+
+    /// Everything that the judged change may not have seen is at hand.
+    fn needs(&self, judging: Judging<'_>) -> Result<(), Unknown> {
+        let seen = judging.seen.map_or(0, StreamProgress::in_effect_through);
+        if self.is_moved_out(judging.folded) && seen < self.moved_out_through {
+            let (first, last) = (self.floor + 1, self.moved_out_through);
+            return Err(Unknown::MovedOut { folded: judging.folded, first, last });
+        }
+        Ok(())
     }
 
     /// The last change of the row that the judged one has not seen.
@@ -128,7 +250,8 @@ impl ConcurrentIndex {
     /// # Errors
     /// What is not known and decides it. Asked again with the answer, this comes further.
     pub fn last_unseen(&self, judging: Judging<'_>, known: &impl Known) -> Result<Option<LastConcurrent>, Unknown> {
-        for change in self.of_key(judging.folded).iter().rev() {
+        self.needs(judging)?;
+        for change in self.of_key(judging.folded).rev() {
             if was_seen(judging.seen, change.seq, known)? || !is_same_row(judging.exact, change, known)? {
                 continue;
             }
@@ -142,6 +265,7 @@ impl ConcurrentIndex {
     /// # Errors
     /// As [`ConcurrentIndex::last_unseen`].
     pub fn unseen(&self, judging: Judging<'_>, known: &impl Known) -> Result<Vec<&OppositeChange>, Unknown> {
+        self.needs(judging)?;
         let mut unseen = Vec::new();
         for change in self.of_key(judging.folded) {
             if is_same_row(judging.exact, change, known)? && !was_seen(judging.seen, change.seq, known)? {
@@ -220,13 +344,13 @@ mod tests {
         index.add(1, change(1, 10));
         index.add(2, change(1, 20));
         index.add(1, change(2, 10));
-        assert_eq!(index.of_key(1).len(), 2, "one message touches one key once");
+        assert_eq!(index.of_key(1).count(), 2, "one message touches one key once");
         assert_eq!(index.keep_unseen_by([Some(&progress(1, &[]))]), 1);
-        assert_eq!(index.of_key(1), &[change(2, 10)]);
-        assert!(index.of_key(2).is_empty());
+        assert!(index.of_key(1).eq(&[change(2, 10)]));
+        assert!(index.of_key(2).next().is_none());
         assert_eq!(index.through(), 2, "what is forgotten is not read again, and what is not read is not passed");
         assert_eq!(index.keep_unseen_by([Some(&progress(9, &[]))]), 9);
-        assert!(index.of_key(1).is_empty() && index.through() == 9);
+        assert!(index.of_key(1).next().is_none() && index.through() == 9);
     }
 
     #[test]
@@ -235,10 +359,10 @@ mod tests {
         (1..=9).for_each(|seq| index.add(1, change(seq, 10)));
         assert_eq!(index.keep_unseen_by([Some(&progress(9, &[])), Some(&progress(3, &[]))]), 3);
         assert_eq!(index.keep_unseen_by([Some(&progress(9, &[6]))]), 5);
-        assert_eq!(index.of_key(1).first(), Some(&change(6, 10)));
+        assert_eq!(index.of_key(1).next(), Some(&change(6, 10)));
         assert_eq!(index.keep_unseen_by([Some(&progress(9, &[])), None]), 0);
         assert_eq!(index.keep_unseen_by([]), 0);
-        assert_eq!(index.of_key(1).len(), 4);
+        assert_eq!(index.of_key(1).count(), 4);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod error;
 mod fold;
 pub mod holder;
 pub mod key;
+mod key_filter;
 pub mod mapping;
 pub mod merge;
 pub mod plan;

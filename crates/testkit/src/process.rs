@@ -46,6 +46,15 @@ impl Process {
         self.pid
     }
 
+    /// The most memory that it has ever had resident, as the kernel counts it (`VmHWM`).
+    pub fn peak_memory_bytes(&self) -> Result<u64> {
+        let file = format!("/proc/{}/status", self.pid);
+        let status = std::fs::read_to_string(&file).with_context(|| format!("{file} cannot be read"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM for the process")?;
+        let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().context("a VmHWM that is no number")?;
+        Ok(kibibytes << 10)
+    }
+
     pub fn log(&self) -> &Path {
         &self.log
     }

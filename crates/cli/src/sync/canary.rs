@@ -33,6 +33,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a target or a store that was away.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Canaries of one process, at most.
+const EPOCH_SHIFT: u32 = 24;
+
+/// The lease epoch of the process that sent a canary.
+pub fn epoch_of(counter: u64) -> u64 {
+    counter >> EPOCH_SHIFT
+}
+
 /// How far the proof is.
 #[derive(Debug, Clone)]
 pub struct Proof {
@@ -115,7 +123,7 @@ impl Canary {
     async fn sing(&mut self) -> anyhow::Result<u64> {
         self.sung += 1;
         // Each process counts on from where all before it were: the epoch grows with each.
-        let counter = (self.epoch << 24) | self.sung;
+        let counter = (self.epoch << EPOCH_SHIFT) | self.sung;
         let mut conn = self.target.primary(Purpose::Apply).await?;
         crossfade_applier::sing(&mut conn, &self.settings.pair, &self.stream, self.epoch, counter).await?;
         // Of the binlog that is read, which may be another server's: the canary is surely before this position.

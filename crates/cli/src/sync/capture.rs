@@ -9,28 +9,31 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crossfade_applier::{Feed, canary_writer, opposite_stream};
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
-use crossfade_message::{CaptureError, PassedHeartbeat, Store, StreamState};
+use crossfade_message::{BacklogBlock, CaptureError, PassedHeartbeat, Store, StreamState};
 use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
 use crossfade_rules::EffectiveClocks;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::clocks::settled_through;
 use super::failpoint::Probe;
+use super::gate::Gate;
+use super::memory::Shares;
+use super::queue;
 
-/// Parts between the two tasks. Each is at most [`PART_BYTES`] large.
-const QUEUED_PARTS: usize = 256;
-pub const PART_BYTES: usize = 1 << 20;
-
-/// One capture's bounds.
+/// One capture's bound, beside that in bytes.
 const BATCH_ROWS: usize = 2_000;
-const BATCH_BYTES: usize = 4 << 20;
 
 /// A position that moves without messages is saved at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a silent reader is asked whether it is connected.
 const TROUBLE_EVERY: Duration = Duration::from_millis(500);
+
+/// A reader that rests keeps its connection for so long, since often more is wanted of it soon.
+const KEEP_CONNECTED: Duration = Duration::from_secs(5);
+/// How often a reader that rests tells anew how soon the source may purge what is unread.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Transactions that touch only schema `crossfade` (the store may be on this server) are not worth saving a position
 /// for, until so much binlog has passed that reading it again would take a while.
@@ -46,15 +49,26 @@ pub struct CaptureView {
     pub echoes: u64,
     /// Why the source is not connected at the moment, if it is not.
     pub trouble: Option<String>,
+    /// Why reading rests, if it does, and how soon the source may purge what is unread.
+    pub resting: Option<Resting>,
     /// Counter of the last canary that was read without its tag.
     pub untagged_canary: u64,
 }
 
+/// Reading rests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resting {
+    pub reason: String,
+    pub purged_in: Option<Duration>,
+}
+
 pub struct Capture {
     pub store: Store,
+    pub gate: Gate,
     pub state: StreamState,
     pub clocks: EffectiveClocks,
     pub feed: Arc<Feed>,
+    pub shares: Shares,
     pub view: watch::Sender<CaptureView>,
     pub probe: Probe,
     pub stop: CancellationToken,
@@ -82,10 +96,16 @@ impl Capture {
                 ReaderOptions { start: self.state.position.clone(), seen: self.state.seen.clone(), ..options.clone() };
             match self.read_and_capture(options).await? {
                 Ended::Stopped => return Ok(()),
+                Ended::Closed if self.rest(None).await => {}
+                Ended::Closed => return Ok(()),
                 Ended::Superseded(reason) => {
                     let epoch = self.state.epoch;
                     let Some(state) = self.stored_state().await? else { return Ok(()) };
                     self.state = state;
+                    // A count that is a little too low bounds a little less.
+                    if let Err(error) = self.gate.moved(&self.state).await {
+                        tracing::warn!(%error, "the backlog could not be measured anew");
+                    }
                     if self.state.epoch != epoch {
                         anyhow::bail!("another process has taken the stream over: {reason}");
                     }
@@ -93,6 +113,31 @@ impl Capture {
                     self.tell_moved();
                 }
             }
+        }
+    }
+
+    /// Waits until reading may go on; `false` when asked to stop, or when that takes longer than `limit`.
+    async fn rest(&mut self, limit: Option<Duration>) -> bool {
+        let end = limit.map(|limit| Instant::now() + limit);
+        loop {
+            let resting = Resting { reason: self.gate.reason(), purged_in: self.gate.purged_in().await };
+            self.view.send_if_modified(|view| view.resting.replace(resting.clone()).as_ref() != Some(&resting));
+            tokio::select! {
+                () = self.stop.cancelled() => {
+                    self.view.send_modify(|view| view.resting = None);
+                    return false;
+                }
+                () = sleep_until(end) => return false,
+                () = self.gate.opens() => return true,
+                () = tokio::time::sleep(TELL_EVERY) => {}
+            }
+        }
+    }
+
+    /// Reading up to what somebody waits for ends no rest.
+    fn tell_reading(&mut self) {
+        if self.gate.has_room() {
+            self.view.send_if_modified(|view| view.resting.take().is_some());
         }
     }
 
@@ -126,7 +171,7 @@ impl Capture {
 
     async fn read_and_capture(&mut self, options: ReaderOptions) -> anyhow::Result<Ended> {
         let stop_reading = self.stop.child_token();
-        let (parts, queue) = mpsc::channel(QUEUED_PARTS);
+        let (parts, queue) = queue::bounded(self.shares.queue_bytes);
         let reading = tokio::spawn(read(options, parts, stop_reading.clone(), self.view.clone()));
         let captured = self.capture_parts(queue).await;
         stop_reading.cancel();
@@ -138,9 +183,14 @@ impl Capture {
         }
     }
 
-    async fn capture_parts(&mut self, mut queue: mpsc::Receiver<TransactionPart>) -> anyhow::Result<Ended> {
+    async fn capture_parts(&mut self, mut queue: queue::Receiver) -> anyhow::Result<Ended> {
         let mut pending = Pending::default();
         loop {
+            // The source drops a connection that nobody reads from; it is made again when reading goes on.
+            if !self.gate.is_open() && !self.rest(Some(KEEP_CONNECTED)).await {
+                return Ok(if self.stop.is_cancelled() { Ended::Stopped } else { Ended::Closed });
+            }
+            self.tell_reading();
             let save_later = pending.unsaved_since.map(|since| since + SAVE_EVERY);
             let part = tokio::select! {
                 part = queue.recv() => part,
@@ -159,8 +209,8 @@ impl Capture {
                     return Ok(Ended::Stopped);
                 }
                 self.take(&mut pending, part);
-                let has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < BATCH_BYTES;
-                next = if has_room { queue.try_recv().ok() } else { None };
+                let has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < self.shares.capture_bytes;
+                next = if has_room { queue.try_recv() } else { None };
             }
             if pending.is_due()
                 && let Some(ended) = self.capture(&mut pending).await?
@@ -237,13 +287,13 @@ impl Capture {
         let Some((end, seen)) = &batch.end else { return Ok(None) };
         (self.probe)("after-read");
         let mut pause = Duration::from_millis(50);
-        loop {
+        let stored_bytes = loop {
             let captured =
                 self.store.capture(&self.state, &batch.messages, &batch.key_hashes, end, seen, &batch.heartbeats).await;
             match captured {
                 Ok(captured) => {
                     self.state = captured.state;
-                    break;
+                    break captured.stored_bytes;
                 }
                 Err(CaptureError::Superseded { reason, .. }) => return Ok(Some(Ended::Superseded(reason))),
                 Err(CaptureError::Store(error)) if error.is_transient() => {
@@ -256,7 +306,13 @@ impl Capture {
                 }
                 Err(CaptureError::Store(error)) => return Err(error.into()),
             }
-        }
+        };
+        let block = batch.messages.last().map(|last| BacklogBlock {
+            last_seq: last.seq,
+            bytes: stored_bytes,
+            committed_to_micros: last.committed_at_micros,
+        });
+        self.gate.captured(block, &batch.heartbeats);
         let captured = batch.messages.len() as u64;
         self.view.send_modify(|view| {
             view.captured += captured;
@@ -301,6 +357,8 @@ impl Pending {
 
 enum Ended {
     Stopped,
+    /// The backlog is full, and nobody waits for more.
+    Closed,
     Superseded(String),
 }
 
@@ -319,7 +377,7 @@ async fn open(options: ReaderOptions) -> Result<BinlogReader, BinlogError> {
 
 async fn read(
     options: ReaderOptions,
-    parts: mpsc::Sender<TransactionPart>,
+    parts: queue::Sender,
     stop: CancellationToken,
     view: watch::Sender<CaptureView>,
 ) -> Result<(), BinlogError> {
@@ -343,7 +401,7 @@ async fn read(
         let Some(part) = part else { continue };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            sent = parts.send(part) => if sent.is_err() { return Ok(()) },
+            sent = parts.send(part) => if !sent { return Ok(()) },
         }
     }
 }

@@ -7,13 +7,14 @@ use crossfade_rules::{EffectiveClocks, TableMapping};
 /// Messages of before this process that are looked at, at most. Takes a second or two.
 const REMEMBERED_MESSAGES: u64 = 1_000_000;
 
-/// Clocks as the process before this one had them, as far as they can still matter.
+/// Clocks as the process before this one had them, as far as they can still matter; of at least so many `rows`.
 pub async fn remembered(
     store: &Store,
     mappings: &[TableMapping],
     state: &StreamState,
+    rows: usize,
 ) -> Result<EffectiveClocks, StoreError> {
-    let mut clocks = EffectiveClocks::new(mappings);
+    let mut clocks = EffectiveClocks::with_memory(mappings, rows);
     let settled = settled_through(store, state).await?;
     clocks.settle(settled);
     let earliest = state.last_seq.saturating_sub(REMEMBERED_MESSAGES);
@@ -23,7 +24,7 @@ pub async fn remembered(
     }
     let mut next = earliest.max(settled) + 1;
     while next <= state.last_seq {
-        match store.read_messages(&state.stream, next, 5_000, 16 << 20).await {
+        match store.read_messages(&state.stream, next, 2_000, 1 << 20).await {
             Ok(messages) => {
                 let Some(last) = messages.last() else { break };
                 next = last.seq + 1;

@@ -22,12 +22,29 @@ pub struct Signs {
     pub opposite_knows: bool,
     /// Changes have waited for longer than some seconds.
     pub is_behind: bool,
+    /// Why reading rests, if it does.
+    pub resting: Option<String>,
 }
 
 impl Signs {
     /// The one place where a state is decided. What a person wished goes first, then what needs a person, then what passes
     /// by itself; only where nothing is left is it green.
-    pub fn health(self) -> Health {
+    pub fn health(mut self) -> Health {
+        let Some(rests) = self.resting.take() else { return self.state() };
+        // Told beside whatever else keeps the direction from going on.
+        let beside = |reason: String| format!("{reason}; {rests}");
+        match self.state() {
+            Health::Running | Health::CatchingUp { .. } => Health::CatchingUp { reason: Some(rests) },
+            Health::Starting { reason } => Health::Starting { reason: beside(reason) },
+            Health::Held { reason } => Health::Held { reason: beside(reason) },
+            Health::Retrying { reason } => Health::Retrying { reason: beside(reason) },
+            Health::Paused { reason } => Health::Paused { reason: beside(reason) },
+            Health::Stopped { reason: Some(reason) } => Health::Stopped { reason: Some(beside(reason)) },
+            other => other,
+        }
+    }
+
+    fn state(self) -> Health {
         let (direction, opposite) = (self.direction, self.direction.opposite());
         let (source, target) = (direction.source(), direction.target());
         if !self.captures {
@@ -61,7 +78,7 @@ impl Signs {
                     "users of the {source} side should wait: the {opposite} process does not yet look for their changes"
                 ),
             },
-            _ if self.is_behind => Health::CatchingUp,
+            _ if self.is_behind => Health::CatchingUp { reason: None },
             _ => Health::Running,
         }
     }
@@ -82,6 +99,7 @@ mod tests {
             waiting: None,
             opposite_knows: true,
             is_behind: false,
+            resting: None,
         }
     }
 
@@ -92,7 +110,7 @@ mod tests {
     #[test]
     fn p7_nothing_is_green_while_anything_is_retried_or_stopped() {
         assert_eq!(well().health(), Health::Running);
-        assert_eq!(Signs { is_behind: true, ..well() }.health(), Health::CatchingUp);
+        assert_eq!(Signs { is_behind: true, ..well() }.health(), Health::CatchingUp { reason: None });
         for waiting in [None, Some(Waiting::OppositeReader), Some(Waiting::Retry(why())), Some(Waiting::Stopped(why()))]
         {
             for reader_trouble in [None, Some(why())] {
@@ -123,6 +141,16 @@ mod tests {
         assert_eq!(waits(Waiting::OppositeReader).health().word(), "held");
         let stopped = Signs { reader_trouble: Some(why()), ..waits(Waiting::Stopped("no table".to_owned())) };
         assert_eq!(stopped.health(), Health::Stopped { reason: Some("no table".to_owned()) });
+    }
+
+    #[test]
+    fn p8_that_reading_rests_is_told_beside_all_else() {
+        let rests = || Some("reading rests".to_owned());
+        let resting = Signs { resting: rests(), ..well() };
+        assert_eq!(resting.clone().health(), Health::CatchingUp { reason: rests() });
+        let retrying = Signs { waiting: Some(Waiting::Retry(why())), ..resting.clone() };
+        assert_eq!(retrying.health(), Health::Retrying { reason: "connection refused; reading rests".to_owned() });
+        assert_eq!(Signs { captures: false, ..resting }.health().word(), "off");
     }
 
     #[test]

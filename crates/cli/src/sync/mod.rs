@@ -2,15 +2,20 @@
 //!
 //! Order of start: lease, stream, checkpoints, reader. Order of shutdown: reader and capture, applier, settling, lease.
 
+mod backlog;
 mod breaker;
 mod canary;
 mod capture;
 mod clocks;
 mod failpoint;
 mod follow;
+mod gate;
 mod health;
 mod keeping;
 mod lease;
+mod memory;
+mod purge;
+mod queue;
 mod report;
 mod serve;
 mod source_end;
@@ -38,8 +43,10 @@ use crate::pair::{Pair, stream_of};
 use canary::Canary;
 use capture::{Capture, CaptureView};
 use follow::Followed;
+use gate::Gate;
 use lease::Lease;
 pub use lease::is_dead;
+use memory::Shares;
 pub use report::last_counters;
 use report::{Observed, Reporter};
 pub use serve::serve;
@@ -98,7 +105,8 @@ async fn hold_lease_and_run(
     // Everything below ends with this; `stop` alone means that a person asked.
     let running = stop.child_token();
     let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
-    let feed = Arc::new(Feed::new(state.last_seq, feed_bytes(settings)));
+    let shares = Shares::of(settings);
+    let feed = Arc::new(Feed::new(state.last_seq, shares.feed_bytes));
     let counters = Arc::new(Counters::default());
     // An idle source may have nothing to read after the saved position.
     let saved = Some(state.position.position.clone());
@@ -109,6 +117,7 @@ async fn hold_lease_and_run(
     let given = Given {
         epoch: lease.epoch().0,
         target: target.servers.clone(),
+        shares,
         feed: feed.clone(),
         wishes: wishes.for_applier(),
         counters: counters.clone(),
@@ -120,15 +129,17 @@ async fn hold_lease_and_run(
     };
     let (applier, applied, hold_worker) = Applier::open(applier_options(pair, store, direction, given)).await?;
     let capture = Capture {
-        clocks: clocks::remembered(store, pair.mappings(direction), &state).await?,
+        gate: Gate::new(settings, &source, store, &state, applied.clone()).await?,
+        clocks: clocks::remembered(store, pair.mappings(direction), &state, shares.clock_rows).await?,
         store: store.clone(),
         state,
         feed,
+        shares,
         view: capture_view,
         probe,
         stop: running.clone(),
     };
-    let reader = reader_options(pair, direction, &source.servers);
+    let reader = reader_options(pair, direction, &source.servers, shares);
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
     let before = report::last_counters(store, &stream).await?;
@@ -177,6 +188,7 @@ async fn hold_lease_and_run(
 struct Given {
     epoch: u64,
     target: Servers,
+    shares: Shares,
     feed: Arc<Feed>,
     wishes: watch::Receiver<Wishes>,
     counters: Arc<Counters>,
@@ -202,10 +214,8 @@ fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Give
         prefer: settings.conflict.prefer,
         family: settings.conflict.fk_conflict,
         lanes: settings.apply.lanes,
-        bounds: BatchBounds {
-            rows: settings.apply.batch_rows as usize,
-            bytes: usize::try_from(settings.apply.batch_bytes).unwrap_or(usize::MAX),
-        },
+        bounds: BatchBounds { rows: settings.apply.batch_rows as usize, bytes: given.shares.batch_bytes },
+        index_bytes: given.shares.index_bytes,
         feed: given.feed,
         wishes: given.wishes,
         counters: given.counters,
@@ -341,7 +351,7 @@ fn store_is_on(settings: &Settings, servers: &Servers) -> bool {
     servers.urls().iter().any(|url| url.endpoint == settings.store_url().endpoint)
 }
 
-fn reader_options(pair: &Pair, direction: Direction, servers: &Servers) -> ReaderOptions {
+fn reader_options(pair: &Pair, direction: Direction, servers: &Servers, shares: Shares) -> ReaderOptions {
     let settings = &pair.settings;
     let side = settings.side(direction.source());
     // Start and seen are set by the capture from what the store says.
@@ -349,11 +359,6 @@ fn reader_options(pair: &Pair, direction: Direction, servers: &Servers) -> Reade
     let (url, tables) = (side.binlog_url().clone(), pair.synced_tables(direction));
     let mut options = ReaderOptions::new(url, settings.pair.clone(), direction, tables, nowhere);
     options.fail_over = side.binlog_url.is_none().then(|| servers.clone());
-    options.part_bytes = capture::PART_BYTES;
+    (options.part_bytes, options.prepared_bytes) = (shares.part_bytes, shares.prepared_bytes);
     options
-}
-
-/// A quarter of the memory limit holds what is captured and not yet applied; more is read back from the store.
-fn feed_bytes(settings: &Settings) -> usize {
-    usize::try_from(settings.memory.limit_bytes / 4).unwrap_or(usize::MAX)
 }

@@ -156,11 +156,17 @@ impl Reporter {
                 lag_ms,
                 caught_up,
                 rows_per_second,
-                unread_kept_s: self.keeps.borrow().as_ref().and_then(|unread| Some(unread.left?.as_secs())),
+                unread_kept_s: self.unread_kept(&captured).map(|left| left.as_secs()),
                 looks_for_concurrent_epoch: if self.applied.borrow().looks_for_concurrent { self.epoch } else { 0 },
                 tag: self.proof.borrow().shown.clone(),
             },
         }
+    }
+
+    /// By the files that are unread; where all is in the one that is written now, by how long reading has rested.
+    fn unread_kept(&self, captured: &CaptureView) -> Option<Duration> {
+        let by_files = self.keeps.borrow().as_ref().and_then(|unread| unread.left);
+        by_files.or_else(|| captured.resting.as_ref()?.purged_in)
     }
 
     fn signs(&self, captured: &CaptureView) -> Signs {
@@ -174,6 +180,7 @@ impl Reporter {
             waiting: self.applied.borrow().waiting.clone(),
             opposite_knows: self.opposite_knows,
             is_behind: self.behind_since.is_some_and(|since| since.elapsed() > BEHIND),
+            resting: captured.resting.as_ref().map(|resting| resting.reason.clone()),
         }
     }
 

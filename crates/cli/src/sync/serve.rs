@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
-use super::{Given, adopt, applier_options, at_side, failpoint, feed_bytes, wait_for_all, wishes};
+use super::memory::Shares;
+use super::{Given, adopt, applier_options, at_side, failpoint, wait_for_all, wishes};
 use crate::failure::{Failure, Kind};
 use crate::pair::{Pair, stream_of};
 
@@ -43,10 +44,12 @@ async fn serve_under(
     let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
     // Rows that go round are for the process to find: here nothing is applied but what was asked for.
     let (alarms, _alarmed) = mpsc::channel(1);
+    let shares = Shares::of(&pair.settings);
     let given = Given {
         epoch: lease.epoch().0,
         target: at_side(&pair.settings, direction.target()).servers,
-        feed: Arc::new(Feed::new(state.last_seq, feed_bytes(&pair.settings))),
+        shares,
+        feed: Arc::new(Feed::new(state.last_seq, shares.feed_bytes)),
         wishes: wishes.for_applier(),
         counters: Arc::new(Counters::default()),
         alarms,

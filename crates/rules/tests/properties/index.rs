@@ -60,12 +60,19 @@ impl Known for Server {
     }
 }
 
+fn change(seq: u64, row: u64) -> OppositeChange {
+    let key: Box<[Value]> = Box::new([Value::UInt(row)]);
+    let (text_key, effective) = ((row < 4).then_some(key), Some(Clock(seq as i64)));
+    OppositeChange { seq, exact: row, effective, op: RowOp::Update, effect: None, text_key }
+}
+
 proptest! {
     #![proptest_config(seeded(4_000))]
 
     #[test]
-    fn p4_the_index_finds_what_a_search_finds(steps in steps()) {
-        let mut index = ConcurrentIndex::default();
+    fn p4_p8_the_index_finds_what_a_search_finds(steps in steps(), room in 0..3_usize) {
+        // Room for all, for a few, and for none.
+        let mut index = ConcurrentIndex::with_bound([usize::MAX, 2_000, 0][room]);
         let mut all: Vec<(u64, u64)> = Vec::new();
         let (mut seq, mut floor) = (0, 0);
         for step in steps {
@@ -75,10 +82,7 @@ proptest! {
                     seq = index.through() + 1;
                     index.pass(seq);
                     for row in rows {
-                        let key: Box<[Value]> = Box::new([Value::UInt(row)]);
-                        let text_key = (row < 4).then_some(key);
-                        let effective = Some(Clock(seq as i64));
-                        index.add(row / 2, OppositeChange { seq, exact: row, effective, op: RowOp::Update, effect: None, text_key });
+                        index.add(row / 2, change(seq, row));
                         all.push((seq, row));
                     }
                 }
@@ -100,6 +104,10 @@ proptest! {
                         match index.last_unseen(judging, &server) {
                             Ok(found) => break found,
                             Err(Unknown::SameRow { exact, .. }) => server.0.push((row, exact)),
+                            Err(Unknown::MovedOut { folded, first, last }) => {
+                                let of_key = |(at, row): &&(u64, u64)| row / 2 == folded && (first..=last).contains(at);
+                                index.recall(folded, all.iter().filter(of_key).map(|(at, row)| change(*at, *row)).collect());
+                            }
                             Err(unknown) => panic!("{unknown:?}"),
                         }
                     };
