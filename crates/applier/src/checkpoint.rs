@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crossfade_catalog::{Purpose, Servers};
 use crossfade_model::{LaneProgress, StreamId, StreamProgress};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
@@ -30,6 +31,50 @@ pub(crate) struct CheckpointStep {
     pub lanes: u16,
     /// Of everything that the plan depends on beside the messages.
     pub plan_hash: u64,
+}
+
+/// A stream's checkpoint rows as they stand on the target, untouched.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    pub progress: StreamProgress,
+    /// Of the youngest process that has written there; 0 for none.
+    pub epoch: u64,
+}
+
+impl Standing {
+    /// Reads what a stream has applied on the target, and writes nothing. Nothing is waited for: a transaction under way is as
+    /// if it were not.
+    pub async fn read(target: &Servers, pair: &str, stream: &StreamId) -> Result<Standing, ApplyError> {
+        let mut conn = target.connect(Purpose::Apply).await?;
+        let rows: Vec<Row> = conn
+            .exec(
+                "SELECT lane, seq, batch_first, batch_last, lanes, epoch, parked FROM crossfade.checkpoint \
+                 WHERE pair = ? AND stream = ?",
+                (pair, stream.as_str()),
+            )
+            .await?;
+        // It has answered what was asked; how it says good-bye is of no interest.
+        let _ = conn.disconnect().await;
+        let mut standing = Standing::default();
+        for row in rows {
+            let (lane, seq, batch_first, batch_last, lanes, epoch, parked) =
+                mysql_async::from_row_opt(row).map_err(|_| ApplyError::CheckpointUnreadable)?;
+            let parked: Option<String> = parked;
+            standing.epoch = standing.epoch.max(epoch);
+            if lane == PARKED_LANE {
+                let parked = parked.map(|list| serde_json::from_str(&list)).transpose();
+                standing.progress.parked = parked.map_err(|_| ApplyError::CheckpointUnreadable)?.unwrap_or_default();
+            } else {
+                standing.progress.lanes.insert(lane, LaneProgress { seq, batch_first, batch_last, lanes });
+            }
+        }
+        Ok(standing)
+    }
+
+    /// The last message of the youngest batch that any lane has applied.
+    pub fn youngest(&self) -> u64 {
+        self.progress.lanes.values().map(|lane| lane.batch_last).max().unwrap_or(0)
+    }
 }
 
 /// A stream's checkpoint rows as they were taken over.

@@ -31,6 +31,10 @@ pub enum ApplyError {
         "the target's checkpoint of {stream} is at {checkpoint}, though messages up to {settled} were applied before"
     )]
     CheckpointBehindSettled { stream: StreamId, checkpoint: u64, settled: u64 },
+    #[error(
+        "the target's checkpoint of {stream} was written under lease {found}, and the store is only at lease {mine}"
+    )]
+    StoreBehindTarget { stream: StreamId, mine: u64, found: u64 },
     #[error("messages {first} to {last} of {stream} are half applied, and the tables' keys have changed since")]
     PlanChanged { stream: StreamId, first: u64, last: u64 },
     #[error("message {seq} of {stream} is missing in the message table")]
@@ -81,13 +85,13 @@ impl ApplyError {
             ApplyError::Store(error) => return error.hint(),
             ApplyError::Connect(error) => return error.hint(),
             ApplyError::Fenced { .. } => "nothing to do: start this process again and it stands by",
-            ApplyError::CheckpointBeyondStream { .. } => {
+            ApplyError::CheckpointBeyondStream { .. } | ApplyError::StoreBehindTarget { .. } => {
                 "the store is older than the target (was it restored from a backup?): restore the newer store, or load both \
                  sides alike and begin as a new pair"
             }
             ApplyError::CheckpointBehindSettled { .. } => {
-                "the target has lost transactions (a restore or a fail-over): bring it back to its newest state, or load both \
-                 sides alike and begin as a new pair"
+                "the target has lost transactions (a restore or a fail-over) while this process ran: start it again, and it finds \
+                 out what is to be applied once more"
             }
             ApplyError::PlanChanged { .. } => {
                 "give the tables of both sides back the columns and keys that they had, start the process, let it run for a \

@@ -58,6 +58,7 @@ use crossfade_model::StreamId;
 pub use applier::{Applier, ApplierOptions, Wishes};
 pub use breaker::{Alarm, BreakerOptions, Crossing};
 pub use canary::{canary_writer, sing};
+pub use checkpoint::Standing;
 pub use circuit::{CircuitLimits, Tripped};
 pub use counters::{Counted, Counters};
 pub use error::ApplyError;

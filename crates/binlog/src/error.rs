@@ -146,7 +146,7 @@ impl BinlogError {
                     .to_owned()
             }
             BinlogError::PositionAhead { .. } => format!(
-                "the server was restored, reset or replaced by one that lacks these transactions: point the URL at the right server, or {BEGIN_AGAIN}"
+                "the server was restored, reset or replaced by one that lacks these transactions: point the URL at the right server; or start the process of the other direction, which finds out whether anything is lost; or {BEGIN_AGAIN}"
             ),
             BinlogError::Purged { .. } => format!(
                 "restore the purged binlog files if a backup has them; otherwise raise the retention (`binlog_expire_logs_seconds`) and {BEGIN_AGAIN}"

@@ -84,6 +84,9 @@ impl StoreError {
                 Some("the messages were purged or the store was restored from a backup; do not go on from here")
             }
             StoreError::UnknownStream(_) => Some("run `crossfade init`"),
+            StoreError::SettledBeyond { .. } => Some(
+                "the store has lost its last messages (a restore or a crash): start the process again, and it says whether it can go on",
+            ),
             StoreError::Database { source: sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut, .. } => {
                 Some("check that the store's server runs: the one of `[new]`, unless `[store]` names another")
             }

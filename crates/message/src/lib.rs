@@ -25,6 +25,7 @@ mod parked;
 mod partition;
 mod purge;
 mod read;
+mod replay;
 mod request;
 mod returned;
 mod size;

@@ -20,6 +20,7 @@ use super::failpoint::Probe;
 use super::gate::Gate;
 use super::memory::Shares;
 use super::queue;
+use crate::failure::{Failure, Kind};
 
 /// One capture's bound, beside that in bytes.
 const BATCH_ROWS: usize = 2_000;
@@ -29,6 +30,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a silent reader is asked whether it is connected.
 const TROUBLE_EVERY: Duration = Duration::from_millis(500);
+
+/// How long the process of the other direction has to put this stream back, when both are started after a fail-over.
+const PUT_BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// A reader that rests keeps its connection for so long, since often more is wanted of it soon.
 const KEEP_CONNECTED: Duration = Duration::from_secs(5);
@@ -94,13 +98,20 @@ impl Capture {
         loop {
             let options =
                 ReaderOptions { start: self.state.position.clone(), seen: self.state.seen.clone(), ..options.clone() };
-            match self.read_and_capture(options).await? {
+            let ended = match self.read_and_capture(options).await {
+                Err(error) if is_ahead(&error) => self.until_put_back(error).await?,
+                ended => ended?,
+            };
+            match ended {
                 Ended::Stopped => return Ok(()),
                 Ended::Closed if self.rest(None).await => {}
                 Ended::Closed => return Ok(()),
                 Ended::Superseded(reason) => {
                     let epoch = self.state.epoch;
                     let Some(state) = self.stored_state().await? else { return Ok(()) };
+                    if state.last_seq < self.state.last_seq {
+                        return Err(lost_by_store(&state, self.state.last_seq));
+                    }
                     self.state = state;
                     // A count that is a little too low bounds a little less.
                     if let Err(error) = self.gate.moved(&self.state).await {
@@ -112,6 +123,25 @@ impl Capture {
                     tracing::warn!(reason, "the stream has moved on meanwhile; reading again from there");
                     self.tell_moved();
                 }
+            }
+        }
+    }
+
+    /// A source that has lost transactions is told apart by the process of the other direction, which applies there and puts
+    /// this stream back to what the source still has. Where nobody does so soon, `error` it is.
+    async fn until_put_back(&self, error: anyhow::Error) -> anyhow::Result<Ended> {
+        let end = Instant::now() + PUT_BACK_WITHIN;
+        loop {
+            let Some(state) = self.stored_state().await? else { return Ok(Ended::Stopped) };
+            if state.position != self.state.position {
+                return Ok(Ended::Superseded("it was put back to what the source has".to_owned()));
+            }
+            if Instant::now() >= end {
+                return Err(error);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(Ended::Stopped),
+                () = tokio::time::sleep(TROUBLE_EVERY) => {}
             }
         }
     }
@@ -360,6 +390,25 @@ enum Ended {
     /// The backlog is full, and nobody waits for more.
     Closed,
     Superseded(String),
+}
+
+/// Reading again would give the changes their numbers again, but not the clocks that they were judged by.
+fn lost_by_store(state: &StreamState, last_seq: u64) -> anyhow::Error {
+    let StreamState { stream, last_seq: kept, .. } = state;
+    Failure::new(
+        Kind::Finding,
+        format!(
+            "the store has lost messages {} to {last_seq} of {stream} (a restore, or a crash without \
+             `innodb_flush_log_at_trx_commit = 1`)",
+            kept + 1
+        ),
+        "start the process again: it goes on where none of them was applied, and else says what to do",
+    )
+    .into()
+}
+
+fn is_ahead(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(BinlogError::PositionAhead { .. }))
 }
 
 /// Reading begins anew in the middle of a run as well, so a source that is away at that moment is waited for.

@@ -20,6 +20,8 @@ use crate::meeting::Source;
 
 /// How often a resting reader looks whether somebody waits for it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A source that does not answer for so long keeps nobody waiting.
+const ASKED_WITHIN: Duration = Duration::from_secs(2);
 /// How often the operator is reminded of what the source purges.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 
@@ -79,7 +81,10 @@ impl Gate {
             self.warn().await;
             tokio::select! {
                 () = self.backlog.has_room() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => self.waiters.look().await,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    // What is asked for in vain is asked for again.
+                    let _ = tokio::time::timeout(ASKED_WITHIN, self.waiters.look()).await;
+                }
             }
         }
         if !self.backlog.is_full() {
@@ -98,15 +103,16 @@ impl Gate {
 
     /// How long the source keeps what is unread, by its settings; `None` where it never purges, or cannot be asked.
     pub async fn purged_in(&mut self) -> Option<Duration> {
+        tokio::time::timeout(ASKED_WITHIN, self.ask_purged_in()).await.unwrap_or(None)
+    }
+
+    async fn ask_purged_in(&mut self) -> Option<Duration> {
         let unread_since = self.backlog.committed_to_micros();
-        let conn = self.waiters.connection().await?;
-        match ServerFacts::read(conn).await {
-            Ok(facts) => time_left(facts.binlog.retention, unread_since),
-            Err(_) => {
-                self.waiters.conn = None;
-                None
-            }
-        }
+        self.waiters.connection().await?;
+        let mut conn = self.waiters.conn.take()?;
+        let facts = ServerFacts::read(&mut conn).await.ok()?;
+        self.waiters.conn = Some(conn);
+        time_left(facts.binlog.retention, unread_since)
     }
 
     async fn warn(&mut self) {
@@ -115,7 +121,7 @@ impl Gate {
         }
         self.warned_at = Some(Instant::now());
         let left = self.purged_in().await.map(|left| humantime::format_duration(left).to_string());
-        let purged_in = left.as_deref().unwrap_or("never, by its settings");
+        let purged_in = left.as_deref().unwrap_or("not known: never, or the source could not be asked");
         tracing::warn!(purged_in, "{}", self.reason());
     }
 }
@@ -139,14 +145,18 @@ impl Waiters {
     /// Looks at the source's heartbeats. A source that is away has nobody waiting for it.
     async fn look(&mut self) {
         let pair = self.source.pair.clone();
-        let Some(conn) = self.connection().await else { return };
-        let found = beats(conn, &pair).await;
+        if self.connection().await.is_none() {
+            return;
+        }
+        // Kept again only when it has answered: an answer that nobody waited for would be taken for the next one.
+        let Some(mut conn) = self.conn.take() else { return };
+        let found = beats(&mut conn, &pair).await;
+        if found.is_ok() {
+            self.conn = Some(conn);
+        }
         let looked = match found {
             Ok(found) => self.note(found).await.map_err(anyhow::Error::from),
-            Err(error) => {
-                self.conn = None;
-                Err(error.into())
-            }
+            Err(error) => Err(error.into()),
         };
         if let Err(error) = looked {
             tracing::debug!(error = format!("{error:#}"), "who waits for the reader cannot be told");

@@ -17,6 +17,7 @@ mod memory;
 mod purge;
 mod queue;
 mod report;
+mod restored;
 mod serve;
 mod source_end;
 mod wishes;
@@ -92,6 +93,7 @@ async fn hold_lease_and_run(
     let settings = &pair.settings;
     let stream = stream_of(direction);
     let state = adopt(store, &stream, lease, stop).await?;
+    let state = restored::look(settings, store, state, stop).await?;
     report::starting(store, &stream).await?;
     if store.wish(direction).await?.is_none() {
         store.set_wish(direction, Wish::RUN).await?;
