@@ -109,7 +109,7 @@ pub async fn rows_that_are_large(flavor: Flavor) -> Result<()> {
 
 /// Nothing is applied in reverse for long, so that forward must remember, or look up, all that was captured there.
 pub async fn many_changes_not_seen(flavor: Flavor) -> Result<()> {
-    let (rows, limit_mib) = if is_soak() { (1_000_000, 512) } else { (100_000, 64) };
+    let (rows, limit_mib) = if is_soak() { (1_000_000, 512) } else { (100_000, 96) };
     let servers = SharedPair::own(builder(flavor)).await?;
     let settings = format!("\n[memory]\nlimit = \"{limit_mib}MiB\"\n");
     let mut migration = Migration::on_servers(&Setup { settings, ..Setup::new(flavor, "not_seen") }, servers).await?;
