@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions};
 use crossfade_config::{Secret, ServerUrl};
@@ -57,6 +58,11 @@ async fn asked_alike(bench: &mut Bench<'_>) {
     let sessions = "performance_schema.threads JOIN performance_schema.user_variables_by_thread USING (thread_id) \
                     WHERE processlist_command = 'Binlog Dump GTID'";
     let names = "('slave_uuid', 'replica_uuid', 'master_binlog_checksum')";
+    // The server begins to send a moment after the reader has asked it to.
+    let both = format!("SELECT COUNT(DISTINCT thread_id) FROM {sessions}");
+    while bench.conn.query_first::<u64, _>(&both).await.unwrap() != Some(2) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let variables: Vec<(u64, String, String)> = bench
         .conn
         .query(format!(
