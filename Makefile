@@ -3,6 +3,8 @@
 CARGO ?= cargo
 # Extra arguments for the demonstration, as in: make demo DEMO="--flavor mariadb --seconds 60"
 DEMO ?=
+# Tests at a time: they wait more than they work.
+TEST_THREADS ?= 4
 # One test binary for `make soak`, as in: make soak SUITE=kill_matrix
 SUITE ?=
 
@@ -24,7 +26,7 @@ demo: servers ## A whole pair at work on two private servers, in under 90 s afte
 # The end-to-end tests start the binary; cargo does not build another package's binary for a test.
 test: servers ## All tests, as the continuous integration runs them
 	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace --no-fail-fast
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace --no-fail-fast
 
 soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, ping_pong, two_ways, idle, …
 	$(CARGO) build --release -p crossfade-cli
