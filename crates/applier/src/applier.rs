@@ -106,7 +106,6 @@ impl Applier {
         options: ApplierOptions,
     ) -> Result<(Applier, watch::Receiver<ProgressView>, impl Future<Output = Result<(), ApplyError>>), ApplyError>
     {
-        let opposite = opposite_stream(&options.stream);
         let owner =
             CheckpointOwner { pair: options.pair.clone(), stream: options.stream.clone(), epoch: options.epoch };
         let taken_over = take_over(&owner, &options).await?;
@@ -115,18 +114,16 @@ impl Applier {
             target: options.target.clone(),
             pair: options.pair.clone(),
             writer: options.stream.clone(),
-            opposite: opposite.clone(),
+            opposite: opposite_stream(&options.stream),
             stop: options.stop.clone(),
         };
         let (hold, hold_worker) = Hold::new(hold_worker, options.counters.clone());
         let (progress, view) = Progress::new();
         let lookup = Lookup::new(
             options.store.clone(),
-            opposite,
             options.stream.clone(),
             options.mappings.clone(),
             options.opposite_mappings.clone(),
-            options.stream.direction().source(),
             options.prefer,
             options.index_bytes,
         );

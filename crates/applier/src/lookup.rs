@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::error::ApplyError;
 use crate::mapped::Mapper;
+use crate::opposite_stream;
 use crate::table::TargetTable;
 
 /// Rows and bytes of the opposite stream that are read at a time.
@@ -67,27 +68,24 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Lookup {
-    /// `side` is where the judged changes were made; `index_bytes` bounds what is held in memory.
-    #[allow(clippy::too_many_arguments)]
+    /// `own` is the stream of the judged changes; `index_bytes` bounds what is held in memory.
     pub fn new(
         store: Store,
-        opposite: StreamId,
         own: StreamId,
         mappings: Arc<[TableMapping]>,
         opposite_mappings: Arc<[TableMapping]>,
-        side: Side,
         prefer: Side,
         index_bytes: usize,
     ) -> Lookup {
         Lookup {
             store,
+            opposite: opposite_stream(&own),
+            side: own.direction().source(),
             own,
-            opposite,
             mappings,
             keys: KeyColumns::default(),
             opposite_mappings,
             prefer,
-            side,
             index: ConcurrentIndex::with_bound(index_bytes),
             found: Found::default(),
         }

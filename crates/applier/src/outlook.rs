@@ -13,7 +13,6 @@ use mysql_async::Conn;
 use crate::error::ApplyError;
 use crate::lookup::{Lookup, Subject};
 use crate::mapped::Mapper;
-use crate::opposite_stream;
 use crate::session;
 use crate::table::{PacketLimit, TargetTable};
 use crate::target::target_tables;
@@ -109,11 +108,9 @@ impl Outlook {
     fn lookup(&self) -> Lookup {
         Lookup::new(
             self.store.clone(),
-            opposite_stream(&self.stream),
             self.stream.clone(),
             self.mappings.clone(),
             self.opposite_mappings.clone(),
-            self.stream.direction().source(),
             self.prefer,
             INDEX_BYTES,
         )
