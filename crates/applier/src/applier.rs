@@ -391,7 +391,7 @@ async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions) -> Result<
     let attempt = async || {
         let mut conn = connect(&options.target, Purpose::Apply).await?;
         crate::session::prepare(&mut conn).await?;
-        owner.take_over(&mut conn, options.lanes).await
+        crate::session::answered(owner.take_over(&mut conn, options.lanes)).await
     };
     let mut pauses = pauses();
     loop {

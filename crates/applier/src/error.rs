@@ -54,6 +54,8 @@ pub enum ApplyError {
     PlanningEnded,
     #[error("a lane ended without a word")]
     LaneEnded,
+    #[error("the target has dropped the connection without our being told")]
+    SessionGone,
 }
 
 /// What to do about an error.
@@ -83,6 +85,7 @@ impl ApplyError {
             ApplyError::Row { source, .. } => driver_remedy(source.driver_error()),
             ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
             ApplyError::Connect(source) => connect_remedy(source),
+            ApplyError::SessionGone => Remedy::OutcomeUnknown,
             _ => Remedy::Stop,
         }
     }
@@ -130,7 +133,9 @@ impl ApplyError {
             ApplyError::Target(_) => {
                 "mend what the server says, then start the process again; nothing is lost meanwhile"
             }
-            ApplyError::HoldEnded | ApplyError::PlanningEnded | ApplyError::LaneEnded => return None,
+            ApplyError::HoldEnded | ApplyError::PlanningEnded | ApplyError::LaneEnded | ApplyError::SessionGone => {
+                return None;
+            }
         };
         Some(text)
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::error::ApplyError;
+use crate::session;
 
 /// A wait that has taken this long tells that the opposite reader is away, or far behind.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
@@ -147,7 +148,7 @@ impl HoldWorker {
             *slot = Some(connect(&self.target, Purpose::Apply).await?);
         }
         let Some(conn) = slot.as_mut() else { unreachable!("filled above") };
-        Ok(beat(conn, &self.pair, self.writer.as_str()).await?)
+        Ok(session::answered(beat(conn, &self.pair, self.writer.as_str())).await?)
     }
 
     /// Polls more slowly the longer it takes: at most a millisecond is lost at first, 50 later.

@@ -244,13 +244,26 @@ impl Lane {
     /// What became of a transaction whose end was not told. What is set aside is then read from the target again.
     async fn outcome(&mut self, shared: &Shared, work: &Work) -> Result<LaneOutcome, ApplyError> {
         let conn = self.connection(shared).await?;
-        let outcome = match &work.entry {
-            Entry::Batch(step) => shared.owner.outcome(conn, *step).await?,
-            // What is still set aside is due again by itself.
-            Entry::Retry(_) => LaneOutcome::Committed,
+        let asking = async {
+            let outcome = match &work.entry {
+                Entry::Batch(step) => shared.owner.outcome(conn, *step).await?,
+                // What is still set aside is due again by itself.
+                Entry::Retry(_) => LaneOutcome::Committed,
+            };
+            shared.read_parking(conn).await?;
+            Ok(outcome)
         };
-        shared.read_parking(conn).await?;
-        Ok(outcome)
+        let outcome: Result<LaneOutcome, ApplyError> = session::answered(asking).await;
+        if outcome.is_err() {
+            // It may be the connection that is at fault.
+            self.conn = None;
+        }
+        outcome
+    }
+
+    /// For a connection on which something went wrong.
+    pub fn disconnect(&mut self) {
+        self.conn = None;
     }
 
     pub async fn connection(&mut self, shared: &Shared) -> Result<&mut Conn, ApplyError> {
@@ -270,6 +283,27 @@ impl Lane {
     }
 
     async fn attempt(
+        &mut self,
+        shared: &Shared,
+        work: &Work,
+        manner: Manner,
+        rulings: &Rulings,
+        waiting: &BTreeMap<u64, Cause>,
+    ) -> Result<Attempt, ApplyError> {
+        let id = self.connection(shared).await?.id();
+        let mut stuck = None;
+        let unreachable = |error: Option<&ApplyError>| {
+            stuck = error.map(|error| shared.progress.wait(Waiting::Retry(error.to_string())));
+        };
+        tokio::select! {
+            attempt = self.attempt_connected(shared, work, manner, rulings, waiting) => return attempt,
+            () = session::until_gone(&shared.target, id, unreachable) => {}
+        }
+        self.conn = None;
+        Err(ApplyError::SessionGone)
+    }
+
+    async fn attempt_connected(
         &mut self,
         shared: &Shared,
         work: &Work,
@@ -360,12 +394,16 @@ async fn write(
     }
     let merged = lane.merged_outcomes(shared);
     shared.store.record_outcomes(&shared.owner.stream, &merged).await?;
-    commit(shared, conn, lane, work).await?;
-    Ok(Attempt::Committed)
+    commit(shared, conn, lane, work).await
 }
 
 /// Commits, together with what is set aside.
-async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, work: &Work) -> Result<(), ApplyError> {
+async fn commit(
+    shared: &Shared,
+    conn: &mut Conn,
+    lane: &mut JudgedLane<'_>,
+    work: &Work,
+) -> Result<Attempt, ApplyError> {
     let retried = match &work.entry {
         Entry::Batch(_) => None,
         Entry::Retry(seqs) => Some(seqs),
@@ -373,7 +411,7 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
     let asides = parking::by_message(lane.asides(shared));
     if asides.is_empty() && retried.is_none() {
         conn.query_drop("COMMIT").await?;
-        return Ok(());
+        return Ok(Attempt::Committed);
     }
     let stream = &shared.owner.stream;
     let applied: BTreeSet<u64> =
@@ -382,6 +420,11 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
     let mut parked = parking.seqs();
     parked.retain(|seq| !applied.contains(seq));
     parked.extend(asides.keys());
+    let is_refused = |cause: &Cause| matches!(cause, Cause::Refused(_));
+    if parked.len() > MOST_PARKED && !asides.values().any(|message| is_refused(&message.cause)) {
+        // Other lanes have taken the room meanwhile. Nothing is refused here, and the opposite reader can be waited for.
+        return Ok(Attempt::NotCaptured);
+    }
     if parked.len() > MOST_PARKED {
         return Err(ApplyError::TooManyParked { stream: stream.clone(), parked: parking.seqs().len() });
     }
@@ -398,7 +441,7 @@ async fn commit(shared: &Shared, conn: &mut Conn, lane: &mut JudgedLane<'_>, wor
     parking.enter(asides, &work.seen, now);
     parking.leave(applied);
     shared.progress.set_aside(parking.counts());
-    Ok(())
+    Ok(Attempt::Committed)
 }
 
 impl Shared {

@@ -11,6 +11,7 @@
 pub mod block;
 mod canary;
 mod capture;
+mod connections;
 mod error;
 mod failure;
 mod history;

@@ -30,6 +30,9 @@ const SOON: Duration = Duration::from_secs(5);
 /// How often the reader of the target looks for a new canary.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// A target that takes longer for a canary does not answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
 /// After a target or a store that was away.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -118,8 +121,12 @@ impl Canary {
         // Not where the binlog is read, which may be another server: the canary is surely before this position.
         let mut conn = connect_side(&self.settings, side, Purpose::Apply).await?;
         let (pair, address) = (&self.settings.pair, self.settings.side(side).url.to_string());
-        crossfade_applier::sing(&mut conn, pair, &self.stream, self.epoch, counter).await?;
-        let position: Position = crossfade_binlog::current_position(&mut conn, &address).await?;
+        let singing = async {
+            crossfade_applier::sing(&mut conn, pair, &self.stream, self.epoch, counter).await?;
+            anyhow::Ok(crossfade_binlog::current_position(&mut conn, &address).await?)
+        };
+        let sung = tokio::time::timeout(ANSWER_LIMIT, singing).await;
+        let position: Position = sung.context("the target does not answer")??;
         // Its place is known by now; how the connection ends does not matter.
         let _ = conn.disconnect().await;
         self.store.announce_canary(&self.stream, counter, &position).await.context("the canary is not announced")?;

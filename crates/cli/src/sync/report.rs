@@ -24,6 +24,9 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// How long a report waits for the reader to reach what the source had a moment ago.
 const READ_WAIT: Duration = Duration::from_millis(300);
 
+/// A source that does not tell its position for so long does not answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// Behind for longer than this, a stream is catching up; below, it merely has changes under way.
 const BEHIND: Duration = Duration::from_secs(5);
 
@@ -256,11 +259,12 @@ impl Reporter {
             self.source = connect_side(&self.settings, self.side, Purpose::Binlog).await.ok();
         }
         let conn = self.source.as_mut()?;
-        let position = crossfade_binlog::current_position(conn, self.side.as_str()).await;
-        if position.is_err() {
+        let asked = crossfade_binlog::current_position(conn, self.side.as_str());
+        let position = tokio::time::timeout(ANSWER_LIMIT, asked).await.ok().and_then(Result::ok);
+        if position.is_none() {
             self.source = None;
         }
-        position.ok()
+        position
     }
 }
 
