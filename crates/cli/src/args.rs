@@ -208,7 +208,7 @@ pub struct ListArgs {
     /// Only this stream, for example forward/old
     #[arg(long, value_name = "STREAM")]
     pub stream: Option<crossfade_model::StreamId>,
-    /// Only this table, as the source names it: schema.table
+    /// Only this table, as the source names it: schema.table; odd names stand in back-quotes
     #[arg(long, value_name = "TABLE")]
     pub table: Option<String>,
     /// Only messages with this status
@@ -248,7 +248,7 @@ together.";
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// The table, as either side names it: schema.table
+    /// The table, as either side names it: schema.table; odd names stand in back-quotes
     pub table: String,
     /// The row's key, one value per key column; times are UTC
     #[arg(required = true, num_args = 1..)]

@@ -182,6 +182,46 @@ impl fmt::Display for TableName {
     }
 }
 
+impl FromStr for TableName {
+    type Err = ParseNameError;
+
+    /// Reads `schema.table`. A schema that holds a dot, and a name that begins with a back-quote, stand in back-quotes, as in a
+    /// configuration and in SQL.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || ParseNameError::Table(text.to_owned());
+        let (schema, rest) = name_part(text).ok_or_else(bad)?;
+        let table = match rest.strip_prefix('.').ok_or_else(bad)? {
+            "" => return Err(bad()),
+            quoted if quoted.starts_with('`') => {
+                name_part(quoted).filter(|(_, rest)| rest.is_empty()).ok_or_else(bad)?.0
+            }
+            plain => plain.to_owned(),
+        };
+        Ok(TableName::new(schema, table))
+    }
+}
+
+/// A name, and what stands behind it. Without back-quotes it goes to the next dot.
+fn name_part(text: &str) -> Option<(String, &str)> {
+    let Some(mut quoted) = text.strip_prefix('`') else {
+        let end = text.find('.').unwrap_or(text.len());
+        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
+    };
+    let mut name = String::new();
+    loop {
+        let (before, after) = quoted.split_once('`')?;
+        name.push_str(before);
+        match after.strip_prefix('`') {
+            Some(rest) => {
+                name.push('`');
+                quoted = rest;
+            }
+            None if name.is_empty() => return None,
+            None => return Some((name, after)),
+        }
+    }
+}
+
 /// An identifier as SQL, with back-quotes doubled (MySQL manual, "Schema Object Names").
 pub fn quote_identifier(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
@@ -193,6 +233,29 @@ pub enum ParseNameError {
     Direction(String),
     #[error("`{0}` is not a stream; it reads like `forward/old`")]
     Stream(String),
+    #[error("`{0}` is not a table; it reads like `app.users`, and names with dots stand in back-quotes")]
+    Table(String),
     #[error("`{0}` is not a message id; it reads like `forward/old:17`")]
     Message(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_as_it_is_quoted() {
+        let names = [("app", "users"), ("my.app", "odd*name"), ("a`b", "`"), ("s p", "x.y.z"), ("`", "``.``")];
+        for (schema, table) in names {
+            let name = TableName::new(schema, table);
+            assert_eq!(name.quoted().parse(), Ok(name));
+        }
+        assert_eq!("app.users".parse(), Ok(TableName::new("app", "users")));
+        for dotted in ["app.`a.b`", "app.a.b"] {
+            assert_eq!(dotted.parse(), Ok(TableName::new("app", "a.b")));
+        }
+        for wrong in ["", "users", ".users", "app.", "`app.users", "`app`users", "``.users", "`a`.`b`c"] {
+            assert_eq!(wrong.parse::<TableName>(), Err(ParseNameError::Table(wrong.to_owned())));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use chrono::Utc;
 use crossfade_config::Settings;
 use crossfade_message::{ListedMessage, MessageFilter};
-use crossfade_model::{Seen, TableName};
+use crossfade_model::{ParseNameError, Seen, TableName};
 
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{ListArgs, PurgeArgs, ShowArgs};
@@ -103,10 +103,8 @@ pub async fn purge(settings: &Settings, args: &PurgeArgs) -> anyhow::Result<()> 
 }
 
 pub fn table_name(text: &str) -> anyhow::Result<TableName> {
-    match text.split_once('.') {
-        Some((schema, table)) if !schema.is_empty() && !table.is_empty() => Ok(TableName::new(schema, table)),
-        _ => Err(Failure::new(Kind::Usage, format!("`{text}` is not a table"), "write it as schema.table").into()),
-    }
+    let hint = "write it as schema.table; a name that holds a dot stands in back-quotes";
+    text.parse().map_err(|error: ParseNameError| Failure::new(Kind::Usage, error.to_string(), hint).into())
 }
 
 fn print_messages(messages: &[ListedMessage]) {
