@@ -1,5 +1,7 @@
 //! Events into transactions: a state machine without I/O.
 
+#[cfg(test)]
+mod damage;
 mod prepared;
 mod rows;
 mod statements;

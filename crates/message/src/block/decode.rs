@@ -67,7 +67,7 @@ impl StoredBlock<'_> {
         let Ok(json) = str::from_utf8(&json) else { return corrupt("its payload is not UTF-8") };
         let seen: Vec<Arc<Seen>> =
             serde_json::from_str(self.seen).map_err(|error| BlockError::Corrupt(error.to_string()))?;
-        let large = if self.large.is_empty() { Vec::new() } else { inflate(self.large, 0)? };
+        let large = if self.large.is_empty() { Vec::new() } else { inflate(self.large, 0, u64::MAX)? };
         let mut reader = Reader { seen, large, layouts, prepared: Vec::new(), positions: Arc::from("") };
         let mut messages = Vec::new();
         let mut scan = Scan::new(json);
@@ -302,14 +302,15 @@ fn parse_timestamp(text: &str) -> Option<Value> {
 fn inflate_payload(payload: &[u8]) -> Result<Vec<u8>, BlockError> {
     let Some((len, zlib)) = payload.split_first_chunk::<4>() else { return corrupt("its payload has no length") };
     let len = u32::from_le_bytes(*len) as usize;
-    let json = inflate(zlib, len)?;
+    let json = inflate(zlib, len, len as u64 + 1)?;
     if json.len() == len { Ok(json) } else { corrupt("its payload is not as long as it says") }
 }
 
-fn inflate(zlib: &[u8], expected_bytes: usize) -> Result<Vec<u8>, BlockError> {
+/// Unpacks at most so many bytes.
+fn inflate(zlib: &[u8], expected_bytes: usize, most_bytes: u64) -> Result<Vec<u8>, BlockError> {
     // The length is only believed as far as such a ratio is possible, so that a damaged one cannot ask for gigabytes.
     let mut out = Vec::with_capacity(expected_bytes.min(zlib.len().saturating_mul(1100)));
-    match ZlibDecoder::new(zlib).read_to_end(&mut out) {
+    match ZlibDecoder::new(zlib).take(most_bytes).read_to_end(&mut out) {
         Ok(_) => Ok(out),
         Err(error) => Err(BlockError::Corrupt(format!("it does not unpack: {error}"))),
     }

@@ -224,6 +224,111 @@ proptest! {
     }
 }
 
+/// What is done to one place of a text.
+#[derive(Debug, Clone)]
+enum Damage {
+    Cut,
+    Remove(usize),
+    Put(&'static str),
+    Repeat(usize),
+    Byte(u8),
+}
+
+fn damages() -> impl Strategy<Value = Vec<(prop::sample::Index, Damage)>> {
+    let telling = [
+        "\"",
+        "\\",
+        "\\u0000",
+        "\\ud800",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "null",
+        "-",
+        "1e999",
+        "99999999999999999999",
+        "{\"$base64\":\"",
+        "=",
+        ",\"x\":[",
+        ",\"l\":[[0,0,0,18446744073709551615]]",
+        "0000-00-00",
+        "é",
+        "\0",
+    ];
+    let damage = prop_oneof![
+        Just(Damage::Cut),
+        (1_usize..12).prop_map(Damage::Remove),
+        prop::sample::select(telling.to_vec()).prop_map(Damage::Put),
+        (1_usize..40).prop_map(Damage::Repeat),
+        any::<u8>().prop_map(Damage::Byte),
+    ];
+    vec((any::<prop::sample::Index>(), damage), 1..4)
+}
+
+fn damaged(mut text: Vec<u8>, damages: &[(prop::sample::Index, Damage)]) -> Vec<u8> {
+    for (at, damage) in damages {
+        if text.is_empty() {
+            break;
+        }
+        let at = at.index(text.len());
+        match damage {
+            Damage::Cut => text.truncate(at),
+            Damage::Remove(count) => drop(text.drain(at..(at + count).min(text.len()))),
+            Damage::Put(telling) => drop(text.splice(at..at, telling.bytes())),
+            Damage::Repeat(count) => {
+                let again: Vec<u8> = text[at..].iter().copied().take(*count).collect();
+                text.splice(at..at, again);
+            }
+            Damage::Byte(byte) => text[at] = *byte,
+        }
+    }
+    text
+}
+
+/// As MySQL's `COMPRESS()` does it.
+fn compressed(text: &[u8]) -> Vec<u8> {
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut zlib, text).unwrap();
+    [&(text.len() as u32).to_le_bytes()[..], &zlib.finish().unwrap()].concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+    /// What somebody has written into the message table by hand: an answer, whatever it is.
+    #[test]
+    fn a_block_of_damaged_text_never_panics(
+        messages in vec(messages(), 1..4), payload in damages(), seen in damages(), which in 0_u8..4
+    ) {
+        let mut block = encode(&numbered(messages), &[]).unwrap().remove(0);
+        if which != 1 {
+            let mut text = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::ZlibDecoder::new(&block.payload[4..]), &mut text).unwrap();
+            block.payload = compressed(&damaged(text, &payload));
+        }
+        if which == 1 || which == 2 {
+            block.seen = String::from_utf8_lossy(&damaged(block.seen.into_bytes(), &seen)).into_owned();
+        }
+        if which == 3 {
+            (block.first_seq, block.last_seq) = (block.last_seq, u64::MAX);
+        }
+        drop(decode(&block));
+    }
+
+    /// The same of rows that are on their way back, which come with the layouts that they need.
+    #[test]
+    fn a_damaged_packed_block_never_panics(messages in vec(messages(), 1..3), damages in damages()) {
+        let block = encode(&numbered(messages), &[]).unwrap().remove(0);
+        let bytes = damaged(super::PackedBlock::of(&block).to_bytes(), &damages);
+        if let Ok(packed) = super::PackedBlock::from_bytes(&bytes) {
+            drop(packed.messages());
+        }
+    }
+}
+
 fn plain_message(seq: u64, value: Value, kind: ColumnKind) -> Message {
     let layout = TableLayout {
         name: TableName::new("app", "t"),
