@@ -28,7 +28,7 @@ test: servers ## All tests, as the continuous integration runs them
 	$(CARGO) build --workspace --bins
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace --no-fail-fast
 
-soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, ping_pong, two_ways, idle, …
+soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, faults, ping_pong, two_ways, idle, …
 	$(CARGO) build --release -p crossfade-cli
 	CROSSFADE_SOAK=1 $(CARGO) test --release -p crossfade-tests --test $(if $(SUITE),$(SUITE),'*') --no-fail-fast -- --nocapture
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Puts real database servers on this machine, for tests, for `crossfade demo` and for benchmarks.
 #
-#   scripts/servers.sh [--mysql] [--mariadb] [--build] [--force]
+#   scripts/servers.sh [--mysql] [--mariadb] [--clock] [--build] [--force]
 #
 #   --mysql     MySQL, unpacked into target/servers/mysql-<version>. Changes nothing on the system, needs no root.
 #   --mariadb   MariaDB from the distribution (the server program only: no service is installed or started).
+#   --clock     libfaketime, unpacked into target/servers/faketime: tests run servers whose clock is off.
 #   --build     the C compiler and make that building crossfade needs, where they are missing.
 #   --force     unpacks MySQL again, also when it is there.
 #
-# Without any of the first three it does all three. It is safe to run again (nothing happens when all is there) and to
+# Without any of the first four it does all four. It is safe to run again (nothing happens when all is there) and to
 # run twice at once (the second waits for the first). Progress goes to stderr. Run it as root, or as a user who may
 # use sudo; sudo is only used where a package of the system is missing.
 #
@@ -420,14 +421,40 @@ SOURCES
     if ((EUID == 0)); then chown -R --reference="$workspace" "$servers_dir/mysql-$series"; fi
 }
 
+# --- a clock that is off ------------------------------------------------------------------------------------------
+
+install_clock() {
+    local folder="$servers_dir/faketime" library
+    if [[ -f "$folder/libfaketimeMT.so.1" ]]; then
+        say "libfaketime: $folder/libfaketimeMT.so.1"
+        return 0
+    fi
+    staging="$(mktemp -d "$servers_dir/.staging.XXXXXX")"
+    local download=(apt-get download)
+    if ((EUID == 0)); then download+=(-o "APT::Sandbox::User=root"); fi
+    if ! (cd "$staging" && "${download[@]}" libfaketime >/dev/null 2>&1); then
+        say "refreshing the package lists"
+        quietly as_root apt-get -o DPkg::Lock::Timeout=300 update && (cd "$staging" && quietly "${download[@]}" libfaketime) ||
+            fail "libfaketime could not be downloaded (see above)" "see that the machine reaches its package mirror, then run $0 again"
+    fi
+    dpkg-deb --extract "$staging"/libfaketime_*.deb "$staging/root"
+    library="$(find "$staging/root" -name libfaketimeMT.so.1)"
+    [[ -n "$library" ]] || fail "the package libfaketime holds no libfaketimeMT.so.1" "this is a defect of $0; please report it"
+    mkdir -p "$folder"
+    mv "$library" "$folder/"
+    rm -rf "$staging"
+    say "libfaketime: $folder/libfaketimeMT.so.1"
+}
+
 # --- all together ------------------------------------------------------------------------------------------------
 
 main() {
-    local mysql=0 mariadb=0 build=0 force=0
+    local mysql=0 mariadb=0 clock=0 build=0 force=0
     while (($#)); do
         case "$1" in
         --mysql) mysql=1 ;;
         --mariadb) mariadb=1 ;;
+        --clock) clock=1 ;;
         --build) build=1 ;;
         --force) force=1 ;;
         -h | --help)
@@ -438,7 +465,7 @@ main() {
         esac
         shift
     done
-    if ((mysql + mariadb + build == 0)); then mysql=1 mariadb=1 build=1; fi
+    if ((mysql + mariadb + clock + build == 0)); then mysql=1 mariadb=1 clock=1 build=1; fi
 
     mkdir -p "$servers_dir"
     # Started through sudo, what lands in the workspace shall still belong to its owner.
@@ -460,6 +487,7 @@ main() {
         report_mysql "$(mysql_folder)"
     fi
     if ((mariadb)); then install_mariadb; fi
+    if ((clock)); then install_clock; fi
 }
 
 main "$@"

@@ -2,9 +2,14 @@
 //!
 //! A test binary shares one old and one new server per brand; each test has schemas and a pair name of its own, so tests of one
 //! binary run side by side, as several migrations on one pair of servers may.
+//!
+//! A migration that ends well is asked for what its processes have said: WARN and ERROR lines that the test did not
+//! [expect](Migration::expect_lines), and any that tells a password, make it fail.
 
 mod binary;
+pub mod lines;
+mod log;
 mod migration;
 
 pub use binary::{binary, is_soak, rounds};
-pub use migration::{Direction, Migration, Setup};
+pub use migration::{Direction, Migration, Setup, SideUrls, account_url, create_account, secrets};

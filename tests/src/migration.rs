@@ -1,18 +1,22 @@
 //! One migration under test: its schema on both sides, its configuration, its processes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use crossfade_servers::{Flavor, SharedPair};
+use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::compare::{self, Comparison};
 use crossfade_testkit::process::{self, Process};
 use crossfade_testkit::quiet::{Status, StatusReader};
 use crossfade_testkit::sql;
 use crossfade_testkit::userdb::{CLOCK, UserDb};
+use crossfade_testkit::workload::Side;
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
+
+use crate::log;
 
 /// How long a command that ends by itself may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -21,6 +25,11 @@ const START_LIMIT: Duration = Duration::from_secs(45);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Each side's connections for writers and for the judge.
 const CONNECTIONS: usize = 12;
+
+/// Whom the processes log in as. Nothing that they write may repeat the password.
+const ACCOUNT: &str = "sync";
+const LOG_END: &str = ".log.txt";
+const PASSWORD: &str = "0pen+S3same/never%told";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -56,12 +65,21 @@ pub struct Setup {
     pub tables: String,
     /// Added to the least configuration, as TOML after the `[[table]]` entries.
     pub settings: String,
+    /// Where the processes find the sides, if not at the servers themselves.
+    pub urls: Option<SideUrls>,
+}
+
+/// A way to each side.
+#[derive(Debug, Clone)]
+pub struct SideUrls {
+    pub old: String,
+    pub new: String,
 }
 
 impl Setup {
     pub fn new(flavor: Flavor, name: &'static str) -> Setup {
         let tables = format!("[[table]]\nname = \"{{schema}}.*\"\nclock = \"{CLOCK}\"\n");
-        Setup { flavor, name, tables, settings: String::new() }
+        Setup { flavor, name, tables, settings: String::new(), urls: None }
     }
 }
 
@@ -78,6 +96,8 @@ pub struct Migration {
     forward: Option<Process>,
     reverse: Option<Process>,
     ended_well: bool,
+    /// Parts of WARN and ERROR lines that the test has reason for.
+    expected: Mutex<Vec<String>>,
 }
 
 impl Migration {
@@ -89,6 +109,9 @@ impl Migration {
     /// As [`new`](Self::new), on servers that the test has for itself.
     pub async fn on_servers(setup: &Setup, servers: &'static SharedPair) -> Result<Migration> {
         let schema = servers.create_schema(setup.name).await?;
+        for server in [servers.old(), servers.new()] {
+            create_account(server).await?;
+        }
         let pair = unique(setup.name);
         let folder = std::env::temp_dir().join(format!("crossfade-test-{}-{pair}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
@@ -103,6 +126,7 @@ impl Migration {
             forward: None,
             reverse: None,
             ended_well: false,
+            expected: Mutex::default(),
         };
         std::fs::write(migration.config(), migration.configuration(setup))?;
         Ok(migration)
@@ -122,14 +146,24 @@ impl Migration {
 
     /// The whole configuration for `setup`.
     pub fn configuration(&self, setup: &Setup) -> String {
+        let (old, new) = match &setup.urls {
+            Some(urls) => (urls.old.clone(), urls.new.clone()),
+            None => (self.url(Side::Old), self.url(Side::New)),
+        };
         format!(
-            "pair = \"{}\"\n\n[old]\nurl = \"{}\"\n\n[new]\nurl = \"{}\"\n\n{}{}\n",
+            "pair = \"{}\"\n\n[old]\nurl = \"{old}\"\n\n[new]\nurl = \"{new}\"\n\n{}{}\n",
             self.pair,
-            self.servers.old().root_url(),
-            self.servers.new().root_url(),
             setup.tables.replace("{schema}", &self.schema),
             setup.settings
         )
+    }
+
+    /// A side's URL as the configuration has it.
+    pub fn url(&self, side: Side) -> String {
+        account_url(match side {
+            Side::Old => self.servers.old(),
+            Side::New => self.servers.new(),
+        })
     }
 
     /// The configuration file that every command is given.
@@ -138,7 +172,7 @@ impl Migration {
     }
 
     pub fn log(&self, direction: Direction) -> PathBuf {
-        self.folder.join(format!("{}.log.txt", direction.as_str()))
+        self.folder.join(format!("{}{LOG_END}", direction.as_str()))
     }
 
     /// Runs statements on both sides; `{schema}` stands for the migration's schema.
@@ -167,12 +201,20 @@ impl Migration {
 
     /// Runs a command to its end; anything but exit code 0 is an error.
     pub async fn crossfade(&self, words: &[&str]) -> Result<String> {
-        process::run(&self.binary, &self.arguments(words), &[], COMMAND_LIMIT).await
+        let (code, output, errors) = self.crossfade_any(words).await?;
+        ensure!(code == Some(0), "`crossfade {}` ended with {code:?}\n{output}{errors}", words.join(" "));
+        Ok(output)
     }
 
     /// Runs a command whatever its exit code: code, standard output, standard error.
     pub async fn crossfade_any(&self, words: &[&str]) -> Result<(Option<i32>, String, String)> {
-        process::run_any(&self.binary, &self.arguments(words), &[], COMMAND_LIMIT).await
+        let ran = process::run_any(&self.binary, &self.arguments(words), &[], COMMAND_LIMIT).await?;
+        ensure!(
+            log::repeats(&ran.1, &secrets()).or(log::repeats(&ran.2, &secrets())).is_none(),
+            "`crossfade {}` tells the password",
+            words.join(" ")
+        );
+        Ok(ran)
     }
 
     pub async fn init(&self) -> Result<()> {
@@ -191,8 +233,19 @@ impl Migration {
 
     /// Starts another process for a direction, beside the one that runs it. Dropping it kills it.
     pub fn standby(&self, direction: Direction) -> Result<Process> {
-        let log = self.folder.join(format!("{}-standby.log.txt", direction.as_str()));
+        let log = self.folder.join(format!("{}-standby{LOG_END}", direction.as_str()));
         Process::start(&self.binary, &self.arguments(&["sync", direction.as_str()]), &[], &log)
+    }
+
+    /// As [`standby`](Self::standby), and takes itself for one on another machine, from where nobody can see whether the
+    /// holder still lives. Only root can give it another host name.
+    pub fn standby_elsewhere(&self, direction: Direction) -> Result<Process> {
+        let log = self.folder.join(format!("{}-elsewhere{LOG_END}", direction.as_str()));
+        let script = "hostname elsewhere && exec \"$0\" \"$@\"";
+        let mut arguments: Vec<String> = ["--uts", "sh", "-c", script].map(str::to_owned).into();
+        arguments.push(self.binary.to_string_lossy().into_owned());
+        arguments.extend(self.arguments(&["sync", direction.as_str()]));
+        Process::start(Path::new("unshare"), &arguments, &[], &log)
     }
 
     /// From now on the given process is the one of this direction; the former one is killed if it still runs.
@@ -239,13 +292,45 @@ impl Migration {
             let status = self.process(direction)?.wait(STOP_LIMIT).await?;
             ensure!(status.success(), "{} ended with {status}\n{}", direction.as_str(), self.log_ends());
         }
+        self.check_logs()?;
         self.ended_well = true;
         Ok(())
     }
 
     /// For a test that ended well without [`stop_both`](Self::stop_both): configuration and logs need not be kept.
+    ///
+    /// # Panics
+    ///
+    /// As [`check_logs`](Self::check_logs) fails.
     pub fn forget(mut self) {
+        if let Err(error) = self.check_logs() {
+            panic!("{error:#}");
+        }
         self.ended_well = true;
+    }
+
+    /// From now on WARN and ERROR lines with one of these parts are no reason to fail, whether they come or not. Whoever
+    /// breaks something says here what that makes the processes say.
+    pub fn expect_lines(&self, parts: &[&str]) {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.extend(parts.iter().map(|part| (*part).to_owned()));
+    }
+
+    /// Fails on WARN and ERROR lines of the processes that nobody expected, and on anything that tells a password.
+    pub fn check_logs(&self) -> Result<()> {
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !name.ends_with(LOG_END) {
+                continue;
+            }
+            let log = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
+            ensure!(log::repeats(&log, &secrets()).is_none(), "{} tells a password", path.display());
+            let lines = log::unexpected(&log, &expected);
+            ensure!(lines.is_empty(), "{name} has lines that nobody expected:\n{}", lines.join("\n"));
+        }
+        Ok(())
     }
 
     pub fn status(&self) -> StatusReader {
@@ -287,6 +372,37 @@ impl Drop for Migration {
             eprintln!("configuration and logs are kept in {}", self.folder.display());
         }
     }
+}
+
+/// An account that may do everything, and needs a password for it. Made once per server.
+pub async fn create_account(server: &Server) -> Result<()> {
+    let mut connection = server.connect().await?;
+    let known: Option<u8> =
+        connection.exec_first("SELECT 1 FROM mysql.user WHERE user = ? AND host = '127.0.0.1'", (ACCOUNT,)).await?;
+    if known.is_none() {
+        let account = format!("{ACCOUNT}@'127.0.0.1'");
+        connection.query_drop(format!("CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{PASSWORD}'")).await?;
+        connection.query_drop(format!("GRANT ALL ON *.* TO {account} WITH GRANT OPTION")).await?;
+    }
+    connection.disconnect().await?;
+    Ok(())
+}
+
+/// The URL by which the processes log in to a server that has [the account](create_account).
+pub fn account_url(server: &Server) -> String {
+    server.url(ACCOUNT, PASSWORD)
+}
+
+/// The password, and as it stands in a URL.
+pub fn secrets() -> [String; 2] {
+    let encoded = PASSWORD.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    });
+    [PASSWORD.to_owned(), encoded]
 }
 
 /// A pair name that no other test of this process has.

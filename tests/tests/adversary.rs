@@ -1,17 +1,15 @@
 //! Schedules that nobody wishes for: answers that are lost, statements that meet, names that mislead.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_servers::{Flavor, SharedPair};
+use crossfade_testkit::proxy::{CommitFate, Proxy};
 use crossfade_testkit::quiet::{Progress, until};
-use crossfade_tests::{Migration, Setup};
+use crossfade_tests::lines::AWAY;
+use crossfade_tests::{Migration, Setup, SideUrls, account_url};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// A change that needs nobody's help is there by then, also on a busy machine.
@@ -32,70 +30,6 @@ fn prefer_old(flavor: Flavor, name: &'static str) -> Setup {
     Setup { tables: PREFER_OLD.to_owned(), ..Setup::new(flavor, name) }
 }
 
-/// A way to a server on which a COMMIT can meet with something.
-struct Proxy {
-    port: u16,
-    fate: Arc<Fate>,
-}
-
-/// What happens to the next COMMIT.
-#[derive(Default)]
-struct Fate {
-    lose_answer: AtomicU64,
-    delay_millis: AtomicU64,
-    met: AtomicU64,
-}
-
-impl Proxy {
-    async fn start(server: &Server) -> Result<Proxy> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let (port, to, fate) = (listener.local_addr()?.port(), server.port(), Arc::new(Fate::default()));
-        let of_connections = fate.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                // A connection ends when either end does; how does not matter.
-                tokio::spawn(carry(client, to, of_connections.clone()));
-            }
-        });
-        Ok(Proxy { port, fate })
-    }
-
-    fn url(&self, server: &Server) -> String {
-        let url = server.root_url().replace(&format!(":{}", server.port()), &format!(":{}", self.port));
-        let separator = if url.contains('?') { '&' } else { '?' };
-        format!("{url}{separator}ssl-mode=DISABLED")
-    }
-}
-
-async fn carry(mut client: TcpStream, to: u16, fate: Arc<Fate>) -> std::io::Result<()> {
-    let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
-    let (mut sent, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    loop {
-        tokio::select! {
-            read = client.read(&mut sent) => {
-                let Some(sent) = sent.get(..read?).filter(|sent| !sent.is_empty()) else { return Ok(()) };
-                let commits = sent.ends_with(b"COMMIT");
-                let delay = if commits { fate.delay_millis.swap(0, Ordering::SeqCst) } else { 0 };
-                let loses = commits && fate.lose_answer.swap(0, Ordering::SeqCst) > 0;
-                fate.met.fetch_add(u64::from(loses || delay > 0), Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(delay)).await;
-                server.write_all(sent).await?;
-                if loses {
-                    // Once it answers, it has committed.
-                    server.readable().await?;
-                    return Ok(());
-                }
-            }
-            read = server.read(&mut answered) => {
-                let Some(answered) = answered.get(..read?).filter(|answered| !answered.is_empty()) else { return Ok(()) };
-                client.write_all(answered).await?;
-            }
-        }
-    }
-}
-
 async fn value_is(pool: &Pool, query: &str, wanted: &str) -> Result<()> {
     until(query, SOON, || async {
         let found: Option<String> = pool.get_conn().await?.query_first(query).await?;
@@ -108,19 +42,20 @@ async fn value_is(pool: &Pool, query: &str, wanted: &str) -> Result<()> {
 /// A capture has happened, but the process does not learn of it. Nothing else is written that would remind it.
 async fn a_capture_without_an_answer_is_applied(flavor: Flavor) -> Result<()> {
     let new = SharedPair::get(flavor).await.new();
-    let proxy = Proxy::start(new).await?;
-    let settings = format!("[store]\nurl = \"{}\"\n", proxy.url(new));
+    let proxy = Proxy::start(new.port()).await?;
+    let settings = format!("[store]\nurl = \"{}\"\n", proxy.url(&new.root_url())?);
     let mut migration = Migration::new(&Setup { settings, ..prefer_old(flavor, "lost_answer") }).await?;
+    migration.expect_lines(AWAY);
     migration.on_both(&[CREATE_T]).await?;
     migration.init().await?;
     migration.start_both().await?;
     for id in 1..=3 {
-        proxy.fate.lose_answer.store(1, Ordering::SeqCst);
+        proxy.next_commit(CommitFate::AnswerLost);
         migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t VALUES ({id}, 'x')")]).await?;
         let query = format!("SELECT v FROM `{}`.t WHERE id = {id}", migration.schema);
         value_is(&migration.new, &query, "x").await.with_context(|| migration.log_ends())?;
     }
-    ensure!(proxy.fate.met.load(Ordering::SeqCst) == 3, "no answer was lost");
+    ensure!(proxy.incidents().commits == 3, "no answer was lost");
     let (status, _) = migration.until_quiet_and_equal(LIMIT).await?;
     ensure!(status.number("forward", "last_seq") == 3, "captured twice: {}", status.0);
     migration.stop_both().await
@@ -128,22 +63,20 @@ async fn a_capture_without_an_answer_is_applied(flavor: Flavor) -> Result<()> {
 
 /// A row comes and goes on old; while the commit of that is on its way, a user of new inserts the row.
 async fn nobody_inserts_behind_a_delete(flavor: Flavor) -> Result<()> {
-    let new = SharedPair::get(flavor).await.new();
-    let proxy = Proxy::start(new).await?;
-    let settings = format!("[store]\nurl = \"{}\"\n", new.root_url());
-    let setup = Setup { settings, ..prefer_old(flavor, "behind_a_delete") };
+    let servers = SharedPair::get(flavor).await;
+    let proxy = Proxy::start(servers.new().port()).await?;
+    let urls = SideUrls { old: account_url(servers.old()), new: proxy.url(&account_url(servers.new()))? };
+    let settings = format!("[store]\nurl = \"{}\"\n", account_url(servers.new()));
+    let setup = Setup { settings, urls: Some(urls), ..prefer_old(flavor, "behind_a_delete") };
     let mut migration = Migration::new(&setup).await?;
-    let direct = format!("[new]\nurl = \"{}\"", new.root_url());
-    let config = migration.configuration(&setup).replace(&direct, &format!("[new]\nurl = \"{}\"", proxy.url(new)));
-    std::fs::write(migration.config(), config)?;
     migration.on_both(&[CREATE_T]).await?;
     migration.init().await?;
     migration.start_both().await?;
-    proxy.fate.delay_millis.store(800, Ordering::SeqCst);
+    proxy.next_commit(CommitFate::Delayed(Duration::from_millis(800)));
     let come_and_go = ["BEGIN", "INSERT INTO {schema}.t VALUES (1, 'x')", "DELETE FROM {schema}.t", "COMMIT"];
     migration.on(&migration.old, &come_and_go).await?;
     until("a commit on its way", LIMIT, || async {
-        let met = proxy.fate.met.load(Ordering::SeqCst) > 0;
+        let met = proxy.incidents().commits > 0;
         Ok(if met { Progress::Reached(()) } else { Progress::NotYet("none".to_owned()) })
     })
     .await?;

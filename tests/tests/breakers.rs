@@ -63,6 +63,7 @@ async fn write_back(migration: &Migration, pool: &Pool) -> Result<()> {
 
 async fn a_row_that_goes_round_stops_both(flavor: Flavor, name: &'static str, clock: &str) -> Result<()> {
     let mut migration = Migration::new(&Setup::new(flavor, name)).await?;
+    migration.expect_lines(&["a row goes round; both directions stop"]);
     let create = format!("CREATE TABLE {{schema}}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, updated_at {clock})");
     migration.on_both(&[&create]).await?;
     migration.init().await?;

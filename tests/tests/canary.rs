@@ -6,10 +6,16 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::binlog_window;
 use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_testkit::workload::Side;
+use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
+
+/// What both processes say of a tag that is lost.
+const LOST: &[&str] =
+    &["error: what this process writes is not recognised", "the opposite process's tag does not arrive"];
 
 const LIMIT: Duration = Duration::from_secs(60);
 const CREATE: &str = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, \
@@ -86,6 +92,8 @@ async fn proof_is_shown_and_renewed(flavor: Flavor) -> Result<()> {
 async fn a_hidden_tag_stops_the_direction(flavor: Flavor) -> Result<()> {
     let servers = SharedPair::own(Server::builder(flavor).relaxed()).await?;
     let mut migration = Migration::on_servers(&setup(flavor, "hidden"), servers).await?;
+    migration.expect_lines(AWAY);
+    migration.expect_lines(LOST);
     migration.on_both(&[CREATE]).await?;
     migration.init().await?;
     migration.start_both().await?;
@@ -137,8 +145,10 @@ async fn a_tag_that_is_taken_off_stops_the_direction(flavor: Flavor) -> Result<(
     let replica = Server::builder(flavor).relaxed().start().await?;
     replica.follow(servers.new()).await?;
     let mut migration = Migration::on_servers(&setup(flavor, "untagged"), servers).await?;
+    migration.expect_lines(AWAY);
+    migration.expect_lines(LOST);
     let configuration = std::fs::read_to_string(migration.config())?;
-    let of_new = format!("[new]\nurl = \"{}\"\n", servers.new().root_url());
+    let of_new = format!("[new]\nurl = \"{}\"\n", migration.url(Side::New));
     ensure!(configuration.contains(&of_new), "{configuration}");
     let with_replica = format!("{of_new}binlog_url = \"{}\"\n", replica.root_url());
     std::fs::write(migration.config(), configuration.replace(&of_new, &with_replica))?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::workload::{Settings, Side, Workload};
+use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup, rounds};
 
 /// Where a process can be told to kill itself, in the order of a change's way.
@@ -29,6 +30,7 @@ const QUIET_LIMIT: Duration = Duration::from_secs(120);
 
 async fn killed_at_every_point(flavor: Flavor) -> Result<()> {
     let mut migration = Migration::of_users(&Setup::new(flavor, "kill_matrix"), USERS).await?;
+    migration.expect_lines(KILLED);
     let old = Workload::start(&migration.old, &settings(&migration, Side::Old))?;
     let new = Workload::start(&migration.new, &settings(&migration, Side::New))?;
     let rounds = rounds(2, 20);

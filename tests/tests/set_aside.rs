@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
@@ -82,8 +83,8 @@ async fn only_the_refused_rows_wait(flavor: Flavor) -> Result<()> {
     ensure!(listed.contains("700") && listed.contains("2900"), "{listed}");
 
     // What is set aside outlives the process.
-    let process = migration.process(Direction::Forward)?;
-    process.kill9().await?;
+    migration.expect_lines(KILLED);
+    migration.process(Direction::Forward)?.kill9().await?;
     migration.start(Direction::Forward, &[])?;
     migration.on(&migration.old, &["UPDATE {schema}.t SET n = 7 WHERE id = 700"]).await?;
     migration.on(&migration.old, &["DELETE FROM {schema}.t WHERE id = 2900"]).await?;
@@ -163,6 +164,7 @@ async fn what_cannot_be_judged_is_held(flavor: Flavor) -> Result<()> {
     let rows: Vec<String> = (1..=20).map(|id| format!("({id}, 'x')")).collect();
     migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t (id, v) VALUES {}", rows.join(","))]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
+    migration.expect_lines(KILLED);
     migration.process(Direction::Reverse)?.kill9().await?;
     // A user of new writes what nobody reads at the moment.
     migration.on(&migration.new, &["INSERT INTO {schema}.t (id, v) VALUES (30, 'of new')"]).await?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, StatusReader, until};
 use crossfade_testkit::workload::{Settings, Side, Workload};
+use crossfade_tests::lines::REPLACED;
 use crossfade_tests::{Direction, Migration, Setup};
 
 const USERS: u64 = 500;
@@ -18,6 +19,7 @@ const CARRIED: u64 = 200;
 
 async fn a_process_that_hangs_is_replaced(flavor: Flavor) -> Result<()> {
     let mut migration = Migration::of_users(&Setup::new(flavor, "takeover"), USERS).await?;
+    migration.expect_lines(REPLACED);
     migration.start_both().await?;
     let mut second = migration.standby(Direction::Forward)?;
     let old = Workload::start(&migration.old, &settings(&migration, Side::Old))?;

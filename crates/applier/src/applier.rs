@@ -438,7 +438,7 @@ pub(crate) async fn take_over(owner: &CheckpointOwner, options: &ApplierOptions)
     let attempt = async || {
         let mut conn = options.target.connect(Purpose::Apply).await?;
         crate::session::prepare(&mut conn).await?;
-        owner.take_over(&mut conn, options.lanes).await
+        crate::session::answered(owner.take_over(&mut conn, options.lanes)).await
     };
     let mut pauses = pauses();
     loop {

@@ -61,6 +61,8 @@ pub enum ApplyError {
     PlanningEnded,
     #[error("a lane ended without a word")]
     LaneEnded,
+    #[error("the target has dropped the connection without our being told")]
+    SessionGone,
 }
 
 impl ApplyError {
@@ -75,6 +77,7 @@ impl ApplyError {
             ApplyError::Row { source, .. } => row_remedy(source.driver_error()),
             ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
             ApplyError::Connect(source) => source.remedy(),
+            ApplyError::SessionGone => Remedy::OutcomeUnknown,
             _ => Remedy::Stop,
         }
     }
@@ -119,7 +122,9 @@ impl ApplyError {
             ApplyError::Unmappable { .. } => "run `crossfade check`; it names the columns and the remedy",
             ApplyError::Plan(error) => error.hint(),
             ApplyError::Target(source) => return Some(target_hint(class_of(source.driver_error()))),
-            ApplyError::HoldEnded | ApplyError::PlanningEnded | ApplyError::LaneEnded => return None,
+            ApplyError::HoldEnded | ApplyError::PlanningEnded | ApplyError::LaneEnded | ApplyError::SessionGone => {
+                return None;
+            }
         };
         Some(text)
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::error::ApplyError;
+use crate::session;
 
 /// A wait that has taken this long tells that the opposite reader is away, or far behind.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
@@ -168,7 +169,7 @@ impl HoldWorker {
             *slot = Some((self.target.connect(Purpose::Apply).await?, moves));
         }
         let Some((conn, _)) = slot.as_mut() else { unreachable!("filled above") };
-        Ok(beat(conn, &self.pair, self.writer.as_str()).await?)
+        Ok(session::answered(beat(conn, &self.pair, self.writer.as_str())).await?)
     }
 
     /// Polls more slowly the longer it takes: at most a millisecond is lost at first, 50 later.

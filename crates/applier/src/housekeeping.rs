@@ -10,7 +10,7 @@ use crate::applier::Applier;
 use crate::edited;
 use crate::error::ApplyError;
 use crate::lane::{Entry, Work};
-use crate::tombstone;
+use crate::{session, tombstone};
 
 /// How often old tombstones are looked for.
 pub(crate) const PURGE_EVERY: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ impl Applier {
     /// What is set aside on the target is taken over; what the store still says beyond that has ended meanwhile.
     pub(crate) async fn take_over_parking(&mut self) -> Result<(), ApplyError> {
         let mut conn = self.options.target.connect(Purpose::Apply).await?;
-        self.shared.read_parking(&mut conn).await?;
+        session::answered(self.shared.read_parking(&mut conn)).await?;
         conn.disconnect().await?;
         self.forget_reasons().await
     }
@@ -49,7 +49,7 @@ impl Applier {
         }
         let conn = self.lanes[0].connection(&self.shared).await;
         let purged = match conn {
-            Ok(conn) => tombstone::purge(&self.shared, conn).await,
+            Ok(conn) => session::answered(tombstone::purge(&self.shared, conn)).await,
             Err(error) => Err(error),
         };
         // Where one step was not enough, the next one has its turn after the next batch.
@@ -57,6 +57,7 @@ impl Applier {
             self.purged_at = Instant::now();
         }
         if let Err(error) = purged {
+            self.lanes[0].forget_connection();
             tracing::warn!(%error, "old tombstones could not be purged");
         }
         Ok(())

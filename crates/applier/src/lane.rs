@@ -23,6 +23,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
 
+use crate::Probe;
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
 use crate::counters::Counters;
 use crate::edited::{self, EditedMessage};
@@ -34,9 +35,9 @@ use crate::lookup::Lookup;
 use crate::mapped::Mapper;
 use crate::parking::{self, AsideMessages, Cause, Parking};
 use crate::progress::{Progress, Waiting, WaitingGuard};
+use crate::session::{self, SessionId};
 use crate::table::{PacketLimit, TargetTable};
 use crate::writing::Written;
-use crate::{Probe, session};
 
 /// Longest wait with row locks held, at the first attempt. Each further attempt may wait twice as long, so that a reader
 /// that is always a little late cannot keep a lane from committing for ever.
@@ -263,13 +264,21 @@ impl Lane {
     /// What became of a transaction whose end was not told. What is set aside is then read from the target again.
     async fn outcome(&mut self, shared: &Shared, work: &Work) -> Result<LaneOutcome, ApplyError> {
         let conn = self.connection(shared).await?;
-        let outcome = match &work.entry {
-            Entry::Batch(step) => shared.owner.outcome(conn, *step).await?,
-            // What is still set aside is due again by itself.
-            Entry::Retry(_) => LaneOutcome::Committed,
+        let asking = async {
+            let outcome = match &work.entry {
+                Entry::Batch(step) => shared.owner.outcome(conn, *step).await?,
+                // What is still set aside is due again by itself.
+                Entry::Retry(_) => LaneOutcome::Committed,
+            };
+            shared.read_parking(conn).await?;
+            Ok(outcome)
         };
-        shared.read_parking(conn).await?;
-        Ok(outcome)
+        let outcome: Result<LaneOutcome, ApplyError> = session::answered(asking).await;
+        if outcome.is_err() {
+            // It may be the connection that is at fault.
+            self.conn = None;
+        }
+        outcome
     }
 
     pub async fn connection(&mut self, shared: &Shared) -> Result<&mut Conn, ApplyError> {
@@ -301,6 +310,28 @@ impl Lane {
     }
 
     async fn attempt(
+        &mut self,
+        shared: &Shared,
+        work: &Work,
+        manner: Manner,
+        rulings: &Rulings,
+        waiting: &BTreeMap<u64, Cause>,
+    ) -> Result<Attempt, ApplyError> {
+        let id = self.connection(shared).await?.id();
+        let session = SessionId { id, moves: self.moves };
+        let mut stuck = None;
+        let unreachable = |error: Option<&ApplyError>| {
+            stuck = error.map(|error| shared.progress.wait(Waiting::Retry(with_causes(error))));
+        };
+        tokio::select! {
+            attempt = self.attempt_connected(shared, work, manner, rulings, waiting) => return attempt,
+            () = session::until_gone(&shared.target, session, unreachable) => {}
+        }
+        self.conn = None;
+        Err(ApplyError::SessionGone)
+    }
+
+    async fn attempt_connected(
         &mut self,
         shared: &Shared,
         work: &Work,

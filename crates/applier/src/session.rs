@@ -1,9 +1,16 @@
-//! The session that every connection which writes to a side runs in.
+//! The session that every connection which writes to a side runs in, and how one is told from a dead one.
+//!
+//! A connection can be dead without our end knowing: packets are dropped on the way, and an answer never comes. The server
+//! knows, since it drops a session that says nothing; so it is asked, over another connection.
 
+use std::io;
 use std::time::Duration;
 
-use mysql_async::Conn;
+use crossfade_catalog::{Purpose, Servers};
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, IoError, Row};
+
+use crate::error::ApplyError;
 
 /// Accepts what the source held (zero and impossible dates, id 0) and refuses what would be cut or rounded: strict mode
 /// without the NO_ZERO modes (MySQL manual, "Server SQL Modes").
@@ -26,7 +33,59 @@ pub(crate) const USED_WITHIN: Duration = Duration::from_secs(4);
 /// the commit (MySQL manual, "InnoDB Locking"). Otherwise sessions read committed, which locks only rows that are there.
 pub(crate) const LOCKING_GAPS: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
 
-pub(crate) async fn prepare(conn: &mut Conn) -> Result<(), mysql_async::Error> {
+/// Short questions and single rows are answered in this time, waits for locks included, or not at all.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Work that has taken this long is asked for. By then the server has dropped a session that it does not hear.
+const ASK_AFTER: Duration = Duration::from_secs(10);
+
+/// Waits for an answer, but not for ever. A connection on which none came must not be used again.
+pub(crate) async fn answered<T, E: From<Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let silent = || Error::Io(IoError::Io(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer")));
+    tokio::time::timeout(ANSWER_LIMIT, work).await.unwrap_or_else(|_| Err(silent().into()))
+}
+
+/// One session on the primary of a side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionId {
+    pub id: u32,
+    /// [`Servers::moves`] when it was opened.
+    pub moves: u64,
+}
+
+/// Returns when the primary knows nothing of a session any more: whatever it was asked, no answer will come that counts.
+/// `unreachable` is told what keeps the primary from being asked, and `None` when it could be.
+pub(crate) async fn until_gone(
+    servers: &Servers,
+    session: SessionId,
+    mut unreachable: impl FnMut(Option<&ApplyError>),
+) {
+    loop {
+        tokio::time::sleep(ASK_AFTER).await;
+        match is_there(servers, session).await {
+            Ok(true) => unreachable(None),
+            Ok(false) => return,
+            Err(error) => unreachable(Some(&error)),
+        }
+    }
+}
+
+async fn is_there(servers: &Servers, session: SessionId) -> Result<bool, ApplyError> {
+    let mut conn = servers.connect(Purpose::Catalog).await?;
+    // Sessions of one's own account are listed whatever its privileges (MySQL manual, "SHOW PROCESSLIST").
+    let sessions: Vec<Row> = answered(async { conn.query("SHOW PROCESSLIST").await }).await?;
+    let is_listed = sessions.iter().any(|row| row.get::<u64, _>(0) == Some(u64::from(session.id)));
+    // It has answered; how the connection ends does not matter.
+    let _ = conn.disconnect().await;
+    // Where another server is the primary now, its sessions have numbers of their own.
+    Ok(is_listed && servers.moves() == session.moves)
+}
+
+pub(crate) async fn prepare(conn: &mut Conn) -> Result<(), Error> {
+    answered(set(conn)).await
+}
+
+async fn set(conn: &mut Conn) -> Result<(), Error> {
     conn.query_drop(format!(
         "SET SESSION time_zone = '+00:00', sql_mode = '{STRICT_SQL_MODE}', \
          innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, lock_wait_timeout = {LOCK_WAIT_SECONDS}, \

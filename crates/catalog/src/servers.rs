@@ -144,8 +144,8 @@ impl Servers {
         if !self.are_several() {
             return true;
         }
-        let read_only = first::<bool>(conn, "SELECT @@GLOBAL.read_only").await;
-        self.moves() == moves && matches!(read_only, Ok(Some(false)))
+        let asked = tokio::time::timeout(ANSWER_TIME_OUT, first::<bool>(conn, "SELECT @@GLOBAL.read_only")).await;
+        self.moves() == moves && matches!(asked, Ok(Ok(Some(false))))
     }
 
     /// The servers whose binlog may be read from `position` on, the preferred one first: the primary, and replicas that have

@@ -20,6 +20,9 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How often a person is told that a replica has not got a heartbeat.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
+/// A question that takes a server longer is not answered any more.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
 /// A side as positions are taken there.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -43,7 +46,8 @@ impl Source {
             return self.end_of(&mut conn).await;
         };
         let mut primary = self.primary(Purpose::Apply).await?;
-        let counter = beat(&mut primary, &self.pair, writer).await.context("no heartbeat could be written")?;
+        let counter =
+            in_time(beat(&mut primary, &self.pair, writer)).await?.context("no heartbeat could be written")?;
         let mut conn = self.connect_replica(replica).await?;
         self.until_arrived(&mut conn, replica, writer, counter).await?;
         self.end_of(&mut conn).await
@@ -78,8 +82,8 @@ impl Source {
     }
 
     pub async fn end_of(&self, conn: &mut Conn) -> anyhow::Result<Position> {
-        crossfade_binlog::current_position(conn, self.side.as_str())
-            .await
+        in_time(crossfade_binlog::current_position(conn, self.side.as_str()))
+            .await?
             .with_context(|| format!("the binlog position of the {} side cannot be read", self.side))
     }
 
@@ -91,7 +95,8 @@ impl Source {
         counter: u64,
     ) -> anyhow::Result<()> {
         let mut told = Instant::now();
-        while beat_seen(conn, &self.pair, writer).await.context("the replica's heartbeats cannot be read")? < counter {
+        let read = || "the replica's heartbeats cannot be read";
+        while in_time(beat_seen(conn, &self.pair, writer)).await?.with_context(read)? < counter {
             if told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
                 let side = self.side;
@@ -101,4 +106,9 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// Gives up a server that does not answer: a connection can be dead without its ends knowing. It must not be used again.
+pub async fn in_time<T>(asked: impl Future<Output = T>) -> anyhow::Result<T> {
+    tokio::time::timeout(ANSWER_LIMIT, asked).await.context("the server does not answer")
 }

@@ -5,6 +5,7 @@ use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 
 use crate::block::{self, Block, FORMAT};
+use crate::connections::in_time;
 use crate::partition::{is_missing_partition, micros_to_time};
 use crate::stream::to_json;
 use crate::{CaptureError, Store, StoreError, StreamState};
@@ -29,6 +30,8 @@ pub struct Captured {
     pub raw_bytes: u64,
     pub stored_bytes: u64,
 }
+
+const WHAT: &str = "capture a batch";
 
 impl Store {
     /// Writes `batch` and moves the stream to `end`, in one transaction, if the stream still is where `from` says. An empty
@@ -63,11 +66,12 @@ impl Store {
             last_seq: batch.last().map_or(from.last_seq, |last| last.seq),
             ..from.clone()
         };
-        match self.capture_once(from, &end_state, &blocks, heartbeats).await {
+        let bytes = blocks.iter().map(|block| stored_bytes(block) as u64).sum();
+        match in_time(WHAT, bytes, self.capture_once(from, &end_state, &blocks, heartbeats)).await {
             Err(CaptureError::Store(StoreError::Database { source, .. })) if is_missing_partition(&source) => {
                 // The first batch of a day that nobody prepared.
                 self.add_partitions().await?;
-                self.capture_once(from, &end_state, &blocks, heartbeats).await?;
+                in_time(WHAT, bytes, self.capture_once(from, &end_state, &blocks, heartbeats)).await?;
             }
             other => other?,
         }
@@ -87,12 +91,13 @@ impl Store {
         blocks: &[Block],
         heartbeats: &[PassedHeartbeat],
     ) -> Result<(), CaptureError> {
-        let during = || StoreError::during("capture a batch");
+        let during = || StoreError::during(WHAT);
         let mut connection = self.pool.acquire().await.map_err(during())?;
         let mut transaction = connection.begin().await.map_err(during())?;
         let stream = &from.stream;
         if !self.move_stream(&mut transaction, from, end).await.map_err(during())? {
             transaction.rollback().await.map_err(during())?;
+            connection.keep();
             return Err(self.superseded(from).await);
         }
         for block in blocks {
@@ -103,6 +108,7 @@ impl Store {
         }
         self.reached("inside-capture");
         transaction.commit().await.map_err(during())?;
+        connection.keep();
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, MySql, QueryBuilder, Row};
 
+use crate::connections::in_time;
 use crate::outcome::{Images, STATEMENT_ROWS, chunks, cut};
 use crate::read::stream_of;
 use crate::stream::utc;
@@ -61,12 +62,17 @@ impl Store {
         }
         let images = self.images_of(stream, failures.iter().map(|failure| failure.seq)).await?;
         let rows: Vec<_> = failures.iter().zip(&images).collect();
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
-        for chunk in chunks(&rows) {
-            insert_failures(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
-        }
-        transaction.commit().await.map_err(during())
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
+            for chunk in chunks(&rows) {
+                insert_failures(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
+            }
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(())
+        };
+        in_time("park messages", 0, work).await
     }
 
     /// Tells of another attempt that changed nothing else, in one transaction. Messages that are not parked stay so.
@@ -75,25 +81,31 @@ impl Store {
         if failures.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.pool.begin().await.map_err(during())?;
-        for failure in failures {
-            sqlx::query(
-                "UPDATE failure SET attempts = ?, error_code = ?, error_text = ?, last_failed_at = UTC_TIMESTAMP(6),
-                   next_retry_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND
-                 WHERE pair = ? AND stream = ? AND seq = ?",
-            )
-            .bind(failure.attempts)
-            .bind(code(failure))
-            .bind(cut(&failure.error_text))
-            .bind(micros(failure.retry_in))
-            .bind(&*self.pair)
-            .bind(stream.as_str())
-            .bind(failure.seq)
-            .execute(&mut *transaction)
-            .await
-            .map_err(during())?;
-        }
-        transaction.commit().await.map_err(during())
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
+            for failure in failures {
+                sqlx::query(
+                    "UPDATE failure SET attempts = ?, error_code = ?, error_text = ?, last_failed_at = UTC_TIMESTAMP(6),
+                       next_retry_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND
+                     WHERE pair = ? AND stream = ? AND seq = ?",
+                )
+                .bind(failure.attempts)
+                .bind(code(failure))
+                .bind(cut(&failure.error_text))
+                .bind(micros(failure.retry_in))
+                .bind(&*self.pair)
+                .bind(stream.as_str())
+                .bind(failure.seq)
+                .execute(&mut *transaction)
+                .await
+                .map_err(during())?;
+            }
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(())
+        };
+        in_time("note attempts with parked messages", 0, work).await
     }
 
     /// How often the target has refused each parked message of a stream.
@@ -113,21 +125,26 @@ impl Store {
         if seqs.is_empty() {
             return Ok(());
         }
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
-        for chunk in seqs.chunks(STATEMENT_ROWS) {
-            for table in ["failure WHERE", "outcome WHERE status = 'held' AND"] {
-                let mut query = QueryBuilder::<MySql>::new(format!("DELETE FROM {table} pair = "));
-                query.push_bind(&*self.pair).push(" AND stream = ").push_bind(stream.as_str()).push(" AND seq IN (");
-                let mut list = query.separated(", ");
-                for seq in chunk {
-                    list.push_bind(*seq);
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
+            for chunk in seqs.chunks(STATEMENT_ROWS) {
+                for table in ["failure WHERE", "outcome WHERE status = 'held' AND"] {
+                    let mut query = QueryBuilder::<MySql>::new(format!("DELETE FROM {table} pair = "));
+                    query.push_bind(&*self.pair).push(" AND stream = ").push_bind(stream.as_str());
+                    let mut list = query.push(" AND seq IN (").separated(", ");
+                    for seq in chunk {
+                        list.push_bind(*seq);
+                    }
+                    query.push(")");
+                    query.build().execute(&mut *transaction).await.map_err(during())?;
                 }
-                query.push(")");
-                query.build().execute(&mut *transaction).await.map_err(during())?;
             }
-        }
-        transaction.commit().await.map_err(during())
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(())
+        };
+        in_time("clear messages that were set aside", 0, work).await
     }
 
     /// The messages of a stream that are parked or held, as the store has it. The target's checkpoint has the last word.

@@ -89,7 +89,7 @@ impl Store {
         .bind(&*self.pair)
         .bind(stream.as_str())
         .bind(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.patient)
         .await
         .map_err(StoreError::during("find messages of a row"))?;
         Ok(last.unwrap_or(0))

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Connection, Row};
 
+use crate::connections::in_time;
 use crate::{Store, StoreError, stream::utc};
 
 /// Counts the take-overs of a lease, from 1.
@@ -62,41 +63,48 @@ impl Store {
         .execute(&self.pool)
         .await
         .map_err(during())?;
-        let mut transaction = self.pool.begin().await.map_err(during())?;
-        let leases = leases(&mut transaction, &self.pair, true).await.map_err(during())?;
-        let is_mine = |lease: &&LeaseStatus| lease.subject == subject;
-        for other in leases.iter().filter(|lease| lease.live && lease.holder != holder) {
-            if other.rules_hash != rules_hash {
-                return Err(StoreError::RulesDiffer {
-                    subject: subject.to_owned(),
-                    mine: rules_hash,
-                    other_subject: other.subject.clone(),
-                    other: other.rules_hash,
-                    other_holder: other.holder.clone(),
-                });
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
+            let leases = leases(&mut transaction, &self.pair, true).await.map_err(during())?;
+            let is_mine = |lease: &&LeaseStatus| lease.subject == subject;
+            for other in leases.iter().filter(|lease| lease.live && lease.holder != holder) {
+                if other.rules_hash != rules_hash {
+                    return Err(StoreError::RulesDiffer {
+                        subject: subject.to_owned(),
+                        mine: rules_hash,
+                        other_subject: other.subject.clone(),
+                        other: other.rules_hash,
+                        other_holder: other.holder.clone(),
+                    });
+                }
             }
-        }
-        let Some(current) = leases.iter().find(is_mine) else { return Ok(None) };
-        if current.live && current.holder != holder {
-            return Ok(None);
-        }
-        let epoch = current.epoch.0 + 1;
-        sqlx::query(
-            "UPDATE lease SET holder = ?, epoch = ?, rules_hash = ?, acquired_at = UTC_TIMESTAMP(6),
-               renewed_at = UTC_TIMESTAMP(6), expires_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND
-             WHERE pair = ? AND subject = ?",
-        )
-        .bind(holder)
-        .bind(epoch)
-        .bind(rules_hash)
-        .bind(micros(ttl))
-        .bind(&*self.pair)
-        .bind(subject)
-        .execute(&mut *transaction)
-        .await
-        .map_err(during())?;
-        transaction.commit().await.map_err(during())?;
-        Ok(Some(Epoch(epoch)))
+            let free = leases.iter().find(is_mine).filter(|current| !current.live || current.holder == holder);
+            let Some(current) = free else {
+                transaction.rollback().await.map_err(during())?;
+                connection.keep();
+                return Ok(None);
+            };
+            let epoch = current.epoch.0 + 1;
+            sqlx::query(
+                "UPDATE lease SET holder = ?, epoch = ?, rules_hash = ?, acquired_at = UTC_TIMESTAMP(6),
+                   renewed_at = UTC_TIMESTAMP(6), expires_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND
+                 WHERE pair = ? AND subject = ?",
+            )
+            .bind(holder)
+            .bind(epoch)
+            .bind(rules_hash)
+            .bind(micros(ttl))
+            .bind(&*self.pair)
+            .bind(subject)
+            .execute(&mut *transaction)
+            .await
+            .map_err(during())?;
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(Some(Epoch(epoch)))
+        };
+        in_time("take a lease", 0, work).await
     }
 
     /// Holds the lease for another `ttl` from now. `false` when it has gone to somebody else; then stop at once. A lease
@@ -149,8 +157,13 @@ impl Store {
     /// All leases of the pair, in the order of their subjects.
     pub async fn leases(&self) -> Result<Vec<LeaseStatus>, StoreError> {
         let during = || StoreError::during("read the leases");
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        leases(&mut connection, &self.pair, false).await.map_err(during())
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let leases = leases(&mut connection, &self.pair, false).await.map_err(during())?;
+            connection.keep();
+            Ok(leases)
+        };
+        in_time("read the leases", 0, work).await
     }
 }
 

@@ -12,6 +12,7 @@ mod backlog;
 pub mod block;
 mod canary;
 mod capture;
+mod connections;
 mod error;
 mod failure;
 mod health;

@@ -157,7 +157,7 @@ impl Store {
         .bind(before_seq)
         .bind(filter.since.map_or(micros_to_time(i64::MIN), |since| since.naive_utc()))
         .bind(filter.only_recorded())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.patient)
         .await
         .map_err(StoreError::during("find messages"))?;
         rows.iter().map(BlockHead::of_row).collect()
@@ -186,7 +186,7 @@ impl Store {
         .bind(stream.as_str())
         .bind(first)
         .bind(last)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.patient)
         .await
         .map_err(during())?;
         let mut endings: HashMap<u64, Ending> = HashMap::new();

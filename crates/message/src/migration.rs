@@ -6,6 +6,7 @@
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
+use crate::connections::in_time;
 use crate::error::server_error;
 use crate::{Store, StoreError};
 
@@ -80,10 +81,13 @@ impl Store {
     ///
     /// [`StoreError::NotMigrated`] or [`StoreError::TooNew`].
     pub async fn version_check(&self) -> Result<(), StoreError> {
-        let mut connection = self.connect_without_schema().await?;
-        let found = stored_version(&mut connection).await?;
-        let _ = connection.close().await;
-        check(found)
+        let asking = async {
+            let mut connection = self.connect_without_schema().await?;
+            let found = stored_version(&mut connection).await?;
+            let _ = connection.close().await;
+            Ok(found)
+        };
+        check(in_time("connect", 0, asking).await?)
     }
 }
 

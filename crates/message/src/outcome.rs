@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySql, QueryBuilder};
 
+use crate::connections::in_time;
 use crate::stream::to_json;
 use crate::{Store, StoreError, image_json, row_key_json};
 
@@ -112,12 +113,17 @@ impl Store {
         }
         let images = self.images_of(stream, outcomes.iter().map(|outcome| outcome.seq)).await?;
         let rows: Vec<_> = outcomes.iter().zip(&images).collect();
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
-        for chunk in chunks(&rows) {
-            insert_outcomes(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
-        }
-        transaction.commit().await.map_err(during())
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
+            for chunk in chunks(&rows) {
+                insert_outcomes(&mut transaction, &self.pair, stream, chunk).await.map_err(during())?;
+            }
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(())
+        };
+        in_time("record outcomes", 0, work).await
     }
 
     /// What people are shown of messages, in the order of `seqs`.

@@ -35,7 +35,8 @@ impl Store {
     /// Adds the partitions of today and the next days, where they are missing. Safe to call at any time, by anybody.
     pub async fn add_partitions(&self) -> Result<(), StoreError> {
         let during = || StoreError::during("prepare the next days");
-        let today: NaiveDate = sqlx::query_scalar("SELECT UTC_DATE()").fetch_one(&self.pool).await.map_err(during())?;
+        let today: NaiveDate =
+            sqlx::query_scalar("SELECT UTC_DATE()").fetch_one(&self.patient).await.map_err(during())?;
         for table in PARTITIONED {
             let newest_end = self.partitions(table).await?.last().map(|partition| partition.end);
             for day in (0..=DAYS_AHEAD).filter_map(|ahead| today.checked_add_days(Days::new(ahead))) {
@@ -47,7 +48,7 @@ impl Store {
                     "ALTER TABLE {table} ADD PARTITION (PARTITION p{} VALUES LESS THAN ('{end}'))",
                     day.format("%Y%m%d")
                 );
-                match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.pool).await {
+                match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.patient).await {
                     Err(error) if server_error(&error).is_some_and(|code| ADDED_ALREADY.contains(&code)) => {}
                     done => {
                         done.map_err(during())?;
@@ -67,7 +68,7 @@ impl Store {
              ORDER BY partition_ordinal_position",
         )
         .bind(table)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.patient)
         .await
         .map_err(during())?;
         rows.iter()

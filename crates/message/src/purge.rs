@@ -33,7 +33,8 @@ impl Store {
     /// are looked at from the oldest; behind one that stays, the others stay too.
     pub async fn purge(&self, retention_days: u32, dry_run: bool) -> Result<Purged, StoreError> {
         let during = || StoreError::during("purge messages");
-        let today: NaiveDate = sqlx::query_scalar("SELECT UTC_DATE()").fetch_one(&self.pool).await.map_err(during())?;
+        let today: NaiveDate =
+            sqlx::query_scalar("SELECT UTC_DATE()").fetch_one(&self.patient).await.map_err(during())?;
         let oldest_kept = today.checked_sub_days(Days::new(u64::from(retention_days))).unwrap_or(NaiveDate::MIN);
         let mut purged = Purged::default();
         // The first partition holds no days; it keeps the table from having none.
@@ -63,7 +64,7 @@ impl Store {
              FROM message_block PARTITION ({}) b GROUP BY b.pair, b.stream",
             partition.name
         );
-        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&self.pool).await.map_err(during())?;
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&self.patient).await.map_err(during())?;
         for row in rows {
             let pair: String = row.try_get("pair").map_err(during())?;
             let stream = stream_of(row.try_get("stream").map_err(during())?)?;
@@ -89,7 +90,7 @@ impl Store {
             .bind(stream.as_str())
             .bind(first)
             .bind(last)
-            .fetch_one(&self.pool)
+            .fetch_one(&self.patient)
             .await
             .map_err(during())?;
             if waiting > 0 {
@@ -165,7 +166,7 @@ impl Store {
             if exists {
                 let statement = format!("ALTER TABLE {table} DROP PARTITION {}", partition.name);
                 sqlx::raw_sql(AssertSqlSafe(statement))
-                    .execute(&self.pool)
+                    .execute(&self.patient)
                     .await
                     .map_err(StoreError::during("drop a day"))?;
             }
@@ -182,7 +183,7 @@ impl Store {
                 sqlx::query_scalar("SELECT MIN(first_seq) FROM message_block WHERE pair = ? AND stream = ?")
                     .bind(&*self.pair)
                     .bind(&state.stream)
-                    .fetch_one(&self.pool)
+                    .fetch_one(&self.patient)
                     .await
                     .map_err(during())?;
             let first = first.unwrap_or(state.last_seq + 1);
@@ -192,7 +193,7 @@ impl Store {
                     .bind(&*self.pair)
                     .bind(&state.stream)
                     .bind(first)
-                    .execute(&self.pool)
+                    .execute(&self.patient)
                     .await
                     .map_err(during())?;
                 removed += done.rows_affected();

@@ -184,7 +184,7 @@ impl Store {
         query.push(" AND last_seq >= ").push_bind(first).push(" AND first_seq <= ").push_bind(last);
         query.push(" ORDER BY stream, last_seq");
         // Row by row: the filters of a big store are more than memory should hold.
-        let mut rows = query.build().fetch(&self.pool);
+        let mut rows = query.build().fetch(&self.patient);
         let mut heads = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(during())? {
             let filter: &[u8] = row.try_get("key_filter").map_err(during())?;

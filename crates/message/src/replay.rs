@@ -1,7 +1,6 @@
 //! Going back: a target that has lost its last transactions gets their messages once more, and a source that has is read again.
 
 use crossfade_model::{Position, Seen, StreamId};
-use sqlx::Connection;
 
 use crate::stream::to_json;
 use crate::{Store, StoreError, StreamState};
@@ -11,8 +10,7 @@ impl Store {
     /// as settled. The journal says why. Calling it again changes nothing.
     pub async fn replay_after(&self, stream: &StreamId, seq: u64, reason: &str) -> Result<(), StoreError> {
         let during = || StoreError::during("go back to an earlier message");
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
+        let mut transaction = self.patient.begin().await.map_err(during())?;
         let moved = sqlx::query("UPDATE stream SET settled_seq = ? WHERE pair = ? AND stream = ? AND settled_seq > ?")
             .bind(seq)
             .bind(&*self.pair)

@@ -11,6 +11,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, MySql, QueryBuilder, Row};
 
 use crate::block::{self, PackedBlock};
+use crate::connections::in_time;
 use crate::outcome::{STATEMENT_ROWS, cut};
 use crate::stream::utc;
 use crate::{Status, Store, StoreError, image_json};
@@ -103,8 +104,7 @@ impl Store {
     /// Makes requests, all or none; returns their numbers in order. They stay until they are carried out or withdrawn.
     pub async fn make_requests(&self, requests: &[NewRequest], by: &str) -> Result<Vec<u64>, StoreError> {
         let during = || StoreError::during("keep requests");
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
+        let mut transaction = self.patient.begin().await.map_err(during())?;
         self.drop_old_requests(&mut transaction).await.map_err(during())?;
         let mut ids = Vec::with_capacity(requests.len());
         for request in requests {
@@ -189,32 +189,37 @@ impl Store {
     /// Ends requests and writes the journal, in one transaction.
     pub async fn end_requests(&self, ends: &[(u64, RequestEnd)], journal: &[(&str, String)]) -> Result<(), StoreError> {
         let during = || StoreError::during("end requests");
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
-        for (id, end) in ends {
-            let code = if end.came_too_late { Some("too-late") } else { end.error_code.as_deref() };
-            sqlx::query(
-                "UPDATE request SET ended_at = UTC_TIMESTAMP(6), result = ?, error_code = ?, text = ?
-                 WHERE id = ? AND ended_at IS NULL",
-            )
-            .bind(end.status.as_str())
-            .bind(code)
-            .bind(end.text.as_deref().map(cut))
-            .bind(id)
-            .execute(&mut *transaction)
-            .await
-            .map_err(during())?;
-        }
-        for (kind, text) in journal {
-            sqlx::query("INSERT INTO journal (pair, kind, text, written_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6))")
-                .bind(&*self.pair)
-                .bind(*kind)
-                .bind(cut(text))
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
+            for (id, end) in ends {
+                let code = if end.came_too_late { Some("too-late") } else { end.error_code.as_deref() };
+                sqlx::query(
+                    "UPDATE request SET ended_at = UTC_TIMESTAMP(6), result = ?, error_code = ?, text = ?
+                     WHERE id = ? AND ended_at IS NULL",
+                )
+                .bind(end.status.as_str())
+                .bind(code)
+                .bind(end.text.as_deref().map(cut))
+                .bind(id)
                 .execute(&mut *transaction)
                 .await
                 .map_err(during())?;
-        }
-        transaction.commit().await.map_err(during())
+            }
+            for (kind, text) in journal {
+                sqlx::query("INSERT INTO journal (pair, kind, text, written_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6))")
+                    .bind(&*self.pair)
+                    .bind(*kind)
+                    .bind(cut(text))
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(during())?;
+            }
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(())
+        };
+        in_time("end requests", 0, work).await
     }
 
     /// Which of these requests have ended, and how.

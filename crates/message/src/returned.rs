@@ -4,6 +4,7 @@ use crossfade_model::{Message, RowChange, StreamId};
 use sqlx::Connection;
 
 use crate::block::{self, PackedBlock};
+use crate::connections::in_time;
 use crate::{Store, StoreError};
 
 impl Store {
@@ -12,29 +13,35 @@ impl Store {
     pub async fn keep_returned(&self, stream: &StreamId, token: u64, rows: &[Message]) -> Result<(), StoreError> {
         let during = || StoreError::during("keep rows that return");
         let blocks = block::encode(rows, &[])?;
-        let mut connection = self.pool.acquire().await.map_err(during())?;
-        let mut transaction = connection.begin().await.map_err(during())?;
-        sqlx::query(
-            "DELETE FROM returned_rows WHERE pair = ? AND kept_at < UTC_TIMESTAMP(6) - INTERVAL 30 DAY LIMIT 1000",
-        )
-        .bind(&*self.pair)
-        .execute(&mut *transaction)
-        .await
-        .map_err(during())?;
-        for (part, block) in blocks.iter().enumerate() {
+        let bytes = blocks.iter().map(|block| block.payload.len() as u64 + block.large.len() as u64).sum();
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
             sqlx::query(
-                "INSERT INTO returned_rows (pair, stream, token, part, block, kept_at) VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6))",
+                "DELETE FROM returned_rows WHERE pair = ? AND kept_at < UTC_TIMESTAMP(6) - INTERVAL 30 DAY LIMIT 1000",
             )
             .bind(&*self.pair)
-            .bind(stream.as_str())
-            .bind(token)
-            .bind(part as u32)
-            .bind(PackedBlock::of(block).to_bytes())
             .execute(&mut *transaction)
             .await
             .map_err(during())?;
-        }
-        transaction.commit().await.map_err(during())
+            for (part, block) in blocks.iter().enumerate() {
+                sqlx::query(
+                    "INSERT INTO returned_rows (pair, stream, token, part, block, kept_at) VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6))",
+                )
+                .bind(&*self.pair)
+                .bind(stream.as_str())
+                .bind(token)
+                .bind(part as u32)
+                .bind(PackedBlock::of(block).to_bytes())
+                .execute(&mut *transaction)
+                .await
+                .map_err(during())?;
+            }
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(())
+        };
+        in_time("keep rows that return", bytes, work).await
     }
 
     /// The rows that were kept under a token, in their order.

@@ -25,7 +25,7 @@ impl Store {
             "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS UNSIGNED) FROM information_schema.tables
              WHERE table_schema = 'crossfade' AND table_type = 'BASE TABLE'",
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.patient)
         .await
         .map_err(during())?;
         let row = sqlx::query(
@@ -37,7 +37,7 @@ impl Store {
              FROM message_block WHERE pair = ?",
         )
         .bind(&*self.pair)
-        .fetch_one(&self.pool)
+        .fetch_one(&self.patient)
         .await
         .map_err(during())?;
         let last_day: u64 = row.try_get(3).map_err(during())?;

@@ -10,9 +10,13 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOpti
 use sqlx::{ConnectOptions, Connection, Executor};
 
 use crate::StoreError;
+use crate::connections::Connections;
 
 /// The schema that holds the store, wherever its server is.
 pub const SCHEMA: &str = "crossfade";
+
+/// A connection that has rested answers at once when it is asked whether it lives, or does not live.
+const PING_LIMIT: Duration = Duration::from_secs(2);
 
 /// One pair's part of the store. Cheap to clone; clones share connections.
 ///
@@ -20,7 +24,10 @@ pub const SCHEMA: &str = "crossfade";
 /// way has happened shows when the state is read again.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) pool: MySqlPool,
+    /// For what a running process asks and tells: answers that do not come in time are not waited for.
+    pub(crate) pool: Connections,
+    /// The same connections, for what people ask and for what changes tables: that takes as long as it takes.
+    pub(crate) patient: MySqlPool,
     pub(crate) pair: Arc<str>,
     /// TLS is not asked for, but the server may insist.
     plain_first: bool,
@@ -68,24 +75,30 @@ impl Store {
                     if is_elsewhere {
                         return Ok(false);
                     }
-                    if rested {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
+                    // One that does not answer is dead, and gives way to the next.
+                    Ok(!rested || matches!(tokio::time::timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(()))))
                 })
             })
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
             .connect_lazy_with(options);
-        Store { pool, pair: pair.into(), plain_first, moved_at, layouts: Arc::default(), probe: None }
+        Store {
+            pool: Connections::new(pool.clone()),
+            patient: pool,
+            pair: pair.into(),
+            plain_first,
+            moved_at,
+            layouts: Arc::default(),
+            probe: None,
+        }
     }
 
     /// The store is on another server from now on, which has the same data. Connections to the former one are not used again.
     pub fn move_to(&self, server: &ServerUrl) {
         let mut options = connect_options(server);
         if self.plain_first && is_this_machine(&server.endpoint) {
-            options = options.ssl_mode(self.pool.connect_options().get_ssl_mode());
+            options = options.ssl_mode(self.patient.connect_options().get_ssl_mode());
         }
-        self.pool.set_connect_options(options);
+        self.patient.set_connect_options(options);
         *self.moved_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
@@ -101,19 +114,19 @@ impl Store {
 
     /// Closes all connections, also those of clones.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.patient.close().await;
     }
 
     /// A connection of its own, outside any schema, which may not exist yet.
     pub(crate) async fn connect_without_schema(&self) -> Result<MySqlConnection, StoreError> {
-        let options = self.pool.connect_options();
+        let options = self.patient.connect_options();
         // sqlx has no way to unset a schema; this one is on every server.
         let without_schema = (*options).clone().database("information_schema");
         let mut connected = without_schema.connect().await;
         if self.plain_first && matches!(connected, Err(sqlx::Error::Database(_))) {
             let encrypted = without_schema.ssl_mode(MySqlSslMode::Preferred).connect().await;
             if encrypted.is_ok() {
-                self.pool.set_connect_options((*options).clone().ssl_mode(MySqlSslMode::Preferred));
+                self.patient.set_connect_options((*options).clone().ssl_mode(MySqlSslMode::Preferred));
                 connected = encrypted;
             }
         }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use crossfade_model::{Direction, ResumePoint, Seen, StreamId};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 use sqlx::mysql::MySqlRow;
+use sqlx::{Connection, Row};
 
+use crate::connections::in_time;
 use crate::outcome::cut;
 use crate::{Epoch, Health, Store, StoreError};
 
@@ -351,27 +352,32 @@ impl Store {
     /// `false` if nothing was to be stopped, because another process has stopped them already.
     pub async fn stop_both(&self, reason: &str) -> Result<bool, StoreError> {
         let during = || StoreError::during("stop both directions");
-        let mut transaction = self.pool.begin().await.map_err(during())?;
-        let stopped = sqlx::query(
-            "UPDATE direction SET apply = FALSE, reason = ?, changed_at = UTC_TIMESTAMP(6) WHERE pair = ? AND apply",
-        )
-        .bind(cut(reason))
-        .bind(&*self.pair)
-        .execute(&mut *transaction)
-        .await
-        .map_err(during())?;
-        if stopped.rows_affected() > 0 {
-            sqlx::query(
-                "INSERT INTO journal (pair, kind, text, written_at) VALUES (?, 'breaker', ?, UTC_TIMESTAMP(6))",
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
+            let stopped = sqlx::query(
+                "UPDATE direction SET apply = FALSE, reason = ?, changed_at = UTC_TIMESTAMP(6) WHERE pair = ? AND apply",
             )
-            .bind(&*self.pair)
             .bind(cut(reason))
+            .bind(&*self.pair)
             .execute(&mut *transaction)
             .await
             .map_err(during())?;
-        }
-        transaction.commit().await.map_err(during())?;
-        Ok(stopped.rows_affected() > 0)
+            if stopped.rows_affected() > 0 {
+                sqlx::query(
+                    "INSERT INTO journal (pair, kind, text, written_at) VALUES (?, 'breaker', ?, UTC_TIMESTAMP(6))",
+                )
+                .bind(&*self.pair)
+                .bind(cut(reason))
+                .execute(&mut *transaction)
+                .await
+                .map_err(during())?;
+            }
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(stopped.rows_affected() > 0)
+        };
+        in_time("stop both directions", 0, work).await
     }
 
     /// Stops one direction as a circuit does that opens: nothing of it is applied any more, and capture goes on, until a
@@ -379,28 +385,34 @@ impl Store {
     /// own.
     pub async fn stop_direction(&self, direction: Direction, reason: &str) -> Result<(), StoreError> {
         let during = || StoreError::during("stop a direction");
-        let mut transaction = self.pool.begin().await.map_err(during())?;
-        let stopped = sqlx::query(
-            "UPDATE direction SET apply = FALSE, reason = ?, changed_at = UTC_TIMESTAMP(6)
-             WHERE pair = ? AND direction = ? AND apply",
-        )
-        .bind(cut(reason))
-        .bind(&*self.pair)
-        .bind(direction.as_str())
-        .execute(&mut *transaction)
-        .await
-        .map_err(during())?;
-        if stopped.rows_affected() > 0 {
-            sqlx::query(
-                "INSERT INTO journal (pair, kind, text, written_at) VALUES (?, 'circuit', ?, UTC_TIMESTAMP(6))",
+        let work = async {
+            let mut connection = self.pool.acquire().await.map_err(during())?;
+            let mut transaction = connection.begin().await.map_err(during())?;
+            let stopped = sqlx::query(
+                "UPDATE direction SET apply = FALSE, reason = ?, changed_at = UTC_TIMESTAMP(6)
+                 WHERE pair = ? AND direction = ? AND apply",
             )
+            .bind(cut(reason))
             .bind(&*self.pair)
-            .bind(cut(&format!("{direction} stops: {reason}")))
+            .bind(direction.as_str())
             .execute(&mut *transaction)
             .await
             .map_err(during())?;
-        }
-        transaction.commit().await.map_err(during())
+            if stopped.rows_affected() > 0 {
+                sqlx::query(
+                    "INSERT INTO journal (pair, kind, text, written_at) VALUES (?, 'circuit', ?, UTC_TIMESTAMP(6))",
+                )
+                .bind(&*self.pair)
+                .bind(cut(&format!("{direction} stops: {reason}")))
+                .execute(&mut *transaction)
+                .await
+                .map_err(during())?;
+            }
+            transaction.commit().await.map_err(during())?;
+            connection.keep();
+            Ok(())
+        };
+        in_time("stop a direction", 0, work).await
     }
 
     /// Why crossfade itself has stopped a direction; `None` where it runs, or where a person stopped it.

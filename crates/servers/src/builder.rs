@@ -20,6 +20,7 @@ pub struct ServerBuilder {
     pub(crate) folder: Option<PathBuf>,
     pub(crate) keep: Option<bool>,
     pub(crate) port: Option<u16>,
+    pub(crate) launcher: Vec<String>,
     pub(crate) root_password: String,
     pub(crate) start_time_out: Duration,
 }
@@ -34,6 +35,7 @@ impl ServerBuilder {
             folder: None,
             keep: None,
             port: None,
+            launcher: Vec::new(),
             root_password: String::new(),
             start_time_out: Duration::from_secs(60),
         }
@@ -87,6 +89,13 @@ impl ServerBuilder {
     /// Listens on this loopback port instead of a random free one.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// Starts the server by this command, which gets the server's own program and arguments after its own, and must become it
+    /// without a fork (`env`, `unshare`, a shell with `exec`): for another clock, another view of the disk, and the like.
+    pub fn launcher<S: Into<String>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.launcher = command.into_iter().map(Into::into).collect();
         self
     }
 

@@ -39,14 +39,16 @@ impl SharedPair {
             Flavor::MySql => &MYSQL,
             Flavor::MariaDb => &MARIADB,
         };
-        cell.get_or_init(|| Self::start_both(Server::builder(flavor).relaxed()).map_err(|error| chain(&error)))
+        cell.get_or_init(|| {
+            let builder = Server::builder(flavor).relaxed();
+            Self::start_both(builder.clone(), builder).map_err(|error| chain(&error))
+        })
     }
 
-    fn start_both(builder: ServerBuilder) -> Result<SharedPair, Error> {
+    fn start_both(of_old: ServerBuilder, of_new: ServerBuilder) -> Result<SharedPair, Error> {
         std::thread::scope(|scope| {
-            let of_old = builder.clone();
             let old = scope.spawn(move || of_old.start_blocking());
-            let new = builder.start_blocking();
+            let new = of_new.start_blocking();
             let old = old.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok(SharedPair { old: old?, new: new? })
         })
@@ -58,7 +60,12 @@ impl SharedPair {
     ///
     /// As those of [`ServerBuilder::start`].
     pub async fn own(builder: ServerBuilder) -> Result<&'static SharedPair, Error> {
-        let pair = crate::server::blocking(move || Self::start_both(builder)).await?;
+        Self::own_of(builder.clone(), builder).await
+    }
+
+    /// As [`own`](SharedPair::own), of servers that differ.
+    pub async fn own_of(old: ServerBuilder, new: ServerBuilder) -> Result<&'static SharedPair, Error> {
+        let pair = crate::server::blocking(move || Self::start_both(old, new)).await?;
         Ok(Box::leak(Box::new(pair)))
     }
 

@@ -37,6 +37,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Inner {
     binary: ServerBinary,
+    launcher: Vec<String>,
     folder: Folder,
     keep: bool,
     port: Port,
@@ -95,6 +96,7 @@ impl Server {
         }
         let inner = Arc::new(Inner {
             binary,
+            launcher: builder.launcher.clone(),
             keep,
             port: builder.make_port()?,
             socket: folder.socket(),
@@ -351,7 +353,14 @@ impl Inner {
             .append(true)
             .open(&log_path)
             .map_err(Error::system(format!("open {}", log_path.display())))?;
-        let mut command = Command::new(self.binary.path());
+        let mut command = match self.launcher.split_first() {
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(self.binary.path());
+                command
+            }
+            None => Command::new(self.binary.path()),
+        };
         command
             // Must come first. The machine's own option files belong to other servers.
             .arg("--no-defaults")

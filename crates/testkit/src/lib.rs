@@ -6,6 +6,7 @@
 //!   equal is decided by [`compare`] with queries and a rendering of its own.
 //! - It is repeatable: [`userdb`], [`workload`] and [`hotset`] do the same for the same seed.
 //! - It waits for states, never for a fixed time: see [`quiet`].
+//! - What it breaks it breaks on purpose, and counts: see [`process`] and [`proxy`].
 //!
 //! # How it fails
 //!
@@ -16,6 +17,7 @@ pub mod binlog_window;
 pub mod compare;
 pub mod hotset;
 pub mod process;
+pub mod proxy;
 pub mod quiet;
 pub mod sql;
 pub mod userdb;

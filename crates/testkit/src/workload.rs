@@ -18,9 +18,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::sql;
 use counts::Counters;
 pub use counts::Counts;
 
@@ -134,6 +136,9 @@ pub struct Settings {
     pub rate: Option<f64>,
     /// Transactions after which the writers stop by themselves.
     pub limit: Option<u64>,
+    /// Every transaction also notes in the [ledger](create_ledger) how many rows it changed, so that this is known to the row
+    /// where a connection broke in a commit.
+    pub ledger: bool,
 }
 
 impl Settings {
@@ -149,8 +154,26 @@ impl Settings {
             mix: Mix::default(),
             rate: None,
             limit: None,
+            ledger: false,
         }
     }
+}
+
+/// The table that counts changes; it belongs to one side and must not be synced.
+pub const LEDGER: &str = "ledger";
+
+/// Creates the ledger in a schema that exists.
+pub async fn create_ledger(pool: &Pool, schema: &str) -> Result<()> {
+    let ledger = sql::full_name(schema, LEDGER);
+    let columns = "id BIGINT AUTO_INCREMENT PRIMARY KEY, changed INT NOT NULL";
+    pool.get_conn().await?.query_drop(format!("CREATE TABLE {ledger} ({columns})")).await?;
+    Ok(())
+}
+
+/// How many rows users have changed so far, as the server itself knows.
+pub async fn ledger_total(pool: &Pool, schema: &str) -> Result<u64> {
+    let query = format!("SELECT CAST(COALESCE(SUM(changed), 0) AS UNSIGNED) FROM {}", sql::full_name(schema, LEDGER));
+    Ok(pool.get_conn().await?.query_first(query).await?.unwrap_or(0))
 }
 
 /// What the writers are told to do.

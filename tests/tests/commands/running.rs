@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::process::Process;
 use crossfade_testkit::quiet::{self, Progress};
+use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup, binary};
 
 use crate::{LIMIT, create_table, insert, rows, state, until_status};
@@ -112,6 +113,7 @@ async fn a_second_process_takes_over(flavor: Flavor) -> Result<()> {
         third.log_end()
     );
 
+    migration.expect_lines(KILLED);
     migration.process(Direction::Forward)?.kill9().await?;
     let killed = Instant::now();
     insert(&migration, &migration.old, 6..11).await?;

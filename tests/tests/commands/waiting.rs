@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
+use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup};
 
 use crate::{create_table, insert, rows, says, state, until_status};
@@ -30,12 +31,14 @@ async fn fails_soon(migration: &Migration, told: &[&str]) -> Result<()> {
 /// A stream that has stopped with an error does not go on by itself.
 async fn an_error_ends_the_wait(flavor: Flavor) -> Result<()> {
     let mut migration = migration(flavor, "wait_error").await?;
+    migration.expect_lines(&["was emptied without row changes"]);
     migration.start_both().await?;
     insert(&migration, &migration.old, 1..4).await?;
     says(&migration, &["status", "--wait", LONG], 0, &["forward/old"]).await?;
     ensure!(rows(&migration, &migration.new).await? == 3, "the wait ended before everything had crossed");
 
     // While it waits, too. Forward, whose process may be started again, is waited for; reverse fails meanwhile.
+    migration.expect_lines(KILLED);
     migration.process(Direction::Forward)?.kill9().await?;
     let asked = Instant::now();
     let wait = migration.crossfade_any(&["status", "--wait", "45s"]);
@@ -114,6 +117,7 @@ async fn what_is_set_aside_has_not_crossed(flavor: Flavor) -> Result<()> {
 async fn a_killed_process_is_seen(flavor: Flavor) -> Result<()> {
     let mut migration = migration(flavor, "wait_killed").await?;
     migration.start_both().await?;
+    migration.expect_lines(KILLED);
     migration.process(Direction::Forward)?.kill9().await?;
     says(&migration, &["status"], 0, &["stopped", "died without a word", "crossfade sync forward"]).await?;
     migration.stop(Direction::Reverse).await?;

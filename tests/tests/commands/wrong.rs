@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::process;
+use crossfade_testkit::workload::Side;
 use crossfade_tests::{Direction, Migration, Setup, binary};
 
 use crate::{create_table, says};
@@ -48,7 +49,7 @@ async fn exit_codes(flavor: Flavor) -> Result<()> {
     says(&migration, &["sync", "forward"], 3, &["error:", "hint:", "init"]).await?;
     let right = std::fs::read_to_string(migration.config())?;
     let port = "mysql://nobody@127.0.0.1:1";
-    let unreachable = right.replace(&migration.servers.old().root_url(), port);
+    let unreachable = right.replace(&migration.url(Side::Old), port);
     std::fs::write(migration.config(), &unreachable)?;
     says(&migration, &["init"], 3, &["error:", "127.0.0.1:1"]).await?;
     says(&migration, &["sync", "forward"], 3, &["error:", "127.0.0.1:1"]).await?;

@@ -7,6 +7,7 @@ use crossfade_servers::SharedPair;
 use crossfade_testkit::hotset::{self, Counts, HotSet, Settings, Table};
 use crossfade_testkit::quiet::Status;
 use crossfade_testkit::workload::Side;
+use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Migration, Setup, is_soak, rounds};
 
 use crate::faults::{Faults, Happened};
@@ -28,6 +29,9 @@ impl Run {
     pub async fn carry_out(stand: Stand, servers: &'static SharedPair, seed: u64) -> Result<Outcome> {
         let setup = Setup { tables: tables(), ..Setup::new(stand.flavor, "convergence") };
         let migration = Migration::on_servers(&setup, servers).await?;
+        migration.expect_lines(AWAY);
+        // A process that was started while a server went away.
+        migration.expect_lines(&["error: "]);
         for pool in [&migration.old, &migration.new] {
             hotset::create(pool, &migration.schema).await?;
             hotset::load(pool, &migration.schema).await?;

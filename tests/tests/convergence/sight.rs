@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
+use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 
@@ -20,6 +21,7 @@ async fn changed_and_changed_back(flavor: Flavor) -> Result<()> {
     migration.start_both().await?;
     migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (1, 'a'), (2, 'a')"]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
+    migration.expect_lines(KILLED);
     migration.process(Direction::Reverse)?.kill9().await?;
     // Nobody reads this for now.
     for value in ["b", "a"] {

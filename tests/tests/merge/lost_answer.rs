@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::sql;
+use crossfade_testkit::workload;
+use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,7 +105,8 @@ pub async fn a_retried_sum_counts_once(flavor: Flavor) -> Result<()> {
     let setup = Setup { tables: tables.to_owned(), ..Setup::new(flavor, "lost_answer") };
     let mut migration = Migration::new(&setup).await?;
     let link = Link::to(migration.servers.new().port()).await?;
-    let direct = migration.servers.new().root_url();
+    migration.expect_lines(AWAY);
+    let direct = migration.url(workload::Side::New);
     let through_link = direct.replace(&format!(":{}", migration.servers.new().port()), &format!(":{}", link.port));
     let configuration = migration.configuration(&setup).replace(
         &format!("[new]\nurl = \"{direct}\""),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::Status;
 use crossfade_testkit::sql;
+use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup, rounds};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
@@ -88,6 +89,7 @@ pub async fn random_changes_converge(flavor: Flavor) -> Result<()> {
     for round in 0..rounds(4, 30) {
         let directions = [Direction::BOTH[random.random_range(0..2)]];
         if round % 4 == 3 {
+            migration.expect_lines(KILLED);
             migration.process(directions[0])?.kill9().await?;
             migration.start(directions[0], &[])?;
         } else {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::sql;
+use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup, rounds};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
@@ -98,6 +99,7 @@ impl Additions<'_> {
 
     /// Lets a direction kill itself at a point, in the middle of its work, and starts it again.
     async fn kill_at(&mut self, direction: Direction, point: &str) -> Result<()> {
+        self.migration.expect_lines(KILLED);
         self.migration.process(direction)?.kill9().await?;
         if point == "between-lanes" {
             // Only a batch of some size is worth a second lane.
@@ -115,6 +117,7 @@ impl Additions<'_> {
     /// Leaves a direction dead until the other one does not wait for it any longer.
     async fn hold(&mut self, dead: Direction) -> Result<()> {
         self.orders.slow.store(true, Relaxed);
+        self.migration.expect_lines(KILLED);
         self.migration.process(dead)?.kill9().await?;
         self.kills += 1;
         until("changes held", LIMIT, || async {

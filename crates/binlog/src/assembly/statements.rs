@@ -90,7 +90,11 @@ impl Assembly {
     }
 
     pub(super) fn note(&mut self, notice: Notice) {
-        tracing::warn!("{notice}");
+        match notice {
+            // The table goes on as it is now; nobody has to do anything.
+            Notice::DefinitionChanged { .. } => tracing::info!("{notice}"),
+            _ => tracing::warn!("{notice}"),
+        }
         self.notices.push(notice);
     }
 }

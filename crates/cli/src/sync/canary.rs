@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::capture::CaptureView;
 use super::wishes::Watched;
 use crate::failure::{Failure, Kind};
-use crate::meeting::Source;
+use crate::meeting::{Source, in_time};
 
 /// How often the verdict on a canary is asked for: quickly at first, more slowly where nobody reads.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -125,7 +125,8 @@ impl Canary {
         // Each process counts on from where all before it were: the epoch grows with each.
         let counter = (self.epoch << EPOCH_SHIFT) | self.sung;
         let mut conn = self.target.primary(Purpose::Apply).await?;
-        crossfade_applier::sing(&mut conn, &self.settings.pair, &self.stream, self.epoch, counter).await?;
+        let singing = crossfade_applier::sing(&mut conn, &self.settings.pair, &self.stream, self.epoch, counter);
+        in_time(singing).await??;
         // Of the binlog that is read, which may be another server's: the canary is surely before this position.
         let position = self.target.position_after(&mut conn, &canary_writer(&self.stream), counter).await?;
         // Its place is known by now; how the connection ends does not matter.

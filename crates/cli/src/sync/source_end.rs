@@ -9,7 +9,7 @@ use crossfade_config::ServerUrl;
 use crossfade_model::Position;
 use mysql_async::Conn;
 
-use crate::meeting::Source;
+use crate::meeting::{Source, in_time};
 
 /// A side of several servers is looked at anew this often, since another one may take writes.
 const RECONNECT_EVERY: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ impl SourceEnd {
         let (Some((primary, _)), Some(replica)) = (&mut self.primary, &mut self.replica) else { return Ok(None) };
         if let Some(meeting) = &mut self.meeting {
             if meeting.met.is_none() {
-                if beat_seen(replica, &self.source.pair, WRITER).await? < meeting.counter {
+                if in_time(beat_seen(replica, &self.source.pair, WRITER)).await?? < meeting.counter {
                     return Ok(None);
                 }
                 meeting.met = Some(self.source.end_of(replica).await?);
@@ -93,7 +93,7 @@ impl SourceEnd {
                 return Ok(meeting.met.clone());
             }
         }
-        let counter = beat(primary, &self.source.pair, WRITER).await?;
+        let counter = in_time(beat(primary, &self.source.pair, WRITER)).await??;
         let primary_at = self.source.end_of(primary).await?;
         self.meeting = Some(Meeting { counter, began: Instant::now(), primary_at, met: None });
         Ok(None)

@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::counts::{Counters, add};
 use super::plan::{Planner, Transaction};
-use super::{Order, Settings, Side};
+use super::{LEDGER, Order, Settings, Side};
+use crate::sql;
 
 /// Pause before a broken connection is made again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -25,6 +26,7 @@ pub struct Writer {
     counters: Arc<Counters>,
     orders: watch::Receiver<Order>,
     side: Side,
+    ledger: Option<String>,
     /// Time between the starts of two transactions of this writer.
     pace: Option<Duration>,
     limit: Option<u64>,
@@ -50,7 +52,8 @@ impl Writer {
         counters.enter();
         let pace = settings.rate.map(|rate| Duration::from_secs_f64(settings.writers as f64 / rate.max(0.001)));
         let planner = Planner::new(settings, number);
-        Writer { pool, planner, counters, orders, side: settings.side, pace, limit: settings.limit }
+        let ledger = settings.ledger.then(|| sql::full_name(&settings.schema, LEDGER));
+        Writer { pool, planner, counters, orders, side: settings.side, ledger, pace, limit: settings.limit }
     }
 
     pub async fn run(mut self) -> Result<()> {
@@ -101,7 +104,7 @@ impl Writer {
     async fn carry_out(&mut self, connection: &mut Option<Conn>, transaction: Transaction) -> Result<()> {
         for _ in 0..MOST_RETRIES {
             let Some(conn) = self.connected(connection).await else { return Ok(()) };
-            match attempt(conn, &transaction).await? {
+            match attempt(conn, &transaction, self.ledger.as_deref()).await? {
                 End::Retry => add(&self.counters.retries, 1),
                 End::Uncertain => {
                     add(&self.counters.uncertain, 1);
@@ -168,8 +171,8 @@ impl Writer {
     }
 }
 
-async fn attempt(connection: &mut Conn, transaction: &Transaction) -> Result<End> {
-    match execute(connection, transaction).await {
+async fn attempt(connection: &mut Conn, transaction: &Transaction, ledger: Option<&str>) -> Result<End> {
+    match execute(connection, transaction, ledger).await {
         Ok(end) => Ok(end),
         Err(Error::Server(error)) => {
             if connection.query_drop("ROLLBACK").await.is_err() {
@@ -189,10 +192,10 @@ async fn attempt(connection: &mut Conn, transaction: &Transaction) -> Result<End
     }
 }
 
-async fn execute(connection: &mut Conn, transaction: &Transaction) -> Result<End, Error> {
+async fn execute(connection: &mut Conn, transaction: &Transaction, ledger: Option<&str>) -> Result<End, Error> {
     let (mut rows, mut new_user, mut undone) = (0, None, 0);
     // A single statement commits by itself, as most applications' do.
-    let alone = transaction.commits && transaction.statements.len() == 1;
+    let alone = transaction.commits && transaction.statements.len() == 1 && ledger.is_none();
     if !alone {
         connection.query_drop("START TRANSACTION").await?;
     }
@@ -211,6 +214,9 @@ async fn execute(connection: &mut Conn, transaction: &Transaction) -> Result<End
     if !transaction.commits {
         connection.query_drop("ROLLBACK").await?;
         return Ok(End::RolledBack);
+    }
+    if let Some(ledger) = ledger.filter(|_| rows > 0) {
+        connection.query_drop(format!("INSERT INTO {ledger} (changed) VALUES ({rows})")).await?;
     }
     if !alone {
         connection.query_drop("COMMIT").await?;
