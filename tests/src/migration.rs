@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::compare::{self, Comparison};
 use crossfade_testkit::process::{self, Process};
-use crossfade_testkit::quiet::{Status, StatusReader};
+use crossfade_testkit::quiet::{Progress, Status, StatusReader, until};
 use crossfade_testkit::sql;
 use crossfade_testkit::userdb::{CLOCK, UserDb};
 use crossfade_testkit::workload::Side;
@@ -331,6 +331,29 @@ impl Migration {
             ensure!(lines.is_empty(), "{name} has lines that nobody expected:\n{}", lines.join("\n"));
         }
         Ok(())
+    }
+
+    /// Lets applying rest in these directions, and returns when it does; capture goes on.
+    pub async fn rest(&self, directions: &[Direction]) -> Result<()> {
+        self.wish("stop", directions, |state| state == "paused").await
+    }
+
+    /// Ends a [`rest`](Self::rest), and returns when the processes have obeyed.
+    pub async fn go_on(&self, directions: &[Direction]) -> Result<()> {
+        self.wish("start", directions, |state| state != "paused").await
+    }
+
+    async fn wish(&self, command: &str, directions: &[Direction], is_obeyed: fn(&str) -> bool) -> Result<()> {
+        for direction in directions {
+            self.crossfade(&[command, direction.as_str()]).await?;
+        }
+        until("the processes obey", START_LIMIT, || async {
+            let status = self.status().read().await?;
+            let obeyed = directions.iter().all(|direction| status.state(direction.as_str()).is_some_and(is_obeyed));
+            Ok(if obeyed { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+        })
+        .await
+        .with_context(|| self.log_ends())
     }
 
     pub fn status(&self) -> StatusReader {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
-use crossfade_tests::{Migration, Setup};
+use crossfade_tests::{Direction, Migration, Setup};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -29,11 +29,7 @@ async fn json(migration: &Migration, words: &[&str]) -> Result<Vec<Value>> {
 
 /// Both sides write the same rows while neither direction applies: every change is concurrent with the other side's.
 async fn both_write_at_once(migration: &Migration) -> Result<()> {
-    for direction in ["forward", "reverse"] {
-        migration.crossfade(&["stop", direction]).await?;
-    }
-    until_status(migration, "both at rest", |status| status.streams().iter().all(|stream| stream["state"] == "paused"))
-        .await?;
+    migration.rest(&Direction::BOTH).await?;
     // Old loses row 1, and row 2 with two changes; new loses row 3, and the order of `pair`.
     migration
         .on(&migration.new, &["UPDATE {schema}.t SET v = 'new' WHERE id = 3", "UPDATE {schema}.pairs SET v = 'new'"])
@@ -52,9 +48,7 @@ async fn both_write_at_once(migration: &Migration) -> Result<()> {
         .await?;
     migration.on(&migration.new, &["UPDATE {schema}.t SET v = 'new' WHERE id < 3"]).await?;
     until_status(migration, "all captured", |status| status.total("last_seq") == 4 + 5 + 2 + 2).await?;
-    for direction in ["forward", "reverse"] {
-        migration.crossfade(&["start", direction]).await?;
-    }
+    migration.go_on(&Direction::BOTH).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     Ok(())
 }

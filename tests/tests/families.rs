@@ -97,18 +97,6 @@ async fn until_nothing_is_aside(migration: &Migration) -> Result<()> {
     .with_context(|| migration.log_ends())
 }
 
-async fn pause_both(migration: &Migration) -> Result<()> {
-    for direction in Direction::BOTH {
-        migration.crossfade(&["stop", direction.as_str()]).await?;
-    }
-    until("both resting", LIMIT, || async {
-        let status = migration.status().read().await?;
-        let rests = status.streams().iter().all(|stream| stream["state"] == "paused");
-        Ok(if rests { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
-    })
-    .await
-}
-
 /// A server whose cascades are in no binlog: MariaDB, MySQL before 9.6, and MySQL 9.6 where it is asked to.
 async fn unlogged_mysql() -> Result<&'static SharedPair> {
     static PAIR: tokio::sync::OnceCell<&SharedPair> = tokio::sync::OnceCell::const_new();
@@ -129,16 +117,13 @@ async fn families(servers: &'static SharedPair, rule: &'static str, name: &'stat
         run_all(&migration, &migration.old, &before(base)).await?;
     }
     migration.until_quiet_and_equal(LIMIT).await?;
-    pause_both(&migration).await?;
+    migration.rest(&Direction::BOTH).await?;
     // 100: old deletes and new gives. 200: the other way round.
     run_all(&migration, &migration.new, &gifts(100)).await?;
     run_all(&migration, &migration.old, &gifts(200)).await?;
     run_all(&migration, &migration.old, &deletes(100)).await?;
     run_all(&migration, &migration.new, &deletes(200)).await?;
-    for direction in Direction::BOTH {
-        migration.crossfade(&["start", direction.as_str()]).await?;
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    migration.go_on(&Direction::BOTH).await?;
     migration.status().until_quiet(LIMIT).await.with_context(|| migration.log_ends())?;
     until_nothing_is_aside(&migration).await?;
     migration.until_quiet_and_equal(LIMIT).await?;

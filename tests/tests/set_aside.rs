@@ -130,13 +130,10 @@ async fn a_unique_value_of_two_rows_waits_for_a_person(flavor: Flavor) -> Result
         &["CREATE TABLE {schema}.t (id INT PRIMARY KEY, email VARCHAR(40) NOT NULL UNIQUE, {clock})"],
     )
     .await?;
-    migration.crossfade(&["stop", "forward"]).await?;
-    migration.crossfade(&["stop", "reverse"]).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    migration.rest(&Direction::BOTH).await?;
     migration.on(&migration.old, &["INSERT INTO {schema}.t (id, email) VALUES (1, 'a@x'), (3, 'c@x')"]).await?;
     migration.on(&migration.new, &["INSERT INTO {schema}.t (id, email) VALUES (2, 'A@X'), (4, 'd@x')"]).await?;
-    migration.crossfade(&["start", "forward"]).await?;
-    migration.crossfade(&["start", "reverse"]).await?;
+    migration.go_on(&Direction::BOTH).await?;
     until_status(&migration, "both parked", |status| {
         status.number("forward", "open_failures") == 1 && status.number("reverse", "open_failures") == 1
     })

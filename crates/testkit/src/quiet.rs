@@ -120,6 +120,17 @@ impl Status {
         !self.streams().is_empty() && self.streams().iter().all(|stream| stream["caught_up"] == true)
     }
 
+    /// The state of a direction's first stream.
+    pub fn state(&self, direction: &str) -> Option<&str> {
+        let is_of = |stream: &&Value| {
+            stream["stream"]
+                .as_str()
+                .and_then(|name| name.strip_prefix(direction))
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.streams().iter().find(is_of)?["state"].as_str()
+    }
+
     /// A number of one direction, summed over its streams: `number("forward", "applied")`.
     pub fn number(&self, direction: &str, field: &str) -> u64 {
         let prefix = format!("{direction}/");

@@ -57,13 +57,7 @@ pub async fn two_full_backlogs_drain(flavor: Flavor) -> Result<()> {
     migration.on_both(&[CREATE, &shared_rows()]).await?;
     migration.init().await?;
     migration.start_both().await?;
-    for direction in Direction::BOTH {
-        migration.crossfade(&["stop", direction.as_str()]).await?;
-    }
-    until_status(&migration, "nothing applied", LIMIT, |status| {
-        status.streams().iter().all(|stream| stream["state"] == "paused")
-    })
-    .await?;
+    migration.rest(&Direction::BOTH).await?;
     let mut written = write(&migration, &migration.old, 1_000).await?;
     ensure!(write(&migration, &migration.new, 100_000).await? == written);
     let full = until_status(&migration, "both readers resting", LIMIT, |status| {
@@ -77,9 +71,7 @@ pub async fn two_full_backlogs_drain(flavor: Flavor) -> Result<()> {
         let (before, now) = (full.number(direction, "last_seq"), status.number(direction, "last_seq"));
         ensure!(before == now && now < written, "{direction} went on reading: {before}, {now} of {written}");
     }
-    for direction in Direction::BOTH {
-        migration.crossfade(&["start", direction.as_str()]).await?;
-    }
+    migration.go_on(&Direction::BOTH).await?;
     let (status, _) = migration.until_quiet_and_equal(LIMIT).await?;
     for direction in ["forward", "reverse"] {
         ensure!(status.number(direction, "last_seq") == written, "of {written} changes: {}", status.0);

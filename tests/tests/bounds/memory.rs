@@ -117,11 +117,7 @@ pub async fn many_changes_not_seen(flavor: Flavor) -> Result<()> {
     migration.on_both(&[&create]).await?;
     migration.init().await?;
     migration.start_both().await?;
-    migration.crossfade(&["stop", "reverse"]).await?;
-    until_status(&migration, "reverse resting", LIMIT, |status| {
-        status.streams().iter().any(|stream| stream["stream"] == "reverse/new" && stream["state"] == "paused")
-    })
-    .await?;
+    migration.rest(&[Direction::Reverse]).await?;
     let insert = format!("INSERT INTO {{schema}}.t (id, v) SELECT n, SHA2(n, 256) FROM {}", numbers(rows));
     migration.on(&migration.new, &[&insert]).await?;
     until_status(&migration, "all captured", limit(), |status| status.number("reverse", "last_seq") == rows).await?;
@@ -140,7 +136,7 @@ pub async fn many_changes_not_seen(flavor: Flavor) -> Result<()> {
     .await?;
     ensure!(forward.number("forward", "conflicts_lost") > 0, "no change met one of new's: {}", forward.0);
     within(&mut migration, &format!("{rows} changes not seen"), limit_mib * MIB)?;
-    migration.crossfade(&["start", "reverse"]).await?;
+    migration.go_on(&[Direction::Reverse]).await?;
     let (status, _) = migration.until_quiet_and_equal(limit()).await?;
     ensure!(status.total("open_failures") + status.total("held") == 0, "something is set aside: {}", status.0);
     let mut conn = migration.new.get_conn().await?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
 use crossfade_testkit::sql;
-use crossfade_tests::{Migration, Setup};
+use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 
 const LIMIT: Duration = Duration::from_secs(75);
@@ -39,18 +39,14 @@ async fn settles(setup: &Setup, before: &[&str], written: &[At<'_>]) -> Result<M
     migration.start_both().await?;
     migration.on(&migration.old, before).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
-    for direction in ["forward", "reverse"] {
-        migration.crossfade(&["stop", direction]).await?;
-    }
+    migration.rest(&Direction::BOTH).await?;
     for at in written {
         match at {
             At::Old(statements) => migration.on(&migration.old, statements).await?,
             At::New(statements) => migration.on(&migration.new, statements).await?,
         }
     }
-    for direction in ["forward", "reverse"] {
-        migration.crossfade(&["start", direction]).await?;
-    }
+    migration.go_on(&Direction::BOTH).await?;
     until_status(&migration, "nothing set aside", |status| {
         let settled = status.streams().iter().all(|stream| stream["last_seq"] == stream["settled_seq"]);
         settled && status.is_caught_up() && status.total("open_failures") + status.total("held") == 0

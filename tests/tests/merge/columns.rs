@@ -1,7 +1,5 @@
 //! What becomes of columns that both sides change while neither hears of the other, case by case.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
@@ -9,7 +7,7 @@ use crossfade_tests::{Direction, Migration};
 use mysql_async::prelude::Queryable;
 
 use crate::Side::{self, New, Old};
-use crate::{LIMIT, accounts, go_on, in_turn, rest, row};
+use crate::{LIMIT, accounts, in_turn, row};
 
 /// MariaDB tells the time of a commit, which is the clock of a delete, in whole seconds.
 const NEXT_SECOND: &str = "DO SLEEP(1.1)";
@@ -161,15 +159,14 @@ pub async fn columns_are_merged(flavor: Flavor) -> Result<()> {
         migration.on(&migration.old, &[&insert]).await?;
     }
     migration.until_quiet_and_equal(LIMIT).await?;
-    rest(&migration, &Direction::BOTH).await?;
+    migration.rest(&Direction::BOTH).await?;
     for (statements, _, _) in SCENARIOS {
         let statements: Vec<(Side, String)> =
             statements.iter().map(|(side, statement)| (*side, statement.replace("{a}", "{schema}.accounts"))).collect();
         let statements: Vec<(Side, &str)> = statements.iter().map(|(side, text)| (*side, text.as_str())).collect();
         in_turn(&migration, &statements).await?;
     }
-    go_on(&migration, &Direction::BOTH).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    migration.go_on(&Direction::BOTH).await?;
     let (status, _) = migration.until_quiet_and_equal(LIMIT).await?;
     let mut wrong = Vec::new();
     for (_, id, expected) in SCENARIOS {
@@ -213,10 +210,10 @@ pub async fn rows_come_back_whole(flavor: Flavor) -> Result<()> {
         "INSERT INTO {schema}.accounts VALUES (1, 'name', 'mail', 5, '2020-05-05', 100, 1.5, NULL, NOW(6), NOW(6))";
     migration.on(&migration.old, &[insert]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
-    rest(&migration, &Direction::BOTH).await?;
+    migration.rest(&Direction::BOTH).await?;
     let earlier = "UPDATE {schema}.accounts SET name = 'earlier', balance = balance + 10, best = 7";
     in_turn(&migration, &[(New, earlier), (Old, NEXT_SECOND), (Old, "DELETE FROM {schema}.accounts")]).await?;
-    go_on(&migration, &[Direction::Reverse]).await?;
+    migration.go_on(&[Direction::Reverse]).await?;
     until("the earlier change lost", LIMIT, || async {
         let found = outcome(&migration, "reverse/new", 1).await?;
         let is_lost = matches!(&found[..], [(status, _)] if status == "conflict_lost");
@@ -233,8 +230,7 @@ pub async fn rows_come_back_whole(flavor: Flavor) -> Result<()> {
     })
     .await
     .with_context(|| migration.log_ends())?;
-    go_on(&migration, &[Direction::Forward]).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    migration.go_on(&[Direction::Forward]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     let found = row(&migration, 1).await?;
     ensure!(found.as_deref() == Some("earlier later 7 2020-05-05 111 1.5"), "{found:?}");

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Side::{New, Old};
-use crate::{LIMIT, go_on, in_turn, rest};
+use crate::{LIMIT, in_turn};
 
 /// In the text of the statement with which a transaction begins that tries again what was set aside.
 const RETRY: &[u8] = b"parked = COALESCE";
@@ -122,10 +122,10 @@ pub async fn a_retried_sum_counts_once(flavor: Flavor) -> Result<()> {
     migration.until_quiet_and_equal(LIMIT).await?;
 
     // Both sides sell more than there is.
-    rest(&migration, &Direction::BOTH).await?;
+    migration.rest(&Direction::BOTH).await?;
     let sell = "UPDATE {schema}.stock SET pieces = pieces - 8";
     in_turn(&migration, &[(Old, sell), (New, sell)]).await?;
-    go_on(&migration, &Direction::BOTH).await?;
+    migration.go_on(&Direction::BOTH).await?;
     until_aside(&migration, 2).await?;
     migration.stop(Direction::Forward).await?;
     in_turn(&migration, &[(New, "UPDATE {schema}.stock SET pieces = pieces + 20")]).await?;

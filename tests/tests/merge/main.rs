@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use crossfade_servers::Flavor;
-use crossfade_testkit::quiet::{Progress, until};
-use crossfade_tests::{Direction, Migration, Setup};
+
+use crossfade_tests::{Migration, Setup};
 use mysql_async::prelude::Queryable;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -33,31 +33,6 @@ async fn accounts(flavor: Flavor, name: &'static str) -> Result<Migration> {
     migration.init().await?;
     migration.start_both().await?;
     Ok(migration)
-}
-
-/// Applying rests in these directions; capture goes on.
-async fn rest(migration: &Migration, directions: &[Direction]) -> Result<()> {
-    for direction in directions {
-        migration.crossfade(&["stop", direction.as_str()]).await?;
-    }
-    until("resting", LIMIT, || async {
-        let status = migration.status().read().await?;
-        let rests = |direction: &Direction| {
-            status.streams().iter().any(|stream| {
-                let is_of = |name: &str| name.starts_with(direction.as_str());
-                stream["stream"].as_str().is_some_and(is_of) && stream["state"] == "paused"
-            })
-        };
-        Ok(if directions.iter().all(rests) { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
-    })
-    .await
-}
-
-async fn go_on(migration: &Migration, directions: &[Direction]) -> Result<()> {
-    for direction in directions {
-        migration.crossfade(&["start", direction.as_str()]).await?;
-    }
-    Ok(())
 }
 
 /// Runs statements one after the other, each on its side, so that each is later than the one before.

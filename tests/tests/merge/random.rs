@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::Side::{New, Old};
-use crate::{ACCOUNTS, LIMIT, MERGED, go_on, in_turn, rest};
+use crate::{ACCOUNTS, LIMIT, MERGED, in_turn};
 
 /// Rows of such a table can be judged by sight.
 const SUMS_ONLY: &str = "[[table]]\nname = \"{schema}.accounts\"\nclock = \"updated_at\"\nmerge = \"columns\"\n\
@@ -93,9 +93,9 @@ pub async fn random_changes_converge(flavor: Flavor) -> Result<()> {
             migration.process(directions[0])?.kill9().await?;
             migration.start(directions[0], &[])?;
         } else {
-            rest(&migration, &directions).await?;
+            migration.rest(&directions).await?;
             tokio::time::sleep(Duration::from_millis(random.random_range(300..2_000))).await;
-            go_on(&migration, &directions).await?;
+            migration.go_on(&directions).await?;
         }
     }
     let mut changes = 0;

@@ -9,7 +9,7 @@ use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
 use crate::Side::{self, New, Old};
-use crate::{LIMIT, go_on, in_turn, rest};
+use crate::{LIMIT, in_turn};
 
 const CLOCK: &str = "TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
 
@@ -88,9 +88,9 @@ pub async fn columns_of_other_names_and_kinds(flavor: Flavor) -> Result<()> {
     migration.start_both().await?;
     migration.on(&migration.old, &[BEFORE]).await?;
     migration.status().until_quiet(LIMIT).await?;
-    rest(&migration, &Direction::BOTH).await?;
+    migration.rest(&Direction::BOTH).await?;
     in_turn(&migration, CHANGES).await?;
-    go_on(&migration, &Direction::BOTH).await?;
+    migration.go_on(&Direction::BOTH).await?;
     let status = migration.status().until_quiet(LIMIT).await?;
     ensure!(status.total("open_failures") + status.total("held") == 0, "{}", status.0);
     let old = rows(&migration, &migration.old, "id, pieces, price, worth, high, note, hidden", "stock").await?;
@@ -124,7 +124,7 @@ pub async fn a_parent_that_stays(flavor: Flavor) -> Result<()> {
     let before = ["INSERT INTO {schema}.parents (id, balance) VALUES (1, 10), (2, 10)"];
     migration.on(&migration.old, &before).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
-    rest(&migration, &Direction::BOTH).await?;
+    migration.rest(&Direction::BOTH).await?;
     let written = [
         (New, "INSERT INTO {schema}.parents (id, balance) VALUES (8, 100)"),
         (New, "UPDATE {schema}.parents SET balance = balance + 1 WHERE id = 8"),
@@ -132,7 +132,7 @@ pub async fn a_parent_that_stays(flavor: Flavor) -> Result<()> {
         (Old, "UPDATE {schema}.parents SET id = 8, balance = balance + 5 WHERE id = 2"),
     ];
     in_turn(&migration, &written).await?;
-    go_on(&migration, &Direction::BOTH).await?;
+    migration.go_on(&Direction::BOTH).await?;
     until_settled(&migration).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     let found = rows(&migration, &migration.old, "id, balance", "parents").await?;

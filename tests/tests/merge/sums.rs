@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
 
 use crate::Side::{New, Old};
-use crate::{LIMIT, accounts, go_on, in_turn, rest};
+use crate::{LIMIT, accounts, in_turn};
 
 /// Many, so that a batch can be worth several lanes; writers choose among the first few.
 const ROWS: u32 = 600;
@@ -210,11 +210,11 @@ pub async fn sums_wait_where_they_do_not_fit(flavor: Flavor) -> Result<()> {
         .on(&migration.old, &["INSERT INTO {schema}.stock VALUES (1, 10, 'x', NOW(6)), (2, 10, 'y', NOW(6))"])
         .await?;
     migration.until_quiet_and_equal(LIMIT).await?;
-    rest(&migration, &Direction::BOTH).await?;
+    migration.rest(&Direction::BOTH).await?;
     let sell = "UPDATE {schema}.stock SET pieces = pieces - 8 WHERE id = 1";
     let rename = "UPDATE {schema}.stock SET name = 'new', pieces = pieces - 1 WHERE id = 2";
     in_turn(&migration, &[(Old, sell), (New, sell), (New, rename)]).await?;
-    go_on(&migration, &Direction::BOTH).await?;
+    migration.go_on(&Direction::BOTH).await?;
     until("both sales set aside, and all else done", LIMIT, || async {
         let status = migration.status().read().await?;
         let query = format!("SELECT pieces FROM {}.stock WHERE id = 2 AND name = 'new'", sql::name(&migration.schema));
