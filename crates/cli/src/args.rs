@@ -83,6 +83,9 @@ pub enum Command {
     /// Give changes up that were set aside, so that nothing waits for them any more
     #[command(after_help = DISCARD_EXAMPLES)]
     Discard(DiscardArgs),
+    /// Answer over HTTP: /healthz, /readyz, /metrics and /v1/status
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
     /// Run a whole migration on two private servers, from loading to comparing
     #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
     Demo(crate::demo::DemoArgs),
@@ -129,6 +132,13 @@ pub struct SyncArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to answer, instead of `[http] listen`; port 0 takes any that is free
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Args)]
 pub struct StopArgs {
     pub direction: DirectionName,
     /// End capture too, and declare the direction off: nothing waits for it any more, so nobody may write on its source
@@ -166,6 +176,21 @@ pub enum MessagesCommand {
     #[command(after_help = "Examples:\n  crossfade messages purge\n  crossfade messages purge --older-than 30d")]
     Purge(PurgeArgs),
 }
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  crossfade serve
+  crossfade serve --listen 0.0.0.0:8420
+  curl -f 'http://127.0.0.1:8420/readyz?direction=forward'
+
+Paths:
+  /healthz      200 while this command runs; it says nothing of the pair
+  /readyz       200 while every direction runs that is not declared off, else 503; as JSON, with state and reason of each
+                stream. `?direction=forward` asks for one direction
+  /metrics      OpenMetrics, for Prometheus
+  /v1/status    as `crossfade status --json`
+
+Whoever can connect can read them: there are no passwords. They hold numbers, and names of tables and processes.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:

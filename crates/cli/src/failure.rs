@@ -56,6 +56,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             .downcast_ref::<crossfade_catalog::CatalogError>()
             .and_then(crossfade_catalog::CatalogError::hint)
             .or_else(|| cause.downcast_ref::<crossfade_message::StoreError>().and_then(|error| error.hint()))
+            .or_else(|| cause.downcast_ref::<crossfade_server::ServerError>().map(|error| error.hint()))
             .or_else(|| {
                 cause.downcast_ref::<crossfade_applier::ApplyError>().and_then(crossfade_applier::ApplyError::hint)
             });

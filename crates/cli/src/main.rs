@@ -98,6 +98,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             sync::run(settings, args.direction.into(), args.until_caught_up, stop_on_signals()?).await?;
         }
         Command::Status(args) => command::status::run(&settings, &args).await?,
+        Command::Serve(args) => command::serve::run(settings, &args, stop_on_signals()?).await?,
         Command::Start(args) => command::wish::start(&settings, args.direction.into()).await?,
         Command::Stop(args) => command::wish::stop(&settings, args.direction.into(), args.capture).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(&settings, &args).await?,

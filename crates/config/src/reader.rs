@@ -1,6 +1,7 @@
 //! Reads a TOML tree by hand, so that one bad value does not hide the next.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -146,6 +147,20 @@ impl<'d> Section<'d> {
             },
             |(_, value)| *value,
         )
+    }
+
+    /// An address and a port of this machine.
+    pub(crate) fn socket(&mut self, key: &'static str, default: SocketAddr) -> SocketAddr {
+        let Some(text) = self.text(key, &format!("\"{default}\"")) else { return default };
+        text.value.parse().unwrap_or_else(|_| {
+            let message = format!("`{key} = \"{}\"` is not an address with a port", text.written);
+            self.problem(
+                text.line,
+                message,
+                format!("write it as `{default}`, or `0.0.0.0:{}` for all", default.port()),
+            );
+            default
+        })
     }
 
     /// A server's URL. A variable inside the account is taken as it is: the password that it holds needs no encoding.

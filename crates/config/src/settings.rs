@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use crate::table::{self, Policy, SelectedTable, TablePattern, TableSettings};
 use crate::{Problems, ServerUrl};
 
 const PAIR_NAME_MAX_CHARS: usize = 32;
+
+/// Nobody but this machine is told anything, unless somebody wishes it.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8420);
 
 /// Everything that the configuration file says, with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub struct Settings {
     pub conflict: ConflictSettings,
     pub apply: ApplySettings,
     pub memory: MemorySettings,
+    pub http: HttpSettings,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +102,12 @@ pub struct ApplySettings {
 pub struct MemorySettings {
     /// Most memory that one sync process may use for changes under way.
     pub limit_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Where `serve` answers.
+    pub listen: SocketAddr,
 }
 
 impl Settings {
@@ -178,9 +189,10 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let conflict = conflict(&mut root);
     let apply = apply(&mut root);
     let memory = memory(&mut root, &apply);
+    let http = http(&mut root);
     let tables = tables(&mut root, conflict.prefer);
     root.finish();
-    Some(Settings { pair: pair?, old: old?, new: new?, store, tables, conflict, apply, memory })
+    Some(Settings { pair: pair?, old: old?, new: new?, store, tables, conflict, apply, memory, http })
 }
 
 fn pair_name(root: &Section, text: Text) -> Option<String> {
@@ -286,6 +298,13 @@ fn memory(root: &mut Section, apply: &ApplySettings) -> MemorySettings {
     }
     section.finish();
     memory
+}
+
+fn http(root: &mut Section) -> HttpSettings {
+    let mut section = root.section_or_empty("http", "[http]");
+    let http = HttpSettings { listen: section.socket("listen", DEFAULT_LISTEN) };
+    section.finish();
+    http
 }
 
 fn tables(root: &mut Section, prefer: Side) -> Vec<TableSettings> {

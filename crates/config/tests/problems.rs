@@ -259,6 +259,11 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "addresses that nobody can listen on",
+        text: "SIDESTABLE[http]\nlisten = 'localhost'",
+        problems: &[(6, "`listen = \"localhost\"` is not an address with a port", "write it as `127.0.0.1:8420`")],
+    },
+    Case {
         name: "tables that are one section",
         text: "SIDES[table]\nname = 'a.b'",
         problems: &[(4, "`table` is table, not a list of sections", "`[[table]]`, with two brackets")],

@@ -45,6 +45,7 @@ fn the_minimal_example_gets_every_default() {
     assert_eq!(settings.store.max_backlog_bytes, 16 << 30);
     assert_eq!((settings.apply.lanes, settings.apply.batch_rows, settings.apply.batch_bytes), (4, 8_000, 16 << 20));
     assert_eq!(settings.memory.limit_bytes, 512 << 20);
+    assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8420");
     assert_eq!((settings.tables[0].policy, settings.tables[0].clock.as_deref()), (Policy::Newest, Some("updated_at")));
 }
 
@@ -81,6 +82,7 @@ fn the_full_example_says_what_its_comments_say() {
     // The commented-out lines of the example are valid, too.
     let minimal = example("minimal.toml");
     assert_eq!((settings.store, settings.apply, settings.memory), (minimal.store, minimal.apply, minimal.memory));
+    assert_eq!(settings.http, minimal.http);
 }
 
 #[test]

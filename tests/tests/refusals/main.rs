@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_testkit::workload::Side;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::Pool;
 use mysql_async::prelude::{FromRow, Queryable};
@@ -73,11 +74,8 @@ pub async fn with_plain_account(servers: &'static SharedPair, name: &'static str
         )
         .await?;
     let text = std::fs::read_to_string(migration.config())?;
-    let (root, plain) = (servers.new().root_url(), servers.new().url(&self::account(&migration), "Plain-1"));
-    std::fs::write(
-        migration.config(),
-        text.replace(&format!("[new]\nurl = \"{root}\""), &format!("[new]\nurl = \"{plain}\"")),
-    )?;
+    let plain = servers.new().url(&self::account(&migration), "Plain-1");
+    std::fs::write(migration.config(), text.replace(&migration.url(Side::New), &plain))?;
     Ok(migration)
 }
 

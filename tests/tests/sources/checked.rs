@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
+use crossfade_tests::account_url;
 
 use crate::stage::{Named, Stage, builder, run};
 
@@ -49,19 +50,19 @@ async fn rows_may_be_logged(flavor: Flavor) -> Result<()> {
     run(
         stage.primary(),
         &[
-            "CREATE USER sync@'%' IDENTIFIED BY 'sesame'",
-            "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, TRIGGER ON *.* TO sync@'%'",
+            "CREATE USER limited@'%' IDENTIFIED BY 'sesame'",
+            "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, TRIGGER ON *.* TO limited@'%'",
         ],
     )
     .await?;
     let configuration = std::fs::read_to_string(stage.migration.config())?;
-    let (root, account) = (stage.primary().root_url(), stage.primary().url("sync", "sesame"));
-    std::fs::write(stage.migration.config(), configuration.replace(&root, &account))?;
+    let (any, limited) = (account_url(stage.primary()), stage.primary().url("limited", "sesame"));
+    std::fs::write(stage.migration.config(), configuration.replace(&any, &limited))?;
     let found = errors(&stage).await?;
     ensure!(found == ["privilege-missing"], "{found:?}");
     let privilege = if flavor == Flavor::MySql { "SESSION_VARIABLES_ADMIN" } else { "BINLOG ADMIN" };
     let (_, shown, _) = stage.migration.crossfade_any(&["check"]).await?;
-    let grant = format!("GRANT {privilege} ON *.* TO `sync`@`%`;");
+    let grant = format!("GRANT {privilege} ON *.* TO `limited`@`%`;");
     ensure!(shown.contains(&grant), "{shown}");
     run(stage.primary(), &[&grant]).await?;
     ensure!(errors(&stage).await?.is_empty(), "{:?}", errors(&stage).await?);

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, ServerBuilder, SharedPair};
 use crossfade_testkit::quiet::{Progress, Status, until};
 use crossfade_testkit::sql;
-use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{Direction, Migration, Setup, account_url};
 use mysql_async::prelude::{FromRow, Queryable};
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ impl Stage {
         let setup =
             Setup { settings: "[apply]\ncanary_every = \"1s\"\n".to_owned(), ..Setup::new(pair.flavor(), name) };
         let migration = Migration::on_servers(&setup, pair).await?;
-        let (primary, other) = (followed.root_url(), replica.root_url());
+        let (primary, other) = (account_url(followed), account_url(&replica));
         let url = format!("url = \"{primary}\"\n");
         let configuration = std::fs::read_to_string(migration.config())?;
         ensure!(configuration.contains(&url), "{configuration}");

@@ -8,6 +8,7 @@ pub mod init;
 pub mod messages;
 mod portrait;
 pub mod retry;
+pub mod serve;
 pub mod show;
 pub mod status;
 mod value;

@@ -7,11 +7,9 @@ use anyhow::Context;
 use crossfade_binlog::BinlogError;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_message::{
-    ConflictCounts, Health, LeaseStatus, Standby, Store, StreamStatus, TagProof, WaitCounts, Wish,
-};
+use crossfade_message::{ConflictCounts, Health, LeaseStatus, Standby, Store, StreamStatus, TagProof, Wish};
 use crossfade_model::{Direction, StreamId};
-use serde::Serialize;
+use crossfade_server::{StandbyLine, Status, StoreLine, StreamLine};
 
 use super::{new_table, open_known_store, open_store, print_json, print_table, wait};
 use crate::args::StatusArgs;
@@ -21,71 +19,6 @@ use crate::sync::is_dead;
 
 /// A source that does not answer so long is away.
 const SOURCE_LIMIT: Duration = Duration::from_secs(5);
-
-#[derive(Serialize)]
-pub struct Status {
-    pair: String,
-    pub streams: Vec<StreamLine>,
-    store: StoreLine,
-}
-
-#[derive(Serialize)]
-pub struct StreamLine {
-    pub stream: String,
-    pub state: String,
-    pub reason: Option<String>,
-    since: Option<String>,
-    pub holder: Option<String>,
-    /// Processes that take over when the holder is gone.
-    standby: Vec<StandbyLine>,
-    position: String,
-    /// Unknown while no process looks.
-    lag_seconds: Option<f64>,
-    /// Until the source may purge what is not read yet; unknown where that is only the file that it writes now.
-    unread_kept_seconds: Option<u64>,
-    /// Captured and not yet applied.
-    pub lag_messages: u64,
-    rows_per_second: u64,
-    last_seq: u64,
-    settled_seq: u64,
-    captured: u64,
-    applied: u64,
-    echoes: u64,
-    conflicts_won: u64,
-    /// Overtaken ones included.
-    conflicts_lost: u64,
-    judged_by_sight: u64,
-    judged_by_look_up: u64,
-    judged_by_waiting: u64,
-    /// For what users of the other side did.
-    waits: WaitCounts,
-    /// By the table's name at the source.
-    conflicts: BTreeMap<String, ConflictCounts>,
-    /// Whether what it writes is known to be recognised by the other direction.
-    tag: TagProof,
-    slowest_ms: u64,
-    pub open_failures: u64,
-    pub held: u64,
-    pub caught_up: bool,
-    /// An error has ended its process, and no other runs.
-    #[serde(skip)]
-    pub failed: bool,
-}
-
-#[derive(Serialize)]
-struct StandbyLine {
-    holder: String,
-    since: String,
-    #[serde(skip)]
-    waits: Duration,
-}
-
-#[derive(Serialize)]
-struct StoreLine {
-    bytes: u64,
-    messages: u64,
-    growth_per_day: u64,
-}
 
 pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<()> {
     let store = match args.wait {

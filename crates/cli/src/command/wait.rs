@@ -7,8 +7,9 @@ use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StoreError, StreamStatus, Wish};
 use crossfade_model::{Direction, StreamId};
+use crossfade_server::{Status, StreamLine};
 
-use super::status::{Status, StreamLine, read};
+use super::status::read;
 use crate::failure::{Failure, Kind};
 use crate::pair::{connect_side, stream_of};
 

@@ -1,0 +1,68 @@
+//! What a pair tells over HTTP: whether it is ready, its numbers, and its status, as the store has them.
+//!
+//! - Nothing is ready that cannot be seen to be: a store that does not answer makes `/readyz` refuse, never agree.
+//! - It changes nothing, and however often it is asked, the store is asked once a second at most.
+//!
+//! *Absent:* SQL, and any opinion of its own on how a stream is: that is [`Health`](crossfade_message::Health)'s.
+
+mod answers;
+mod metrics;
+mod status;
+mod view;
+
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use status::{StandbyLine, Status, StoreLine, StreamLine};
+pub use view::{Ask, View};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("serving has ended")]
+    Serve(#[source] std::io::Error),
+}
+
+impl ServerError {
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            ServerError::Listen { .. } => "name a free address of this machine: `[http] listen`, or `--listen`",
+            ServerError::Serve(_) => "start it again",
+        }
+    }
+}
+
+/// Takes the address, which nobody else can have then.
+///
+/// # Errors
+///
+/// [`ServerError::Listen`]
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+/// Answers until `stop` is cancelled; answers under way are given to their end.
+///
+/// # Errors
+///
+/// [`ServerError::Serve`]
+pub async fn serve(listener: TcpListener, view: View, stop: CancellationToken) -> Result<(), ServerError> {
+    let serving = axum::serve(listener, router(view)).with_graceful_shutdown(stop.cancelled_owned());
+    serving.into_future().await.map_err(ServerError::Serve)
+}
+
+fn router(view: View) -> Router {
+    Router::new()
+        .route("/healthz", get(answers::healthz))
+        .route("/readyz", get(answers::readyz))
+        .route("/metrics", get(answers::metrics))
+        .route("/v1/status", get(answers::status))
+        .with_state(view)
+}

@@ -1,0 +1,146 @@
+//! The status as metrics, in the OpenMetrics text format.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crossfade_message::WaitCounts;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::{Status, StreamLine};
+
+type Labels = Vec<(&'static str, String)>;
+
+/// All metrics; `crossfade_up` alone, and 0, where the status is not known.
+pub fn text(status: Option<Arc<Status>>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("crossfade");
+    registry.register_collector(Box::new(Metrics(status)));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Metrics(Option<Arc<Status>>);
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let up = encoder.encode_descriptor("up", "Whether the store could be read", None, MetricType::Gauge)?;
+        gauge(up, u64::from(self.0.is_some()) as f64)?;
+        let Some(status) = &self.0 else { return Ok(()) };
+        for (name, help, of) in GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for line in &status.streams {
+                if let Some(value) = of(line) {
+                    gauge(family.encode_family(&stream(line, &[]))?, value)?;
+                }
+            }
+        }
+        let mut state =
+            encoder.encode_descriptor("stream_state", "1 for the stream's state", None, MetricType::Gauge)?;
+        for line in &status.streams {
+            gauge(state.encode_family(&stream(line, &[("state", &line.state)]))?, 1.0)?;
+        }
+        for (name, help, of) in COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for line in &status.streams {
+                counter(family.encode_family(&stream(line, &[]))?, of(line))?;
+            }
+        }
+        conflicts(&mut encoder, status)?;
+        judged(&mut encoder, status)?;
+        waits(&mut encoder, status)?;
+        for (name, help, value) in [
+            ("store_size_bytes", "Size of the message table on disk", status.store.bytes),
+            ("store_messages", "Messages in the message table", status.store.messages),
+        ] {
+            gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value as f64)?;
+        }
+        Ok(())
+    }
+}
+
+type Gauge = (&'static str, &'static str, fn(&StreamLine) -> Option<f64>);
+
+const GAUGES: &[Gauge] = &[
+    ("stream_ready", "Whether the stream is running or catching up, and nothing is retried", |line| {
+        Some(f64::from(u8::from(line.health().is_green())))
+    }),
+    ("lag_seconds", "Age of the oldest change that is not applied", |line| line.lag_seconds),
+    ("lag_messages", "Changes that are captured and not yet settled", |line| Some(line.lag_messages as f64)),
+    ("failed_messages", "Changes that the target has refused and that wait", |line| Some(line.open_failures as f64)),
+    ("held_messages", "Changes that wait for the other direction", |line| Some(line.held as f64)),
+    ("standby_processes", "Processes that are ready to take over", |line| Some(line.standby.len() as f64)),
+    ("unread_kept_seconds", "Until the source may purge what is not read yet", |line| {
+        line.unread_kept_seconds.map(|seconds| seconds as f64)
+    }),
+];
+
+type Counter = (&'static str, &'static str, fn(&StreamLine) -> u64);
+
+const COUNTERS: &[Counter] = &[
+    ("captured_changes", "Changes by users that were read from the source", |line| line.captured),
+    ("applied_changes", "Changes that were judged on the target", |line| line.applied),
+    ("echoes", "Row changes of its own that crossfade has recognised and not captured", |line| line.echoes),
+];
+
+fn conflicts(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), fmt::Error> {
+    let help = "Changes that met a concurrent one, by the table's name at the source";
+    let mut family = encoder.encode_descriptor("conflicts", help, None, MetricType::Counter)?;
+    for line in &status.streams {
+        for (table, counts) in &line.conflicts {
+            for (outcome, count) in [("won", counts.won), ("lost", counts.lost), ("stale", counts.stale)] {
+                let labels = stream(line, &[("table", table), ("outcome", outcome)]);
+                counter(family.encode_family(&labels)?, count)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn judged(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), fmt::Error> {
+    let help = "Changes by what they were judged by: the locked row, what was captured by then, or a wait";
+    let mut family = encoder.encode_descriptor("judged_changes", help, None, MetricType::Counter)?;
+    for line in &status.streams {
+        let ways =
+            [("sight", line.judged_by_sight), ("look-up", line.judged_by_look_up), ("waiting", line.judged_by_waiting)];
+        for (by, count) in ways {
+            counter(family.encode_family(&stream(line, &[("by", by)]))?, count)?;
+        }
+    }
+    Ok(())
+}
+
+fn waits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), fmt::Error> {
+    let help = "How long lanes waited until the other reader had told what users of the target did";
+    let mut family = encoder.encode_descriptor("hold_wait_seconds", help, None, MetricType::Histogram)?;
+    for line in &status.streams {
+        let WaitCounts { count, total_micros, within_10_ms, within_100_ms, within_1_s, .. } = line.waits;
+        // Each as those that the one before has not.
+        let buckets = [
+            (0.01, within_10_ms),
+            (0.1, within_100_ms.saturating_sub(within_10_ms)),
+            (1.0, within_1_s.saturating_sub(within_100_ms)),
+            (f64::INFINITY, count.saturating_sub(within_1_s)),
+        ];
+        let seconds = total_micros as f64 / 1e6;
+        family.encode_family(&stream(line, &[]))?.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn stream(line: &StreamLine, more: &[(&'static str, &str)]) -> Labels {
+    let own = std::iter::once(("stream", line.stream.clone()));
+    own.chain(more.iter().map(|(name, value)| (*name, (*value).to_owned()))).collect()
+}
+
+fn gauge(mut encoder: MetricEncoder<'_>, value: f64) -> Result<(), fmt::Error> {
+    encoder.encode_gauge(&value)
+}
+
+fn counter(mut encoder: MetricEncoder<'_>, value: u64) -> Result<(), fmt::Error> {
+    encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
+}

@@ -1,0 +1,79 @@
+//! The shape of `status --json` and of `/v1/status`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crossfade_message::{ConflictCounts, Health, TagProof, WaitCounts};
+use serde::Serialize;
+
+/// Where a pair stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub pair: String,
+    pub streams: Vec<StreamLine>,
+    pub store: StoreLine,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamLine {
+    pub stream: String,
+    pub state: String,
+    pub reason: Option<String>,
+    pub since: Option<String>,
+    pub holder: Option<String>,
+    /// Processes that take over when the holder is gone.
+    pub standby: Vec<StandbyLine>,
+    pub position: String,
+    /// Unknown while no process looks.
+    pub lag_seconds: Option<f64>,
+    /// Until the source may purge what is not read yet; unknown where that is only the file that it writes now.
+    pub unread_kept_seconds: Option<u64>,
+    /// Captured and not yet applied.
+    pub lag_messages: u64,
+    pub rows_per_second: u64,
+    pub last_seq: u64,
+    pub settled_seq: u64,
+    pub captured: u64,
+    pub applied: u64,
+    pub echoes: u64,
+    pub conflicts_won: u64,
+    /// Overtaken ones included.
+    pub conflicts_lost: u64,
+    pub judged_by_sight: u64,
+    pub judged_by_look_up: u64,
+    pub judged_by_waiting: u64,
+    /// For what users of the other side did.
+    pub waits: WaitCounts,
+    /// By the table's name at the source.
+    pub conflicts: BTreeMap<String, ConflictCounts>,
+    /// Whether what it writes is known to be recognised by the other direction.
+    pub tag: TagProof,
+    pub slowest_ms: u64,
+    pub open_failures: u64,
+    pub held: u64,
+    pub caught_up: bool,
+    /// An error has ended its process, and no other runs.
+    #[serde(skip)]
+    pub failed: bool,
+}
+
+impl StreamLine {
+    pub fn health(&self) -> Health {
+        Health::of(&self.state, self.reason.clone())
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct StandbyLine {
+    pub holder: String,
+    pub since: String,
+    #[serde(skip)]
+    pub waits: Duration,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct StoreLine {
+    pub bytes: u64,
+    pub messages: u64,
+    pub growth_per_day: u64,
+}
