@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
@@ -15,6 +16,11 @@ use mysql_async::prelude::Queryable;
 const LIMIT: Duration = Duration::from_secs(60);
 const CREATE: &str = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(40) NOT NULL, \
     updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))";
+
+const REPLAYED: &[&str] = &[
+    "the target has lost its last transactions (a restore or a fail-over)",
+    "reading again from there reason=\"it was put back to what the source has\"",
+];
 
 /// A migration on servers of its own, whose store is on the old side or on a third server.
 async fn prepared(flavor: Flavor, name: &'static str, store: Option<&Server>) -> Result<Migration> {
@@ -50,6 +56,7 @@ async fn until_settled(migration: &Migration, direction: &str, seq: u64) -> Resu
 
 /// Waits for the end of a process that cannot go on, and gives what it said.
 async fn refused(migration: &mut Migration, direction: Direction) -> Result<String> {
+    migration.expect_lines(&["error: "]);
     let status = migration.process(direction)?.wait(LIMIT).await?;
     let log = std::fs::read_to_string(migration.log(direction))?;
     ensure!(!status.success(), "{} ended well\n{log}", direction.as_str());
@@ -95,6 +102,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 /// messages ended there is replaced.
 async fn a_restored_target_is_replayed(flavor: Flavor) -> Result<()> {
     let mut migration = prepared(flavor, "target_restored", None).await?;
+    migration.expect_lines(REPLAYED);
     migration.crossfade(&["stop", "reverse", "--capture"]).await?;
     migration.start(Direction::Forward, &[])?;
     insert(&migration, &migration.old, 1, 20).await?;
@@ -134,6 +142,7 @@ async fn a_restored_target_is_replayed(flavor: Flavor) -> Result<()> {
 /// As a replica that was a little behind takes the place of the target: it lacks only what crossfade wrote. Both directions go on.
 async fn a_target_that_lost_echoes_only(flavor: Flavor) -> Result<()> {
     let mut migration = prepared(flavor, "echoes_lost", None).await?;
+    migration.expect_lines(REPLAYED);
     migration.start_both().await?;
     insert(&migration, &migration.old, 1, 10).await?;
     insert(&migration, &migration.new, 101, 110).await?;
@@ -238,6 +247,7 @@ async fn a_store_that_lost_its_last_transactions(flavor: Flavor) -> Result<()> {
     insert(&migration, &migration.old, 1, 20).await?;
     insert(&migration, &migration.new, 101, 120).await?;
     let before = migration.status().until_quiet(LIMIT).await?;
+    migration.expect_lines(AWAY);
     store.kill9().await?;
     insert(&migration, &migration.old, 21, 40).await?;
     insert(&migration, &migration.new, 121, 140).await?;

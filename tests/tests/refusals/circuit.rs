@@ -21,6 +21,7 @@ const SETTINGS: &str = "[apply]\nmax_parked_share = \"0.1%\"\n";
 async fn too_many_refused_rows_stop_the_direction(flavor: Flavor) -> Result<()> {
     let setup = Setup { settings: SETTINGS.to_owned(), ..Setup::new(flavor, "circuit") };
     let mut migration = started(&setup, &[PLAIN]).await?;
+    migration.expect_lines(&["too much of forward/old cannot be applied"]);
     migration.on(&migration.new, &["ALTER TABLE {schema}.t ADD CONSTRAINT below CHECK (n < 1000)"]).await?;
     let there = format!("SELECT COUNT(*) FROM `{}`.t", migration.schema);
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
+use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 
@@ -36,6 +37,7 @@ async fn a_dropped_table_stops_the_direction(flavor: Flavor) -> Result<()> {
     forward_alone(&mut migration).await?;
     migration.on(&migration.old, &[&insert([(1, 1)])]).await?;
     until_number(&migration.new, &format!("SELECT COUNT(*) FROM `{}`.t", migration.schema), 1).await?;
+    migration.expect_lines(&["the target refused a change"]);
     migration.on(&migration.new, &["RENAME TABLE {schema}.t TO {schema}.gone"]).await?;
     migration.on(&migration.old, &[&insert([(2, 1)]), "UPDATE {schema}.t SET n = 7 WHERE id = 1"]).await?;
     stopped(&migration, "1146").await?;
@@ -61,6 +63,7 @@ async fn a_revoked_privilege_stops_the_direction(flavor: Flavor) -> Result<()> {
     let mut migration = with_plain_account(servers, "revoked").await?;
     prepare(&migration, &[PLAIN]).await?;
     migration.start_both().await?;
+    migration.expect_lines(&["the target refused a change"]);
     let who = format!("'{}'@'%'", account(&migration));
     migration.on(&migration.new, &[&format!("REVOKE INSERT ON {{schema}}.* FROM {who}")]).await?;
     migration.on(&migration.old, &[&insert((1..=50).map(|id| (id, 1)))]).await?;
@@ -82,6 +85,7 @@ async fn a_read_only_target_is_waited_for(flavor: Flavor) -> Result<()> {
     let mut migration = with_plain_account(servers, "read_only").await?;
     prepare(&migration, &[PLAIN]).await?;
     migration.start_both().await?;
+    migration.expect_lines(AWAY);
     migration.on(&migration.new, &["SET GLOBAL read_only = ON"]).await?;
     migration.on(&migration.old, &[&insert((1..=50).map(|id| (id, 1)))]).await?;
     let first = until_status(&migration, "forward retries", |status| state(status) == "retrying").await?;
