@@ -285,6 +285,7 @@ impl Applier {
         loop {
             let wished = *wishes.borrow_and_update();
             self.shared.progress.looks_for_concurrent(wished.opposite_declared);
+            self.shared.progress.rests(!wished.apply);
             if !wished.apply {
                 self.breaker.clear();
                 has_rested = true;

@@ -274,29 +274,38 @@ impl<'a> JudgedLane<'a> {
     }
 
     /// The losers, as the message table keeps them.
-    pub fn outcomes(&mut self, shared: &Shared) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
-        self.conflicts.clear();
+    pub fn outcomes(&self, shared: &Shared) -> Vec<Outcome> {
+        let lost = |ended: Ended| match ended.verdict {
+            Verdict::Lose(loss) => ended.seqs.iter().map(|seq| outcome(shared, &ended, *seq, loss)).collect(),
+            Verdict::Write(_) => Vec::new(),
+        };
+        self.steps.iter().flat_map(JudgedStep::ends).flat_map(lost).collect()
+    }
+
+    /// Counts how changes ended that met a concurrent one, once it is certain which are set aside: those have not ended.
+    pub fn count_conflicts(&mut self, shared: &Shared) {
+        let mut conflicts: BTreeMap<TableName, ConflictCounts> = BTreeMap::new();
         for ended in self.steps.iter().flat_map(JudgedStep::ends) {
-            let table = &shared.mappings[ended.table].source;
+            if ended.verdict == UNDISPUTED {
+                continue;
+            }
+            let counts = conflicts.entry(shared.mappings[ended.table].source.clone()).or_default();
             match ended.verdict {
                 Verdict::Lose(loss) => {
-                    let lost: Vec<Outcome> = ended.seqs.iter().map(|seq| outcome(shared, &ended, *seq, loss)).collect();
-                    let counts = self.conflicts.entry(table.clone()).or_default();
-                    let stale = lost.iter().filter(|outcome| outcome.status == Status::Stale).count();
-                    counts.stale += stale as u64;
-                    counts.lost += (lost.len() - stale) as u64;
-                    outcomes.extend(lost);
+                    for seq in &ended.seqs {
+                        match outcome(shared, &ended, *seq, loss).status {
+                            Status::Stale => counts.stale += 1,
+                            _ => counts.lost += 1,
+                        }
+                    }
                 }
-                Verdict::Write(WriteReason::Won { .. }) => {
-                    self.conflicts.entry(table.clone()).or_default().won += 1;
-                }
-                Verdict::Write(WriteReason::NothingConcurrent) => {}
+                Verdict::Write(_) => counts.won += 1,
             }
         }
-        self.tally.won = self.conflicts.values().map(|counts| counts.won).sum();
-        self.tally.lost = outcomes.len() as u64;
-        outcomes
+        self.count_merged(shared, &mut conflicts);
+        self.tally.won = conflicts.values().map(|counts| counts.won).sum();
+        self.tally.lost = conflicts.values().map(|counts| counts.lost + counts.stale).sum();
+        self.conflicts = conflicts;
     }
 
     /// Lets rulings take the place of verdicts.

@@ -363,6 +363,7 @@ impl Lane {
         let attempt = write(shared, conn, &mut lane, work, manner).await;
         match attempt {
             Ok(Attempt::Committed) => {
+                lane.count_conflicts(shared);
                 shared.counters.note_lane(&lane);
                 self.used_at = Instant::now();
             }

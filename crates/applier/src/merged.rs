@@ -12,50 +12,51 @@ use crate::judged::{JudgedLane, JudgedStep, winners_clock};
 use crate::lane::Shared;
 
 impl JudgedLane<'_> {
-    /// What the message table keeps of merged messages: those of which nothing is left, and those that lost a column. Counts
-    /// all that met a concurrent change.
-    pub fn merged_outcomes(&mut self, shared: &Shared) -> Vec<Outcome> {
+    /// What the message table keeps of merged messages: those of which nothing is left, and those that lost a column.
+    pub fn merged_outcomes(&self, shared: &Shared) -> Vec<Outcome> {
         // By message: one that left a key and arrived at another shows how its later part ended.
         let mut outcomes: BTreeMap<u64, Outcome> = BTreeMap::new();
-        let mut counts: BTreeMap<TableName, ConflictCounts> = BTreeMap::new();
-        let mut add = |table: usize, ends: &[PartEnd]| {
-            if ends.is_empty() {
-                return;
-            }
-            let mapping = &shared.mappings[table];
-            let counts = counts.entry(mapping.source.clone()).or_default();
-            for (place, end) in ends.iter().enumerate() {
-                if end.existence == Verdict::Write(WriteReason::NothingConcurrent) {
-                    continue;
-                }
-                let status = status(end, &ends[place + 1..]);
-                match status {
-                    Status::ConflictLost => counts.lost += 1,
-                    Status::Stale => counts.stale += 1,
-                    _ => counts.won += 1,
-                }
-                outcomes.extend(outcome(shared, mapping, end, status).map(|outcome| (end.seq, outcome)));
-            }
-        };
-        for step in &self.steps {
-            match step {
-                JudgedStep::Net { table, rows, .. } => {
-                    rows.iter().filter(|row| row.aside.is_none()).for_each(|row| add(*table, &row.ends));
-                }
-                JudgedStep::InOrder(changes) => {
-                    let open = changes.iter().filter(|judged| judged.aside.is_none());
-                    open.for_each(|judged| add(judged.change.table, &judged.ends));
-                }
-            }
-        }
-        counts.retain(|_, counts| *counts != ConflictCounts::default());
-        for (table, counts) in counts {
-            self.tally.won += counts.won;
-            self.tally.lost += counts.lost + counts.stale;
-            self.conflicts.entry(table).or_default().add(counts);
+        for (table, end, status) in self.merged_ends() {
+            let outcome = outcome(shared, &shared.mappings[table], end, status);
+            outcomes.extend(outcome.map(|outcome| (end.seq, outcome)));
         }
         outcomes.into_values().collect()
     }
+
+    /// Adds the merged changes that met a concurrent one.
+    pub(crate) fn count_merged(&self, shared: &Shared, conflicts: &mut BTreeMap<TableName, ConflictCounts>) {
+        for (table, _, status) in self.merged_ends() {
+            let counts = conflicts.entry(shared.mappings[table].source.clone()).or_default();
+            match status {
+                Status::ConflictLost => counts.lost += 1,
+                Status::Stale => counts.stale += 1,
+                _ => counts.won += 1,
+            }
+        }
+    }
+
+    /// With the table, and how each ended; without those that met nothing concurrent, and those that are set aside.
+    fn merged_ends(&self) -> impl Iterator<Item = (usize, &PartEnd, Status)> {
+        let ends = self.steps.iter().flat_map(|step| -> Vec<(usize, &[PartEnd])> {
+            match step {
+                JudgedStep::Net { table, rows, .. } => {
+                    rows.iter().filter(|row| row.aside.is_none()).map(|row| (*table, &*row.ends)).collect()
+                }
+                JudgedStep::InOrder(changes) => {
+                    let open = changes.iter().filter(|judged| judged.aside.is_none());
+                    open.map(|judged| (judged.change.table, &*judged.ends)).collect()
+                }
+            }
+        });
+        ends.flat_map(|(table, ends)| {
+            let met = ends.iter().enumerate().filter(|(_, end)| is_disputed(end));
+            met.map(move |(place, end)| (table, end, status(end, &ends[place + 1..])))
+        })
+    }
+}
+
+fn is_disputed(end: &PartEnd) -> bool {
+    end.existence != Verdict::Write(WriteReason::NothingConcurrent)
 }
 
 /// A loser is stale where a later change of the same row, which came with it, lost all that again.

@@ -29,6 +29,8 @@ pub struct ProgressView {
     pub parked: usize,
     /// Messages that cannot be judged until the opposite direction tells what users did on the target.
     pub held: usize,
+    /// No batch is under way, and none is begun before applying is wished again.
+    pub rests: bool,
     /// Every batch from now on looks for concurrent changes. False while the opposite direction is declared off, and
     /// until a batch that was begun then has ended.
     pub looks_for_concurrent: bool,
@@ -58,6 +60,11 @@ impl Progress {
 
     pub fn set_aside(&self, counts: Counts) {
         self.view.send_modify(|view| (view.parked, view.held) = (counts.parked, counts.held));
+    }
+
+    /// Said between batches only.
+    pub fn rests(&self, rests: bool) {
+        self.view.send_if_modified(|view| std::mem::replace(&mut view.rests, rests) != rests);
     }
 
     /// Said between batches only.

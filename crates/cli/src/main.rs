@@ -5,6 +5,7 @@ mod command;
 mod demo;
 mod failure;
 mod meeting;
+mod output;
 mod pair;
 mod sync;
 

@@ -4,6 +4,7 @@ use crossfade_catalog::check::{Finding, Report, Severity, check};
 use crossfade_config::Settings;
 
 use super::{open_store, print_json};
+use crate::output::out;
 
 /// Exit code 1 where a finding is an error, 3 where a server could not be reached.
 pub async fn run(settings: &Settings, json: bool) -> anyhow::Result<u8> {
@@ -46,15 +47,15 @@ fn print(report: &Report) {
             Severity::Info => "info",
         };
         let side = finding.side.map_or(String::new(), |side| format!("{side} "));
-        println!("{mark} {side}{}: {} [{}]", finding.subject, finding.message, finding.code);
-        println!("  remedy: {}", finding.remedy);
+        out!("{mark} {side}{}: {} [{}]", finding.subject, finding.message, finding.code);
+        out!("  remedy: {}", finding.remedy);
     }
     if report.findings.iter().any(|finding| finding.remedy.contains("SET GLOBAL")) {
-        println!("note: what SET GLOBAL sets is gone when the server restarts; write it into its option file too");
+        out!("note: what SET GLOBAL sets is gone when the server restarts; write it into its option file too");
     }
     let errors = counted(report.count(Severity::Error), "error");
     let verdict = if report.has_errors() { "" } else { ": nothing stands in the way" };
-    println!("{errors}, {}{verdict}", counted(report.count(Severity::Warning), "warning"));
+    out!("{errors}, {}{verdict}", counted(report.count(Severity::Warning), "warning"));
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{open_store, print_json};
 use crate::meeting::Source;
+use crate::output::out;
 use crate::pair::{Pair, connect_side, stream_of};
 
 /// The name of the mark that a migration starts from.
@@ -74,8 +75,8 @@ fn tell(pair: &Pair, old: &Position, new: &Position, mark_taken: bool, json: boo
     if json {
         return print_json(&told);
     }
-    println!("pair {}: {} tables, rules {}", told.pair, told.tables, told.rules);
-    println!("start mark{}: old at {}, new at {}", if mark_taken { "" } else { " (taken before)" }, old, new);
+    out!("pair {}: {} tables, rules {}", told.pair, told.tables, told.rules);
+    out!("start mark{}: old at {}, new at {}", if mark_taken { "" } else { " (taken before)" }, old, new);
     eprintln!("next: `crossfade sync forward` and `crossfade sync reverse`, each in a process of its own");
     Ok(())
 }

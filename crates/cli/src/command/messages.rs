@@ -11,6 +11,7 @@ use crossfade_model::{ParseNameError, Seen, TableName};
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{ListArgs, PurgeArgs};
 use crate::failure::{Failure, Kind};
+use crate::output::out;
 
 const SECONDS_PER_DAY: u64 = 86_400;
 
@@ -73,9 +74,9 @@ pub async fn purge(settings: &Settings, args: &PurgeArgs) -> anyhow::Result<()> 
         return print_json(&purged);
     }
     let verb = if args.dry_run { "would drop" } else { "dropped" };
-    println!("{verb} {} days and {} outcomes", purged.dropped.len(), purged.outcomes);
+    out!("{verb} {} days and {} outcomes", purged.dropped.len(), purged.outcomes);
     for kept in &purged.kept {
-        println!("kept {}: {}", kept.day, kept.reason);
+        out!("kept {}: {}", kept.day, kept.reason);
     }
     Ok(())
 }

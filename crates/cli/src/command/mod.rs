@@ -15,13 +15,14 @@ mod value;
 mod wait;
 pub mod wish;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use crossfade_config::Settings;
 use crossfade_message::Store;
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
+use crate::output::out;
 
 /// The pair's store. Connects on first use.
 pub fn open_store(settings: &Settings) -> Store {
@@ -45,9 +46,7 @@ pub async fn open_known_store(settings: &Settings) -> anyhow::Result<Store> {
 
 /// Prints data as JSON to standard output.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    writeln!(out)?;
+    out!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
@@ -66,5 +65,5 @@ pub fn new_table(header: &[&str]) -> comfy_table::Table {
 
 /// Prints a table to standard output, without the spaces that would fill its last column.
 pub fn print_table(table: &comfy_table::Table) {
-    println!("{}", table.trim_fmt());
+    out!("{}", table.trim_fmt());
 }

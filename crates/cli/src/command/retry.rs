@@ -17,6 +17,7 @@ use super::show::{paint_all, print};
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{DiscardArgs, RetryArgs, Selection};
 use crate::failure::{Failure, Kind};
+use crate::output::out;
 use crate::pair::Pair;
 use crate::sync::is_dead;
 
@@ -165,7 +166,7 @@ async fn foresee(store: &Store, pair: &Pair, ids: &[MessageId], json: bool) -> a
     }
     for portrait in &portraits {
         print(portrait, false);
-        println!();
+        out!("");
     }
     eprintln!("{} would be tried; nothing was changed", counted(portraits.len()));
     Ok(0)

@@ -12,6 +12,7 @@ use super::portrait::{ColumnLine, Painter, Portrait};
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::ShowArgs;
 use crate::failure::with_causes;
+use crate::output::out;
 use crate::pair::Pair;
 
 /// A value is shown up to so many characters; `--json` has all of it.
@@ -50,7 +51,7 @@ pub fn print(portrait: &Portrait, whole: bool) {
         table.add_row([name.to_owned(), value]);
     }
     print_table(&table);
-    println!();
+    out!("");
     print_columns(portrait);
 }
 

@@ -15,6 +15,7 @@ use super::{new_table, open_known_store, open_store, print_json, print_table, wa
 use crate::args::StatusArgs;
 use crate::failure::with_causes;
 use crate::meeting::Source;
+use crate::output::out;
 use crate::sync::is_dead;
 
 /// A source that does not answer so long is away.
@@ -192,11 +193,11 @@ fn standby_lines(standbys: &[Standby], direction: Direction) -> Vec<StandbyLine>
 fn print(status: &Status, clear: bool) {
     if clear {
         // Home and clear to the end of the screen.
-        print!("\x1b[H\x1b[J");
+        crate::output::part("\x1b[H\x1b[J");
     }
-    println!("pair {}", status.pair);
+    out!("pair {}", status.pair);
     if status.streams.is_empty() {
-        println!("nothing is known of this pair yet: run `crossfade init`");
+        out!("nothing is known of this pair yet: run `crossfade init`");
         return;
     }
     let mut table = new_table(&[
@@ -223,33 +224,33 @@ fn print(status: &Status, clear: bool) {
     print_table(&table);
     for line in &status.streams {
         if let Some(reason) = &line.reason {
-            println!("{}: {reason}", line.stream);
+            out!("{}: {reason}", line.stream);
         }
     }
     for line in &status.streams {
         if let Some(seconds) = line.unread_kept_seconds {
             let left = humantime::format_duration(Duration::from_secs(seconds));
-            println!("{}: the source may purge what is not read yet in {left}", line.stream);
+            out!("{}: the source may purge what is not read yet in {left}", line.stream);
         }
     }
     for line in status.streams.iter().filter(|line| line.open_failures + line.held > 0) {
         let (stream, failed, held) = (&line.stream, line.open_failures, line.held);
-        println!("{stream}: set aside: {failed} refused by the target, {held} held; see `crossfade messages list`");
+        out!("{stream}: set aside: {failed} refused by the target, {held} held; see `crossfade messages list`");
     }
     for line in &status.streams {
         for standby in &line.standby {
             let (holder, waits) = (&standby.holder, humantime::format_duration(standby.waits));
-            println!("{}: standby: {holder} is ready to take over (for {waits})", line.stream);
+            out!("{}: standby: {holder} is ready to take over (for {waits})", line.stream);
         }
     }
     for line in status.streams.iter().filter(|line| line.holder.is_some()) {
-        println!("{}: {}", line.stream, tag(&line.tag));
+        out!("{}: {}", line.stream, tag(&line.tag));
     }
     for line in status.streams.iter().filter(|line| !line.conflicts.is_empty()) {
-        println!("{}: conflicts {}", line.stream, conflicts(&line.conflicts));
+        out!("{}: conflicts {}", line.stream, conflicts(&line.conflicts));
     }
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    println!(
+    out!(
         "store: {:.1} MiB, {} messages, growing {:.1} MiB a day",
         mebibytes(status.store.bytes),
         status.store.messages,

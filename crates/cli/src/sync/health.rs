@@ -18,6 +18,8 @@ pub struct Signs {
     /// Why the source cannot be read at the moment.
     pub reader_trouble: Option<String>,
     pub waiting: Option<Waiting>,
+    /// Changes that wait for the opposite reader while others go on.
+    pub held: usize,
     /// The opposite process looks for changes by users of this one's source.
     pub opposite_knows: bool,
     /// Changes have waited for longer than some seconds.
@@ -78,6 +80,12 @@ impl Signs {
                     "users of the {source} side should wait: the {opposite} process does not yet look for their changes"
                 ),
             },
+            _ if self.held > 0 => Health::Held {
+                reason: format!(
+                    "{} wait until the {opposite} process has read what users wrote to the {target} side; all others go on",
+                    if self.held == 1 { "a change must".to_owned() } else { format!("{} changes", self.held) }
+                ),
+            },
             _ if self.is_behind => Health::CatchingUp { reason: None },
             _ => Health::Running,
         }
@@ -97,6 +105,7 @@ mod tests {
             tag_was_lost: false,
             reader_trouble: None,
             waiting: None,
+            held: 0,
             opposite_knows: true,
             is_behind: false,
             resting: None,
@@ -111,6 +120,7 @@ mod tests {
     fn p7_nothing_is_green_while_anything_is_retried_or_stopped() {
         assert_eq!(well().health(), Health::Running);
         assert_eq!(Signs { is_behind: true, ..well() }.health(), Health::CatchingUp { reason: None });
+        assert_eq!(Signs { held: 1, ..well() }.health().word(), "held");
         for waiting in [None, Some(Waiting::OppositeReader), Some(Waiting::Retry(why())), Some(Waiting::Stopped(why()))]
         {
             for reader_trouble in [None, Some(why())] {

@@ -131,6 +131,7 @@ impl Reporter {
     fn compose(&mut self, caught_up: bool, health: Option<Health>) -> StreamReport {
         let now = self.counters.counted();
         let captured = self.captured.borrow().clone();
+        let caught_up = caught_up && self.applied.borrow().held == 0;
         if caught_up {
             self.behind_since = None;
         } else {
@@ -170,14 +171,17 @@ impl Reporter {
     }
 
     fn signs(&self, captured: &CaptureView) -> Signs {
+        let applied = self.applied.borrow().clone();
+        // Who is told that a direction rests may write at once: a batch that was under way is not told of.
         Signs {
             direction: self.stream.direction(),
-            captures: self.wishes.captures(),
-            applies: self.wishes.applies(),
+            captures: self.wishes.captures() || !applied.rests,
+            applies: self.wishes.applies() || !applied.rests,
             stop_reason: self.stop_reason.clone(),
             tag_was_lost: self.proof.borrow().was_lost,
             reader_trouble: captured.trouble.clone(),
-            waiting: self.applied.borrow().waiting.clone(),
+            waiting: applied.waiting,
+            held: applied.held,
             opposite_knows: self.opposite_knows,
             is_behind: self.behind_since.is_some_and(|since| since.elapsed() > BEHIND),
             resting: captured.resting.as_ref().map(|resting| resting.reason.clone()),
