@@ -7,7 +7,7 @@ use crossfade_servers::{Flavor, SharedPair};
 use crossfade_testkit::proxy::{CommitFate, Proxy};
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::lines::AWAY;
-use crossfade_tests::{Migration, Setup, SideUrls, account_url};
+use crossfade_tests::{Direction, Migration, Setup, SideUrls, account_url};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
@@ -158,6 +158,56 @@ async fn an_idle_source_is_caught_up(flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
+/// Several lanes of a batch set rows aside. Of the first one's commit nobody hears, and before it is asked for, the others
+/// commit: none of the rows is forgotten.
+async fn what_several_lanes_set_aside_is_kept(flavor: Flavor) -> Result<()> {
+    let new = SharedPair::get(flavor).await.new();
+    let proxy = Proxy::watching(new.port(), &["`t`", "parked = COALESCE"]).await?;
+    let (old, through) = (SharedPair::get(flavor).await.old(), proxy.url(&account_url(new))?);
+    let settings = format!("[store]\nurl = \"{}\"\n\n[apply]\ncanary_every = \"1h\"\n", account_url(new));
+    let urls = Some(SideUrls { old: account_url(old), new: through });
+    let mut migration = Migration::new(&Setup { settings, urls, ..prefer_old(flavor, "lanes_aside") }).await?;
+    migration.expect_lines(AWAY);
+    migration.on_both(&[CREATE_T]).await?;
+    migration.on(&migration.new, &["ALTER TABLE {schema}.t ADD CONSTRAINT short CHECK (LENGTH(v) < 10)"]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t VALUES (1, 'x')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&[Direction::Forward]).await?;
+    let row = |id: u32| format!("({id}, '{}')", if id % 100 == 50 { "much too long" } else { "x" });
+    let rows: Vec<String> = (1_000..1_800).map(row).collect();
+    migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t VALUES {}", rows.join(","))]).await?;
+    until("all captured", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let captured = status.number("forward", "last_seq") == 801;
+        Ok(if captured { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await?;
+
+    proxy.next_commit(CommitFate::AnswerLostThenAway);
+    migration.crossfade(&["start", "forward"]).await?;
+    until("all lanes through", LIMIT, || async {
+        let commits = proxy.incidents().watched_commits;
+        Ok(if commits >= 4 { Progress::Reached(()) } else { Progress::NotYet(commits.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())?;
+    // None of them has heard of the first one's end, which is asked for now.
+    proxy.come_back();
+    until("all passed", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let passed = status.number("forward", "settled_seq") == 801;
+        Ok(if passed { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())?;
+    migration.on(&migration.new, &["ALTER TABLE {schema}.t DROP CONSTRAINT short"]).await?;
+    let tried = migration.crossfade(&["retry", "--all"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await.with_context(|| format!("tried again: {tried}"))?;
+    migration.stop_both().await
+}
+
 macro_rules! on_both_brands {
     ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
         #[tokio::test]
@@ -177,5 +227,6 @@ on_both_brands! {
     nobody_inserts_behind_a_delete: p4_behind_a_delete_on_mysql, p4_behind_a_delete_on_mariadb;
     a_table_lock_locks_nobody_else_out: p10_table_lock_on_mysql, p10_table_lock_on_mariadb;
     any_name_is_only_a_name: any_name_on_mysql, any_name_on_mariadb;
+    what_several_lanes_set_aside_is_kept: p1_lanes_aside_on_mysql, p1_lanes_aside_on_mariadb;
     an_idle_source_is_caught_up: idle_source_on_mysql, idle_source_on_mariadb;
 }

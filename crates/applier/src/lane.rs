@@ -490,7 +490,8 @@ async fn set_aside(
     now: Instant,
 ) -> Result<(), ApplyError> {
     let stream = &shared.owner.stream;
-    let mut parked = parking.seqs();
+    // Not what is remembered: another lane may have set something aside and not yet been told that it was committed.
+    let mut parked = shared.owner.parked(conn).await?;
     parked.retain(|seq| !applied.contains(seq));
     parked.extend(asides.keys());
     // Reasons of what is not set aside in the end are taken back later.

@@ -6,7 +6,7 @@ mod carry;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ impl Lost {
 pub enum CommitFate {
     /// The server commits; the connection breaks before its answer has come through.
     AnswerLost,
+    /// The same, and nobody gets through any more before [`Proxy::come_back`].
+    AnswerLostThenAway,
     /// The connection breaks before the server has got it.
     NeverSent,
     /// The connection breaks for the client at once; the server gets the COMMIT so much later.
@@ -71,6 +73,10 @@ pub struct Incidents {
     pub half_open: u64,
     /// COMMITs that have met their fate.
     pub commits: u64,
+    /// COMMITs that could have: all, or those of connections that had said the [words](Proxy::watching).
+    pub watched_commits: u64,
+    /// Connections that were refused while the server was away.
+    pub refused: u64,
     /// Lots of bytes that were held back, for being slow or in pieces.
     pub delayed: u64,
 }
@@ -81,6 +87,8 @@ struct Counters {
     cut: AtomicU64,
     half_open: AtomicU64,
     commits: AtomicU64,
+    watched_commits: AtomicU64,
+    refused: AtomicU64,
     delayed: AtomicU64,
 }
 
@@ -93,6 +101,9 @@ struct Orders {
     /// What connections lose that were there at the change; its number tells one change from the next.
     half_open: watch::Sender<(u64, Option<Lost>)>,
     fates: Mutex<VecDeque<CommitFate>>,
+    /// Fates are for COMMITs of connections that have said all of these.
+    words: &'static [&'static str],
+    is_away: AtomicBool,
     counters: Counters,
 }
 
@@ -118,6 +129,11 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a free port for connections to a server on this machine, which need not run yet.
     pub async fn start(server_port: u16) -> Result<Proxy> {
+        Proxy::watching(server_port, &[]).await
+    }
+
+    /// Gives fates to COMMITs of connections only that have said all these words before.
+    pub async fn watching(server_port: u16, words: &'static [&'static str]) -> Result<Proxy> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a proxy cannot listen")?;
         let port = listener.local_addr()?.port();
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, server_port));
@@ -126,6 +142,8 @@ impl Proxy {
             cuts: watch::channel(0).0,
             half_open: watch::channel((0, None)).0,
             fates: Mutex::default(),
+            words,
+            is_away: AtomicBool::new(false),
             counters: Counters::default(),
         });
         let acceptor = tokio::spawn(accept(listener, server, orders.clone()));
@@ -166,6 +184,11 @@ impl Proxy {
         self.orders.fates().push_back(fate);
     }
 
+    /// The server can be reached again.
+    pub fn come_back(&self) {
+        self.orders.is_away.store(false, Ordering::SeqCst);
+    }
+
     /// Fates that no COMMIT has met.
     pub fn open_fates(&self) -> usize {
         self.orders.fates().len()
@@ -179,6 +202,8 @@ impl Proxy {
             cut: read(&counters.cut),
             half_open: read(&counters.half_open),
             commits: read(&counters.commits),
+            watched_commits: read(&counters.watched_commits),
+            refused: read(&counters.refused),
             delayed: read(&counters.delayed),
         }
     }
@@ -194,6 +219,10 @@ impl Drop for Proxy {
 async fn accept(listener: TcpListener, server: SocketAddr, orders: Arc<Orders>) {
     // A connection ends when either end does; how does not matter.
     while let Ok((client, _)) = listener.accept().await {
+        if orders.is_away.load(Ordering::SeqCst) {
+            count(&orders.counters.refused);
+            continue;
+        }
         count(&orders.counters.connections);
         let orders = orders.clone();
         tokio::spawn(async move {

@@ -1,8 +1,8 @@
 //! One connection of a proxy: two ways, each carried by itself.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
@@ -47,6 +47,8 @@ struct Connection<'o> {
     loses_answer: AtomicBool,
     /// Counted as half-open.
     counted: AtomicBool,
+    /// Of the words without which no COMMIT meets a fate.
+    unsaid: Mutex<Vec<&'static str>>,
 }
 
 pub(super) async fn between(client: TcpStream, server: TcpStream, orders: &Arc<Orders>) {
@@ -57,6 +59,7 @@ pub(super) async fn between(client: TcpStream, server: TcpStream, orders: &Arc<O
         since: orders.half_open.borrow().0,
         loses_answer: AtomicBool::new(false),
         counted: AtomicBool::new(false),
+        unsaid: Mutex::new(orders.words.to_vec()),
     };
     let mut cuts = orders.cuts.subscribe();
     tokio::select! {
@@ -114,11 +117,14 @@ impl Connection<'_> {
                 return Ok(End::Seen);
             }
             if way == Way::ToServer
-                && bytes.ends_with(COMMIT)
-                && let Some(fate) = self.fate()
+                && let Some(fate) = self.fate(bytes)
             {
                 match fate {
                     CommitFate::AnswerLost => self.loses_answer.store(true, Ordering::SeqCst),
+                    CommitFate::AnswerLostThenAway => {
+                        self.orders.is_away.store(true, Ordering::SeqCst);
+                        self.loses_answer.store(true, Ordering::SeqCst);
+                    }
                     CommitFate::NeverSent => {
                         count(&self.orders.counters.cut);
                         return Ok(End::Seen);
@@ -134,8 +140,15 @@ impl Connection<'_> {
         }
     }
 
-    /// What the next COMMIT meets, if anything.
-    fn fate(&self) -> Option<CommitFate> {
+    /// What the COMMIT meets that these bytes end with, if anything.
+    fn fate(&self, bytes: &[u8]) -> Option<CommitFate> {
+        let says = |word: &&str| bytes.windows(word.len()).any(|window| window == word.as_bytes());
+        let mut unsaid = self.unsaid.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaid.retain(|word| !says(word));
+        if !unsaid.is_empty() || !bytes.ends_with(COMMIT) {
+            return None;
+        }
+        count(&self.orders.counters.watched_commits);
         let fate = self.orders.fates().pop_front()?;
         count(&self.orders.counters.commits);
         Some(fate)
