@@ -154,20 +154,158 @@ async fn families(servers: &'static SharedPair, rule: &'static str, name: &'stat
     migration.stop_both().await
 }
 
+/// Both sides have these rows, and neither direction applies.
+async fn at_rest(
+    servers: &'static SharedPair,
+    rule: &str,
+    name: &'static str,
+    tables: &str,
+    rows: &[String],
+) -> Result<Migration> {
+    let mut setup =
+        Setup { settings: format!("[conflict]\nfk_conflict = \"{rule}\"\n"), ..Setup::new(servers.flavor(), name) };
+    if !tables.is_empty() {
+        setup.tables = tables.to_owned();
+    }
+    let mut migration = Migration::on_servers(&setup, servers).await?;
+    for pool in [&migration.old, &migration.new] {
+        run_all(&migration, pool, &TABLES.map(str::to_owned)).await?;
+    }
+    migration.init().await?;
+    migration.start_both().await?;
+    run_all(&migration, &migration.old, rows).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    pause_both(&migration).await?;
+    Ok(migration)
+}
+
+fn statements<const N: usize>(statements: [&str; N]) -> Vec<String> {
+    statements.map(str::to_owned).into()
+}
+
+/// Lets one direction apply, until it has passed this message of its stream and all that follow.
+async fn let_go_on(migration: &Migration, direction: Direction, through: u64) -> Result<()> {
+    migration.crossfade(&["start", direction.as_str()]).await?;
+    until("one direction through", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let of = |name: &str| status.number(direction.as_str(), name);
+        let is_through = of("settled_seq") == of("last_seq") && of("last_seq") >= through;
+        Ok(if is_through { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())
+}
+
+async fn settled_and_equal(migration: &Migration) -> Result<()> {
+    migration.status().until_quiet(LIMIT).await.with_context(|| migration.log_ends())?;
+    let settled = until_nothing_is_aside(migration).await;
+    if settled.is_err() {
+        let listed = migration.crossfade(&["messages", "list"]).await?;
+        return settled.with_context(|| listed);
+    }
+    migration.until_quiet_and_equal(LIMIT).await?;
+    Ok(())
+}
+
+/// A parent is deleted, and its children with it, while the other side gives one of these a child, or the parent a child
+/// with a child.
+async fn generations(servers: &'static SharedPair, rule: &'static str, name: &'static str) -> Result<()> {
+    let mut rows = Vec::new();
+    for base in [100, 200] {
+        rows.push(format!(
+            "INSERT INTO {{schema}}.p (id, v) VALUES ({}, 'parent'), ({}, 'parent')",
+            base + 1,
+            base + 4
+        ));
+        rows.push(format!("INSERT INTO {{schema}}.c_cascades (id, parent, v) VALUES ({0}, {0}, 'before')", base + 1));
+    }
+    let mut migration = at_rest(servers, rule, name, "", &rows).await?;
+    let gifts = |base: u32| {
+        vec![
+            format!("INSERT INTO {{schema}}.grandchild (id, parent, v) VALUES ({}, {}, 'gift')", base + 31, base + 1),
+            format!("INSERT INTO {{schema}}.c_cascades (id, parent, v) VALUES ({0}, {0}, 'gift')", base + 4),
+            format!("INSERT INTO {{schema}}.grandchild (id, parent, v) VALUES ({}, {}, 'gift')", base + 34, base + 4),
+        ]
+    };
+    let deletes = |base: u32| vec![format!("DELETE FROM {{schema}}.p WHERE id IN ({}, {})", base + 1, base + 4)];
+    run_all(&migration, &migration.new, &gifts(100)).await?;
+    run_all(&migration, &migration.old, &gifts(200)).await?;
+    run_all(&migration, &migration.old, &deletes(100)).await?;
+    run_all(&migration, &migration.new, &deletes(200)).await?;
+    for direction in Direction::BOTH {
+        migration.crossfade(&["start", direction.as_str()]).await?;
+    }
+    settled_and_equal(&migration).await?;
+    let query = format!(
+        "SELECT (SELECT COUNT(*) FROM `{0}`.p) + (SELECT COUNT(*) FROM `{0}`.c_cascades) + (SELECT COUNT(*) FROM `{0}`.grandchild)",
+        migration.schema
+    );
+    let (left, wanted) = (number(&migration.old, &query).await?, if rule == "parent-returns" { 12 } else { 0 });
+    ensure!(left == wanted, "{left} of {wanted} rows are left\n{}", migration.compare().await?);
+    migration.stop_both().await
+}
+
+/// A parent is deleted and inserted again, while the other side gives it children, which the delete takes along.
+async fn a_parent_that_is_made_again(servers: &'static SharedPair) -> Result<()> {
+    let rows = statements(["INSERT INTO {schema}.p (id, v) VALUES (1, 'parent'), (2, 'parent')"]);
+    let mut migration = at_rest(servers, "child-goes", "made_again", "", &rows).await?;
+    let gifts = statements([
+        "INSERT INTO {schema}.c_cascades (id, parent, v) VALUES (21, 1, 'gift')",
+        "INSERT INTO {schema}.c_lets_go (id, parent, v) VALUES (22, 2, 'gift')",
+    ]);
+    run_all(&migration, &migration.new, &gifts).await?;
+    let again = statements([
+        "DELETE FROM {schema}.p WHERE id IN (1, 2)",
+        "INSERT INTO {schema}.p (id, v) VALUES (1, 'again'), (2, 'again')",
+    ]);
+    run_all(&migration, &migration.old, &again).await?;
+    let_go_on(&migration, Direction::Forward, 6).await?;
+    let_go_on(&migration, Direction::Reverse, 2).await?;
+    settled_and_equal(&migration).await?;
+    migration.stop_both().await
+}
+
+/// A child arrives where its parent is deleted, and goes; then a later change of the parent wins over the delete.
+async fn a_parent_that_comes_back_by_its_clock(servers: &'static SharedPair) -> Result<()> {
+    let rows = statements(["INSERT INTO {schema}.p (id, v) VALUES (3, 'parent')"]);
+    let mut migration = at_rest(servers, "child-goes", "back_by_clock", "", &rows).await?;
+    run_all(&migration, &migration.old, &statements(["DELETE FROM {schema}.p WHERE id = 3"])).await?;
+    // Servers that tell whole seconds.
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    let gift = statements(["INSERT INTO {schema}.c_refuses (id, parent, v) VALUES (23, 3, 'gift')"]);
+    run_all(&migration, &migration.new, &gift).await?;
+    let_go_on(&migration, Direction::Reverse, 1).await?;
+    run_all(&migration, &migration.new, &statements(["UPDATE {schema}.p SET v = 'changed' WHERE id = 3"])).await?;
+    let_go_on(&migration, Direction::Reverse, 2).await?;
+    let_go_on(&migration, Direction::Forward, 2).await?;
+    settled_and_equal(&migration).await?;
+    migration.stop_both().await
+}
+
 macro_rules! tests {
-    ($($test:ident: $servers:expr, $rule:literal, $name:literal;)*) => {$(
+    ($($test:ident: $of:ident($($given:expr),*);)*) => {$(
         #[tokio::test]
         async fn $test() -> Result<()> {
-            families($servers, $rule, $name).await
+            $of($($given),*).await
         }
     )*};
 }
 
 tests! {
-    p4_parents_return_on_mysql: SharedPair::get(Flavor::MySql).await, "parent-returns", "parents_return";
-    p4_parents_return_on_mariadb: SharedPair::get(Flavor::MariaDb).await, "parent-returns", "parents_return";
-    p4_children_go_on_mysql: SharedPair::get(Flavor::MySql).await, "child-goes", "children_go";
-    p4_children_go_on_mariadb: SharedPair::get(Flavor::MariaDb).await, "child-goes", "children_go";
-    p4_parents_return_where_cascades_are_unlogged: unlogged_mysql().await?, "parent-returns", "parents_return_8";
-    p4_children_go_where_cascades_are_unlogged: unlogged_mysql().await?, "child-goes", "children_go_8";
+    p4_parents_return_on_mysql: families(SharedPair::get(Flavor::MySql).await, "parent-returns", "parents_return");
+    p4_parents_return_on_mariadb: families(SharedPair::get(Flavor::MariaDb).await, "parent-returns", "parents_return");
+    p4_children_go_on_mysql: families(SharedPair::get(Flavor::MySql).await, "child-goes", "children_go");
+    p4_children_go_on_mariadb: families(SharedPair::get(Flavor::MariaDb).await, "child-goes", "children_go");
+    p4_parents_return_where_cascades_are_unlogged: families(unlogged_mysql().await?, "parent-returns", "parents_return_8");
+    p4_children_go_where_cascades_are_unlogged: families(unlogged_mysql().await?, "child-goes", "children_go_8");
+    p4_generations_return_on_mysql: generations(SharedPair::get(Flavor::MySql).await, "parent-returns", "gen_return");
+    p4_generations_return_on_mariadb: generations(SharedPair::get(Flavor::MariaDb).await, "parent-returns", "gen_return");
+    p4_generations_return_where_cascades_are_unlogged: generations(unlogged_mysql().await?, "parent-returns", "gen_return_8");
+    p4_generations_go_on_mysql: generations(SharedPair::get(Flavor::MySql).await, "child-goes", "gen_go");
+    p4_generations_go_on_mariadb: generations(SharedPair::get(Flavor::MariaDb).await, "child-goes", "gen_go");
+    p4_generations_go_where_cascades_are_unlogged: generations(unlogged_mysql().await?, "child-goes", "gen_go_8");
+    p4_a_parent_made_again_on_mysql: a_parent_that_is_made_again(SharedPair::get(Flavor::MySql).await);
+    p4_a_parent_made_again_on_mariadb: a_parent_that_is_made_again(SharedPair::get(Flavor::MariaDb).await);
+    p4_a_parent_back_by_its_clock_on_mysql: a_parent_that_comes_back_by_its_clock(SharedPair::get(Flavor::MySql).await);
+    p4_a_parent_back_by_its_clock_on_mariadb: a_parent_that_comes_back_by_its_clock(SharedPair::get(Flavor::MariaDb).await);
 }

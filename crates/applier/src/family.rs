@@ -1,9 +1,10 @@
 //! Conflicts between a parent and its children: one side deletes a row while the other gives it a child.
 //!
-//! Before a row is deleted, rows that refer to it are looked for, whatever the foreign key would do to them: the row is
-//! locked first, so nobody can give it another child meanwhile. Children that the deleting side knew of go with it. A
-//! child that a concurrent change wrote is a conflict. Then either the delete loses and the parent returns to the side that
-//! deleted it, as a change of the opposite stream; or the children go.
+//! Before a row is deleted, rows that refer to it are looked for, whatever the foreign key would do to them, and where they
+//! go with it, rows that refer to those: the row is locked first, so nobody can give it another child meanwhile. Children
+//! that the deleting side knew of go with it. A child that a concurrent change wrote is a conflict. Then either the delete
+//! loses and the parent returns to the side that deleted it, as a change of the opposite stream; or the children go. That
+//! they do is told to the side that has given them, or where they may still arrive: the parent may be there again.
 //!
 //! A row that leaves its key is the end of one row and another row's beginning. Only its end loses: the row under the old key
 //! returns, beside the one under the new key.
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossfade_model::{Message, Origin, ReferentialAction, Row, RowChange, RowOp, Seen, TableLayout, Value};
+use crossfade_rules::LastConcurrent;
 use crossfade_rules::decide::{Loss, LossReason, LossStatus};
 use crossfade_rules::mapping::ChildLink;
 use mysql_async::Conn;
@@ -20,7 +22,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::error::ApplyError;
 use crate::lane::Shared;
-use crate::lookup::Subject;
+use crate::lookup::{Lookup, Subject};
 
 /// What was ruled over changes of a lane beside who wins, by message.
 pub(crate) type Rulings = BTreeMap<u64, Ruling>;
@@ -73,12 +75,14 @@ pub(crate) enum Orphan {
     Ruled(Ruling),
 }
 
-/// Looks for children of rows that are to be deleted, which stay locked. Without `hold_limit` nobody is waited for.
+/// Looks for children of rows that are to be deleted, or that move, which stay locked. Without `hold_limit` nobody is waited
+/// for.
 pub(crate) async fn judge_endings(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
     endings: &[Ending<'_>],
+    moves: bool,
     hold_limit: Option<Duration>,
 ) -> Result<Endings, ApplyError> {
     if shared.children[table].is_empty() || endings.is_empty() {
@@ -88,13 +92,7 @@ pub(crate) async fn judge_endings(
     let keys: Vec<Vec<&Value>> = endings.iter().map(|ending| target.key_of(ending.before)).collect();
     target.lock(conn, &keys, false).await?;
     let befores: Vec<&Row> = endings.iter().map(|ending| ending.before).collect();
-    let mut children = Vec::new();
-    for link in &shared.children[table] {
-        for child in children_by(shared, conn, link, &befores).await? {
-            let parent = parent_of(shared, table, link, &befores, &child);
-            children.extend(parent.map(|parent| (parent, link.child, child)));
-        }
-    }
+    let children = hanging_on(shared, conn, table, &befores, moves).await?;
     if children.is_empty() {
         return Ok(Endings::Undisputed);
     }
@@ -114,10 +112,7 @@ pub(crate) async fn judge_endings(
         if disputed.iter().any(|(known, _)| known == parent) {
             continue;
         }
-        let (mapping, target) = (&shared.mappings[*child_table], &shared.tables[*child_table]);
-        let key = target.key_of(child);
-        let subject = Subject { mapping, key: &key, effective: None, seen: endings[*parent].seen };
-        let given = lookup.last_concurrent(&subject, target, conn).await?.filter(|given| given.op != RowOp::Delete);
+        let given = given(shared, &mut lookup, conn, (*child_table, child), endings[*parent].seen).await?;
         disputed.extend(given.map(|given| (*parent, lost_to(given.seq, LossReason::ChildGiven))));
     }
     Ok(if disputed.is_empty() { Endings::Undisputed } else { Endings::Disputed(disputed) })
@@ -149,6 +144,53 @@ async fn children_by(
         .filter(|values| values.iter().all(|value| !value.is_null()))
         .collect();
     Ok(shared.tables[link.child].lock_where(conn, &link.columns, &referred).await?)
+}
+
+/// The last change by which users of the target have written a row concurrently.
+async fn given(
+    shared: &Shared,
+    lookup: &mut Lookup,
+    conn: &mut Conn,
+    (table, row): (usize, &Row),
+    seen: &Seen,
+) -> Result<Option<LastConcurrent>, ApplyError> {
+    let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
+    let key = target.key_of(row);
+    let subject = Subject { mapping, key: &key, effective: None, seen };
+    Ok(lookup.last_concurrent(&subject, target, conn).await?.filter(|given| given.op != RowOp::Delete))
+}
+
+/// Rows that refer to one of these parents, each with its parent's place in the list; and those that refer to what is
+/// deleted with a parent.
+async fn hanging_on(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    parents: &[&Row],
+    moves: bool,
+) -> Result<Vec<(usize, usize, Row)>, ApplyError> {
+    let (mut found, mut known) = (Vec::new(), BTreeSet::new());
+    let rows: Vec<(usize, Row)> = parents.iter().map(|row| (*row).clone()).enumerate().collect();
+    let mut generation = BTreeMap::from([(table, rows)]);
+    while !generation.is_empty() {
+        let mut next: BTreeMap<usize, Vec<(usize, Row)>> = BTreeMap::new();
+        for (table, rows) in &generation {
+            let parents: Vec<&Row> = rows.iter().map(|(_, row)| row).collect();
+            for link in &shared.children[*table] {
+                for child in children_by(shared, conn, link, &parents).await? {
+                    let Some(parent) = parent_of(shared, *table, link, &parents, &child) else { continue };
+                    let place = rows[parent].0;
+                    let goes_along = !moves && link.on_delete == ReferentialAction::Cascade;
+                    if goes_along && known.insert((place, link.child, shared.exact_key(link.child, &child))) {
+                        next.entry(link.child).or_default().push((place, child.clone()));
+                    }
+                    found.push((place, link.child, child));
+                }
+            }
+        }
+        generation = next;
+    }
+    Ok(found)
 }
 
 /// Which of the parents a child refers to, as the planner compares values.
@@ -203,37 +245,72 @@ fn links_of(shared: &Shared, child: usize) -> impl Iterator<Item = (usize, &Chil
     })
 }
 
-/// Deletes what hangs on these rows, the youngest generation first, except what merely lets go of them.
-pub(crate) async fn delete_children(
+/// Deletes what hangs on a row that is to be deleted, or to leave its key, the youngest generation first, and lets go what
+/// merely refers to nothing from then on. The side that ended the row is told of what it had not seen, and of what hangs on
+/// that: it may have got these rows since, and their parent again.
+pub(crate) async fn end_children(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
-    parents: &[&Row],
+    ending: &Ending<'_>,
 ) -> Result<(), ApplyError> {
-    let goes = |link: &ChildLink| link.on_delete != ReferentialAction::SetNull;
-    let family = descendants(shared, conn, table, parents, goes).await?;
-    for (table, row) in family.iter().rev() {
-        let target = &shared.tables[*table];
-        target.delete(conn, &[target.key_of(row)]).await?;
+    let (mut family, mut let_go) = (Vec::new(), Vec::new());
+    let mut known = BTreeSet::from([(table, shared.exact_key(table, ending.before))]);
+    let mut generation = vec![(table, ending.before.clone(), false)];
+    while !generation.is_empty() {
+        let mut next = Vec::new();
+        for (parent_table, row, is_news) in &generation {
+            for link in &shared.children[*parent_table] {
+                for child in children_by(shared, conn, link, &[row]).await? {
+                    let mut lookup = shared.lookup.lock().await;
+                    let is_news = *is_news
+                        || given(shared, &mut lookup, conn, (link.child, &child), ending.seen).await?.is_some();
+                    drop(lookup);
+                    if link.on_delete == ReferentialAction::SetNull {
+                        let_go.push((link, child, is_news));
+                    } else if known.insert((link.child, shared.exact_key(link.child, &child))) {
+                        next.push((link.child, child, is_news));
+                    }
+                }
+            }
+        }
+        family.extend(next.iter().cloned());
+        generation = next;
     }
-    Ok(())
-}
-
-/// Lets what hangs on these rows refer to nothing, where a foreign key does so when they are deleted.
-pub(crate) async fn let_children_go(
-    shared: &Shared,
-    conn: &mut Conn,
-    table: usize,
-    parents: &[&Row],
-) -> Result<(), ApplyError> {
-    for link in shared.children[table].iter().filter(|link| link.on_delete == ReferentialAction::SetNull) {
+    let mut told = Vec::new();
+    for (link, child, is_news) in let_go {
         let target = &shared.tables[link.child];
         let nothing = link.columns.iter().map(|column| (*column, Value::Null)).collect();
-        for child in children_by(shared, conn, link, parents).await? {
-            target.change(conn, &target.key_of(&child), &nothing).await?;
+        target.change(conn, &target.key_of(&child), &nothing).await?;
+        let mut after = child.clone();
+        link.columns.iter().for_each(|column| after[*column] = Value::Null);
+        if is_news {
+            told.push(change(&shared.layouts[link.child], RowOp::Update, Some(child), Some(after)));
         }
     }
-    Ok(())
+    for (table, row, is_news) in family.into_iter().rev() {
+        let target = &shared.tables[table];
+        target.delete(conn, &[target.key_of(&row)]).await?;
+        if is_news {
+            told.push(change(&shared.layouts[table], RowOp::Delete, Some(row), None));
+        }
+    }
+    send_back(shared, conn, &numbered(told)).await
+}
+
+/// Deletes a row whose parent is gone, and what hangs on it, and tells so the side that has given it that parent: the parent
+/// may come back, or may not be gone there.
+pub(crate) async fn end_orphan(shared: &Shared, conn: &mut Conn, table: usize, row: &Row) -> Result<(), ApplyError> {
+    let goes = |link: &ChildLink| link.on_delete != ReferentialAction::SetNull;
+    let mut family = vec![(table, row.clone())];
+    family.extend(descendants(shared, conn, table, &[row], goes).await?);
+    let mut told = Vec::new();
+    for (table, row) in family.into_iter().rev() {
+        let target = &shared.tables[table];
+        target.delete(conn, &[target.key_of(&row)]).await?;
+        told.push(change(&shared.layouts[table], RowOp::Delete, Some(row), None));
+    }
+    send_back(shared, conn, &numbered(told)).await
 }
 
 /// Who returns with a row.
@@ -262,9 +339,9 @@ pub(crate) async fn return_rows(
     let cascades = |link: &ChildLink| company == Company::Cascaded && link.on_delete != ReferentialAction::Restrict;
     let mut family = descendants(shared, conn, table, &parents, cascades).await?;
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
-    let messages: Vec<Message> =
-        family.into_iter().zip(1..).map(|((table, row), seq)| returned(&shared.layouts[table], row, seq)).collect();
-    send_back(shared, conn, &messages).await
+    let rows = family.into_iter();
+    let returned = rows.map(|(table, row)| change(&shared.layouts[table], RowOp::Insert, None, Some(row))).collect();
+    send_back(shared, conn, &numbered(returned)).await
 }
 
 /// Has changes captured by the opposite stream, at the place of this transaction in the target's binlog.
@@ -319,15 +396,20 @@ async fn descendants(
     Ok(found)
 }
 
-/// Only the change itself counts; the rest is filled in where it is captured.
-fn returned(layout: &Arc<TableLayout>, row: Row, seq: u64) -> Message {
-    Message {
+fn change(layout: &Arc<TableLayout>, op: RowOp, before: Option<Row>, after: Option<Row>) -> RowChange {
+    RowChange { layout: layout.clone(), op, before, after, event_index: 0 }
+}
+
+/// Only the changes themselves count; the rest is filled in where they are captured.
+pub(crate) fn numbered(changes: Vec<RowChange>) -> Vec<Message> {
+    let message = |(change, seq)| Message {
         seq,
-        change: RowChange { layout: layout.clone(), op: RowOp::Insert, before: None, after: Some(row), event_index: 0 },
+        change,
         origin: Origin::User,
         seen: Arc::default(),
         committed_at_micros: 0,
         source_position: "".into(),
         effective: None,
-    }
+    };
+    changes.into_iter().zip(1..).map(message).collect()
 }

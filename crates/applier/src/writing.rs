@@ -109,10 +109,7 @@ impl JudgedLane<'_> {
                     let key = target.key_of(ended.row);
                     family::return_rows(shared, conn, ended.table, &[key], company).await?;
                 }
-                Ruling::Goes(_) => {
-                    family::delete_children(shared, conn, ended.table, &[ended.row]).await?;
-                    target.delete(conn, &[target.key_of(ended.row)]).await?;
-                }
+                Ruling::Goes(_) => family::end_orphan(shared, conn, ended.table, ended.row).await?,
                 Ruling::LetsGo(_) => {}
             }
         }
@@ -345,13 +342,11 @@ impl Context<'_> {
         moves: bool,
     ) -> Result<Endings, ApplyError> {
         let hold_limit = (!self.manner.sighted_only).then_some(self.manner.hold_limit);
-        let found = family::judge_endings(self.shared, conn, table, endings, hold_limit).await?;
+        let found = family::judge_endings(self.shared, conn, table, endings, moves, hold_limit).await?;
         match (found, self.shared.family) {
             (Endings::Disputed(losses), FamilyPolicy::ChildGoes) => {
-                let parents: Vec<&Row> = losses.iter().map(|(at, _)| endings[*at].before).collect();
-                family::delete_children(self.shared, conn, table, &parents).await?;
-                if moves {
-                    family::let_children_go(self.shared, conn, table, &parents).await?;
+                for (at, _) in losses {
+                    family::end_children(self.shared, conn, table, &endings[at]).await?;
                 }
                 Ok(Endings::Undisputed)
             }
