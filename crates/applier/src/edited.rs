@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossfade_message::{Edit, Outcome, Status};
-use crossfade_model::{Message, Origin, Row, RowChange, RowOp, Value};
+use crossfade_model::{MergeRule, Message, Row, RowChange, RowOp, Value};
 use crossfade_rules::key::folded_hash;
+use crossfade_rules::merge::with_difference;
 use crossfade_rules::{MappedChange, TableMapping};
 use mysql_async::Conn;
 
 use crate::error::ApplyError;
-use crate::family::send_back;
+use crate::family::{numbered, send_back};
 use crate::judged::{JudgedLane, LeftRow};
 use crate::lane::Shared;
 use crate::mapped::Mapper;
@@ -28,6 +29,8 @@ pub(crate) struct EditedMessage {
     by: String,
     /// The image as it was captured, in the order of the mapping's columns.
     captured: Row,
+    /// The image as the person wants it.
+    corrected: Row,
     /// Places of the columns that the person changed.
     columns: Vec<usize>,
     /// Later changes of its row wait behind it.
@@ -71,6 +74,7 @@ pub(crate) fn stand_in(
             columns: (0..captured.len()).filter(|column| captured[*column] != corrected[*column]).collect(),
             is_followed: later.iter().any(|change| follows(&change)),
             captured,
+            corrected,
         });
     }
     Ok(edited)
@@ -108,8 +112,7 @@ pub(crate) async fn settle(
         }
     }
     shared.store.record_outcomes(&shared.owner.stream, &outcomes).await?;
-    let messages: Vec<Message> = returning.into_iter().zip(1..).map(|(change, seq)| returned(change, seq)).collect();
-    send_back(shared, conn, &messages).await
+    send_back(shared, conn, &numbered(returning)).await
 }
 
 impl EditedMessage {
@@ -145,7 +148,8 @@ impl EditedMessage {
         let Some(after) = after else { return Ok(Back::Stays("the row has gone with its parent")) };
         let mut before = after.clone();
         for column in &self.columns {
-            before[*column] = self.captured[*column].clone();
+            let (captured, corrected) = (&self.captured[*column], &self.corrected[*column]);
+            before[*column] = source_value(mapping, *column, &after[*column], captured, corrected);
         }
         if before == after {
             return Ok(Back::Stays("newer values are there"));
@@ -156,6 +160,15 @@ impl EditedMessage {
     }
 }
 
+/// What the source has in a column where `after` is to be. Of a sum that only the correction is missing: what users of the
+/// target have added comes over by itself.
+fn source_value(mapping: &TableMapping, column: usize, after: &Value, captured: &Value, corrected: &Value) -> Value {
+    match mapping.merge.as_ref().and_then(|rules| rules.get(column)) {
+        Some(MergeRule::SumDelta) => with_difference(after, corrected, captured),
+        _ => captured.clone(),
+    }
+}
+
 /// Whether a change is about the row of this image; keys that a server might take for one count as one.
 fn is_of_row(mapping: &TableMapping, change: &MappedChange, row: &Row) -> bool {
     let hash = |image: &Row| {
@@ -163,17 +176,4 @@ fn is_of_row(mapping: &TableMapping, change: &MappedChange, row: &Row) -> bool {
         folded_hash(&mapping.identity, &key)
     };
     [&change.before, &change.after].into_iter().flatten().any(|image| hash(image) == hash(row))
-}
-
-/// Only the change itself counts; the rest is filled in where it is captured.
-fn returned(change: RowChange, seq: u64) -> Message {
-    Message {
-        seq,
-        change,
-        origin: Origin::User,
-        seen: Arc::default(),
-        committed_at_micros: 0,
-        source_position: "".into(),
-        effective: None,
-    }
 }

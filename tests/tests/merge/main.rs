@@ -86,6 +86,8 @@ tests! {
     p4_rows_come_back_whole_on_mariadb: columns::rows_come_back_whole on MariaDb;
     p7_sums_wait_where_they_do_not_fit_on_mysql: sums::sums_wait_where_they_do_not_fit on MySql;
     p7_sums_wait_where_they_do_not_fit_on_mariadb: sums::sums_wait_where_they_do_not_fit on MariaDb;
+    p2_a_corrected_sum_on_mysql: sums::a_corrected_sum_counts_once on MySql;
+    p2_a_corrected_sum_on_mariadb: sums::a_corrected_sum_counts_once on MariaDb;
     p4_random_changes_converge_on_mysql: random::random_changes_converge on MySql;
     p4_random_changes_converge_on_mariadb: random::random_changes_converge on MariaDb;
     p2_balances_add_up_on_mysql: sums::balances_add_up on MySql;

@@ -235,3 +235,39 @@ pub async fn sums_wait_where_they_do_not_fit(flavor: Flavor) -> Result<()> {
     ensure!(left == Some(4), "{left:?} pieces are left of 10 + 10 - 8 - 8");
     migration.stop_both().await
 }
+
+/// A sum that does not fit is corrected by a person while the other side goes on adding: the correction counts once.
+pub async fn a_corrected_sum_counts_once(flavor: Flavor) -> Result<()> {
+    let tables = "[[table]]\nname = \"{schema}.*\"\nclock = \"updated_at\"\nmerge = \"columns\"\n\
+         merge_rules = { pieces = \"sum-delta\" }\n";
+    let setup = Setup { tables: tables.to_owned(), ..Setup::new(flavor, "merge_edit") };
+    let mut migration = Migration::new(&setup).await?;
+    let create = "CREATE TABLE {schema}.stock (id INT PRIMARY KEY, pieces INT UNSIGNED NOT NULL, name VARCHAR(20), \
+         updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))";
+    migration.on_both(&[create]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.stock VALUES (1, 10, 'x', NOW(6))"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    rest(&migration, &Direction::BOTH).await?;
+    let sell = "UPDATE {schema}.stock SET pieces = pieces - 8";
+    in_turn(&migration, &[(Old, sell), (New, sell)]).await?;
+    go_on(&migration, &[Direction::Forward]).await?;
+    until("old's sale set aside", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let reached = status.number("forward", "open_failures") == 1;
+        Ok(if reached { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())?;
+    // Old has sold 1 and not 8, a person says.
+    migration.crossfade(&["retry", "--edit", "forward/old:2", "--set", "pieces=9"]).await?;
+    in_turn(&migration, &[(Old, "UPDATE {schema}.stock SET pieces = pieces + 20")]).await?;
+    go_on(&migration, &[Direction::Reverse]).await?;
+    until_nothing_is_aside(&migration).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    let query = format!("SELECT pieces FROM {}.stock", sql::name(&migration.schema));
+    let left: Option<u32> = migration.new.get_conn().await?.query_first(query).await?;
+    ensure!(left == Some(21), "{left:?} pieces are left of 10 - 1 - 8 + 20");
+    migration.stop_both().await
+}

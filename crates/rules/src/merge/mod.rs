@@ -39,6 +39,7 @@ use std::sync::Arc;
 use crossfade_model::{Clock, MergeRule, Row, RowOp, Seen, Side, Value};
 
 pub use column_set::ColumnSet;
+pub use number::with_difference;
 pub use window::{KeyHashes, Window};
 
 use crate::decide::{Event, LastConcurrent, Loss, LossReason, LossStatus, Verdict, WriteReason, decide};

@@ -11,7 +11,7 @@ use crate::key::{Fineness, render};
 /// `value + (after - before)`. NULL, which sums should not have, counts as 0.
 ///
 /// A sum that no column of the kind can hold is given as a DECIMAL, so that the server refuses it.
-pub(super) fn with_difference(value: &Value, before: &Value, after: &Value) -> Value {
+pub fn with_difference(value: &Value, before: &Value, after: &Value) -> Value {
     let numbers = [value, before, after].map(Decimal::of);
     let scale = numbers.iter().map(|number| number.scale).max().unwrap_or(0);
     let [value_digits, before, after] = numbers.map(|number| number.at_scale(scale));
