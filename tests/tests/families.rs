@@ -175,7 +175,7 @@ async fn at_rest(
     migration.start_both().await?;
     run_all(&migration, &migration.old, rows).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
-    pause_both(&migration).await?;
+    migration.rest(&Direction::BOTH).await?;
     Ok(migration)
 }
 
@@ -232,9 +232,7 @@ async fn generations(servers: &'static SharedPair, rule: &'static str, name: &'s
     run_all(&migration, &migration.old, &gifts(200)).await?;
     run_all(&migration, &migration.old, &deletes(100)).await?;
     run_all(&migration, &migration.new, &deletes(200)).await?;
-    for direction in Direction::BOTH {
-        migration.crossfade(&["start", direction.as_str()]).await?;
-    }
+    migration.go_on(&Direction::BOTH).await?;
     settled_and_equal(&migration).await?;
     let query = format!(
         "SELECT (SELECT COUNT(*) FROM `{0}`.p) + (SELECT COUNT(*) FROM `{0}`.c_cascades) + (SELECT COUNT(*) FROM `{0}`.grandchild)",

@@ -249,10 +249,10 @@ pub async fn a_corrected_sum_counts_once(flavor: Flavor) -> Result<()> {
     migration.start_both().await?;
     migration.on(&migration.old, &["INSERT INTO {schema}.stock VALUES (1, 10, 'x', NOW(6))"]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
-    rest(&migration, &Direction::BOTH).await?;
+    migration.rest(&Direction::BOTH).await?;
     let sell = "UPDATE {schema}.stock SET pieces = pieces - 8";
     in_turn(&migration, &[(Old, sell), (New, sell)]).await?;
-    go_on(&migration, &[Direction::Forward]).await?;
+    migration.go_on(&[Direction::Forward]).await?;
     until("old's sale set aside", LIMIT, || async {
         let status = migration.status().read().await?;
         let reached = status.number("forward", "open_failures") == 1;
@@ -263,7 +263,7 @@ pub async fn a_corrected_sum_counts_once(flavor: Flavor) -> Result<()> {
     // Old has sold 1 and not 8, a person says.
     migration.crossfade(&["retry", "--edit", "forward/old:2", "--set", "pieces=9"]).await?;
     in_turn(&migration, &[(Old, "UPDATE {schema}.stock SET pieces = pieces + 20")]).await?;
-    go_on(&migration, &[Direction::Reverse]).await?;
+    migration.go_on(&[Direction::Reverse]).await?;
     until_nothing_is_aside(&migration).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     let query = format!("SELECT pieces FROM {}.stock", sql::name(&migration.schema));
