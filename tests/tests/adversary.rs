@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, SharedPair};
+use crossfade_testkit::late::LateWay;
 use crossfade_testkit::proxy::{CommitFate, Proxy};
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::lines::AWAY;
@@ -208,6 +209,39 @@ async fn what_several_lanes_set_aside_is_kept(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// The opposite reader lives and reads all there is, always some seconds late: what must be waited for gets there.
+async fn a_reader_that_is_always_late_is_waited_for(flavor: Flavor) -> Result<()> {
+    let new = SharedPair::get(flavor).await.new();
+    let way = LateWay::start(new.port()).await?;
+    let setup = prefer_old(flavor, "late_reader");
+    let mut migration = Migration::new(&setup).await?;
+    let direct = format!("[new]\nurl = \"{}\"", account_url(new));
+    let late = account_url(new).replace(&format!(":{}", new.port()), &format!(":{}", way.port()));
+    let read_late = format!("{direct}\nbinlog_url = \"{late}?ssl-mode=DISABLED\"");
+    let configuration = migration.configuration(&setup);
+    ensure!(configuration.contains(&direct), "{configuration}");
+    std::fs::write(migration.config(), configuration.replace(&direct, &read_late))?;
+    migration.on_both(&[CREATE_T]).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t VALUES (1, 'x')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    way.be_late_by(Duration::from_secs(6));
+    for id in 2..=4 {
+        migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t VALUES ({id}, 'x')")]).await?;
+    }
+    let query = format!("SELECT CAST(COUNT(*) AS CHAR) FROM `{}`.t", migration.schema);
+    until("all rows there", LIMIT, || async {
+        let found: Option<String> = migration.new.get_conn().await?.query_first(&query).await?;
+        Ok(if found.as_deref() == Some("4") { Progress::Reached(()) } else { Progress::NotYet(format!("{found:?}")) })
+    })
+    .await
+    .with_context(|| migration.log_ends())?;
+    way.be_late_by(Duration::ZERO);
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 macro_rules! on_both_brands {
     ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
         #[tokio::test]
@@ -228,5 +262,6 @@ on_both_brands! {
     a_table_lock_locks_nobody_else_out: p10_table_lock_on_mysql, p10_table_lock_on_mariadb;
     any_name_is_only_a_name: any_name_on_mysql, any_name_on_mariadb;
     what_several_lanes_set_aside_is_kept: p1_lanes_aside_on_mysql, p1_lanes_aside_on_mariadb;
+    a_reader_that_is_always_late_is_waited_for: p4_late_reader_on_mysql, p4_late_reader_on_mariadb;
     an_idle_source_is_caught_up: idle_source_on_mysql, idle_source_on_mariadb;
 }

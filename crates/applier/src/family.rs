@@ -102,7 +102,7 @@ pub(crate) async fn judge_endings(
         undecided.dedup();
         return Ok(Endings::Undecided(undecided));
     };
-    if !wait(shared, hold_limit).await? {
+    if !shared.hold.captured_under_locks(conn, hold_limit).await? {
         return Ok(Endings::NotCaptured);
     }
     let mut lookup = shared.lookup.lock().await;
@@ -120,15 +120,6 @@ pub(crate) async fn judge_endings(
 
 fn lost_to(winner: u64, reason: LossReason) -> Loss {
     Loss { status: LossStatus::ConflictLost, winner, reason }
-}
-
-/// `false`: not in time.
-pub(crate) async fn wait(shared: &Shared, limit: Duration) -> Result<bool, ApplyError> {
-    match tokio::time::timeout(limit, shared.hold.captured_up_to_now()).await {
-        Err(_) => Ok(false),
-        Ok(Err(_)) => Err(ApplyError::HoldEnded),
-        Ok(Ok(())) => Ok(true),
-    }
 }
 
 /// Rows of the child table that refer to one of these parents, locked.
@@ -220,7 +211,7 @@ pub(crate) async fn judge_orphan(
         if !target.lock_where(conn, &link.referred, std::slice::from_ref(&values)).await?.is_empty() {
             continue;
         }
-        if !wait(shared, hold_limit).await? {
+        if !shared.hold.captured_under_locks(conn, hold_limit).await? {
             return Ok(Orphan::NotCaptured);
         }
         let mut lookup = shared.lookup.lock().await;

@@ -3,7 +3,7 @@
 //! A wait commits a heartbeat on the target and polls the store until the opposite stream has captured it. All waits
 //! that begin before the heartbeat is written share it, so many lanes cost one commit.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_catalog::{Purpose, Servers};
@@ -18,19 +18,39 @@ use crate::counters::Counters;
 use crate::error::ApplyError;
 use crate::session;
 
-/// A wait that has taken this long tells that the opposite reader is away, or far behind.
+/// A wait that has taken this long tells that the opposite reader is away, or far behind, …
 const STALLED_AFTER: Duration = Duration::from_secs(3);
+
+/// … unless it is always late, as one that reads a replica may be: then it is waited for up to so long, also under locks.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A session that waits says something before the server takes it for dead.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
 
 /// Asks for a wait. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Hold {
     requests: mpsc::Sender<oneshot::Sender<()>>,
-    under_way: UnderWay,
+    reader: Arc<Mutex<Reader>>,
     counters: Arc<Counters>,
 }
 
-/// Since when the wait takes that is under way.
-type UnderWay = Arc<Mutex<Option<Instant>>>;
+/// The opposite reader, as waits have met it.
+#[derive(Debug, Default)]
+struct Reader {
+    /// Since when the wait takes that is under way.
+    awaited_since: Option<Instant>,
+    /// How long the last wait took that has ended.
+    late_by: Duration,
+}
+
+impl Reader {
+    fn ends_wait(&mut self) {
+        if let Some(since) = self.awaited_since.take() {
+            self.late_by = since.elapsed();
+        }
+    }
+}
 
 /// Counts how long one asker waited, also where he gave up.
 struct Timed<'h> {
@@ -46,25 +66,61 @@ impl Drop for Timed<'_> {
 
 /// The wait's worker has ended with the process.
 #[derive(Debug)]
-pub(crate) struct HoldClosed;
+struct HoldClosed;
 
 impl Hold {
     /// Returns the handle and the worker, which runs until `stop` or until an error that does not pass.
     pub fn new(worker: HoldWorker, counters: Arc<Counters>) -> (Hold, impl Future<Output = Result<(), ApplyError>>) {
         let (requests, receiver) = mpsc::channel(64);
-        let under_way = UnderWay::default();
-        (Hold { requests, under_way: under_way.clone(), counters }, worker.run(receiver, under_way))
+        let reader: Arc<Mutex<Reader>> = Arc::default();
+        (Hold { requests, reader: reader.clone(), counters }, worker.run(receiver, reader))
     }
 
     /// The opposite reader has not answered for so long that nobody should wait for it in place.
     pub fn is_stalled(&self) -> bool {
-        let under_way = *self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.is_some_and(|since| since.elapsed() >= STALLED_AFTER)
+        let since = self.reader().awaited_since;
+        since.is_some_and(|since| since.elapsed() >= self.patience())
+    }
+
+    /// How long a wait may take of which nobody thinks ill.
+    pub fn patience(&self) -> Duration {
+        (self.reader().late_by * 2).clamp(STALLED_AFTER, LONGEST)
+    }
+
+    /// How long locks may be held so that a reader that is as late as it was last gets there: it may have to pass the mark of a
+    /// wait that is under way before.
+    pub fn enough_under_locks(&self) -> Duration {
+        (self.reader().late_by * 3).min(LONGEST)
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Reader> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`captured_up_to_now`](Self::captured_up_to_now); `false` where that takes longer than `limit`.
+    pub async fn captured_within(&self, limit: Duration) -> Result<bool, ApplyError> {
+        match tokio::time::timeout(limit, self.captured_up_to_now()).await {
+            Err(_) => Ok(false),
+            Ok(Err(HoldClosed)) => Err(ApplyError::HoldEnded),
+            Ok(Ok(())) => Ok(true),
+        }
+    }
+
+    /// The same for a session in mid-transaction, which is kept alive meanwhile.
+    pub async fn captured_under_locks(&self, conn: &mut Conn, limit: Duration) -> Result<bool, ApplyError> {
+        let captured = self.captured_within(limit);
+        tokio::pin!(captured);
+        loop {
+            tokio::select! {
+                ended = &mut captured => return ended,
+                () = tokio::time::sleep(SIGN_OF_LIFE_EVERY) => conn.ping().await?,
+            }
+        }
     }
 
     /// Returns once every user transaction that had committed on the target when this was called is in the opposite
     /// stream's messages. Waits for as long as that takes; cancel by dropping.
-    pub async fn captured_up_to_now(&self) -> Result<(), HoldClosed> {
+    async fn captured_up_to_now(&self) -> Result<(), HoldClosed> {
         let _timed = Timed { begun: Instant::now(), counters: &self.counters };
         let (done, wait) = oneshot::channel();
         self.requests.send(done).await.map_err(|_| HoldClosed)?;
@@ -116,9 +172,9 @@ impl HoldWorker {
     async fn run(
         self,
         mut requests: mpsc::Receiver<oneshot::Sender<()>>,
-        under_way: UnderWay,
+        reader: Arc<Mutex<Reader>>,
     ) -> Result<(), ApplyError> {
-        let set = |since| *under_way.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        let reader = || reader.lock().unwrap_or_else(PoisonError::into_inner);
         let mut conn: Option<(Conn, u64)> = None;
         loop {
             let first = tokio::select! {
@@ -132,12 +188,12 @@ impl HoldWorker {
             while let Ok(more) = requests.try_recv() {
                 waiting.push(more);
             }
-            set(Some(Instant::now()));
+            reader().awaited_since = Some(Instant::now());
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 beat = self.beat_until_captured(&mut conn) => beat?,
             }
-            set(None);
+            reader().ends_wait();
             for request in waiting {
                 // The asker may have given up meanwhile.
                 let _ = request.send(());

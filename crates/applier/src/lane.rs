@@ -40,7 +40,8 @@ use crate::table::{PacketLimit, TargetTable};
 use crate::writing::Written;
 
 /// Longest wait with row locks held, at the first attempt. Each further attempt may wait twice as long, so that a reader
-/// that is always a little late cannot keep a lane from committing for ever.
+/// that is always a little late cannot keep a lane from committing for ever; for one that is always later than the longest,
+/// [`Hold::enough_under_locks`] is enough.
 const HOLD_UNDER_LOCK: Duration = Duration::from_millis(500);
 const LONGEST_HOLD_UNDER_LOCK: Duration = Duration::from_secs(5);
 
@@ -49,9 +50,6 @@ const DUPLICATE_ATTEMPTS: u32 = 4;
 
 /// Deadlocks and lock waits in a row after which they are told: one alone is nothing.
 const COLLISIONS_UNTOLD: u32 = 2;
-
-/// How long a lane that has let go of its locks waits for the opposite reader before it sets aside what it cannot judge.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What all lanes of a direction share.
 pub(crate) struct Shared {
@@ -184,8 +182,9 @@ impl Lane {
                     continue;
                 }
                 Ok(Attempt::NotCaptured) => {
-                    manner.hold_limit = (manner.hold_limit * 2).min(LONGEST_HOLD_UNDER_LOCK);
-                    self.wait_outside(shared).await?;
+                    let more = (manner.hold_limit * 2).min(LONGEST_HOLD_UNDER_LOCK);
+                    wait_outside(shared).await?;
+                    manner.hold_limit = more.max(shared.hold.enough_under_locks());
                     continue;
                 }
                 Ok(Attempt::CheckpointElsewhere) => match self.outcome(shared, work).await {
@@ -229,15 +228,6 @@ impl Lane {
             {
                 return Ok(());
             }
-        }
-    }
-
-    /// Waits without locks for the opposite reader; gives up after a while.
-    async fn wait_outside(&mut self, shared: &Shared) -> Result<(), ApplyError> {
-        let _waiting = shared.progress.wait(Waiting::OppositeReader);
-        match tokio::time::timeout(PATIENCE, shared.hold.captured_up_to_now()).await {
-            Ok(Err(_)) => Err(ApplyError::HoldEnded),
-            Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
 
@@ -380,6 +370,12 @@ impl Lane {
     }
 }
 
+/// Waits without locks for the opposite reader; gives up after a while.
+async fn wait_outside(shared: &Shared) -> Result<(), ApplyError> {
+    let _waiting = shared.progress.wait(Waiting::OppositeReader);
+    shared.hold.captured_within(shared.hold.patience()).await.map(drop)
+}
+
 async fn write(
     shared: &Shared,
     conn: &mut Conn,
@@ -409,11 +405,8 @@ async fn write(
     }
     (shared.probe)("mid-lane");
     if lane.must_be_confirmed() {
-        let captured = tokio::time::timeout(manner.hold_limit, shared.hold.captured_up_to_now()).await;
-        match captured {
-            Err(_) => return Ok(Attempt::NotCaptured),
-            Ok(Err(_)) => return Err(ApplyError::HoldEnded),
-            Ok(Ok(())) => {}
+        if !shared.hold.captured_under_locks(conn, manner.hold_limit).await? {
+            return Ok(Attempt::NotCaptured);
         }
         let mut lookup = shared.lookup.lock().await;
         lookup.refresh().await?;

@@ -12,7 +12,6 @@ use mysql_async::Conn;
 
 use crate::error::ApplyError;
 use crate::evidence::Evidence;
-use crate::family;
 use crate::lane::Shared;
 use crate::table::TargetTable;
 
@@ -88,7 +87,7 @@ pub(crate) async fn merge_rows<'r>(
     let target = &shared.tables[table];
     let keys: Vec<Vec<&Value>> = works.iter().flat_map(RowWork::keys).map(|work| work.key.clone()).collect();
     let locked = target.lock(conn, &keys, true).await?;
-    if !family::wait(shared, hold_limit).await? {
+    if !shared.hold.captured_under_locks(conn, hold_limit).await? {
         return Ok(None);
     }
     let mut lookup = shared.lookup.lock().await;

@@ -16,6 +16,7 @@
 pub mod binlog_window;
 pub mod compare;
 pub mod hotset;
+pub mod late;
 pub mod process;
 pub mod proxy;
 pub mod quiet;

@@ -61,7 +61,6 @@ async fn a_resting_direction_ends_the_wait(flavor: Flavor) -> Result<()> {
     let mut migration = migration(flavor, "wait_rest").await?;
     migration.start_both().await?;
     migration.crossfade(&["stop", "forward"]).await?;
-    until_status(&migration, "forward rests", |status| state(status, "forward") == "paused").await?;
     says(&migration, &["status", "--wait", LONG], 0, &["paused"]).await?;
     insert(&migration, &migration.old, 1..4).await?;
     fails_soon(&migration, &["forward/old is paused", "messages wait", "crossfade start forward"]).await?;
@@ -104,6 +103,8 @@ async fn what_is_set_aside_has_not_crossed(flavor: Flavor) -> Result<()> {
     migration.on(&migration.new, &["ALTER TABLE {schema}.users ADD CONSTRAINT CHECK (v <> 'row 2')"]).await?;
     migration.start_both().await?;
     insert(&migration, &migration.old, 1..4).await?;
+    until_status(&migration, "one set aside", |status| status.number("forward", "open_failures") == 1).await?;
+    until_status(&migration, "the others settled", |status| status.number("forward", "settled_seq") == 3).await?;
     let told = ["not caught up", "1 change is set aside", "messages list --status failed"];
     says(&migration, &["status", "--wait", "3s"], 1, &told).await?;
     ensure!(rows(&migration, &migration.new).await? == 2, "the others have not crossed");

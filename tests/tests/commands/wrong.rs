@@ -37,6 +37,15 @@ async fn different_rules_are_refused(flavor: Flavor) -> Result<()> {
 }
 
 /// 2 for what the caller can correct, 3 for a server that does not answer.
+/// As `crossfade status | true`, where a reader like `head` has enough before all is printed.
+async fn nobody_reads_on(migration: &Migration) -> Result<()> {
+    let command = format!("'{}' --config '{}' status | true", binary().display(), migration.config().display());
+    let words = ["-o", "pipefail", "-c", &command].map(str::to_owned);
+    let (code, _, errors) = process::run_any("bash".as_ref(), &words, &[], LIMIT).await?;
+    ensure!(code == Some(0) && !errors.contains("panicked"), "{code:?} {errors}");
+    Ok(())
+}
+
 async fn exit_codes(flavor: Flavor) -> Result<()> {
     let setup = Setup::new(flavor, "codes");
     let migration = Migration::new(&setup).await?;
@@ -46,6 +55,7 @@ async fn exit_codes(flavor: Flavor) -> Result<()> {
     create_table(&other).await?;
     other.init().await?;
     says(&migration, &["status"], 0, &["crossfade init"]).await?;
+    nobody_reads_on(&migration).await?;
     says(&migration, &["sync", "forward"], 3, &["error:", "hint:", "init"]).await?;
     let right = std::fs::read_to_string(migration.config())?;
     let port = "mysql://nobody@127.0.0.1:1";
