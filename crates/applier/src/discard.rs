@@ -14,8 +14,10 @@ use mysql_async::prelude::Queryable;
 
 use crate::applier::Applier;
 use crate::checkpoint::PARKED_LANE;
-use crate::error::ApplyError;
+use crate::error::{ApplyError, with_causes};
 use crate::lane::pauses;
+use crate::progress::Waiting;
+use crate::session;
 
 impl Applier {
     /// Gives up those messages of the requests that are still set aside, and tries what waited behind them.
@@ -62,6 +64,8 @@ impl Applier {
     /// Takes messages out of the target's list, in a transaction of its own, which its checkpoint row tags.
     async fn give_up(&mut self, seqs: &BTreeSet<u64>) -> Result<(), ApplyError> {
         let mut backoff = pauses();
+        // Said until it is done.
+        let mut _trouble = None;
         loop {
             let error = match self.give_up_once(seqs).await {
                 Ok(()) => return Ok(()),
@@ -70,7 +74,9 @@ impl Applier {
             if error.remedy() == Remedy::Stop || error.remedy() == Remedy::Park {
                 return Err(error);
             }
-            tracing::warn!(%error, "messages could not be given up; trying again");
+            let error = with_causes(&error);
+            tracing::warn!(error, "messages could not be given up; trying again");
+            _trouble = Some(self.shared.progress.wait(Waiting::Retry(error)));
             tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(5))).await;
         }
     }
@@ -80,8 +86,8 @@ impl Applier {
         let shared = self.shared.clone();
         let owner = &shared.owner;
         let conn = self.lanes[0].connection(&shared).await?;
-        conn.query_drop("BEGIN").await?;
         let given_up = async {
+            conn.query_drop("BEGIN").await?;
             let mut parked = owner.parked(conn).await?;
             parked.retain(|seq| !seqs.contains(seq));
             if !owner.set_parked(conn, &parked).await? {
@@ -89,7 +95,7 @@ impl Applier {
             }
             Ok(conn.query_drop("COMMIT").await?)
         };
-        if let Err(error) = given_up.await {
+        if let Err(error) = session::answered(given_up).await {
             self.lanes[0].forget_connection();
             return Err(error);
         }

@@ -285,7 +285,7 @@ impl Lane {
             self.moves = shared.target.moves();
             let mut conn = shared.target.connect(Purpose::Apply).await?;
             session::prepare(&mut conn).await?;
-            shared.packet.set(session::packet_bytes(&mut conn).await?);
+            shared.packet.set(session::answered(session::packet_bytes(&mut conn)).await?);
             self.conn = Some(conn);
         }
         match &mut self.conn {

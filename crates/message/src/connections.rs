@@ -95,6 +95,11 @@ impl Connections {
     }
 }
 
+/// So many statements, one after the other, as the bytes that take as long: a tenth of a second each.
+pub(crate) fn statements(count: usize) -> u64 {
+    count as u64 * (SLOWEST_LINK / 10)
+}
+
 /// Runs several statements on one connection, which together have as long as one, and the time that so many bytes take.
 pub(crate) async fn in_time<T, E: From<StoreError>>(
     what: &'static str,

@@ -9,8 +9,8 @@ use serde::Serialize;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, MySql, QueryBuilder, Row};
 
-use crate::connections::in_time;
-use crate::outcome::{Images, STATEMENT_ROWS, chunks, cut};
+use crate::connections::{in_time, statements};
+use crate::outcome::{Images, STATEMENT_ROWS, bytes_of, chunks, cut};
 use crate::read::stream_of;
 use crate::stream::utc;
 use crate::{Store, StoreError};
@@ -72,7 +72,7 @@ impl Store {
             connection.keep();
             Ok(())
         };
-        in_time("park messages", 0, work).await
+        in_time("park messages", bytes_of(&images), work).await
     }
 
     /// Tells of another attempt that changed nothing else, in one transaction. Messages that are not parked stay so.
@@ -105,7 +105,7 @@ impl Store {
             connection.keep();
             Ok(())
         };
-        in_time("note attempts with parked messages", 0, work).await
+        in_time("note attempts with parked messages", statements(failures.len()), work).await
     }
 
     /// How often the target has refused each parked message of a stream.
@@ -144,7 +144,7 @@ impl Store {
             connection.keep();
             Ok(())
         };
-        in_time("clear messages that were set aside", 0, work).await
+        in_time("clear messages that were set aside", statements(seqs.len() / STATEMENT_ROWS), work).await
     }
 
     /// The messages of a stream that are parked or held, as the store has it. The target's checkpoint has the last word.

@@ -123,7 +123,7 @@ impl Store {
             connection.keep();
             Ok(())
         };
-        in_time("record outcomes", 0, work).await
+        in_time("record outcomes", bytes_of(&images), work).await
     }
 
     /// What people are shown of messages, in the order of `seqs`.
@@ -144,6 +144,10 @@ impl Store {
         };
         seqs.into_iter().map(copy).collect()
     }
+}
+
+pub(crate) fn bytes_of(images: &[Images]) -> u64 {
+    images.iter().map(|images| images.bytes() as u64).sum()
 }
 
 impl Images {

@@ -11,7 +11,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, MySql, QueryBuilder, Row};
 
 use crate::block::{self, PackedBlock};
-use crate::connections::in_time;
+use crate::connections::{in_time, statements};
 use crate::outcome::{STATEMENT_ROWS, cut};
 use crate::stream::utc;
 use crate::{Status, Store, StoreError, image_json};
@@ -98,6 +98,20 @@ pub struct ShownEdit {
     pub used: bool,
     #[serde(skip)]
     pub message: Option<Message>,
+}
+
+impl ShownEdit {
+    /// One that nobody has asked for yet.
+    pub fn proposed(message: &Message, by: &str) -> ShownEdit {
+        let image = message.change.after.as_ref().map(|row| image_json(&message.change.layout, row));
+        ShownEdit {
+            by: by.to_owned(),
+            at: Utc::now(),
+            image: image.and_then(|image| RawValue::from_string(image).ok()),
+            used: false,
+            message: Some(message.clone()),
+        }
+    }
 }
 
 impl Store {
@@ -219,7 +233,7 @@ impl Store {
             connection.keep();
             Ok(())
         };
-        in_time("end requests", 0, work).await
+        in_time("end requests", statements(ends.len() + journal.len()), work).await
     }
 
     /// Which of these requests have ended, and how.
@@ -249,7 +263,9 @@ impl Store {
     pub async fn withdraw_requests(&self, ids: &[u64]) -> Result<u64, StoreError> {
         let mut withdrawn = 0;
         for chunk in ids.chunks(STATEMENT_ROWS) {
-            let mut query = QueryBuilder::<MySql>::new("DELETE FROM request WHERE begun_at IS NULL AND id IN (");
+            let mut query = QueryBuilder::<MySql>::new(
+                "DELETE FROM request WHERE begun_at IS NULL AND used_at IS NULL AND id IN (",
+            );
             push_list(&mut query, chunk);
             let done = query.build().execute(&self.pool).await.map_err(StoreError::during("withdraw requests"))?;
             withdrawn += done.rows_affected();
@@ -257,13 +273,14 @@ impl Store {
         Ok(withdrawn)
     }
 
-    /// For messages of a stream, what is to be applied instead: the last edit of each.
+    /// For messages of a stream, what is to be applied instead: the last edit of each that was begun. Others can still be taken
+    /// back.
     pub async fn edits(&self, stream: &StreamId, seqs: &BTreeSet<u64>) -> Result<BTreeMap<u64, Edit>, StoreError> {
         let during = || StoreError::during("read edited messages");
         let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return Ok(BTreeMap::new()) };
         let rows = sqlx::query(
             "SELECT id, seq, requested_by, edited_block FROM request
-             WHERE pair = ? AND stream = ? AND kind = 'edit' AND seq BETWEEN ? AND ? ORDER BY id",
+             WHERE pair = ? AND stream = ? AND kind = 'edit' AND begun_at IS NOT NULL AND seq BETWEEN ? AND ? ORDER BY id",
         )
         .bind(&*self.pair)
         .bind(stream.as_str())

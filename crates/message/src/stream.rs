@@ -268,15 +268,16 @@ impl Store {
         Ok(counter.unwrap_or(0))
     }
 
-    /// Publishes what a process says of its stream. An unchanged report writes nothing, so that an idle pair stays idle;
-    /// that the process lives is told by its lease.
-    pub async fn report(&self, stream: &StreamId, report: &StreamReport) -> Result<(), StoreError> {
+    /// Publishes what the process with the direction's lease of `epoch` says of its stream; one that was replaced says nothing any
+    /// more. An unchanged report writes nothing, so that an idle pair stays idle; that the process lives is told by its lease.
+    pub async fn report(&self, stream: &StreamId, epoch: Epoch, report: &StreamReport) -> Result<(), StoreError> {
         // Assignments run from left to right and see what those before them have set (MySQL manual, "UPDATE
         // Statement"), so `since` is decided before the state changes. It stays where the reason alone is another: what is
         // retried is retried since its first failure.
         sqlx::query(
             "INSERT INTO stream_report (pair, stream, state, reason, since, counters, reported_at)
-             VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6), ?, UTC_TIMESTAMP(6))
+             SELECT ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, UTC_TIMESTAMP(6) FROM DUAL
+             WHERE NOT EXISTS (SELECT 1 FROM lease WHERE pair = ? AND subject = ? AND epoch > ?)
              ON DUPLICATE KEY UPDATE
                since = IF(state = VALUES(state), since, VALUES(since)),
                reported_at = IF(state = VALUES(state) AND reason <=> VALUES(reason) AND counters = VALUES(counters),
@@ -288,6 +289,9 @@ impl Store {
         .bind(report.health.word())
         .bind(report.health.reason())
         .bind(to_json(&report.counters))
+        .bind(&*self.pair)
+        .bind(stream.direction().as_str())
+        .bind(epoch.0)
         .execute(&self.pool)
         .await
         .map_err(StoreError::during("publish a report"))?;

@@ -94,6 +94,8 @@ pub struct Painter<'p> {
     pub store: &'p Store,
     /// Why it cannot be known, where it cannot.
     pub pair: Result<&'p Pair, String>,
+    /// What a person thinks of having tried instead.
+    pub proposed: Option<&'p Message>,
 }
 
 impl Painter<'_> {
@@ -105,7 +107,8 @@ impl Painter<'_> {
         let listed = self.store.show_message(id).await?.ok_or_else(unknown)?;
         let message = self.store.read_range(&id.stream, id.seq, id.seq).await?.pop().ok_or_else(unknown)?;
         let failure = self.store.failure_of(id).await?;
-        let edits = self.store.edits_of(id).await?;
+        let mut edits = self.store.edits_of(id).await?;
+        edits.extend(self.proposed.map(|message| ShownEdit::proposed(message, "this dry run")));
         let mut portrait = Portrait {
             columns: Vec::new(),
             rows: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossfade_config::Settings;
 use crossfade_message::{FailureFilter, NewRequest, RequestEnd, RequestKind, Status, Store};
-use crossfade_model::MessageId;
+use crossfade_model::{Message, MessageId};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +62,8 @@ pub async fn retry(settings: Arc<Settings>, args: &RetryArgs, stop: Cancellation
         request.edited = Some(edited(&pair, &store, id, &args.set, args.set_json.as_deref()).await?);
     }
     if args.dry_run {
-        return foresee(&store, &pair, &ids, args.output.json).await;
+        let proposed = requests.first().and_then(|request| request.edited.as_ref());
+        return foresee(&store, &pair, (&ids, proposed), args.output.json).await;
     }
     let answers = ask(&pair, &store, &requests, &stop).await?;
     let lines: Vec<ResultLine> = answers.into_iter().map(|answer| ResultLine::of(answer, still_waits)).collect();
@@ -96,7 +97,7 @@ pub async fn discard(settings: Arc<Settings>, args: &DiscardArgs, stop: Cancella
     let mut lines: Vec<ResultLine> = answers.into_iter().map(|answer| ResultLine::of(answer, is_lost)).collect();
     let done: Vec<MessageId> =
         ids.iter().zip(&lines).filter(|(_, line)| line.is_done).map(|(id, _)| id.clone()).take(COMPARED).collect();
-    let portraits = paint_all(&store, Ok(&pair), &done).await?;
+    let portraits = paint_all(&store, Ok(&pair), &done, None).await?;
     let differ: BTreeMap<String, bool> = portraits
         .into_iter()
         .filter(|portrait| portrait.rows.is_some())
@@ -158,8 +159,13 @@ fn tell(results: Vec<ResultLine>, json: bool) -> anyhow::Result<u8> {
 }
 
 /// `--dry-run`: what is known beforehand.
-async fn foresee(store: &Store, pair: &Pair, ids: &[MessageId], json: bool) -> anyhow::Result<u8> {
-    let portraits = paint_all(store, Ok(pair), ids).await?;
+async fn foresee(
+    store: &Store,
+    pair: &Pair,
+    (ids, proposed): (&[MessageId], Option<&Message>),
+    json: bool,
+) -> anyhow::Result<u8> {
+    let portraits = paint_all(store, Ok(pair), ids, proposed).await?;
     if json {
         print_json(&portraits)?;
         return Ok(0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossfade_config::Settings;
 use crossfade_message::{ListedMessage, Store};
-use crossfade_model::MessageId;
+use crossfade_model::{Message, MessageId};
 use serde_json::Value as Json;
 
 use super::messages::{optional, seen};
@@ -21,7 +21,7 @@ const VALUE_CHARS: usize = 48;
 pub async fn run(settings: Arc<Settings>, args: &ShowArgs) -> anyhow::Result<()> {
     let store = open_known_store(&settings).await?;
     let pair = Pair::read_as_is(settings).await;
-    let mut portraits = paint_all(&store, pair.as_ref(), std::slice::from_ref(&args.id)).await?;
+    let mut portraits = paint_all(&store, pair.as_ref(), std::slice::from_ref(&args.id), None).await?;
     let Some(portrait) = portraits.pop() else { return Ok(()) };
     if args.output.json {
         return print_json(&portrait);
@@ -30,13 +30,14 @@ pub async fn run(settings: Arc<Settings>, args: &ShowArgs) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Portraits of messages, in order. Without the pair, what the store knows.
+/// Portraits of messages, in order. Without the pair, what the store knows. `proposed` would be tried in their place.
 pub async fn paint_all(
     store: &Store,
     pair: Result<&Pair, &anyhow::Error>,
     ids: &[MessageId],
+    proposed: Option<&Message>,
 ) -> anyhow::Result<Vec<Portrait>> {
-    let painter = Painter { store, pair: pair.map_err(with_causes) };
+    let painter = Painter { store, pair: pair.map_err(with_causes), proposed };
     let mut portraits = Vec::new();
     for id in ids {
         portraits.push(painter.paint(id).await?);

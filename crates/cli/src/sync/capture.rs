@@ -20,7 +20,7 @@ use super::failpoint::Probe;
 use super::gate::Gate;
 use super::memory::Shares;
 use super::queue;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, with_causes};
 
 /// One capture's bound, beside that in bytes.
 const BATCH_ROWS: usize = 2_000;
@@ -412,11 +412,14 @@ fn is_ahead(error: &anyhow::Error) -> bool {
 }
 
 /// Reading begins anew in the middle of a run as well, so a source that is away at that moment is waited for.
-async fn open(options: ReaderOptions) -> Result<BinlogReader, BinlogError> {
+async fn open(options: ReaderOptions, view: &watch::Sender<CaptureView>) -> Result<BinlogReader, BinlogError> {
     loop {
         match BinlogReader::open(options.clone()).await {
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, "the source cannot be read; trying again");
+                let trouble = Some(with_causes(&error.into()));
+                if view.send_if_modified(|view| std::mem::replace(&mut view.trouble, trouble.clone()) != trouble) {
+                    tracing::warn!(error = trouble, "the source cannot be read; trying again");
+                }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             opened => return opened,
@@ -433,7 +436,7 @@ async fn read(
     let fail_over = options.fail_over.clone();
     let mut reader = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        reader = open(options) => reader?,
+        reader = open(options, &view) => reader?,
     };
     loop {
         let part = tokio::select! {

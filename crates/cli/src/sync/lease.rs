@@ -89,13 +89,10 @@ impl Lease {
         self.epoch
     }
 
-    /// Renews until `running` ends. An error when the lease is gone: the process must then stop at once.
-    pub async fn renew_until(self, store: Store, running: CancellationToken) -> anyhow::Result<()> {
+    /// Renews until dropped. Returns an error when the lease is gone: the process must then stop at once.
+    pub async fn renew(self, store: Store) -> anyhow::Result<()> {
         loop {
-            tokio::select! {
-                () = running.cancelled() => return Ok(()),
-                () = tokio::time::sleep(RENEW_EVERY) => {}
-            }
+            tokio::time::sleep(RENEW_EVERY).await;
             match store.lease_renew(self.direction.as_str(), self.epoch, TTL).await {
                 Ok(true) => {}
                 Ok(false) => anyhow::bail!("another process has taken the {} direction over", self.direction),

@@ -39,6 +39,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::open_store;
+use crate::failure::with_causes;
 use crate::meeting::Source;
 use crate::pair::{Pair, stream_of};
 use canary::Canary;
@@ -70,9 +71,13 @@ pub async fn run(
     let store = open_store(&settings).with_probe(probe.clone());
     store.version_check().await?;
     let Some(lease) = Lease::acquire(&store, direction, pair.rules_hash, &stop).await? else { return Ok(()) };
-    let ended = hold_lease_and_run(&pair, &store, direction, until_caught_up, &lease, probe, &stop).await;
+    // From the first moment on: whoever waits for a server before it runs keeps its lease meanwhile.
+    let ended = tokio::select! {
+        lost = lease.clone().renew(store.clone()) => lost,
+        ended = hold_lease_and_run(&pair, &store, direction, until_caught_up, &lease, probe, &stop) => ended,
+    };
     if let Err(error) = &ended {
-        let told = report::stopped(&store, &stream_of(direction), error).await;
+        let told = report::stopped(&store, &stream_of(direction), lease.epoch(), error).await;
         if let Err(error) = told {
             tracing::warn!(%error, "the reason could not be kept in the store");
         }
@@ -92,9 +97,10 @@ async fn hold_lease_and_run(
 ) -> anyhow::Result<()> {
     let settings = &pair.settings;
     let stream = stream_of(direction);
+    report::starting(store, &stream, lease.epoch()).await?;
     let state = adopt(store, &stream, lease, stop).await?;
     let state = restored::look(settings, store, state, stop).await?;
-    report::starting(store, &stream).await?;
+    report::starting(store, &stream, lease.epoch()).await?;
     if store.wish(direction).await?.is_none() {
         store.set_wish(direction, Wish::RUN).await?;
     }
@@ -167,7 +173,6 @@ async fn hold_lease_and_run(
     tasks.spawn(async move { hold_worker.await.map_err(anyhow::Error::from) });
     tasks.spawn(reporter.run(running.clone()));
     tasks.spawn(breaker::answer(alarmed, store.clone(), wishes.clone(), running.clone()));
-    tasks.spawn(lease.clone().renew_until(store.clone(), running.clone()));
     tasks.spawn(keeping::watch_over(source.clone(), captured.clone(), keeping, running.clone()));
     for (at, captured) in [(source, Some(captured.clone())), (target, None)] {
         let followed = Followed {
@@ -258,7 +263,9 @@ async fn adopt(
     loop {
         match store.adopt_stream(stream, lease.epoch()).await {
             Err(error) if error.is_transient() && !stop.is_cancelled() => {
-                tracing::warn!(%error, "the stream could not be taken over; trying again");
+                let error = with_causes(&error.into());
+                tracing::warn!(error, "the stream could not be taken over; trying again");
+                report::retrying(store, stream, lease.epoch(), error).await;
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             other => return Ok(other?),
@@ -273,8 +280,11 @@ async fn wait_for_all(mut tasks: JoinSet<anyhow::Result<()>>, running: Cancellat
         while let Some(joined) = tasks.join_next().await {
             let ended = joined.context("a task panicked").and_then(|ended| ended);
             running.cancel();
-            if result.is_ok() {
-                result = ended;
+            match (&result, ended) {
+                (Ok(()), ended) => result = ended,
+                (Err(_), Ok(())) => {}
+                // Most often for the same reason; where not, it is told here or nowhere.
+                (Err(_), Err(error)) => tracing::info!(error = with_causes(&error), "this has ended as well"),
             }
         }
     };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossfade_applier::{Counters, ProgressView};
 use crossfade_binlog::Unread;
-use crossfade_message::{ConflictCounts, Health, Store, StoreError, StreamCounters, StreamReport, WaitCounts};
+use crossfade_message::{ConflictCounts, Epoch, Health, Store, StoreError, StreamCounters, StreamReport, WaitCounts};
 use crossfade_model::StreamId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -123,7 +123,7 @@ impl Reporter {
 
     async fn report(&mut self, caught_up: bool, health: Option<Health>) {
         let report = self.compose(caught_up, health);
-        if let Err(error) = self.store.report(&self.stream, &report).await {
+        if let Err(error) = self.store.report(&self.stream, Epoch(self.epoch), &report).await {
             tracing::debug!(%error, "the report could not be kept");
         }
     }
@@ -233,18 +233,26 @@ impl Reporter {
 }
 
 /// Keeps the reason for which a stream has stopped, so that `status` tells it when nobody runs any more.
-pub async fn stopped(store: &Store, stream: &StreamId, error: &anyhow::Error) -> anyhow::Result<()> {
-    let counters = last_counters(store, stream).await?;
-    let health = Health::Stopped { reason: Some(with_causes(error)) };
-    store.report(stream, &StreamReport { health, counters }).await?;
-    Ok(())
+pub async fn stopped(store: &Store, stream: &StreamId, epoch: Epoch, error: &anyhow::Error) -> anyhow::Result<()> {
+    tell(store, stream, epoch, Health::Stopped { reason: Some(with_causes(error)) }).await
 }
 
 /// Tells that a process is about to run the stream, whatever the last one said when it ended.
-pub async fn starting(store: &Store, stream: &StreamId) -> anyhow::Result<()> {
+pub async fn starting(store: &Store, stream: &StreamId, epoch: Epoch) -> anyhow::Result<()> {
+    let reason = "its process takes up where the last one ended".to_owned();
+    tell(store, stream, epoch, Health::Starting { reason }).await
+}
+
+/// Tells that a process that starts waits for a server. A store that is away hears of it later.
+pub async fn retrying(store: &Store, stream: &StreamId, epoch: Epoch, reason: String) {
+    if let Err(error) = tell(store, stream, epoch, Health::Retrying { reason }).await {
+        tracing::debug!(error = format!("{error:#}"), "the report could not be kept");
+    }
+}
+
+async fn tell(store: &Store, stream: &StreamId, epoch: Epoch, health: Health) -> anyhow::Result<()> {
     let counters = StreamCounters { caught_up: false, ..last_counters(store, stream).await? };
-    let health = Health::Starting { reason: "its process takes up where the last one ended".to_owned() };
-    store.report(stream, &StreamReport { health, counters }).await?;
+    store.report(stream, epoch, &StreamReport { health, counters }).await?;
     Ok(())
 }
 

@@ -11,12 +11,12 @@ use anyhow::Context;
 use crossfade_applier::{ApplyError, Standing, beats, opposite_stream};
 use crossfade_catalog::{Purpose, ServerFacts};
 use crossfade_config::Settings;
-use crossfade_message::{Store, StoreError, StreamState};
+use crossfade_message::{Epoch, Store, StoreError, StreamState};
 use crossfade_model::{GtidSet, Position, Seen, StreamId, StreamProgress};
 use tokio_util::sync::CancellationToken;
 
-use super::at_side;
-use crate::failure::{Failure, Kind};
+use super::{at_side, report};
+use crate::failure::{Failure, Kind, with_causes};
 use crate::pair::connect_side;
 
 /// After a target that is away.
@@ -51,7 +51,7 @@ pub async fn look(
         Err(StoreError::UnknownStream(_)) => 0,
         opposite => opposite?.seen.streams.get(stream.as_str()).map_or(0, StreamProgress::applied_through),
     };
-    let standing = standing(settings, &stream, stop).await?;
+    let standing = standing(settings, store, (&stream, state.epoch), stop).await?;
     let checkpoint = standing.youngest();
     if checkpoint > state.last_seq {
         return Err(ApplyError::CheckpointBeyondStream { stream, checkpoint, last_seq: state.last_seq }.into());
@@ -82,12 +82,19 @@ pub async fn look(
 }
 
 /// The checkpoints as they stand; waits for a target that is away.
-async fn standing(settings: &Settings, stream: &StreamId, stop: &CancellationToken) -> anyhow::Result<Standing> {
+async fn standing(
+    settings: &Settings,
+    store: &Store,
+    (stream, epoch): (&StreamId, Epoch),
+    stop: &CancellationToken,
+) -> anyhow::Result<Standing> {
     let target = at_side(settings, stream.direction().target()).servers;
     loop {
         match Standing::read(&target, &settings.pair, stream).await {
             Err(error) if error.remedy().passes() && !stop.is_cancelled() => {
-                tracing::warn!(%error, "the target cannot be read; trying again");
+                let error = with_causes(&error.into());
+                tracing::warn!(error, "the target cannot be read; trying again");
+                report::retrying(store, stream, epoch, error).await;
                 tokio::time::sleep(PAUSE).await;
             }
             read => return Ok(read?),

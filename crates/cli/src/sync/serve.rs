@@ -60,7 +60,9 @@ async fn serve_under(
     let (applier, _applied, hold_worker) = Applier::open(applier_options(pair, store, direction, given)).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(async move { hold_worker.await.map_err(anyhow::Error::from) });
-    tasks.spawn(lease.clone().renew_until(store.clone(), running.clone()));
+    let renewing = lease.clone().renew(store.clone());
+    let renewed = running.clone();
+    tasks.spawn(async move { renewed.run_until_cancelled(renewing).await.unwrap_or(Ok(())) });
     tasks.spawn(async move { applier.serve().await.map_err(anyhow::Error::from) });
     wait_for_all(tasks, running).await
 }

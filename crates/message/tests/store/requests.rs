@@ -76,6 +76,8 @@ async fn the_last_edit_of_a_message_counts(flavor: Flavor) {
     let asked = [edit(update(2, 2, "first", 2)), edit(update(3, 3, "other", 3)), edit(update(2, 2, "second", 2))];
     let ids = store.make_requests(&asked, "alice@host").await.unwrap();
 
+    assert!(store.edits(&forward(), &[1, 2].into()).await.unwrap().is_empty(), "none is begun");
+    store.begin_requests(&ids).await.unwrap();
     let edits = store.edits(&forward(), &[1, 2].into()).await.unwrap();
     assert_eq!(edits.keys().copied().collect::<Vec<_>>(), [2]);
     assert_eq!(edits[&2].request, ids[2]);
