@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use crossfade_testkit::compare::{self, Comparison, TablePair};
-use crossfade_testkit::{binlog_window, hotset};
+use crossfade_testkit::{binlog_window, hotset, sql};
 use crossfade_tests::{Direction, Migration};
+use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use tokio::time::Instant;
 
@@ -47,6 +48,8 @@ pub async fn rows_are_equal(migration: &Migration) -> Result<u64> {
     let pairs: Vec<TablePair> = hotset::Table::ALL.into_iter().map(pair).collect();
     let comparison = compare::tables(&migration.old, &migration.new, &pairs).await?;
     if !comparison.is_equal() {
+        let messages = migration.crossfade(&["messages", "list", "--limit", "100000", "--json"]).await?;
+        std::fs::write(migration.folder.join("messages.json"), messages)?;
         bail!(
             "{} rows differ when all is quiet\n{comparison}\n{}",
             comparison.differences(),
@@ -66,9 +69,21 @@ async fn lives(migration: &Migration, comparison: &Comparison) -> String {
             Ok((_, output, errors)) => format!("{output}{errors}"),
             Err(error) => format!("{error:#}"),
         };
-        lives.push_str(&format!("{table} {}: {}\n{told}\n", sample.key, sample.what));
+        lives.push_str(&format!("{table} {}: {}\n", sample.key, sample.what));
+        for (side, pool) in [("old", &migration.old), ("new", &migration.new)] {
+            let row = row(pool, table, &id).await.unwrap_or_else(|error| format!("{error:#}"));
+            lives.push_str(&format!("on {side}: {row}\n"));
+        }
+        lives.push_str(&format!("{told}\n"));
     }
     lives
+}
+
+async fn row(pool: &Pool, table: &str, id: &str) -> Result<String> {
+    let (schema, table) = table.split_once('.').unwrap_or(("", table));
+    let query = format!("SELECT * FROM {}.{} WHERE id = {id}", sql::name(schema), sql::name(table));
+    let row: Option<mysql_async::Row> = pool.get_conn().await?.query_first(query).await?;
+    Ok(row.map_or_else(|| "nothing".to_owned(), |row| format!("{:?}", row.unwrap())))
 }
 
 /// The streams hold every change of a user once, and no echo: so says the ledger of each side, by kind of change. What
