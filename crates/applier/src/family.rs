@@ -290,18 +290,20 @@ pub(crate) async fn end_children(
 }
 
 /// Deletes a row whose parent is gone, and what hangs on it, and tells so the side that has given it that parent: the parent
-/// may come back, or may not be gone there.
-pub(crate) async fn end_orphan(shared: &Shared, conn: &mut Conn, table: usize, row: &Row) -> Result<(), ApplyError> {
+/// may come back, or may not be gone there. `false`: the row was not there, and nothing keeps others from inserting it.
+pub(crate) async fn end_orphan(shared: &Shared, conn: &mut Conn, table: usize, row: &Row) -> Result<bool, ApplyError> {
     let goes = |link: &ChildLink| link.on_delete != ReferentialAction::SetNull;
     let mut family = vec![(table, row.clone())];
     family.extend(descendants(shared, conn, table, &[row], goes).await?);
-    let mut told = Vec::new();
+    let (mut told, mut was_there) = (Vec::new(), true);
     for (table, row) in family.into_iter().rev() {
         let target = &shared.tables[table];
-        target.delete(conn, &[target.key_of(&row)]).await?;
+        // The row itself is the last one.
+        was_there = target.delete(conn, &[target.key_of(&row)]).await?;
         told.push(change(&shared.layouts[table], RowOp::Delete, Some(row), None));
     }
-    send_back(shared, conn, &numbered(told)).await
+    send_back(shared, conn, &numbered(told)).await?;
+    Ok(was_there)
 }
 
 /// Who returns with a row.
@@ -313,18 +315,19 @@ pub(crate) enum Company {
 }
 
 /// Sends rows that keep their parents back to the side that ended these: the rows themselves and who comes with them,
-/// parents first.
+/// parents first. `false`: one of the rows was not there, and nothing keeps others from inserting it.
 pub(crate) async fn return_rows(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
     keys: &[Vec<&Value>],
     company: Company,
-) -> Result<(), ApplyError> {
+) -> Result<bool, ApplyError> {
     let target = &shared.tables[table];
     let rows = target.lock_where(conn, target.key(), keys).await?;
+    let all_there = rows.len() == keys.len();
     if rows.is_empty() {
-        return Ok(());
+        return Ok(all_there);
     }
     let parents: Vec<&Row> = rows.iter().collect();
     let cascades = |link: &ChildLink| company == Company::Cascaded && link.on_delete != ReferentialAction::Restrict;
@@ -332,7 +335,8 @@ pub(crate) async fn return_rows(
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
     let rows = family.into_iter();
     let returned = rows.map(|(table, row)| change(&shared.layouts[table], RowOp::Insert, None, Some(row))).collect();
-    send_back(shared, conn, &numbered(returned)).await
+    send_back(shared, conn, &numbered(returned)).await?;
+    Ok(all_there)
 }
 
 /// Has changes captured by the opposite stream, at the place of this transaction in the target's binlog.

@@ -99,7 +99,8 @@ impl JudgedLane<'_> {
     }
 
     /// Sends back what returns, and ends what goes with its parent.
-    async fn carry_out_rulings(&self, shared: &Shared, conn: &mut Conn) -> Result<(), ApplyError> {
+    async fn carry_out_rulings(&mut self, shared: &Shared, conn: &mut Conn) -> Result<(), ApplyError> {
+        let mut all_there = ALL_THERE;
         for ended in self.steps.iter().flat_map(JudgedStep::ruled) {
             let target = &shared.tables[ended.table];
             match ended.ruling {
@@ -107,12 +108,14 @@ impl JudgedLane<'_> {
                     let company =
                         if matches!(ended.ruling, Ruling::Stays(_)) { Company::Nobody } else { Company::Cascaded };
                     let key = target.key_of(ended.row);
-                    family::return_rows(shared, conn, ended.table, &[key], company).await?;
+                    all_there &= family::return_rows(shared, conn, ended.table, &[key], company).await?;
                 }
-                Ruling::Goes(_) => family::end_orphan(shared, conn, ended.table, ended.row).await?,
+                Ruling::Goes(_) => all_there &= family::end_orphan(shared, conn, ended.table, ended.row).await?,
                 Ruling::LetsGo(_) => {}
             }
         }
+        // Whoever inserts what is not there must have seen that it did not return, or that it went.
+        self.missed |= !all_there;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! A seed decides what the writers try, which faults come, and when. `CROSSFADE_SEED=7` runs that seed alone;
 //! `CROSSFADE_SOAK=1` runs twenty seeds per kind of server, with three times the faults.
 
+mod absent;
 mod faults;
 mod mend;
 mod orphans;
