@@ -42,3 +42,13 @@ pub const REPLACED: &[&str] = &[
     "the checkpoints could not be taken over; trying again",
     "the stream could not be taken over; trying again",
 ];
+
+/// Another server takes a primary's place, or a replica falls behind.
+pub const MOVED: &[&str] = &[
+    "no server of the side takes writes; waiting for one",
+    "another server of the side takes writes now",
+    "a replica does not get what its primary has; it is not read from",
+    "the binlog is read from another server now",
+    "the replica has not got a heartbeat of its primary yet",
+    "the source may soon purge what is not read yet",
+];

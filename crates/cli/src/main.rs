@@ -7,6 +7,7 @@ mod failure;
 mod meeting;
 mod output;
 mod pair;
+mod store_home;
 mod sync;
 
 use std::io::IsTerminal;
@@ -89,7 +90,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let mut settings = Settings::load(&cli.config)?;
     if !matches!(cli.command, Command::Check(_)) {
-        pair::find_store(&mut settings).await?;
+        store_home::find(&mut settings).await?;
     }
     let settings = Arc::new(settings);
     match cli.command {

@@ -124,17 +124,6 @@ pub async fn connect_side(settings: &Settings, side: Side, purpose: Purpose) -> 
     servers.connect(purpose).await.with_context(|| format!("the {side} side cannot be reached"))
 }
 
-/// A store that is on the new side is where that is written to now.
-pub async fn find_store(settings: &mut Settings) -> anyhow::Result<()> {
-    let servers = Servers::new(settings.new.urls());
-    if settings.store.url.is_some() || !servers.are_several() {
-        return Ok(());
-    }
-    let primary = servers.primary().await.context("the store cannot be found among the servers of the new side")?;
-    settings.store.url = Some(servers.urls()[primary].clone());
-    Ok(())
-}
-
 fn refuse_mixed(old: &ServerFacts, new: &ServerFacts) -> anyhow::Result<()> {
     if old.flavor() == new.flavor() {
         return Ok(());

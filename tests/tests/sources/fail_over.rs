@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, ServerBuilder};
 use crossfade_tests::Direction;
+use crossfade_tests::lines::KILLED;
 
 use crate::ledger::{User, settle, tables};
 use crate::stage::{Named, Stage, ask, builder, run, stream};
@@ -45,6 +46,7 @@ async fn replica_takes_over(flavor: Flavor, name: &'static str, named: Named) ->
     let mut stage = Stage::new(name, alike, &[], replica, named, &tables).await?;
     wait_for_replica(&stage).await?;
     stage.migration.start_both().await?;
+    let standby = stage.migration.standby(Direction::Forward)?;
     let servers = stage.migration.servers;
     let old = User::start("old", &stage.migration.schema, servers.old());
     let new = User::start("new", &stage.migration.schema, servers.new());
@@ -67,6 +69,12 @@ async fn replica_takes_over(flavor: Flavor, name: &'static str, named: Named) ->
             Direction::BOTH.iter().all(|direction| runs(&stream(status, *direction)["state"]))
         })
         .await?;
+    // Who stands by has followed, too.
+    stage.migration.expect_lines(KILLED);
+    stage.migration.process(Direction::Forward)?.kill9().await?;
+    stage.migration.replace(Direction::Forward, standby);
+    moved.until_wrote(20).await?;
+    other.until_wrote(20).await?;
     println!("{flavor:?}: both run again {:.1} s after the primary was killed", down.elapsed().as_secs_f64());
 
     // The former primary comes back: nobody may write to it, not even an account that could.

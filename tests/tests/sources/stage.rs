@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, ServerBuilder, SharedPair};
 use crossfade_testkit::quiet::{Progress, Status, until};
 use crossfade_testkit::sql;
+use crossfade_tests::lines::{AWAY, MOVED};
 use crossfade_tests::{Direction, Migration, Setup, account_url};
 use mysql_async::prelude::{FromRow, Queryable};
 use serde_json::Value;
@@ -52,6 +53,8 @@ impl Stage {
         let setup =
             Setup { settings: "[apply]\ncanary_every = \"1s\"\n".to_owned(), ..Setup::new(pair.flavor(), name) };
         let migration = Migration::on_servers(&setup, pair).await?;
+        migration.expect_lines(AWAY);
+        migration.expect_lines(MOVED);
         let (primary, other) = (account_url(followed), account_url(&replica));
         let url = format!("url = \"{primary}\"\n");
         let configuration = std::fs::read_to_string(migration.config())?;
@@ -98,6 +101,7 @@ impl Stage {
 
     /// Waits until a direction's process has ended with an error, and returns what `status` says of it.
     pub async fn until_stopped(&mut self, direction: Direction) -> Result<String> {
+        self.migration.expect_lines(&["error: "]);
         let ended = self.migration.process(direction)?.wait(LIMIT).await?;
         ensure!(!ended.success(), "{} ended well\n{}", direction.as_str(), self.migration.log_ends());
         let status = self.until_status("stopped", |status| stream(status, direction)["state"] == "stopped").await?;

@@ -27,8 +27,6 @@ pub struct Followed {
     pub servers: Servers,
     pub stream: StreamId,
     pub store: Store,
-    /// The store is on the server that takes writes, wherever that is.
-    pub holds_store: bool,
     /// What this process has read, if the side is its source.
     pub captured: Option<watch::Receiver<CaptureView>>,
 }
@@ -86,9 +84,6 @@ impl Followed {
             tracing::warn!(side = %self.side, server = %to.address(), "another server of the side takes writes now");
         } else {
             tracing::info!(side = %self.side, server = %to.address(), "this server of the side takes writes");
-        }
-        if self.holds_store && from_another {
-            self.store.move_to(to);
         }
     }
 

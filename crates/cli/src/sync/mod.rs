@@ -42,6 +42,7 @@ use crate::command::open_store;
 use crate::failure::with_causes;
 use crate::meeting::Source;
 use crate::pair::{Pair, stream_of};
+use crate::store_home;
 use canary::Canary;
 use capture::{Capture, CaptureView};
 use follow::Followed;
@@ -70,19 +71,31 @@ pub async fn run(
     let pair = Pair::read(settings.clone()).await?;
     let store = open_store(&settings).with_probe(probe.clone());
     store.version_check().await?;
-    let Some(lease) = Lease::acquire(&store, direction, pair.rules_hash, &stop).await? else { return Ok(()) };
+    let running = run_with(&pair, &store, direction, until_caught_up, probe, &stop);
+    store_home::followed(&settings, &store, running).await
+}
+
+async fn run_with(
+    pair: &Pair,
+    store: &Store,
+    direction: Direction,
+    until_caught_up: bool,
+    probe: failpoint::Probe,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(lease) = Lease::acquire(store, direction, pair.rules_hash, stop).await? else { return Ok(()) };
     // From the first moment on: whoever waits for a server before it runs keeps its lease meanwhile.
     let ended = tokio::select! {
         lost = lease.clone().renew(store.clone()) => lost,
-        ended = hold_lease_and_run(&pair, &store, direction, until_caught_up, &lease, probe, &stop) => ended,
+        ended = hold_lease_and_run(pair, store, direction, until_caught_up, &lease, probe, stop) => ended,
     };
     if let Err(error) = &ended {
-        let told = report::stopped(&store, &stream_of(direction), lease.epoch(), error).await;
+        let told = report::stopped(store, &stream_of(direction), lease.epoch(), error).await;
         if let Err(error) = told {
             tracing::warn!(%error, "the reason could not be kept in the store");
         }
     }
-    let released = lease.release(&store).await;
+    let released = lease.release(store).await;
     ended.and(released)
 }
 
@@ -175,14 +188,8 @@ async fn hold_lease_and_run(
     tasks.spawn(breaker::answer(alarmed, store.clone(), wishes.clone(), running.clone()));
     tasks.spawn(keeping::watch_over(source.clone(), captured.clone(), keeping, running.clone()));
     for (at, captured) in [(source, Some(captured.clone())), (target, None)] {
-        let followed = Followed {
-            holds_store: at.side == Side::New && store_is_on(settings, &at.servers),
-            side: at.side,
-            servers: at.servers,
-            stream: stream.clone(),
-            store: store.clone(),
-            captured,
-        };
+        let followed =
+            Followed { side: at.side, servers: at.servers, stream: stream.clone(), store: store.clone(), captured };
         tasks.spawn(followed.run(running.clone()));
     }
     if let Some(until) = until {
@@ -356,11 +363,6 @@ async fn end_when_caught_up(
 
 fn at_side(settings: &Settings, side: Side) -> Source {
     Source::new(settings, side, Servers::new(settings.side(side).urls()))
-}
-
-/// The store goes where the side's primary goes.
-fn store_is_on(settings: &Settings, servers: &Servers) -> bool {
-    servers.urls().iter().any(|url| url.endpoint == settings.store_url().endpoint)
 }
 
 fn reader_options(pair: &Pair, direction: Direction, servers: &Servers, shares: Shares) -> ReaderOptions {
