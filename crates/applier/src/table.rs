@@ -339,7 +339,10 @@ impl TargetTable {
             sql.push_str(opening);
             for (part, (cell, index)) in tuple.iter().zip(columns).enumerate() {
                 sql.push_str(if part > 0 { "," } else { "" });
-                sql.push_str(&placeholder(cell, &self.columns[*index]));
+                match in_its_charset(cell, &self.columns[*index]) {
+                    Some(converted) if is_tuple => sql.push_str(&converted),
+                    _ => sql.push_str(&placeholder(cell, &self.columns[*index])),
+                }
                 push_params(cell, &self.columns[*index], params);
             }
             sql.push_str(closing);
@@ -475,6 +478,17 @@ impl TargetTable {
 
 async fn set_sql_mode(conn: &mut Conn, mode: &str) -> Result<(), mysql_async::Error> {
     conn.exec_drop("SET SESSION sql_mode = ?", (mode,)).await
+}
+
+/// Text as a value of the column's own character set. Where a tuple is looked for among several, MariaDB 10.11 compares a text
+/// of another character set without converting it, and finds nothing. Letters that are one byte everywhere are not at risk.
+fn in_its_charset(cell: &Cell, column: &Column) -> Option<String> {
+    let (Cell::Text(text), Some(charset), Some(collation)) = (cell, &column.charset, &column.collation) else {
+        return None;
+    };
+    let is_unicode = matches!(charset.as_str(), "utf8mb4" | "utf8mb3" | "utf8");
+    let is_single_byte = text.is_ascii() && !matches!(charset.as_str(), "utf16" | "utf16le" | "ucs2" | "utf32");
+    (!is_unicode && !is_single_byte).then(|| format!("CONVERT(? USING {charset}) COLLATE {collation}"))
 }
 
 fn is_plain(cell: &Cell) -> bool {

@@ -3,7 +3,16 @@
 use crate::scenario::Scenario;
 
 pub fn scenarios() -> Vec<Scenario> {
-    vec![primary_keys(), unique_values(), unique_but_not_told(), composite(), only_unique(), auto_increment(), folds()]
+    vec![
+        primary_keys(),
+        unique_values(),
+        unique_but_not_told(),
+        composite(),
+        composite_of_latin1(),
+        only_unique(),
+        auto_increment(),
+        folds(),
+    ]
 }
 
 fn primary_keys() -> Scenario {
@@ -137,6 +146,27 @@ fn composite() -> Scenario {
             "UPDATE {t}ck SET v = CONCAT(v, '!') WHERE a = {b}1",
         ],
         4 + 1 + 3 + 1 + 3,
+    )
+}
+
+/// Several rows at a time are looked for by keys whose texts the connection has in another character set.
+fn composite_of_latin1() -> Scenario {
+    Scenario::new(
+        "keys of several columns, texts of other character sets among them",
+        &[
+            "CREATE TABLE {t}cl (a INT, b VARCHAR(20) CHARACTER SET latin1 COLLATE latin1_german1_ci, v INT, \
+             PRIMARY KEY (a, b) {clock})",
+            "CREATE TABLE {t}cu (a INT, b VARCHAR(20) CHARACTER SET ucs2, v INT, PRIMARY KEY (a, b) {clock})",
+        ],
+        &[
+            "INSERT INTO {t}cl (a, b, v) VALUES ({b}1,'é1',1),({b}1,'é2',1),({b}2,'ü1',1),({b}2,'x',1),({b}3,'ß',1)",
+            "INSERT INTO {t}cu (a, b, v) VALUES ({b}1,'é1',1),({b}1,'Ж',1),({b}2,'x',1),({b}3,'y',1)",
+            "UPDATE {t}cl SET v = v + 1 WHERE a BETWEEN {b}1 AND {b}2",
+            "UPDATE {t}cu SET v = v + 1 WHERE a BETWEEN {b}1 AND {b}2",
+            "DELETE FROM {t}cl WHERE a BETWEEN {b}2 AND {b}3",
+            "DELETE FROM {t}cu WHERE a BETWEEN {b}1 AND {b}2",
+        ],
+        5 + 4 + 4 + 3 + 3 + 3,
     )
 }
 
