@@ -64,7 +64,7 @@ pub use counters::{Counted, Counters};
 pub use error::ApplyError;
 pub use feed::{BatchBounds, Feed};
 pub use hold::{beat, beat_seen, beats};
-pub use outlook::{Foreseen, KeyColumn, Outlook, read_row};
+pub use outlook::{Foreseen, KeyColumn, Outlook, read_row, read_row_where};
 pub use progress::{ProgressView, Waiting};
 pub use refusal::Refusal;
 

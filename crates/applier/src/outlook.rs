@@ -154,3 +154,19 @@ pub async fn read_row(
     let columns = shape.columns.iter().map(|column| column.name.as_str().into()).collect();
     Ok(row.map(|row| (TableLayout { name: shape.name.clone(), columns, kinds, row_key: places }, row)))
 }
+
+/// Reads the row that fulfils a condition, as [`read_row`]; of several, any. The session is the caller's.
+pub async fn read_row_where(
+    conn: &mut Conn,
+    shape: &TableShape,
+    condition: &str,
+    params: Vec<mysql_async::Value>,
+) -> Result<Option<(TableLayout, Row)>, ApplyError> {
+    let kinds: Vec<_> = shape.columns.iter().map(|column| column.kind.clone()).collect();
+    let key = shape.row_key().unwrap_or_default().to_vec();
+    let columns = shape.columns.clone();
+    let table = TargetTable::new(&shape.name, columns, &kinds, key.clone(), None, true, PacketLimit::new());
+    let row = table.find_where(conn, condition, params).await?;
+    let columns = shape.columns.iter().map(|column| column.name.as_str().into()).collect();
+    Ok(row.map(|row| (TableLayout { name: shape.name.clone(), columns, kinds, row_key: key }, row)))
+}

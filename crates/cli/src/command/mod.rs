@@ -12,6 +12,8 @@ pub mod serve;
 pub mod show;
 pub mod status;
 mod value;
+pub mod verify;
+mod verify_show;
 mod wait;
 pub mod wish;
 
