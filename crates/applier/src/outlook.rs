@@ -105,7 +105,7 @@ impl Outlook {
         })
     }
 
-    fn lookup(&self) -> Lookup {
+    pub(crate) fn lookup(&self) -> Lookup {
         Lookup::new(
             self.store.clone(),
             self.stream.clone(),
@@ -155,7 +155,8 @@ pub async fn read_row(
     Ok(row.map(|row| (TableLayout { name: shape.name.clone(), columns, kinds, row_key: places }, row)))
 }
 
-/// Reads the row that fulfils a condition, as [`read_row`]; of several, any. The session is the caller's.
+/// Reads the row that fulfils a condition, as [`read_row`]; of several, any. The session is the caller's, and so is a lock that
+/// the condition ends with.
 pub async fn read_row_where(
     conn: &mut Conn,
     shape: &TableShape,

@@ -382,7 +382,7 @@ impl TargetTable {
         condition: &str,
         params: Vec<Param>,
     ) -> Result<Option<Row>, mysql_async::Error> {
-        let sql = format!("SELECT {} FROM {} WHERE {condition} LIMIT 1", self.plain_list, self.quoted);
+        let sql = format!("SELECT {} FROM {} WHERE {condition}", self.plain_list, self.quoted);
         let row: Option<mysql_async::Row> = conn.exec_first(sql, params).await?;
         Ok(row.map(|row| self.cells(row, true).1))
     }

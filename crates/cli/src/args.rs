@@ -414,14 +414,21 @@ Examples:
   crossfade verify --max-mismatch 0.01%     exit code 0 up to so many rows of each table
   crossfade verify --json | jq '.tables[] | select(.percent > 0)'
   crossfade verify show                     the rows that differ, column by column
+  crossfade verify --repair old-wins --dry-run
+  crossfade verify --table app.users --repair newest
 
 Both sides are compared in chunks of each table's key, by checksums that the servers compute. A chunk that differs is read row
 by row, and a row that differs is looked at again after both directions have passed a fresh mark: it counts once it has stayed
 different while nothing was under way. So both may be written meanwhile, and both sync processes should run: a row whose
 changes cannot arrive is counted as unconfirmed.
 
+--repair mends what stayed different, row by row: both rows are locked and must still be what they were, and a change by users
+that came meanwhile is never overwritten. What is written is not sent back, and is compared once more. Rows are inserted parents
+first and deleted children first; a row to which others refer is not deleted. At most 100,000 rows of a table are mended at a
+time.
+
 Exit code 1 if a table has more rows that are missing or different than --max-mismatch allows, or rows that could not be
-confirmed.";
+confirmed; with --repair, if a row is left that was not mended.";
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -454,8 +461,24 @@ pub struct VerifyArgs {
     /// Rows of each table that differ and are kept with their values for `verify show`; all are counted
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub keep: u32,
+    /// Make rows equal that are missing or different, by the row of one side or the newer one
+    #[arg(long, value_name = "WINNER")]
+    pub repair: Option<RepairWinner>,
+    /// With --repair: only show which rows would be written
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
     #[command(flatten)]
     pub output: JsonOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RepairWinner {
+    /// The old side's rows are taken; rows that only new has go
+    OldWins,
+    /// The new side's rows are taken; rows that only old has go
+    NewWins,
+    /// The row with the later clock is taken, and one that the other side lacks
+    Newest,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,8 @@
 //! Values as SQL that gives the same bytes for equal values on both sides, whatever they are stored as.
 //!
 //! Each expression is made for a pair of columns, since what is equal depends on both: `5` and `5.00`, `é` in latin1 and in
-//! utf8mb4, a label in two lists. Which expressions the servers print alike is tried out in `tests/canonical.rs`.
+//! utf8mb4, a label in two lists. That each type is told
+//! from every damage is shown end to end, by `tests/tests/verify`.
 
 use crossfade_model::{Column, ColumnKind, quote_identifier};
 

@@ -189,15 +189,7 @@ async fn describe(
     }
     let old = image(&table.old, old_conn, &seen.old).await?;
     let new = image(&table.new, new_conn, &seen.new).await?;
-    Ok(Difference {
-        table: table.old.name.clone(),
-        kind,
-        old_key: seen.old.as_ref().map(|row| row.key.clone()),
-        new_key: seen.new.as_ref().map(|row| row.key.clone()),
-        columns,
-        old,
-        new,
-    })
+    Ok(Difference { table: table.old.name.clone(), kind, columns, old, new, seen: seen.clone() })
 }
 
 async fn image(

@@ -8,7 +8,8 @@
 //!   have passed a fresh mark. It counts as different once it has stayed as it was, on both sides, while all that had been under
 //!   way arrived. What cannot be known, because a stream does not get there, is counted by itself.
 //! - Rows are found that are missing on either side, also beyond the last key of the other one.
-//! - Nothing is written on a side but heartbeats.
+//! - Nothing is written on a side but heartbeats, and rows that [`repair`] is asked to mend: one at a time, locked on both sides,
+//!   still what they were when they were confirmed, and only where users of the target have done nothing to them since.
 //!
 //! # How it fails
 //!
@@ -22,6 +23,7 @@ mod error;
 mod filter;
 mod passage;
 mod progress;
+mod repair;
 mod report;
 mod sample;
 mod suspect;
@@ -46,6 +48,7 @@ use table::ComparedTable;
 pub use error::VerifyError;
 pub use filter::Filter;
 pub use progress::{Progress, ProgressView};
+pub use repair::{PlannedRow, Repair, RepairReport, RepairTables, Winner, repair};
 pub use report::{Difference, DifferenceKind, TableReport, share};
 pub use table::ColumnNames;
 

@@ -1,9 +1,12 @@
 //! What a comparison found.
 
-use crossfade_catalog::chunk::KeyBound;
-use crossfade_model::{Row, TableLayout, TableName};
+use std::sync::Arc;
+
+use crossfade_message::row_key_json;
+use crossfade_model::{Row, RowChange, RowOp, TableLayout, TableName};
 use serde::Serialize;
 
+use crate::suspect::Seen;
 use crate::table::ColumnNames;
 
 /// What was found of one table.
@@ -80,11 +83,19 @@ pub struct Difference {
     /// As the old side names it.
     pub table: TableName,
     pub kind: DifferenceKind,
-    /// The key as each side tells it that has the row.
-    pub old_key: Option<KeyBound>,
-    pub new_key: Option<KeyBound>,
     /// The columns that differ; empty where the row is missing.
     pub columns: Vec<ColumnNames>,
     pub old: Option<(TableLayout, Row)>,
     pub new: Option<(TableLayout, Row)>,
+    /// What it was when that was confirmed.
+    pub(crate) seen: Seen,
+}
+
+impl Difference {
+    /// The row's key, by the names of a side that has it; JSON as in the message table.
+    pub fn row_key(&self) -> Option<String> {
+        let (layout, row) = self.old.as_ref().or(self.new.as_ref())?;
+        let (before, layout) = (Some(row.clone()), Arc::new(layout.clone()));
+        row_key_json(&RowChange { layout, op: RowOp::Delete, before, after: None, event_index: 0 })
+    }
 }

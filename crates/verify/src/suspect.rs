@@ -33,7 +33,7 @@ impl Seen {
     }
 
     /// The key as a side tells it that has the row.
-    fn suspect(&self) -> Option<Suspect> {
+    pub fn suspect(&self) -> Option<Suspect> {
         let of = |side: Side, row: &Option<RowDigest>| row.as_ref().map(|row| Suspect { side, key: row.key.clone() });
         of(Side::Old, &self.old).or_else(|| of(Side::New, &self.new))
     }

@@ -198,6 +198,13 @@ impl TableSide {
         Ok(RowDigest { key, key_digest: text(0).ok_or_else(lost)?, digest: text(1).ok_or_else(lost)? })
     }
 
+    /// The row of a key, locked until the open transaction ends; where there is none, its place is kept free.
+    pub async fn lock(&self, conn: &mut Conn, key: &KeyBound) -> Result<Option<RowDigest>, VerifyError> {
+        let (condition, params) = self.space.is(key);
+        let rows = self.read(conn, &self.select(&format!("{condition} FOR UPDATE"), ""), params).await?;
+        rows.first().map(|row| self.row(row)).transpose()
+    }
+
     /// The digests of a row's columns, one by one; `None` where there is no such row.
     pub async fn column_digests(&self, conn: &mut Conn, key: &KeyBound) -> Result<Option<Vec<String>>, VerifyError> {
         let (condition, params) = self.space.is(key);

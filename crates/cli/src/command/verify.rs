@@ -2,22 +2,23 @@
 
 use std::io::IsTerminal;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_message::{NewDifference, Store, image_json, row_key_json};
-use crossfade_model::{Direction, Row, RowChange, RowOp, Side, TableLayout};
+use crossfade_message::{NewDifference, Store, image_json};
+use crossfade_model::{Direction, Row, Side, TableLayout};
 use crossfade_verify::{
-    Difference, Filter, Keeper, Options, Progress, Sides, TablePair, TableReport, VerifyError, share,
+    Difference, Filter, Keeper, Options, Progress, RepairReport, Sides, TablePair, TableReport, VerifyError, share,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::messages::table_name;
+use super::verify_repair::{self, Captured, Wanted};
 use super::{new_table, open_known_store, print_json, print_table, verify_show};
 use crate::args::{VerifyArgs, VerifyCommand};
 use crate::failure::{Failure, Kind};
@@ -33,6 +34,10 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// An image that is larger is not kept.
 const LARGEST_IMAGE_BYTES: usize = 1 << 20;
 
+/// So many rows of a table are mended at a time; so many differences are remembered with their values meanwhile.
+const REPAIRED_AT_A_TIME: u64 = 100_000;
+const REMEMBERED_WHOLE: usize = 1_000;
+
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Summary<'r> {
@@ -45,6 +50,8 @@ struct Summary<'r> {
     /// No table has more rows that are missing or different than allowed, and none that could not be confirmed.
     passed: bool,
     tables: &'r [TableReport],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<RepairReport>,
 }
 
 /// Gives the exit code.
@@ -64,9 +71,11 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
         store: store.clone(),
     };
     let verification = store.begin_verification(&asked(args)).await?;
-    let keeper = Arc::new(InStore { store: store.clone(), verification });
+    let captured = Captured::now(&store).await?;
+    let repaired = args.repair.map(|_| Mutex::default());
+    let keeper = Arc::new(InStore { store: store.clone(), verification, repaired });
     let progress = Progress::default();
-    let comparing = crossfade_verify::compare(&sides, &tables, &options, &progress, keeper);
+    let comparing = crossfade_verify::compare(&sides, &tables, &options, &progress, keeper.clone());
     let reports = tokio::select! {
         reports = comparing => reports?,
         () = show(&progress) => Vec::new(),
@@ -76,7 +85,24 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
         }
     };
     store.end_verification(verification, &serde_json::to_string(&reports)?).await?;
-    let summary = summary(verification, &reports, args.max_mismatch.0);
+    let mut summary = summary(verification, &reports, args.max_mismatch.0);
+    if let Some(winner) = args.repair {
+        let wanted = Wanted { winner, dry_run: args.dry_run };
+        let found = (keeper.to_repair(), captured);
+        let repairing = verify_repair::run(&pair, &sides, &tables, &options, found, wanted);
+        let report = tokio::select! {
+            report = repairing => report?,
+            () = stop.cancelled() => {
+                let hint = "what was mended stays so; run it again for the rest";
+                return Err(Failure::new(Kind::Finding, "the repair was broken off", hint).into());
+            }
+        };
+        if !args.dry_run {
+            summary.passed =
+                summary.unconfirmed == 0 && report.still_different == 0 && report.written() == summary.mismatches;
+        }
+        summary.repair = Some(report);
+    }
     if args.output.json {
         print_json(&summary)?;
     } else {
@@ -127,7 +153,7 @@ fn options(args: &VerifyArgs) -> anyhow::Result<Options> {
         chunk_bytes: CHUNK_BYTES,
         parallel: args.parallel.into(),
         patience: *args.wait,
-        keep_per_table: args.keep.into(),
+        keep_per_table: if args.repair.is_some() { REPAIRED_AT_A_TIME } else { args.keep.into() },
     })
 }
 
@@ -153,6 +179,7 @@ fn summary(verification: u64, reports: &[TableReport], most_percent: f64) -> Sum
         percent: share(mismatches, sum(TableReport::rows)),
         passed: unconfirmed == 0 && reports.iter().all(|report| report.percent <= most_percent),
         tables: reports,
+        repair: None,
     }
 }
 
@@ -193,8 +220,12 @@ fn print(summary: &Summary<'_>) {
             eprintln!("{}: {} rows differ and could not be confirmed: {why}", report.table, report.unconfirmed);
         }
     }
+    if let Some(report) = &summary.repair {
+        verify_repair::print(report);
+    }
     match summary.mismatches {
         0 => eprintln!("no row is known to differ"),
+        _ if summary.passed && summary.repair.is_some() => eprintln!("all rows that differed were mended"),
         1 => eprintln!("1 row differs; `crossfade verify show` shows it"),
         rows => eprintln!("{rows} rows differ; `crossfade verify show` shows them column by column"),
     }
@@ -228,15 +259,36 @@ async fn show(progress: &Progress) {
     }
 }
 
-/// Keeps differences in the store.
+/// Keeps differences in the store, and at hand where they are to be mended.
 struct InStore {
     store: Store,
     verification: u64,
+    repaired: Option<Mutex<Vec<Difference>>>,
+}
+
+impl InStore {
+    fn to_repair(&self) -> Vec<Difference> {
+        let taken =
+            |kept: &Mutex<Vec<Difference>>| std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+        self.repaired.as_ref().map(taken).unwrap_or_default()
+    }
+
+    fn remember(&self, difference: &Difference) {
+        let Some(kept) = &self.repaired else { return };
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut difference = difference.clone();
+        if kept.len() >= REMEMBERED_WHOLE {
+            // Their values are read again under locks.
+            (difference.old, difference.new) = (None, None);
+        }
+        kept.push(difference);
+    }
 }
 
 impl Keeper for InStore {
     fn keep(&self, difference: Difference) -> Pin<Box<dyn Future<Output = Result<(), VerifyError>> + Send + '_>> {
         Box::pin(async move {
+            self.remember(&difference);
             let kept = kept(difference);
             Ok(self.store.keep_difference(self.verification, &kept).await?)
         })
@@ -244,7 +296,7 @@ impl Keeper for InStore {
 }
 
 fn kept(difference: Difference) -> NewDifference {
-    let key = difference.old.as_ref().or(difference.new.as_ref()).and_then(key_json);
+    let key = difference.row_key();
     let image = |side: &Option<(TableLayout, Row)>| {
         side.as_ref().map(|(layout, row)| image_json(layout, row)).filter(|json| json.len() <= LARGEST_IMAGE_BYTES)
     };
@@ -258,9 +310,4 @@ fn kept(difference: Difference) -> NewDifference {
         old_image: image(&difference.old),
         new_image: image(&difference.new),
     }
-}
-
-fn key_json((layout, row): &(TableLayout, Row)) -> Option<String> {
-    let (before, layout) = (Some(row.clone()), Arc::new(layout.clone()));
-    row_key_json(&RowChange { layout, op: RowOp::Delete, before, after: None, event_index: 0 })
 }
