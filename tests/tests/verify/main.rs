@@ -433,55 +433,47 @@ async fn p6_repair_takes_what_was_asked_for_mariadb() {
     repair_takes_what_was_asked_for(Flavor::MariaDb).await.unwrap();
 }
 
-/// Rows are damaged and mended by the old side's row again and again, while users of the new side write the same rows: what a
-/// user has written last is there in the end, on both sides.
+/// Users hold rows that are to be mended, and commit while the repair waits for them. It leaves alone a row that they changed on
+/// the side that is written, one that they changed on the other side, and one that they changed and changed back.
 async fn repair_never_overwrites_a_newer_change(flavor: Flavor) -> Result<()> {
-    let mut migration = Migration::of_users(&Setup::new(flavor, "repair_live"), 300).await?;
+    let mut migration = Migration::of_users(&Setup::new(flavor, "repair_newer"), 300).await?;
     migration.start_both().await?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (pool, schema, stopped) = (migration.new.clone(), migration.schema.clone(), stop.clone());
-    let writer = tokio::spawn(async move {
-        let mut connection = pool.get_conn().await?;
-        let mut last = std::collections::BTreeMap::new();
-        for number in 0_u64.. {
-            if stopped.load(Ordering::Relaxed) {
+    let damage = ["UPDATE users SET name = 'damaged', updated_at = updated_at WHERE id IN (1, 2, 3, 4)".to_owned()];
+    unseen(&migration.new, &migration.schema, &damage).await?;
+    let mut on_new = migration.new.get_conn().await?;
+    let mut on_old = migration.old.get_conn().await?;
+    let users = format!("`{}`.users", migration.schema);
+    on_new.query_drop("BEGIN").await?;
+    on_new.query_drop(format!("UPDATE {users} SET name = 'by a user of new' WHERE id = 1")).await?;
+    for name in ["for a moment", "damaged"] {
+        on_new.query_drop(format!("UPDATE {users} SET name = '{name}', updated_at = updated_at WHERE id = 3")).await?;
+    }
+    on_old.query_drop("BEGIN").await?;
+    on_old.query_drop(format!("UPDATE {users} SET name = 'by a user of old' WHERE id = 2")).await?;
+
+    let repairing = verify(&migration, &["--repair", "old-wins"]);
+    let committing = async {
+        let mut watch = migration.new.get_conn().await?;
+        loop {
+            let question = "SELECT COUNT(*) FROM information_schema.innodb_trx \
+                 WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE 'SELECT LEFT(SHA2(%'";
+            if watch.query_first::<u64, _>(question).await?.is_some_and(|waiting| waiting > 0) {
                 break;
             }
-            let id = 1 + number * 7 % 60;
-            let update = format!("UPDATE `{schema}`.users SET name = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?");
-            connection.exec_drop(update, (format!("written {number}"), id)).await?;
-            last.insert(id, number);
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        anyhow::Ok(last)
-    });
-    let (mut written, mut overtaken) = (0, 0);
-    for _ in 0..4 {
-        let damage = ["UPDATE users SET name = 'damaged', updated_at = updated_at WHERE id <= 80".to_owned()];
-        unseen(&migration.new, &migration.schema, &damage).await?;
-        let (_, found) =
-            verify(&migration, &["--repair", "old-wins", "--table", &format!("{}.users", migration.schema)]).await?;
-        written += number(&found["repair"], "changed_on_new");
-        overtaken += number(&found["repair"], "overtaken");
-    }
-    stop.store(true, Ordering::Relaxed);
-    let last = writer.await??;
-    println!("{flavor:?}: {written} rows mended, {overtaken} overtaken, {} written last by users", last.len());
-    migration.status().until_quiet(LIMIT).await?;
-    ensure!(written >= 20 && last.len() == 60, "{written} rows were mended");
-    let (code, found) = verify(&migration, &["--repair", "old-wins"]).await?;
-    ensure!(code == Some(0), "{found}");
-    for pool in [&migration.old, &migration.new] {
-        let rows: Vec<(u64, String)> = pool
-            .get_conn()
-            .await?
-            .query(format!("SELECT id, name FROM `{}`.users WHERE id <= 60", migration.schema))
-            .await?;
-        for (id, name) in rows {
-            let expected = format!("written {}", last[&id]);
-            ensure!(name == expected, "row {id} is `{name}`, and `{expected}` was written last");
-        }
-    }
+        on_old.query_drop("COMMIT").await?;
+        on_new.query_drop("COMMIT").await?;
+        anyhow::Ok(())
+    };
+    let ((code, found), ()) = tokio::try_join!(repairing, committing)?;
+    ensure!(code == Some(1) && number(&found, "mismatches") == 4, "{found}");
+    let repair = &found["repair"];
+    ensure!(number(repair, "overtaken") == 3 && number(repair, "changed_on_new") == 1, "{found}");
     migration.until_quiet_and_equal(LIMIT).await?;
+    let names = format!("SELECT name FROM {users} WHERE id <= 3 ORDER BY id");
+    let names: Vec<String> = migration.old.get_conn().await?.query(names).await?;
+    ensure!(names == ["by a user of new", "by a user of old", "damaged"], "{names:?}");
     migration.stop_both().await
 }
 
