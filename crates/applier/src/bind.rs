@@ -31,7 +31,8 @@ fn json_placeholder(document: &JsonDocument) -> Cow<'static, str> {
         let typed = match node.kind {
             OpaqueKind::Decimal => decimal_cast(node),
             OpaqueKind::Date => "CAST(? AS DATE)".to_owned(),
-            OpaqueKind::Time => "CAST(? AS TIME(6))".to_owned(),
+            // MySQL takes the parameter of a bare CAST for a point in time, and reads `00:01:20` as a day in January.
+            OpaqueKind::Time => "CAST(CAST(? AS CHAR) AS TIME(6))".to_owned(),
             OpaqueKind::Datetime => "CAST(? AS DATETIME(6))".to_owned(),
             OpaqueKind::Timestamp => of_column_type("?", "TIMESTAMP(6)"),
             OpaqueKind::Bit => of_column_type("CAST(? AS UNSIGNED)", &format!("BIT({})", bit_width(node))),

@@ -12,6 +12,12 @@ use crate::error::ApplyError;
 /// The row that lists what is set aside; it is no lane's.
 pub(crate) const PARKED_LANE: u16 = u16::MAX;
 
+/// The row by which repairs are tagged; it is no lane's, and says nothing.
+pub(crate) const REPAIR_LANE: u16 = u16::MAX - 1;
+
+/// Rows from here on are no lanes'.
+const FIRST_RESERVED_LANE: u16 = u16::MAX - 255;
+
 /// Identifies the checkpoint rows of one stream, and who may write them.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckpointOwner {
@@ -64,7 +70,7 @@ impl Standing {
             if lane == PARKED_LANE {
                 let parked = parked.map(|list| serde_json::from_str(&list)).transpose();
                 standing.progress.parked = parked.map_err(|_| ApplyError::CheckpointUnreadable)?.unwrap_or_default();
-            } else {
+            } else if lane < FIRST_RESERVED_LANE {
                 standing.progress.lanes.insert(lane, LaneProgress { seq, batch_first, batch_last, lanes });
             }
         }
@@ -165,8 +171,8 @@ impl CheckpointOwner {
         let rows: Vec<Row> = conn
             .exec(
                 "SELECT lane, seq, batch_first, batch_last, lanes, epoch, plan_hash FROM crossfade.checkpoint \
-                 WHERE pair = ? AND stream = ? AND lane <> ? FOR UPDATE",
-                (&self.pair, self.stream.as_str(), PARKED_LANE),
+                 WHERE pair = ? AND stream = ? AND lane < ? FOR UPDATE",
+                (&self.pair, self.stream.as_str(), FIRST_RESERVED_LANE),
             )
             .await?;
         rows.into_iter().map(parse).collect()

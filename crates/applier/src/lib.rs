@@ -43,6 +43,7 @@ mod planning;
 mod progress;
 mod read;
 mod refusal;
+mod repair;
 mod requests;
 mod rest;
 mod session;
@@ -64,9 +65,10 @@ pub use counters::{Counted, Counters};
 pub use error::ApplyError;
 pub use feed::{BatchBounds, Feed};
 pub use hold::{beat, beat_seen, beats};
-pub use outlook::{Foreseen, KeyColumn, Outlook, read_row};
+pub use outlook::{Foreseen, KeyColumn, Outlook, read_row, read_row_where};
 pub use progress::{ProgressView, Waiting};
 pub use refusal::Refusal;
+pub use repair::{NotWritten, Repairer, RowRepair};
 
 /// Called at named points of the work; tests end the process there.
 pub type Probe = Arc<dyn Fn(&'static str) + Send + Sync>;

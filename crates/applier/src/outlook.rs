@@ -105,7 +105,7 @@ impl Outlook {
         })
     }
 
-    fn lookup(&self) -> Lookup {
+    pub(crate) fn lookup(&self) -> Lookup {
         Lookup::new(
             self.store.clone(),
             self.stream.clone(),
@@ -153,4 +153,21 @@ pub async fn read_row(
     let row = table.find(conn, &values).await?;
     let columns = shape.columns.iter().map(|column| column.name.as_str().into()).collect();
     Ok(row.map(|row| (TableLayout { name: shape.name.clone(), columns, kinds, row_key: places }, row)))
+}
+
+/// Reads the row that fulfils a condition, as [`read_row`]; of several, any. The session is the caller's, and so is a lock that
+/// the condition ends with.
+pub async fn read_row_where(
+    conn: &mut Conn,
+    shape: &TableShape,
+    condition: &str,
+    params: Vec<mysql_async::Value>,
+) -> Result<Option<(TableLayout, Row)>, ApplyError> {
+    let kinds: Vec<_> = shape.columns.iter().map(|column| column.kind.clone()).collect();
+    let key = shape.row_key().unwrap_or_default().to_vec();
+    let columns = shape.columns.clone();
+    let table = TargetTable::new(&shape.name, columns, &kinds, key.clone(), None, true, PacketLimit::new());
+    let row = table.find_where(conn, condition, params).await?;
+    let columns = shape.columns.iter().map(|column| column.name.as_str().into()).collect();
+    Ok(row.map(|row| (TableLayout { name: shape.name.clone(), columns, kinds, row_key: key }, row)))
 }

@@ -373,9 +373,19 @@ impl TargetTable {
 
     /// Reads the row of a key without locking it. Text comes as Unicode.
     pub async fn find(&self, conn: &mut Conn, key: &[&Cell]) -> Result<Option<Row>, mysql_async::Error> {
-        let mut sql = format!("SELECT {} FROM {} WHERE ", self.plain_list, self.quoted);
-        let mut params = Vec::new();
-        self.push_key_condition(&[key], &mut sql, &mut params);
+        let (mut condition, mut params) = (String::new(), Vec::new());
+        self.push_key_condition(&[key], &mut condition, &mut params);
+        self.find_where(conn, &condition, params).await
+    }
+
+    /// Reads a row that fulfils a condition, as [`TargetTable::find`].
+    pub async fn find_where(
+        &self,
+        conn: &mut Conn,
+        condition: &str,
+        params: Vec<Param>,
+    ) -> Result<Option<Row>, mysql_async::Error> {
+        let sql = format!("SELECT {} FROM {} WHERE {condition}", self.plain_list, self.quoted);
         let row: Option<mysql_async::Row> = conn.exec_first(sql, params).await?;
         Ok(row.map(|row| self.cells(row, true).1))
     }

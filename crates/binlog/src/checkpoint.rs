@@ -12,6 +12,9 @@ use crate::decode::DecodeError;
 const PARKED_LANE: u16 = u16::MAX;
 const PARKED: &str = "parked";
 
+/// Rows from here on are no lanes' either: they tag what is written beside the stream, and say nothing of what was applied.
+const FIRST_RESERVED_LANE: u16 = u16::MAX - 255;
+
 /// A row of `crossfade.checkpoint`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
@@ -25,6 +28,7 @@ enum Told {
     Lane(u16, LaneProgress),
     /// All of the stream's messages that are set aside now; takes the place of what was said before.
     Parked(BTreeSet<u64>),
+    Nothing,
 }
 
 impl Checkpoint {
@@ -43,6 +47,9 @@ impl Checkpoint {
         if lane == PARKED_LANE {
             return Ok(Some(Checkpoint { stream, told: Told::Parked(parked(change)?) }));
         }
+        if lane >= FIRST_RESERVED_LANE {
+            return Ok(Some(Checkpoint { stream, told: Told::Nothing }));
+        }
         let progress = || {
             Some(LaneProgress {
                 seq: number(change, "seq")?,
@@ -55,12 +62,12 @@ impl Checkpoint {
     }
 
     pub fn note_in(self, seen: &mut Seen) {
-        let stream = seen.streams.entry(self.stream).or_default();
         match self.told {
             Told::Lane(lane, progress) => {
-                stream.lanes.insert(lane, progress);
+                seen.streams.entry(self.stream).or_default().lanes.insert(lane, progress);
             }
-            Told::Parked(parked) => stream.parked = parked,
+            Told::Parked(parked) => seen.streams.entry(self.stream).or_default().parked = parked,
+            Told::Nothing => {}
         }
     }
 }

@@ -32,6 +32,10 @@ pub enum CatalogError {
     SplitBrain { one: String, other: String, only_one: String, only_other: String },
     #[error("no server has what was captured: {servers}")]
     NotYetThere { servers: String },
+    #[error("{table} has no key that it can be split by")]
+    NoKey { table: String },
+    #[error("a key of {table} cannot be compared with: it holds bytes that its character set does not know")]
+    KeyUnreadable { table: String },
 }
 
 impl CatalogError {
@@ -84,6 +88,8 @@ impl CatalogError {
             CatalogError::NotYetThere { .. } => {
                 Some("it goes on when a replica has caught up; where none can, start the server that has them")
             }
+            CatalogError::NoKey { .. } => Some("give it a primary key on both sides"),
+            CatalogError::KeyUnreadable { .. } => Some("correct the keys of that table: their text is broken"),
             CatalogError::Unexpected { .. } => {
                 Some("`crossfade check` says whether this server's version was ever tested")
             }

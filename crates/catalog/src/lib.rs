@@ -5,7 +5,7 @@
 //! [`connect`] opens connections as a [`ServerUrl`](crossfade_config::ServerUrl) demands. [`ServerFacts`] holds a
 //! server's version, identity and settings, [`table_shapes`] reads table definitions, and [`Dialect`] has every
 //! statement whose text depends on the version: this is the only crate that asks which server it is. [`check::check`]
-//! looks at every precondition of a migration at once.
+//! looks at every precondition of a migration at once. [`chunk`] splits a table into ranges of its key.
 //!
 //! # What it promises
 //!
@@ -18,6 +18,7 @@
 //! With a [`CatalogError`] whose text holds no password, and whose [`hint`](CatalogError::hint) says what to do.
 
 pub mod check;
+pub mod chunk;
 mod connect;
 mod dialect;
 mod error;

@@ -49,6 +49,7 @@ Examples:
   crossfade sync forward      carry changes from old to new
   crossfade sync reverse      carry changes from new to old
   crossfade status --watch    see where both directions stand
+  crossfade verify            compare both sides, row by row where they differ
 
 Exit codes: 0 fine, 1 the command's own finding, 2 usage or configuration, 3 connection or internal error, 130 forced.";
 
@@ -86,6 +87,9 @@ pub enum Command {
     /// Answer over HTTP: /healthz, /readyz, /metrics and /v1/status
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
+    /// Compare both sides while they are written: every row, or those that you ask for
+    #[command(after_help = VERIFY_EXAMPLES, args_conflicts_with_subcommands = true)]
+    Verify(VerifyArgs),
     /// Run a whole migration on two private servers, from loading to comparing
     #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
     Demo(crate::demo::DemoArgs),
@@ -398,4 +402,117 @@ pub struct PurgeArgs {
     pub older_than: Option<humantime::Duration>,
     #[command(flatten)]
     pub output: JsonOutput,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  crossfade verify
+  crossfade verify --table app.users --table app.orders
+  crossfade verify --table app.users --where 'country = \"SE\"'
+  crossfade verify --sample 5%              every 20th chunk of each table
+  crossfade verify --since 1h               rows whose clock says that they were written within the last hour
+  crossfade verify --max-mismatch 0.01%     exit code 0 up to so many rows of each table
+  crossfade verify --json | jq '.tables[] | select(.percent > 0)'
+  crossfade verify show                     the rows that differ, column by column
+  crossfade verify --repair old-wins --dry-run
+  crossfade verify --table app.users --repair newest
+
+Both sides are compared in chunks of each table's key, by checksums that the servers compute. A chunk that differs is read row
+by row, and a row that differs is looked at again after both directions have passed a fresh mark: it counts once it has stayed
+different while nothing was under way. So both may be written meanwhile, and both sync processes should run: a row whose
+changes cannot arrive is counted as unconfirmed.
+
+--repair mends what stayed different, row by row: both rows are locked and must still be what they were, and a change by users
+that came meanwhile is never overwritten. What is written is not sent back, and is compared once more. Rows are inserted parents
+first and deleted children first; a row to which others refer is not deleted. At most 100,000 rows of a table are mended at a
+time.
+
+Exit code 1 if a table has more rows that are missing or different than --max-mismatch allows, or rows that could not be
+confirmed; with --repair, if a row is left that was not mended.";
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(subcommand)]
+    pub command: Option<VerifyCommand>,
+    /// Only this table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// Only rows that fulfil this condition, in SQL; its columns must bear the same names on both sides
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub condition: Option<String>,
+    /// Only a share of each table's chunks, spread evenly from a random one on
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub sample: Option<Percent>,
+    /// Only rows whose clock is within this time, taken as UTC, on either side; tables without such a clock are skipped
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<humantime::Duration>,
+    /// Rows of a table that may be missing or different without exit code 1
+    #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "0%")]
+    pub max_mismatch: Percent,
+    /// How long both directions may take to pass a mark
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub wait: humantime::Duration,
+    /// The time that a chunk is to take on the slower side
+    #[arg(long, value_name = "DURATION", default_value = "500ms")]
+    pub chunk_time: humantime::Duration,
+    /// Tables that are compared at a time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub parallel: u16,
+    /// Rows of each table that differ and are kept with their values for `verify show`; all are counted
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub keep: u32,
+    /// Make rows equal that are missing or different, by the row of one side or the newer one
+    #[arg(long, value_name = "WINNER")]
+    pub repair: Option<RepairWinner>,
+    /// With --repair: only show which rows would be written
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RepairWinner {
+    /// The old side's rows are taken; rows that only new has go
+    OldWins,
+    /// The new side's rows are taken; rows that only old has go
+    NewWins,
+    /// The row with the later clock is taken, and one that the other side lacks
+    Newest,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VerifyCommand {
+    /// Show the rows that a comparison found missing or different, column by column
+    #[command(
+        after_help = "Examples:\n  crossfade verify show\n  crossfade verify show --table app.users --limit 5\n  crossfade verify show --json | jq '.differences[].row_key'"
+    )]
+    Show(VerifyShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyShowArgs {
+    /// The comparison's number; the last one if left out
+    #[arg(long, value_name = "NUMBER")]
+    pub id: Option<u64>,
+    /// Only this table, as the old side names it: schema.table
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// At most this many rows
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub limit: u32,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+/// A share, in percent: 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Percent(pub f64);
+
+fn percent(text: &str) -> Result<Percent, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    number
+        .filter(|number| (0.0..=100.0).contains(number))
+        .map(Percent)
+        .ok_or_else(|| "it is written as 0% to 100%".to_owned())
 }

@@ -111,6 +111,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Discard(args) => {
             return Ok(command::retry::discard(settings, &args, stop_on_signals()?).await?.into());
         }
+        Command::Verify(args) => return Ok(command::verify::run(settings, &args, stop_on_signals()?).await?.into()),
         Command::Demo(_) | Command::Completions { .. } => unreachable!("handled above"),
     }
     Ok(ExitCode::SUCCESS)

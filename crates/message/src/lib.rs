@@ -33,6 +33,7 @@ mod size;
 mod standby;
 mod store;
 mod stream;
+mod verification;
 
 pub use backlog::BacklogBlock;
 pub use block::{Block, image_json, row_key_json};
@@ -54,3 +55,4 @@ pub use size::StoreSize;
 pub use standby::Standby;
 pub use store::{Probe, SCHEMA, Store};
 pub use stream::{ConflictCounts, StreamCounters, StreamReport, StreamState, StreamStatus, TagProof, WaitCounts, Wish};
+pub use verification::{ListedDifference, NewDifference, Verification};

@@ -53,6 +53,7 @@ fn documents() -> Vec<String> {
         "CAST(x'00ff' AS JSON)",
         "JSON_ARRAY(12.340, CAST(-0.5 AS DECIMAL(10,3)), CAST('1e10' AS DECIMAL(65,30)), 0.000)",
         "JSON_OBJECT('d', CAST('2026-01-02' AS DATE), 't', CAST('-12:00:00.5' AS TIME(6)), 'z', 1.0)",
+        "JSON_ARRAY(CAST('00:01:20' AS TIME), CAST('10:11:12.5' AS TIME(6)), CAST('-838:59:59' AS TIME))",
         "JSON_OBJECT('dt', TIMESTAMP'2026-01-02 03:04:05.123456', 'x y', x'00ff', 'long', REPEAT(x'00', 100))",
         "JSON_ARRAY(JSON_ARRAY(JSON_ARRAY(x'')), JSON_OBJECT('$x', 1.5, '1a', 2.5, 'A\"', 3.5, 'ä', 4.5, '', 5.5, 'b\\\\', 6.5))",
         "JSON_OBJECT('bit', c0, 'blob', c1, 'binary', c2, 'varbinary', c3, 'timestamp', c4, 'tinyblob', c5)",

@@ -12,6 +12,9 @@ pub mod serve;
 pub mod show;
 pub mod status;
 mod value;
+pub mod verify;
+mod verify_repair;
+mod verify_show;
 mod wait;
 pub mod wish;
 

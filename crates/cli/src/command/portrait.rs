@@ -280,7 +280,7 @@ pub fn mapping_of<'p>(pair: &'p Pair, direction: Direction, table: &TableName) -
 }
 
 /// What judging messages of a stream needs.
-async fn outlook(pair: &Pair, store: &Store, stream: &StreamId) -> anyhow::Result<Outlook> {
+pub async fn outlook(pair: &Pair, store: &Store, stream: &StreamId) -> anyhow::Result<Outlook> {
     let direction = stream.direction();
     let opposite = store.wish(direction.opposite()).await?;
     Ok(Outlook {
