@@ -345,7 +345,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "everything at once, in the order of lines",
-        text: "[apply]\nlanes = 'many'\n[old]\nurl = 'nowhere'\n[new]\nport = 3306\n[[table]]\nname = 'x'\n[htpp]\n",
+        text: "[apply]\nlanes = 'many'\n[old]\nurl = 'nowhere'\n[new]\nport = 3306\n[[table]]\nname = 'x'\n[zzz]\n",
         problems: &[
             (1, "`pair` is missing", "add `pair"),
             (2, "`lanes` is string", "lanes = 4"),
@@ -353,7 +353,7 @@ const CASES: &[Case] = &[
             (5, "`url` is missing in [new]", "add `url"),
             (6, "unknown key `port` in [new]", "known here: url, binlog_url"),
             (8, "is not a table with its schema", "schema.table"),
-            (9, "unknown key `htpp` in the file", "known here: pair, old, new, store"),
+            (9, "unknown key `zzz` in the file", "known here: pair, old, new, store"),
         ],
     },
 ];

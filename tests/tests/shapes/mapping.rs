@@ -42,6 +42,7 @@ impl Renamed {
     async fn new(flavor: Flavor) -> Result<Renamed> {
         let setup = Setup { tables: TABLES.to_owned(), ..Setup::new(flavor, "mapping") };
         let migration = Migration::new(&setup).await?;
+        migration.expect_lines(&["has columns that are not mapped and not carried"]);
         let schema = format!("{}-new.x", migration.schema);
         migration.new.get_conn().await?.query_drop(format!("CREATE DATABASE {}", sql::name(&schema))).await?;
         Ok(Renamed { migration, schema })
