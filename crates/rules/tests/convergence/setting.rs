@@ -41,8 +41,6 @@ pub enum Flaw {
     RetriedBlindly,
     /// Later changes of a row do not wait for the one that was set aside.
     NobodyWaits,
-    /// Of a moved row's message one part is set aside and the other takes effect.
-    HalfMessages,
     /// A retry writes without the origin tag.
     Untagged,
     /// Rows with a version number are judged by sight.

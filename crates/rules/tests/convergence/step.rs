@@ -304,7 +304,7 @@ impl Steps {
             let open = units.iter().zip(judged).zip(&mut set_aside);
             for ((unit, judged), is_aside) in open.filter(|(_, is_aside)| !**is_aside) {
                 // A message that is in two units is set aside whole.
-                let is_half_aside = parked.meets(unit.seqs) && !self.setting.has(Flaw::HalfMessages);
+                let is_half_aside = parked.meets(unit.seqs);
                 let ahead = self.ahead(world, side, parked, unit);
                 let waits = is_half_aside || !ahead.is_empty() && self.waits(world, side, parked, unit);
                 let refused = matches!(aside, Aside::BadKey(key) if judged.writes(unit, key));
