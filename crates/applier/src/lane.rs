@@ -165,6 +165,10 @@ impl Lane {
         let mut backoff = pauses();
         loop {
             manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
+            if work.concurrent && shared.hold.awaits_what_went_back() && !shared.hold.is_stalled() {
+                // Without locks, and what it tells lets this lane see again.
+                shared.hold.captured_within(HOLD_UNDER_LOCK).await?;
+            }
             manner.blind = shared.hold.awaits_what_went_back();
             let sent_back = shared.hold.sent_back();
             let attempt = self.attempt(shared, work, manner, &rulings, &waiting).await;
