@@ -6,8 +6,7 @@
 //! loses and the parent returns to the side that deleted it, as a change of the opposite stream; or the children go. That
 //! they do is told to the side that has given them, or where they may still arrive: the parent may be there again.
 //!
-//! A row that leaves its key is the end of one row and another row's beginning. Only its end loses: the row under the old key
-//! returns, beside the one under the new key.
+//! A row that leaves its key ends there in the same sense: then the change of the key loses as a whole (see [`crate::undone`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,8 +30,9 @@ pub(crate) type Rulings = BTreeMap<u64, Ruling>;
 pub(crate) enum Ruling {
     /// The end of a row, or of its reference to one, loses: the row goes back to the side that ended it.
     Returns(Loss),
-    /// A row that left its key is still there as well, and goes back under that key to the side where it left.
-    Stays(Loss),
+    /// A change of a row's key, or a change of a row that stands where such a one has brought it, is undone where it was
+    /// made.
+    Undone(Loss),
     /// A child whose parent is gone for good goes as well.
     Goes(Loss),
     /// A child whose parent is gone for good refers to nothing in these columns.
@@ -40,10 +40,10 @@ pub(crate) enum Ruling {
 }
 
 impl Ruling {
-    /// The image with the key of the row that it is about.
+    /// The image with the key of the row that it is about, where that is one.
     pub fn row_of<'r>(&self, before: Option<&'r Row>, after: Option<&'r Row>) -> Option<&'r Row> {
         match self {
-            Ruling::Stays(_) => before,
+            Ruling::Undone(_) => None,
             Ruling::Returns(_) | Ruling::Goes(_) | Ruling::LetsGo(_) => after.or(before),
         }
     }
@@ -306,22 +306,13 @@ pub(crate) async fn end_orphan(shared: &Shared, conn: &mut Conn, table: usize, r
     Ok(was_there)
 }
 
-/// Who returns with a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Company {
-    Nobody,
-    /// All that would have cascaded from its end.
-    Cascaded,
-}
-
-/// Sends rows that keep their parents back to the side that ended these: the rows themselves and who comes with them,
-/// parents first. `false`: one of the rows was not there, and nothing keeps others from inserting it.
+/// Sends rows back to the side that ended them, and with them all that would have cascaded from their end, parents first.
+/// `false`: one of the rows was not there, and nothing keeps others from inserting it.
 pub(crate) async fn return_rows(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
     keys: &[Vec<&Value>],
-    company: Company,
 ) -> Result<bool, ApplyError> {
     let target = &shared.tables[table];
     let rows = target.lock_where(conn, target.key(), keys).await?;
@@ -330,7 +321,7 @@ pub(crate) async fn return_rows(
         return Ok(all_there);
     }
     let parents: Vec<&Row> = rows.iter().collect();
-    let cascades = |link: &ChildLink| company == Company::Cascaded && link.on_delete != ReferentialAction::Restrict;
+    let cascades = |link: &ChildLink| link.on_delete != ReferentialAction::Restrict;
     let mut family = descendants(shared, conn, table, &parents, cascades).await?;
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
     let rows = family.into_iter();
@@ -344,6 +335,7 @@ pub(crate) async fn send_back(shared: &Shared, conn: &mut Conn, messages: &[Mess
     if messages.is_empty() {
         return Ok(());
     }
+    shared.hold.note_sent_back();
     let opposite = crate::opposite_stream(&shared.owner.stream);
     let token = rand::random::<u64>() >> 1;
     shared.store.keep_returned(&opposite, token, messages).await?;
@@ -358,6 +350,14 @@ pub(crate) async fn send_back(shared: &Shared, conn: &mut Conn, messages: &[Mess
     )
     .await?;
     Ok(())
+}
+
+/// Whether there is a mark of something that went back lately.
+pub(crate) async fn has_sent_back(shared: &Shared, conn: &mut Conn) -> Result<bool, ApplyError> {
+    let opposite = crate::opposite_stream(&shared.owner.stream);
+    let question = "SELECT 1 FROM crossfade.returned WHERE pair = ? AND stream = ? LIMIT 1";
+    let mark: Option<u8> = conn.exec_first(question, (&shared.owner.pair, opposite.as_str())).await?;
+    Ok(mark.is_some())
 }
 
 /// Rows that refer to these rows, and rows that refer to those, as far as `follows`; each generation after its parents.

@@ -3,6 +3,8 @@
 //! A wait commits a heartbeat on the target and polls the store until the opposite stream has captured it. All waits
 //! that begin before the heartbeat is written share it, so many lanes cost one commit.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,14 @@ pub(crate) struct Hold {
     requests: mpsc::Sender<oneshot::Sender<()>>,
     reader: Arc<Mutex<Reader>>,
     counters: Arc<Counters>,
+    went_back: Arc<WentBack>,
+}
+
+/// How often changes were sent back to the source, and how many of these the opposite reader has captured.
+#[derive(Debug, Default)]
+struct WentBack {
+    sent: AtomicU64,
+    captured: AtomicU64,
 }
 
 /// The opposite reader, as waits have met it.
@@ -73,7 +83,8 @@ impl Hold {
     pub fn new(worker: HoldWorker, counters: Arc<Counters>) -> (Hold, impl Future<Output = Result<(), ApplyError>>) {
         let (requests, receiver) = mpsc::channel(64);
         let reader: Arc<Mutex<Reader>> = Arc::default();
-        (Hold { requests, reader: reader.clone(), counters }, worker.run(receiver, reader))
+        let went_back = Arc::default();
+        (Hold { requests, reader: reader.clone(), counters, went_back }, worker.run(receiver, reader))
     }
 
     /// The opposite reader has not answered for so long that nobody should wait for it in place.
@@ -122,9 +133,29 @@ impl Hold {
     /// stream's messages. Waits for as long as that takes; cancel by dropping.
     async fn captured_up_to_now(&self) -> Result<(), HoldClosed> {
         let _timed = Timed { begun: Instant::now(), counters: &self.counters };
+        let sent = self.went_back.sent.load(SeqCst);
         let (done, wait) = oneshot::channel();
         self.requests.send(done).await.map_err(|_| HoldClosed)?;
-        wait.await.map_err(|_| HoldClosed)
+        wait.await.map_err(|_| HoldClosed)?;
+        self.went_back.captured.fetch_max(sent, SeqCst);
+        Ok(())
+    }
+
+    /// A change goes back to the source, to be captured by the opposite reader. Called before its transaction commits and
+    /// after.
+    pub fn note_sent_back(&self) {
+        self.went_back.sent.fetch_add(1, SeqCst);
+    }
+
+    /// How often that was noted.
+    pub fn sent_back(&self) -> u64 {
+        self.went_back.sent.load(SeqCst)
+    }
+
+    /// Something that went back may not be captured yet. It may leave a row as its source knows it, so that sight tells
+    /// nothing.
+    pub fn awaits_what_went_back(&self) -> bool {
+        self.went_back.captured.load(SeqCst) < self.went_back.sent.load(SeqCst)
     }
 }
 

@@ -147,7 +147,8 @@ impl Context<'_> {
             if (place + 1..changes.len()).any(stands_in) {
                 continue;
             }
-            if changes[place].merges {
+            let is_of_row = |later: usize| self.is_of_row(changes[later].change, changes[place].change);
+            if changes[place].merges && (place + 1..changes.len()).any(is_of_row) {
                 // Later ones of its row were merged without it, and would be undone.
                 left.push(place);
                 continue;

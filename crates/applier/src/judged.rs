@@ -7,6 +7,7 @@ use crossfade_model::{Clock, MessageId, Row, RowOp, Seen, TableName, Value};
 use crossfade_rules::decide::LossStatus;
 use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::merge::PartEnd;
+use crossfade_rules::moves::{KeyedChange, lost_moves};
 use crossfade_rules::plan::{Dependence, Dependences};
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
 use mysql_async::Conn;
@@ -71,6 +72,7 @@ pub(crate) struct JudgedRow<'a> {
     pub sighted: bool,
     pub aside: Option<Cause>,
     pub ruling: Option<Ruling>,
+    undo: Option<Undo>,
     /// What is written instead of the change's own row.
     replaced: Option<Row>,
     /// Its columns are merged with what users of the target did meanwhile.
@@ -85,9 +87,19 @@ pub(crate) struct JudgedChange<'a> {
     departure: Verdict,
     pub aside: Option<Cause>,
     pub ruling: Option<Ruling>,
+    undo: Option<Undo>,
     replaced: Option<Row>,
     pub merges: bool,
     pub ends: Vec<PartEnd>,
+}
+
+/// What is not told by the changes of the target that are on their way to the source, where a change is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Undo {
+    /// What is under the key that it left.
+    left: bool,
+    /// What is under the key that it reached, or that it deleted.
+    reached: bool,
 }
 
 const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
@@ -96,17 +108,40 @@ fn is_write(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Write(_))
 }
 
-/// A row that stays under the key that it left does, whatever is known by now.
-fn ruled(ruling: Option<&Ruling>, (arrival, departure): (Verdict, Verdict)) -> (Verdict, Verdict) {
-    match ruling {
-        Some(Ruling::Stays(loss)) => (arrival, Verdict::Lose(*loss)),
-        _ => (arrival, departure),
+impl Undo {
+    fn of((arrival, departure): (Verdict, Verdict)) -> Undo {
+        Undo { left: is_write(departure), reached: is_write(arrival) }
     }
 }
 
-/// What of a change may be in dispute: not where it stays.
-fn in_dispute(ruling: Option<&Ruling>, (arrival, departure): (Verdict, Verdict)) -> (Verdict, Verdict) {
-    if matches!(ruling, Some(Ruling::Stays(_))) { (arrival, UNDISPUTED) } else { (arrival, departure) }
+fn loss_of(verdict: Verdict) -> Option<Loss> {
+    match verdict {
+        Verdict::Lose(loss) => Some(loss),
+        Verdict::Write(_) => None,
+    }
+}
+
+/// Of changes that keep their order, those that are lost with a change of a row's key. With each who wins at its keys, that
+/// of the key it reaches first.
+fn lost_in_order(shared: &Shared, changes: &[JudgedChange<'_>], verdicts: &[(Verdict, Verdict)]) -> Vec<Option<Loss>> {
+    let keyed = |(judged, (arrival, departure)): (&JudgedChange<'_>, &(Verdict, Verdict))| {
+        let (change, table) = (judged.change, judged.change.table);
+        let has_key = !shared.mappings[table].keyless;
+        let key = |row: &Option<Row>| row.as_ref().filter(|_| has_key).map(|row| (table, shared.exact_key(table, row)));
+        let ruled = match judged.ruling {
+            Some(Ruling::Undone(loss)) => Some(loss),
+            _ => None,
+        };
+        let (before, after) = (key(&change.before), key(&change.after));
+        KeyedChange { before, after, departure: *departure, arrival: *arrival, ruled }
+    };
+    let keyed: Vec<KeyedChange<(usize, u64)>> = changes.iter().zip(verdicts).map(keyed).collect();
+    lost_moves(&keyed)
+}
+
+/// Neither half has turned, nor is there anything to be merged.
+fn is_as_before(mapping: &TableMapping, before: (Verdict, Verdict), known: (Verdict, Verdict)) -> bool {
+    Undo::of(before) == Undo::of(known) && !merges(mapping, known)
 }
 
 /// Where columns are merged, who wins the row is not all that there is to a dispute.
@@ -199,36 +234,49 @@ impl<'a> JudgedLane<'a> {
         lookup: &mut Lookup,
         conn: &mut Conn,
     ) -> Result<Judged, ApplyError> {
-        let turned = |before: (Verdict, Verdict), after: (Verdict, Verdict)| {
-            is_write(before.0) != is_write(after.0) || is_write(before.1) != is_write(after.1)
-        };
         for step in &mut self.steps {
             match step {
                 JudgedStep::Net { table, rows, .. } => {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
                     for row in rows.iter_mut().filter(|row| !row.sighted && !row.merges && row.is_open()) {
                         let known = judge_net(mapping, target, row.net, lookup, conn).await?;
-                        let now = ruled(row.ruling.as_ref(), known);
-                        if turned((row.verdict, row.departure), now)
-                            || merges(mapping, in_dispute(row.ruling.as_ref(), known))
-                        {
+                        let is_same = match row.undo {
+                            Some(undo) => undo == Undo::of(known),
+                            None => is_as_before(mapping, (row.verdict, row.departure), known),
+                        };
+                        if !is_same {
                             return Ok(Judged::Otherwise);
                         }
-                        (row.verdict, row.departure) = now;
+                        if row.undo.is_none() {
+                            (row.verdict, row.departure) = known;
+                        }
                     }
                 }
                 JudgedStep::InOrder(changes) => {
-                    for judged in changes.iter_mut().filter(|judged| !judged.merges && judged.is_open()) {
+                    let mut known_of_all: Vec<(Verdict, Verdict)> =
+                        changes.iter().map(JudgedChange::verdicts).collect();
+                    for (place, judged) in changes.iter_mut().enumerate() {
+                        if judged.merges || !judged.is_open() {
+                            continue;
+                        }
                         let table = judged.change.table;
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
                         let known = judge_change(mapping, target, judged.change, lookup, conn).await?;
-                        let now = ruled(judged.ruling.as_ref(), known);
-                        if turned((judged.verdict, judged.departure), now)
-                            || merges(mapping, in_dispute(judged.ruling.as_ref(), known))
-                        {
+                        let is_same = match judged.undo {
+                            Some(undo) => undo == Undo::of(known),
+                            None => is_as_before(mapping, (judged.verdict, judged.departure), known),
+                        };
+                        if !is_same {
                             return Ok(Judged::Otherwise);
                         }
-                        (judged.verdict, judged.departure) = now;
+                        known_of_all[place] = known;
+                        if judged.undo.is_none() {
+                            (judged.verdict, judged.departure) = known;
+                        }
+                    }
+                    let lost = lost_in_order(shared, changes, &known_of_all);
+                    if changes.iter().zip(lost).any(|(judged, lost)| judged.loses_with_a_move(lost)) {
+                        return Ok(Judged::Otherwise);
                     }
                 }
             }
@@ -240,8 +288,12 @@ impl<'a> JudgedLane<'a> {
     pub fn must_be_confirmed(&self) -> bool {
         self.concurrent
             && self.steps.iter().any(|step| match step {
-                JudgedStep::Net { rows, .. } => rows.iter().any(|row| !row.sighted && !row.merges && row.writes()),
-                JudgedStep::InOrder(changes) => changes.iter().any(|judged| !judged.merges && judged.writes()),
+                JudgedStep::Net { rows, .. } => {
+                    rows.iter().any(|row| row.is_undone() || !row.sighted && !row.merges && row.writes())
+                }
+                JudgedStep::InOrder(changes) => {
+                    changes.iter().any(|judged| judged.is_undone() || !judged.merges && judged.writes())
+                }
             })
     }
 
@@ -317,14 +369,21 @@ impl<'a> JudgedLane<'a> {
             match step {
                 JudgedStep::Net { rows, .. } => {
                     for row in rows {
-                        let ruling = row.net.seqs.iter().find_map(|seq| rulings.get(&seq)).cloned();
+                        // What came and went inside the batch is no part of the row that was moved.
+                        let is_of =
+                            |ruling: &&Ruling| row.net.moved_from.is_some() || !matches!(ruling, Ruling::Undone(_));
+                        let ruling = row.net.seqs.iter().find_map(|seq| rulings.get(&seq).filter(is_of)).cloned();
                         row.ruling = ruling.or_else(|| row.ruling.take());
                         match &row.ruling {
+                            Some(Ruling::Undone(loss)) => {
+                                row.undo.get_or_insert(Undo::of((row.verdict, row.departure)));
+                                (row.verdict, row.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
+                                row.merges = false;
+                            }
                             Some(Ruling::Returns(loss) | Ruling::Goes(loss)) => {
                                 (row.verdict, row.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
                                 row.merges = false;
                             }
-                            Some(Ruling::Stays(loss)) => row.departure = Verdict::Lose(*loss),
                             Some(Ruling::LetsGo(columns)) => row.replaced = without(row.net.after.as_ref(), columns),
                             None => {}
                         }
@@ -334,11 +393,15 @@ impl<'a> JudgedLane<'a> {
                     for judged in changes {
                         judged.ruling = rulings.get(&judged.change.seq).cloned().or_else(|| judged.ruling.take());
                         match &judged.ruling {
+                            Some(Ruling::Undone(loss)) => {
+                                judged.undo.get_or_insert(Undo::of((judged.verdict, judged.departure)));
+                                (judged.verdict, judged.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
+                                judged.merges = false;
+                            }
                             Some(Ruling::Returns(loss) | Ruling::Goes(loss)) => {
                                 (judged.verdict, judged.departure) = (Verdict::Lose(*loss), Verdict::Lose(*loss));
                                 judged.merges = false;
                             }
-                            Some(Ruling::Stays(loss)) => judged.departure = Verdict::Lose(*loss),
                             Some(Ruling::LetsGo(columns)) => {
                                 judged.replaced = without(judged.change.after.as_ref(), columns);
                             }
@@ -348,6 +411,31 @@ impl<'a> JudgedLane<'a> {
                 }
             }
         }
+    }
+
+    /// Changes of a row's key that have lost at one of the two keys, and what was done to such a row afterwards.
+    pub fn lost_moves(&self, shared: &Shared) -> Rulings {
+        let mut rulings = Rulings::new();
+        for step in &self.steps {
+            match step {
+                JudgedStep::Net { kind: ChangeKind::KeyChange, rows, .. } => {
+                    for row in rows.iter().filter(|row| row.ruling.is_none()) {
+                        let lost = [row.verdict, row.departure].into_iter().find_map(loss_of);
+                        rulings.extend(
+                            lost.iter().flat_map(|loss| row.net.seqs.iter().map(|seq| (seq, Ruling::Undone(*loss)))),
+                        );
+                    }
+                }
+                JudgedStep::Net { .. } => {}
+                JudgedStep::InOrder(changes) => {
+                    let verdicts: Vec<(Verdict, Verdict)> = changes.iter().map(JudgedChange::verdicts).collect();
+                    let lost = lost_in_order(shared, changes, &verdicts);
+                    let lost = changes.iter().zip(lost).filter(|(judged, _)| judged.may_be_undone());
+                    rulings.extend(lost.filter_map(|(judged, lost)| Some((judged.change.seq, Ruling::Undone(lost?)))));
+                }
+            }
+        }
+        rulings
     }
 
     /// Sets aside the changes of these messages, and all that depends on what is set aside here or was `earlier`.
@@ -469,6 +557,28 @@ pub(crate) struct LastingEnd<'a> {
     pub transaction: u32,
 }
 
+/// A change of a row's key that is lost, or one that is lost with it.
+pub(crate) struct LostMove<'a> {
+    pub table: usize,
+    /// The row under the key that it left; of that nothing on its way to the source tells.
+    pub left: Option<&'a Row>,
+    /// The row under the key that it reached, or that it deleted.
+    pub reached: &'a Row,
+    /// The source has the row there.
+    pub is_there: bool,
+    /// Nothing on its way to the source tells of it.
+    pub is_untold: bool,
+    pub effective: Option<Clock>,
+}
+
+impl<'a> LostMove<'a> {
+    fn new(table: usize, images: [&'a Option<Row>; 2], undo: Undo, effective: Option<Clock>) -> Option<LostMove<'a>> {
+        let [before, after] = images.map(Option::as_ref);
+        let (left, reached) = (before.filter(|_| undo.left && after.is_some()), after.or(before)?);
+        Some(LostMove { table, left, reached, is_there: after.is_some(), is_untold: undo.reached, effective })
+    }
+}
+
 /// A row that something was ruled about.
 pub(crate) struct Ruled<'a> {
     pub table: usize,
@@ -519,6 +629,27 @@ impl<'a> JudgedStep<'a> {
                 .filter_map(|judged| Some((judged.change.seq, lost(judged.verdict)?)))
                 .collect(),
             JudgedStep::Net { .. } => Vec::new(),
+        }
+    }
+
+    /// What is to be undone where it was made.
+    pub fn lost_moves(&self) -> Vec<LostMove<'_>> {
+        match self {
+            JudgedStep::Net { table, rows, .. } => rows
+                .iter()
+                .filter(|row| row.aside.is_none())
+                .filter_map(|row| {
+                    LostMove::new(*table, [&row.net.before, &row.net.after], row.undo?, row.net.effective)
+                })
+                .collect(),
+            JudgedStep::InOrder(changes) => changes
+                .iter()
+                .filter(|judged| judged.aside.is_none())
+                .filter_map(|judged| {
+                    let MappedChange { table, before, after, effective, .. } = judged.change;
+                    LostMove::new(*table, [before, after], judged.undo?, *effective)
+                })
+                .collect(),
         }
     }
 
@@ -615,7 +746,7 @@ impl JudgedStep<'_> {
         match self {
             JudgedStep::Net { table, rows, .. } => {
                 let open = rows.iter().filter(|row| row.aside.is_none() && !row.merges);
-                open.flat_map(|row| row.ends(*table)).collect()
+                open.map(|row| row.end(*table)).collect()
             }
             JudgedStep::InOrder(changes) => {
                 let open = changes.iter().filter(|judged| judged.aside.is_none() && !judged.merges);
@@ -634,6 +765,7 @@ impl<'a> JudgedRow<'a> {
             sighted: false,
             aside: None,
             ruling: None,
+            undo: None,
             replaced: None,
             merges: false,
             ends: Vec::new(),
@@ -672,7 +804,7 @@ impl<'a> JudgedRow<'a> {
 
     /// What came out of merging.
     pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
-        (self.verdict, self.departure) = ruled(self.ruling.as_ref(), (existence(&arrival), existence(&departure)));
+        (self.verdict, self.departure) = (existence(&arrival), existence(&departure));
         self.ends = departure.into_iter().chain(arrival).collect();
     }
 
@@ -680,22 +812,15 @@ impl<'a> JudgedRow<'a> {
         planner.dependence(table, self.net.before.as_ref(), self.net.after.as_ref())
     }
 
-    /// A moved row ends once as the row that arrives; where only its leaving lost, as that.
-    fn ends(&self, table: usize) -> Vec<Ended> {
+    /// A moved row ends once, as the row that arrives.
+    fn end(&self, table: usize) -> Ended {
         let net = self.net;
-        let arrival = Ended { table, verdict: self.verdict, seqs: net.seqs.iter().collect(), effective: net.effective };
-        match &net.moved_from {
-            Some(departure) if is_write(self.verdict) && !is_write(self.departure) => vec![
-                arrival,
-                Ended {
-                    table,
-                    verdict: self.departure,
-                    seqs: departure.seqs.iter().collect(),
-                    effective: departure.effective,
-                },
-            ],
-            _ => vec![arrival],
-        }
+        Ended { table, verdict: self.verdict, seqs: net.seqs.iter().collect(), effective: net.effective }
+    }
+
+    /// It is lost, and what its source has done is taken back.
+    fn is_undone(&self) -> bool {
+        self.aside.is_none() && self.undo.is_some()
     }
 }
 
@@ -720,6 +845,7 @@ impl<'a> JudgedChange<'a> {
             departure: UNDISPUTED,
             aside: None,
             ruling: None,
+            undo: None,
             replaced: None,
             merges: false,
             ends: Vec::new(),
@@ -729,6 +855,32 @@ impl<'a> JudgedChange<'a> {
     /// Neither set aside nor ruled to lose.
     fn is_open(&self) -> bool {
         self.aside.is_none() && !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+    }
+
+    /// It is lost, and what its source has done is taken back.
+    fn is_undone(&self) -> bool {
+        self.aside.is_none() && self.undo.is_some()
+    }
+
+    /// Why it has lost at one of its keys.
+    pub fn lost_half(&self) -> Option<Loss> {
+        [self.verdict, self.departure].into_iter().find_map(loss_of)
+    }
+
+    /// Who wins at its keys, whatever became of it since.
+    fn verdicts(&self) -> (Verdict, Verdict) {
+        let Some(undo) = self.undo else { return (self.verdict, self.departure) };
+        let of_half = |wins: bool, verdict: Verdict| if wins { UNDISPUTED } else { verdict };
+        (of_half(undo.reached, self.verdict), of_half(undo.left, self.departure))
+    }
+
+    fn may_be_undone(&self) -> bool {
+        !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+    }
+
+    /// It has turned out to be lost with a change of its row's key, or not to be.
+    fn loses_with_a_move(&self, lost: Option<Loss>) -> bool {
+        self.aside.is_none() && self.is_open() && self.undo.is_some() != lost.is_some()
     }
 
     /// The row as it is written.
@@ -760,7 +912,7 @@ impl<'a> JudgedChange<'a> {
 
     /// What came out of merging.
     pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
-        (self.verdict, self.departure) = ruled(self.ruling.as_ref(), (existence(&arrival), existence(&departure)));
+        (self.verdict, self.departure) = (existence(&arrival), existence(&departure));
         self.ends = departure.into_iter().chain(arrival).collect();
     }
 

@@ -28,7 +28,7 @@ use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LAN
 use crate::counters::Counters;
 use crate::edited::{self, EditedMessage};
 use crate::error::{ApplyError, is_duplicate_key, with_causes};
-use crate::family::Rulings;
+use crate::family::{self, Rulings};
 use crate::hold::Hold;
 use crate::judged::{Judged, JudgedLane};
 use crate::lookup::Lookup;
@@ -103,6 +103,8 @@ pub(crate) struct Manner {
     pub isolate: bool,
     /// What is not judged by sight is set aside, since the opposite reader does not answer.
     pub sighted_only: bool,
+    /// Sight tells nothing for now.
+    pub blind: bool,
 }
 
 /// A lane's task.
@@ -154,6 +156,7 @@ impl Lane {
             hold_limit: HOLD_UNDER_LOCK,
             isolate: false,
             sighted_only: false,
+            blind: false,
         };
         let (mut duplicates, mut collisions) = (0, 0);
         // Said until an attempt gets through, and so also while one is under way.
@@ -162,7 +165,17 @@ impl Lane {
         let mut backoff = pauses();
         loop {
             manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
+            if work.concurrent && shared.hold.awaits_what_went_back() && !shared.hold.is_stalled() {
+                // Without locks, and what it tells lets this lane see again.
+                shared.hold.captured_within(HOLD_UNDER_LOCK).await?;
+            }
+            manner.blind = shared.hold.awaits_what_went_back();
+            let sent_back = shared.hold.sent_back();
             let attempt = self.attempt(shared, work, manner, &rulings, &waiting).await;
+            // What this lane has waited for meanwhile was before its commit.
+            if shared.hold.sent_back() != sent_back {
+                shared.hold.note_sent_back();
+            }
             if attempt.is_ok() {
                 (_trouble, collisions) = (None, 0);
             }
@@ -336,6 +349,7 @@ impl Lane {
             lane.judge(shared, &mut lookup, conn).await?;
         }
         lane.rule(rulings);
+        lane.rule(&lane.lost_moves(shared));
         lane.rule(&lane.lost_parents(shared));
         match work.entry {
             Entry::Batch(_) => {
@@ -511,6 +525,9 @@ impl Shared {
     pub async fn read_parking(&self, conn: &mut Conn) -> Result<(), ApplyError> {
         let mut parking = self.parking.lock().await;
         let parked = self.owner.parked(conn).await?;
+        if family::has_sent_back(self, conn).await? {
+            self.hold.note_sent_back();
+        }
         let messages = self.store.read_some(&self.owner.stream, &parked).await?;
         if let Some(missing) = parked.iter().find(|seq| messages.binary_search_by_key(*seq, |m| m.seq).is_err()) {
             return Err(ApplyError::MessageMissing { stream: self.owner.stream.clone(), seq: *missing });

@@ -50,6 +50,7 @@ mod session;
 mod table;
 mod target;
 mod tombstone;
+mod undone;
 mod writing;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossfade_model::{Row, Side, Value};
 use crossfade_rules::merge::{Found, Merged, Merging, Missing, Part, PartEnd, Window};
-use crossfade_rules::{MappedChange, NetChange, TableMapping};
+use crossfade_rules::{Loss, MappedChange, NetChange, TableMapping, Verdict};
 use mysql_async::Conn;
 
 use crate::error::ApplyError;
@@ -57,11 +57,6 @@ impl<'r> RowWork<'r> {
             departure: left.map(|image| KeyWork::new(target, image, vec![change.departure()])),
             arrival: KeyWork::new(target, image, vec![change.arrival(left.is_some())]),
         })
-    }
-
-    /// The row stays under its old key as well.
-    pub fn staying(self, stays: bool) -> RowWork<'r> {
-        RowWork { departure: self.departure.filter(|_| !stays), ..self }
     }
 
     fn keys(&self) -> impl Iterator<Item = &KeyWork<'r>> {
@@ -205,6 +200,16 @@ impl MergedRow<'_> {
     pub fn all_there(&self) -> bool {
         let stays_away = |key: &MergedKey<'_>| !key.is_there && key.row == Merged::Absent;
         !stays_away(&self.arrival) && !self.departure.as_ref().is_some_and(stays_away)
+    }
+
+    /// Why a change of the key has lost at one of its keys.
+    pub fn lost_move(&self) -> Option<Loss> {
+        let departure = self.departure.as_ref()?;
+        let loss = |key: &MergedKey<'_>| match key.ends.last()?.existence {
+            Verdict::Lose(loss) => Some(loss),
+            Verdict::Write(_) => None,
+        };
+        loss(&self.arrival).or_else(|| loss(departure))
     }
 
     /// Makes these columns NULL.

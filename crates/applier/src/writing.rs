@@ -9,7 +9,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::error::{ApplyError, is_duplicate_key, is_missing_parent, row_remedy};
-use crate::family::{self, Company, Ending, Endings, Orphan, Ruling, Rulings};
+use crate::family::{self, Ending, Endings, Orphan, Ruling, Rulings};
 use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Care, Manner, Shared};
 use crate::merging::{MergedRow, RowWork, merge_rows};
@@ -17,6 +17,7 @@ use crate::parking::Cause;
 use crate::read::same_image;
 use crate::table::{Found, TargetTable};
 use crate::tombstone;
+use crate::undone;
 
 /// Writing found every row that it was to delete.
 pub(crate) const ALL_THERE: bool = true;
@@ -27,7 +28,7 @@ impl JudgedLane<'_> {
     /// A row that the target refuses is an error, or is set aside where `manner` says so; what depends on it then goes
     /// with it.
     pub async fn write(&mut self, shared: &Shared, conn: &mut Conn, manner: Manner) -> Result<Written, ApplyError> {
-        let by_sight = self.by_sight || manner.sighted_only;
+        let by_sight = !manner.blind && (self.by_sight || manner.sighted_only);
         let mut aside = Dependences::default();
         for index in 0..self.steps.len() {
             self.steps[index].hold_back(&shared.planner, &mut aside, |writes| writes);
@@ -57,6 +58,7 @@ impl JudgedLane<'_> {
             }
         }
         self.carry_out_rulings(shared, conn).await?;
+        self.missed |= undone::undo(shared, conn, &self.steps).await? == undone::Found::Absent;
         Ok(Written::AsJudged { all_there: !self.missed })
     }
 
@@ -104,14 +106,12 @@ impl JudgedLane<'_> {
         for ended in self.steps.iter().flat_map(JudgedStep::ruled) {
             let target = &shared.tables[ended.table];
             match ended.ruling {
-                Ruling::Returns(_) | Ruling::Stays(_) => {
-                    let company =
-                        if matches!(ended.ruling, Ruling::Stays(_)) { Company::Nobody } else { Company::Cascaded };
+                Ruling::Returns(_) => {
                     let key = target.key_of(ended.row);
-                    all_there &= family::return_rows(shared, conn, ended.table, &[key], company).await?;
+                    all_there &= family::return_rows(shared, conn, ended.table, &[key]).await?;
                 }
                 Ruling::Goes(_) => all_there &= family::end_orphan(shared, conn, ended.table, ended.row).await?,
-                Ruling::LetsGo(_) => {}
+                Ruling::LetsGo(_) | Ruling::Undone(_) => {}
             }
         }
         // Whoever inserts what is not there must have seen that it did not return, or that it went.
@@ -213,13 +213,15 @@ impl Part<'_> {
             merging.iter_mut().for_each(|row| row.aside = Some(Cause::Held));
             return Ok(Written::AsJudged { all_there: ALL_THERE });
         }
-        let stays = |row: &JudgedRow<'_>| matches!(row.ruling, Some(Ruling::Stays(_)));
-        let works =
-            merging.iter().filter_map(|row| Some(RowWork::of_net(row.net, target)?.staying(stays(row)))).collect();
+        let works = merging.iter().filter_map(|row| RowWork::of_net(row.net, target)).collect();
         let merged = merge_rows(self.shared, conn, self.table, works, self.manner.hold_limit).await?;
         let Some(merged) = merged else { return Ok(Written::NotCaptured) };
         let mut all_there = ALL_THERE;
         for (row, mut merged) in merging.into_iter().zip(merged) {
+            if let Some(loss) = merged.lost_move() {
+                let ruled = row.net.seqs.iter().map(|seq| (seq, Ruling::Undone(loss)));
+                return Ok(Written::Ruled(ruled.collect()));
+            }
             all_there &= merged.all_there();
             if let Some(Ruling::LetsGo(columns)) = &row.ruling {
                 merged.let_go(columns);
@@ -263,7 +265,7 @@ impl Part<'_> {
                 undecided.iter().for_each(|at| rows[places[*at]].aside = Some(Cause::Held));
             }
             Endings::Disputed(losses) => {
-                let ruling = if moves { Ruling::Stays } else { Ruling::Returns };
+                let ruling = if moves { Ruling::Undone } else { Ruling::Returns };
                 let ruled = losses
                     .iter()
                     .flat_map(|(at, loss)| rows[places[*at]].net.seqs.iter().map(|seq| (seq, ruling(*loss))));
@@ -393,12 +395,13 @@ impl Context<'_> {
                 Endings::Undisputed | Endings::Undecided(_) => {}
                 Endings::NotCaptured => return Ok(Written::NotCaptured),
                 Endings::Disputed(losses) => {
-                    let ruling = if moves { Ruling::Stays } else { Ruling::Returns };
+                    let ruling = if moves { Ruling::Undone } else { Ruling::Returns };
                     let ruled = losses.into_iter().map(|(_, loss)| (change.seq, ruling(loss)));
                     return Ok(Written::Ruled(ruled.collect()));
                 }
             }
         }
+        let wins = moves && judged.arrives();
         let merged = match judged.merges {
             false => None,
             true => match self.merge_change(conn, judged).await? {
@@ -406,6 +409,9 @@ impl Context<'_> {
                 merged => merged,
             },
         };
+        if let Some(loss) = judged.lost_half().filter(|_| wins) {
+            return Ok(Written::Ruled([(change.seq, Ruling::Undone(loss))].into()));
+        }
         if self.manner.isolate {
             conn.query_drop("SAVEPOINT part").await?;
         }
@@ -437,9 +443,7 @@ impl Context<'_> {
         judged: &mut JudgedChange<'r>,
     ) -> Result<Option<MergedRow<'r>>, ApplyError> {
         let (change, table) = (judged.change, judged.change.table);
-        let stays = matches!(judged.ruling, Some(Ruling::Stays(_)));
-        let work = RowWork::of_change(change, &self.shared.tables[table]).map(|work| work.staying(stays));
-        let work = work.into_iter().collect();
+        let work = RowWork::of_change(change, &self.shared.tables[table]).into_iter().collect();
         let merged = merge_rows(self.shared, conn, table, work, self.manner.hold_limit).await?;
         let Some(mut merged) = merged.and_then(|merged| merged.into_iter().next()) else { return Ok(None) };
         if let Some(Ruling::LetsGo(columns)) = &judged.ruling {

@@ -1,6 +1,6 @@
 //! Rows that go back to the side that deleted them, until the stream that is to capture them has read its mark.
 
-use crossfade_model::{Message, RowChange, StreamId};
+use crossfade_model::{Clock, Message, RowChange, StreamId};
 use sqlx::Connection;
 
 use crate::block::{self, PackedBlock};
@@ -8,8 +8,8 @@ use crate::connections::in_time;
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Keeps rows under a token, before the mark with that token is committed on the source of `stream`. Of each message
-    /// only the change counts; numbers go up from 1.
+    /// Keeps changes under a token, before the mark with that token is committed on the source of `stream`. Of each message
+    /// only the change counts, and the clock, which is the least that it gets; numbers go up from 1.
     pub async fn keep_returned(&self, stream: &StreamId, token: u64, rows: &[Message]) -> Result<(), StoreError> {
         let during = || StoreError::during("keep rows that return");
         let blocks = block::encode(rows, &[])?;
@@ -44,12 +44,12 @@ impl Store {
         in_time("keep rows that return", bytes, work).await
     }
 
-    /// The rows that were kept under a token, in their order.
+    /// The changes that were kept under a token, in their order, each with the least effective clock that it gets.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unreadable`] if there are none: the mark says that there must be.
-    pub async fn returned(&self, stream: &StreamId, token: u64) -> Result<Vec<RowChange>, StoreError> {
+    pub async fn returned(&self, stream: &StreamId, token: u64) -> Result<Vec<(RowChange, Option<Clock>)>, StoreError> {
         let parts: Vec<Vec<u8>> = sqlx::query_scalar(
             "SELECT block FROM returned_rows WHERE pair = ? AND stream = ? AND token = ? ORDER BY part",
         )
@@ -66,7 +66,7 @@ impl Store {
         let mut rows = Vec::new();
         for part in parts {
             let messages = PackedBlock::from_bytes(&part).and_then(|packed| packed.messages()).map_err(unreadable)?;
-            rows.extend(messages.into_iter().map(|message| message.change));
+            rows.extend(messages.into_iter().map(|message| (message.change, message.effective)));
         }
         Ok(rows)
     }

@@ -96,6 +96,17 @@ impl EffectiveClocks {
 
     /// Judges changes in the order of the source's commits; `seq` is the number that the change gets.
     pub fn judge(&mut self, change: &RowChange, seq: u64, committed_at_micros: i64) -> Judged {
+        self.judge_at_least(change, seq, committed_at_micros, None)
+    }
+
+    /// As [`EffectiveClocks::judge`], for a change whose clock is not to be less than one that is given.
+    pub fn judge_at_least(
+        &mut self,
+        change: &RowChange,
+        seq: u64,
+        committed_at_micros: i64,
+        at_least: Option<Clock>,
+    ) -> Judged {
         let Some((mapping, key_hashes)) = self.hashes(change) else {
             return Judged { effective: None, key_hashes: [0; 2] };
         };
@@ -107,7 +118,7 @@ impl EffectiveClocks {
         let before =
             place.clock.and_then(|index| change.before.as_ref()?.get(index)).and_then(|value| clock_of(column, value));
         let known = key_hashes.map(|hash| self.known(mapping, hash));
-        let effective = effective(own, [before, known[0], known[1]]);
+        let effective = effective(own, [before, known[0], known[1], at_least]);
         self.keep(mapping, key_hashes, seq, effective);
         Judged { effective, key_hashes }
     }

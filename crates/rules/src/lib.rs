@@ -17,6 +17,7 @@ pub mod key;
 mod key_filter;
 pub mod mapping;
 pub mod merge;
+pub mod moves;
 pub mod plan;
 pub mod seen;
 pub mod trouble;

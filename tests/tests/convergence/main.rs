@@ -7,6 +7,7 @@
 mod absent;
 mod faults;
 mod mend;
+mod moved;
 mod orphans;
 mod outcome;
 mod parked;

@@ -9,9 +9,9 @@ use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 
-const LIMIT: Duration = Duration::from_secs(75);
+pub const LIMIT: Duration = Duration::from_secs(75);
 
-const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
+pub const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
 
 enum At<'s> {
     Old(&'s [&'s str]),
@@ -47,14 +47,20 @@ async fn settles(setup: &Setup, before: &[&str], written: &[At<'_>]) -> Result<M
         }
     }
     migration.go_on(&Direction::BOTH).await?;
-    until_status(&migration, "nothing set aside", |status| {
+    until_nothing_waits(&migration).await?;
+    Ok(migration)
+}
+
+/// Everything has gone through, nothing is set aside, and both sides are equal.
+pub async fn until_nothing_waits(migration: &Migration) -> Result<()> {
+    until_status(migration, "nothing set aside", |status| {
         let settled = status.streams().iter().all(|stream| stream["last_seq"] == stream["settled_seq"]);
         settled && status.is_caught_up() && status.total("open_failures") + status.total("held") == 0
     })
     .await?;
     let (_, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
     ensure!(comparison.is_equal());
-    Ok(migration)
+    Ok(())
 }
 
 async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn(&Status) -> bool) -> Result<()> {
@@ -129,7 +135,7 @@ async fn children_whose_parent_came_back(flavor: Flavor) -> Result<()> {
 }
 
 /// A parent left its key while the other side gave it children, and the same the other way round. The parent stays where its
-/// children are, beside the one under the new key; or the children go.
+/// children are, and under the new key only where that one has got children too; or the children go.
 async fn a_parent_that_left_its_children(flavor: Flavor, rule: &'static str, left: &str) -> Result<()> {
     let settings = format!("[conflict]\nfk_conflict = \"{rule}\"\n");
     let setup = Setup { settings, ..Setup::new(flavor, "left_behind") };
@@ -177,7 +183,7 @@ async fn a_parent_that_left_its_children(flavor: Flavor, rule: &'static str, lef
 }
 
 async fn the_parent_stays(flavor: Flavor) -> Result<()> {
-    let left = "1,2,3,4,12,14 20,32,33 20,21,32,33,40 20,32,33";
+    let left = "1,2,3,4,12 20,32,33 20,21,32,33,40 20,32,33";
     a_parent_that_left_its_children(flavor, "parent-returns", left).await
 }
 

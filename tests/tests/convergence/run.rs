@@ -76,7 +76,7 @@ impl Run {
         let mended = mend::until_nothing_is_aside(migration).await?;
         let status = migration.status().until_quiet(QUIET_LIMIT).await.context("when all was mended")?;
         let rows_equal = reckoning::rows_are_equal(migration).await?;
-        let captured = reckoning::every_change_was_captured_once(migration, self.families()).await?;
+        let captured = reckoning::every_change_was_captured_once(migration).await?;
         reckoning::binlogs_are_quiet(migration).await?;
         let outcome = Outcome {
             written,

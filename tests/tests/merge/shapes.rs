@@ -113,7 +113,7 @@ const FAMILY: [&str; 2] = [
 ];
 
 /// A parent leaves its key, to which the other side gives a child, for one under which the other side has a row, too. It stays
-/// where it was, and what arrives is merged.
+/// where it was, and nothing of it is merged into that other row.
 pub async fn a_parent_that_stays(flavor: Flavor) -> Result<()> {
     let tables = "[[table]]\nname = \"{schema}.parents\"\nclock = \"updated_at\"\nmerge = \"columns\"\n\
          merge_rules = { balance = \"sum-delta\" }\n[[table]]\nname = \"{schema}.children\"\nclock = \"updated_at\"\n";
@@ -137,7 +137,7 @@ pub async fn a_parent_that_stays(flavor: Flavor) -> Result<()> {
     until_settled(&migration).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     let found = rows(&migration, &migration.old, "id, balance", "parents").await?;
-    ensure!(found == ["1 10", "2 10", "8 16"], "{found:?}");
+    ensure!(found == ["1 10", "2 10", "8 101"], "{found:?}");
     let found = rows(&migration, &migration.old, "id, parent", "children").await?;
     ensure!(found == ["1 2"], "{found:?}");
     migration.stop_both().await

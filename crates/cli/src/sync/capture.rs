@@ -10,7 +10,7 @@ use anyhow::Context;
 use crossfade_applier::{Feed, canary_writer, opposite_stream};
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
 use crossfade_message::{BacklogBlock, CaptureError, PassedHeartbeat, Store, StreamState};
-use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
+use crossfade_model::{Clock, Message, Origin, Position, ResumePoint, RowChange, Seen};
 use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -235,10 +235,8 @@ impl Capture {
             let Some(part) = part else { return Ok(Ended::Stopped) };
             let mut next = Some(part);
             while let Some(mut part) = next {
-                if !self.fetch_returned(&mut part).await? {
-                    return Ok(Ended::Stopped);
-                }
-                self.take(&mut pending, part);
+                let Some(returned) = self.fetch_returned(&mut part).await? else { return Ok(Ended::Stopped) };
+                self.take(&mut pending, part, returned);
                 let has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < self.shares.capture_bytes;
                 next = if has_room { queue.try_recv() } else { None };
             }
@@ -250,19 +248,24 @@ impl Capture {
         }
     }
 
-    /// Rows that go back to the other side become changes at the place of their mark. `false` when asked to stop meanwhile.
-    async fn fetch_returned(&self, part: &mut TransactionPart) -> anyhow::Result<bool> {
+    /// What goes back to the other side becomes changes at the place of its mark, each with the least clock that it gets.
+    /// `None` when asked to stop meanwhile.
+    async fn fetch_returned(
+        &self,
+        part: &mut TransactionPart,
+    ) -> anyhow::Result<Option<Vec<(RowChange, Option<Clock>)>>> {
+        let mut returned = Vec::new();
         for token in std::mem::take(&mut part.returned) {
             loop {
                 match self.store.returned(&self.state.stream, token).await {
                     Ok(changes) => {
-                        part.changes.extend(changes);
+                        returned.extend(changes);
                         break;
                     }
                     Err(error) if error.is_transient() => {
                         tracing::warn!(%error, "the store is away; trying again");
                         tokio::select! {
-                            () = self.stop.cancelled() => return Ok(false),
+                            () = self.stop.cancelled() => return Ok(None),
                             () = tokio::time::sleep(Duration::from_millis(500)) => {}
                         }
                     }
@@ -270,14 +273,15 @@ impl Capture {
                 }
             }
         }
-        Ok(true)
+        Ok(Some(returned))
     }
 
-    fn take(&mut self, pending: &mut Pending, part: TransactionPart) {
+    fn take(&mut self, pending: &mut Pending, part: TransactionPart, returned: Vec<(RowChange, Option<Clock>)>) {
         let TransactionPart { head, changes, echoes, heartbeats, only_crossfade, bytes, resume, .. } = part;
-        for change in changes {
+        let captured = changes.into_iter().map(|change| (change, None));
+        for (change, at_least) in captured.chain(returned) {
             let seq = self.state.next_seq() + pending.messages.len() as u64;
-            let judged = self.clocks.judge(&change, seq, head.committed_at_micros);
+            let judged = self.clocks.judge_at_least(&change, seq, head.committed_at_micros, at_least);
             pending.bytes += change.memory_bytes();
             pending.key_hashes.push(judged.key_hashes);
             pending.messages.push(Message {

@@ -197,7 +197,9 @@ impl ValueUse {
         let of_itself = self.child_before.iter().chain(&self.child_after).any(|node| own(node) && !lone(node));
         // A value went from one row to another in a single change, and the batch may not show who refers to it.
         let handed_over = !self.abandons.is_empty() && self.takes.iter().any(|node| !self.abandons.contains(node));
-        transient || handed_over || child_stays || of_itself
+        // One row has the value all the time and another one gives it up: only the target can have had it twice, or two spellings.
+        let kept_elsewhere = !self.keeps.is_empty() && !self.releases.is_empty();
+        transient || handed_over || child_stays || of_itself || kept_elsewhere
     }
 
     fn add_to(mut self, graph: &mut Graph) {

@@ -103,7 +103,8 @@ pub(super) fn fold(tables: &[PlannedTable], changes: &[MappedChange]) -> Slots {
     }
     let mut slots = folding.slots;
     settle_lives(tables, changes, &mut slots);
-    link_moves(&mut slots);
+    let linked = link_moves(&mut slots, changes.len());
+    unfold_other_moves(&mut slots, &linked);
     slots
 }
 
@@ -230,22 +231,27 @@ fn settle_lives(tables: &[PlannedTable], changes: &[MappedChange], slots: &mut S
     }
 }
 
-/// Makes one net change of a row that left one key for good and arrived at another that was free before.
-fn link_moves(slots: &mut Slots) {
+/// Makes one net change of a row that left one key for good and arrived at another that was free before. Says of every
+/// change whether it moved such a row.
+fn link_moves(slots: &mut Slots, changes: usize) -> Vec<bool> {
+    let mut linked = vec![false; changes];
     for arrived in 0..slots.slots.len() as u32 {
         if slots.slots[arrived as usize].life != Life::Insert {
             continue;
         }
-        if let Some(left) = origin(slots, arrived) {
+        if let Some((left, moves)) = origin(slots, arrived) {
             slots.slots[arrived as usize].moved_from = left;
             slots.slots[left as usize].moved_to = arrived;
+            moves.into_iter().for_each(|index| linked[index] = true);
         }
     }
+    linked
 }
 
-/// The slot where the row that is now in `arrived` was before the batch.
-fn origin(slots: &Slots, arrived: u32) -> Option<u32> {
+/// The slot where the row that is now in `arrived` was before the batch, and the changes that have moved it.
+fn origin(slots: &Slots, arrived: u32) -> Option<(u32, Vec<usize>)> {
     let mut slot = &slots.slots[arrived as usize];
+    let mut moves = Vec::new();
     loop {
         // Nothing but updates follow the arrival.
         let arrival = Some(slot.last_arrival).filter(|half| *half != NONE)?;
@@ -255,10 +261,22 @@ fn origin(slots: &Slots, arrived: u32) -> Option<u32> {
         if from.last != arrival - 1 {
             return None;
         }
+        moves.push(arrival as usize / 2);
         match from.life {
-            Life::Delete => return Some(left),
+            Life::Delete => return Some((left, moves)),
             Life::Transient => slot = from,
             Life::Unfolded | Life::Insert | Life::Update => return None,
+        }
+    }
+}
+
+/// A change of the key wins or loses as a whole, which two net changes apart from each other do not tell.
+fn unfold_other_moves(slots: &mut Slots, linked: &[bool]) {
+    for (index, linked) in linked.iter().enumerate() {
+        let (left, arrived) = (slots.of_half[2 * index], slots.of_half[2 * index + 1]);
+        if !linked && left != NONE && arrived != NONE {
+            slots.slots[left as usize].life = Life::Unfolded;
+            slots.slots[arrived as usize].life = Life::Unfolded;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{CAUSAL, EQUAL, NO_ECHO, ONCE, refute, story};
+use crate::model::{CAUSAL, EQUAL, NO_DOUBLES, NO_ECHO, refute, story};
 use crate::setting::{Clocks, Flaw, Setting};
 
 /// A shortest way to a violation, which must be among those named; and none without the flaw.
@@ -69,10 +69,30 @@ fn later_changes_of_a_row_must_wait_for_one_that_is_set_aside() {
     counterexample(Flaw::NobodyWaits, Setting::new(Clocks::Micros, [2, 1]), &[CAUSAL, EQUAL]);
 }
 
+fn moving(operations: [u8; 2]) -> Setting {
+    Setting { moves: true, ..plain(operations) }
+}
+
 #[test]
-fn a_message_in_two_units_must_be_set_aside_whole() {
-    let setting = Setting { moves: true, ..Setting::new(Clocks::Micros, [2, 1]) };
-    counterexample(Flaw::HalfMessages, setting, &[ONCE, CAUSAL, EQUAL]);
+fn a_change_of_the_key_that_wins_by_halves_doubles_its_row() {
+    let story = counterexample(Flaw::MovesByHalves, moving([1, 1]), &[NO_DOUBLES]);
+    println!("{story}");
+}
+
+#[test]
+fn a_lost_change_of_the_key_must_be_undone_where_it_was_made() {
+    counterexample(Flaw::NothingGoesBack, moving([1, 1]), &[EQUAL]);
+}
+
+#[test]
+fn who_goes_on_with_a_row_whose_move_has_lost_must_lose_too() {
+    counterexample(Flaw::GoesBackUnmarked, moving([1, 3]), &[NO_DOUBLES]);
+}
+
+#[test]
+fn what_went_back_must_be_captured_before_rows_are_judged_by_sight() {
+    let setting = Setting { moves: true, crashes: 0, bad_rows: 0, ..Setting::new(Clocks::Micros, [2, 2]) };
+    counterexample(Flaw::SightOfWhatWentBack, setting, &[EQUAL]);
 }
 
 #[test]

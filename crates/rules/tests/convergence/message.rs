@@ -13,6 +13,8 @@ pub struct Image {
     /// Which change wrote it: all contents differ, so that no difference hides.
     pub content: u8,
     pub clock: u8,
+    /// Which insert brought the row, where rows may change keys: nobody makes two of one.
+    pub row: u8,
 }
 
 /// Message numbers, from 1, as bits.
@@ -116,6 +118,8 @@ pub struct Message {
     pub seen: Progress,
     /// What he really had: the opposite messages that had taken effect where he wrote.
     pub saw: SeqSet,
+    /// No user made it: it goes back to the side whose change of a key has lost.
+    pub goes_back: bool,
     /// Written by the other direction, and not recognised as such.
     pub echo: bool,
 }
@@ -127,7 +131,7 @@ impl Message {
 
     /// What capture remembers of a message, where it is the last of its row; nothing else.
     pub fn remembered(&self, is_last: bool) -> Message {
-        let nothing = Image { content: 0, clock: 0 };
+        let nothing = Image { content: 0, clock: 0, row: 0 };
         let row = Message { seen: Progress::default(), saw: SeqSet::default(), ..*self };
         if is_last {
             return Message { before: self.before.map(|_| nothing), after: self.after.map(|_| nothing), ..row };
@@ -148,10 +152,13 @@ impl Message {
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let image = |image: &Option<Image>| match image {
-            Some(Image { content, clock }) => format!("{content}@{clock}"),
+            Some(Image { content, clock, .. }) => format!("{content}@{clock}"),
             None => "-".to_owned(),
         };
-        let Message { op, from, to, before, after, effective, seen, .. } = self;
+        let Message { op, from, to, before, after, effective, seen, goes_back, .. } = self;
+        if *goes_back {
+            f.write_str("back: ")?;
+        }
         write!(f, "{op} {from}:{} -> {to}:{} effective {:?}", image(before), image(after), effective.map(|c| c.0))?;
         write!(f, " seen {}", seen.through)?;
         if let Some(half) = seen.half {

@@ -12,6 +12,7 @@ use crate::world::{Fault, World};
 
 pub const EQUAL: &str = "equal once quiet";
 pub const CAUSAL: &str = "causally older never over newer";
+pub const NO_DOUBLES: &str = "no row under two keys once quiet";
 pub const NO_ECHO: &str = "no echo";
 pub const ONCE: &str = "every message takes effect once";
 pub const SEEN: &str = "seen is what the writer had before him";
@@ -40,6 +41,10 @@ impl Model for Steps {
     fn properties(&self) -> Vec<Property<Steps>> {
         vec![
             Property::always(EQUAL, |_, world: &World| !world.is_quiet() || world.rows[0] == world.rows[1]),
+            Property::always(NO_DOUBLES, |steps: &Steps, world: &World| {
+                let holds = world.has_rows_once(0) && world.has_rows_once(1);
+                !steps.setting.moves || !world.is_quiet() || world.is_contested || holds
+            }),
             Property::always(CAUSAL, |_, world: &World| world.fault != Some(Fault::OlderOverNewer)),
             Property::always(NO_ECHO, |_, world: &World| world.fault != Some(Fault::Echo)),
             Property::always(ONCE, |_, world: &World| {
@@ -47,7 +52,7 @@ impl Model for Steps {
             }),
             Property::always(SEEN, |_, world: &World| world.fault != Some(Fault::SeenIsWrong)),
             Property::eventually(SETTLES, |steps: &Steps, world: &World| {
-                let written = |side: usize| world.last(side) >= steps.setting.operations[side];
+                let written = |side: usize| world.changes(side) >= usize::from(steps.setting.operations[side]);
                 world.fault.is_some() || world.is_settled() && written(0) && written(1)
             }),
         ]

@@ -11,6 +11,7 @@ use crossfade_model::{
 };
 use crossfade_rules::concurrent::{BatchId, Judging, Known, Unknown};
 use crossfade_rules::key::{exact_hash, folded_hash};
+use crossfade_rules::moves::undo_clock;
 use crossfade_rules::{
     ChangeKind, ConcurrentIndex, Dependence, EffectiveClocks, Event, MappedChange, NetChange, OppositeChange, Plan,
     Planner, Step, TableMapping, TableRule, Verdict, decide,
@@ -46,6 +47,8 @@ pub struct Unit {
     pub after: Option<Image>,
     /// An update or delete of a row that the source has not made itself.
     pub sightable: bool,
+    /// One of several changes of its keys, in their order.
+    pub in_order: bool,
     pub dependence: Dependence,
 }
 
@@ -148,6 +151,12 @@ impl Product {
         effective
     }
 
+    /// The least clock of what goes back to `side`'s opposite under the key that a lost move has reached.
+    pub fn undo_clock(&self, side: usize, lost: &Ending, now_ticks: u8) -> Option<Clock> {
+        let kind = self.mappings[side].clock.as_ref()?.kind;
+        Some(undo_clock(kind, lost.effective, EPOCH_MICROS + i64::from(now_ticks) * TICK_MICROS))
+    }
+
     fn captured(&self, seq: u64, message: &Message) -> Captured {
         Captured {
             seq,
@@ -176,7 +185,8 @@ impl Product {
             Clocks::Null | Clocks::Absent => Value::Null,
             _ => Value::Timestamp(EPOCH_MICROS + i64::from(image.clock) * TICK_MICROS),
         };
-        vec![Value::Int(i64::from(key)), Value::Int(i64::from(image.content)), clock]
+        let content = i64::from(image.content) | i64::from(image.row) << u8::BITS;
+        vec![Value::Int(i64::from(key)), Value::Int(content), clock]
     }
 
     /// The plan of some messages of a side.
@@ -235,6 +245,7 @@ impl Product {
             before: before.map(|row| self.image(row)),
             after: after.map(|row| self.image(row)),
             sightable: matches!(kind, ChangeKind::Update | ChangeKind::Delete) && !net.transient,
+            in_order: false,
             dependence: self.planners[side].dependence(0, before, after),
         }
     }
@@ -255,6 +266,7 @@ impl Product {
             before: before.map(|row| self.image(row)),
             after: after.map(|row| self.image(row)),
             sightable: false,
+            in_order: true,
             dependence: self.planners[side].dependence(0, before, after),
         }
     }
@@ -265,7 +277,8 @@ impl Product {
             Value::Timestamp(micros) => (micros - EPOCH_MICROS) / TICK_MICROS,
             _ => 0,
         };
-        Image { content: small(&row[1]), clock: clock as u8 }
+        let Value::Int(content) = row[1] else { panic!("the model has no {:?}", row[1]) };
+        Image { content: content as u8, clock: clock as u8, row: (content >> u8::BITS) as u8 }
     }
 
     /// What a direction from `1 - side` knows of what users did on `side`: messages after `floor` up to the last of

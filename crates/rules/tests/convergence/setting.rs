@@ -41,8 +41,6 @@ pub enum Flaw {
     RetriedBlindly,
     /// Later changes of a row do not wait for the one that was set aside.
     NobodyWaits,
-    /// Of a moved row's message one part is set aside and the other takes effect.
-    HalfMessages,
     /// A retry writes without the origin tag.
     Untagged,
     /// Rows with a version number are judged by sight.
@@ -51,6 +49,14 @@ pub enum Flaw {
     SightOfNull,
     /// What capture forgets of clocks is taken for settled.
     ClocksForgotten,
+    /// The halves of a key change win or lose each by itself.
+    MovesByHalves,
+    /// What was lost with a key change is not undone where it was made.
+    NothingGoesBack,
+    /// What goes back has no other clock than a user's change would have.
+    GoesBackUnmarked,
+    /// Rows are judged by sight while something that went back is not captured.
+    SightOfWhatWentBack,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

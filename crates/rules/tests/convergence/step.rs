@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crossfade_model::RowOp;
+use crossfade_model::{Clock, RowOp};
 use crossfade_rules::decide::WriteReason;
-use crossfade_rules::{ConcurrentIndex, Dependences, Verdict};
+use crossfade_rules::moves::{KeyedChange, lost_moves};
+use crossfade_rules::{ConcurrentIndex, Dependences, Loss, Verdict};
 
 use crate::message::{HalfBatch, Image, KEYS, Message, Progress, SeqSet};
 use crate::product::{Ending, Product, Unit};
@@ -75,6 +76,12 @@ struct Judged {
     leaves: bool,
     /// The row is what the change's writer had before him, and no two of its versions are alike.
     sighted: bool,
+    /// It is lost with a change of the key.
+    lost: bool,
+    /// The row is still under its old key, and nothing on its way says so.
+    stays: bool,
+    /// Nothing on its way says what is under the key that it has reached.
+    reached: bool,
 }
 
 impl Steps {
@@ -102,7 +109,7 @@ impl Steps {
     }
 
     fn user_actions(&self, world: &World, side: usize, actions: &mut Vec<Action>) {
-        if world.logs[side].len() >= usize::from(self.setting.operations[side]) {
+        if world.changes(side) >= usize::from(self.setting.operations[side]) {
             return;
         }
         let local = self.local_ticks(world, side);
@@ -112,17 +119,19 @@ impl Steps {
             let before = world.rows[side][usize::from(key)];
             let clocks = self.setting.clock_choices(local, before.map(|row| row.clock));
             let op = if before.is_some() { RowOp::Update } else { RowOp::Insert };
+            let row = if self.setting.moves { before.map_or(content, |before| before.row) } else { 0 };
             for clock in clocks.iter().copied() {
-                add(op, key, key, Some(Image { content, clock }));
+                let after = Some(Image { content, clock, row });
+                add(op, key, key, after);
                 let other = 1 - key;
                 if self.setting.moves && before.is_some() && world.rows[side][usize::from(other)].is_none() {
-                    add(op, key, other, Some(Image { content, clock }));
+                    add(op, key, other, after);
                 }
             }
             if before.is_some() {
                 add(RowOp::Delete, key, key, None);
             } else if self.setting.same_again && key == 0 {
-                add(op, key, key, Some(Image { content: 0, clock: self.setting.first_clock() }));
+                add(op, key, key, Some(Image { content: 0, clock: self.setting.first_clock(), row: 0 }));
             }
         }
     }
@@ -193,7 +202,7 @@ impl Steps {
 
     fn write(&self, world: &mut World, side: usize, change: Change) {
         let Change { op, from, to, after } = change;
-        let mut message = Message {
+        let message = Message {
             op,
             from,
             to,
@@ -202,10 +211,22 @@ impl Steps {
             effective: None,
             seen: world.progress[1 - side],
             saw: world.effect[1 - side],
+            goes_back: false,
             echo: false,
         };
+        let moves_too = |other: &Message| from != to && other.from != other.to && other.to == to;
+        let mut unseen = (1..=world.last(1 - side)).filter(|seq| !message.saw.contains(*seq));
+        world.is_contested |= unseen.any(|seq| moves_too(world.message(1 - side, seq)));
+        world.rows[side][usize::from(from)] = None;
+        world.rows[side][usize::from(to)] = after;
+        self.log(world, side, message, None);
+    }
+
+    /// A change of a side as its capture will find it, with a clock that is at least so late.
+    fn log(&self, world: &mut World, side: usize, mut message: Message, at_least: Option<Clock>) {
         let ticks = self.local_ticks(world, side);
         message.effective = self.product.effective(side, &world.logs[side], &message, ticks, world.dead_through(side));
+        message.effective = message.effective.max(at_least);
         if message.seen.half.is_some() {
             count(&self.tally.seen_half);
         }
@@ -214,11 +235,7 @@ impl Steps {
                 world.fail(Fault::SeenIsWrong);
             }
         }
-        world.rows[side][usize::from(from)] = None;
-        world.rows[side][usize::from(to)] = after;
-        world.writers[side][usize::from(from)] = None;
-        world.writers[side][usize::from(to)] = None;
-        for key in [from, to] {
+        for key in [message.from, message.to] {
             self.note_known(world, side, key);
         }
         world.logs[side].push(message);
@@ -238,15 +255,18 @@ impl Steps {
         let units = &planned.lanes[usize::from(lane)];
         self.begin(world, side, units);
         let index = self.index(world, side, Some(first));
-        let (set_aside, used) = self.sort_out(world, side, units, &index, aside);
+        let judged = self.judge(world, side, units, &index);
+        let (set_aside, used) = self.sort_out(world, side, units, &judged, aside);
         let parked = world.progress[side].parked;
-        for (unit, is_aside) in units.iter().zip(set_aside) {
+        let mut lost = Vec::new();
+        for ((unit, judged), is_aside) in units.iter().zip(judged).zip(set_aside) {
             if is_aside {
                 count(&self.tally.set_aside);
                 world.progress[side].parked = world.progress[side].parked.union(unit.seqs);
                 continue;
             }
-            self.apply(world, side, unit, self.judge(world, side, unit, &index))?;
+            self.apply(world, side, unit, judged)?;
+            lost.extend(judged.lost.then_some((unit, judged)));
             let ahead = self.ahead(world, side, parked, unit);
             if !ahead.is_empty() && !self.setting.has(Flaw::NobodyWaits) {
                 count(&self.tally.superseded);
@@ -263,6 +283,7 @@ impl Steps {
         } else {
             progress.half = Some(HalfBatch { last, done: lane });
         }
+        self.undo(world, side, &lost);
         used.then_some(())
     }
 
@@ -272,7 +293,7 @@ impl Steps {
         world: &World,
         side: usize,
         units: &[Unit],
-        index: &ConcurrentIndex,
+        judged: &[Judged],
         aside: Aside,
     ) -> (Vec<bool>, bool) {
         let mut parked = world.progress[side].parked;
@@ -280,13 +301,13 @@ impl Steps {
         let mut used = aside == Aside::Nothing;
         loop {
             let before = set_aside.clone();
-            for (unit, is_aside) in units.iter().zip(&mut set_aside).filter(|(_, is_aside)| !**is_aside) {
+            let open = units.iter().zip(judged).zip(&mut set_aside);
+            for ((unit, judged), is_aside) in open.filter(|(_, is_aside)| !**is_aside) {
                 // A message that is in two units is set aside whole.
-                let is_half_aside = parked.meets(unit.seqs) && !self.setting.has(Flaw::HalfMessages);
+                let is_half_aside = parked.meets(unit.seqs);
                 let ahead = self.ahead(world, side, parked, unit);
                 let waits = is_half_aside || !ahead.is_empty() && self.waits(world, side, parked, unit);
-                let refused =
-                    matches!(aside, Aside::BadKey(key) if self.judge(world, side, unit, index).writes(unit, key));
+                let refused = matches!(aside, Aside::BadKey(key) if judged.writes(unit, key));
                 let supersedes = aside == Aside::Supersede
                     && !parked.meets(unit.seqs)
                     && ahead.iter().all(|seq| covers(unit, world.message(side, seq)));
@@ -335,18 +356,21 @@ impl Steps {
         let planned = self.product.plan(side, batch, 1);
         self.begin(world, side, &planned.lanes[0]);
         let index = self.index(world, side, None);
-        for unit in &planned.lanes[0] {
-            let mut judged = self.judge(world, side, unit, &index);
+        let units = &planned.lanes[0];
+        let mut lost = Vec::new();
+        for (unit, mut judged) in units.iter().zip(self.judge(world, side, units, &index)) {
             if self.setting.has(Flaw::RetriedBlindly) {
                 (judged.arrives, judged.leaves) = (true, unit.departure.is_some());
             }
             self.apply(world, side, unit, judged)?;
+            lost.extend(judged.lost.then_some((unit, judged)));
             if self.setting.has(Flaw::Untagged) && judged.arrives {
                 let message = *world.message(side, unit.arrival.last);
                 world.logs[1 - side].push(Message { echo: true, ..message });
             }
         }
         world.progress[side].parked = parked.without(chosen);
+        self.undo(world, side, &lost);
         count(&self.tally.retried);
         Some(())
     }
@@ -371,27 +395,118 @@ impl Steps {
         self.product.index(world.captured_log(1 - side), world.floor[side])
     }
 
-    fn judge(&self, world: &World, side: usize, unit: &Unit, index: &ConcurrentIndex) -> Judged {
+    fn judge(&self, world: &World, side: usize, units: &[Unit], index: &ConcurrentIndex) -> Vec<Judged> {
         let captured = world.captured_log(1 - side);
-        let writes = |ending: &Ending| match self.product.judge(side, ending, index, captured) {
-            Verdict::Write(reason) => {
-                if matches!(reason, WriteReason::Won { .. }) {
-                    count(&self.tally.won);
-                }
-                true
+        let keyed: Vec<KeyedChange<u8>> =
+            units.iter().map(|unit| self.keyed_change(side, unit, index, captured)).collect();
+        let lost = self.lost(units, &keyed);
+        let judged = units.iter().zip(keyed).zip(lost).map(|((unit, keyed), lost)| {
+            let is_written = |verdict: Verdict| lost.is_none() && matches!(verdict, Verdict::Write(_));
+            let stays = unit.departure.is_some() && matches!(keyed.departure, Verdict::Write(_));
+            let reached = matches!(keyed.arrival, Verdict::Write(_));
+            let found = world.rows[1 - side][usize::from(unit.arrival.key)];
+            let shows = |found: Image| self.product.shows_untouched(unit.arrival.key, found);
+            let is_telling = unit.sightable && !self.awaits_what_went_back(world, 1 - side);
+            let sighted = is_telling && found == unit.before && found.is_some_and(shows);
+            let leaves = unit.departure.is_some() && is_written(keyed.departure);
+            Judged { arrives: is_written(keyed.arrival), leaves, sighted, lost: lost.is_some(), stays, reached }
+        });
+        judged.collect()
+    }
+
+    /// What goes back may leave a row as it was: until it is captured, nothing is told by sight.
+    fn awaits_what_went_back(&self, world: &World, side: usize) -> bool {
+        let captured = usize::from(world.captured[side]);
+        !self.setting.has(Flaw::SightOfWhatWentBack)
+            && world.logs[side][captured..].iter().any(|message| message.goes_back)
+    }
+
+    fn keyed_change(&self, side: usize, unit: &Unit, index: &ConcurrentIndex, captured: &[Message]) -> KeyedChange<u8> {
+        let judge = |ending: &Ending| {
+            let verdict = self.product.judge(side, ending, index, captured);
+            if matches!(verdict, Verdict::Write(WriteReason::Won { .. })) {
+                count(&self.tally.won);
             }
-            Verdict::Lose(_) => false,
+            verdict
         };
-        let (arrives, leaves) = (writes(&unit.arrival), unit.departure.as_ref().is_some_and(writes));
-        let found = world.rows[1 - side][usize::from(unit.arrival.key)];
-        let shows = |found: Image| self.product.shows_untouched(unit.arrival.key, found);
-        let sighted = unit.sightable && found == unit.before && found.is_some_and(shows);
-        Judged { arrives, leaves, sighted }
+        let arrival = judge(&unit.arrival);
+        let left = unit.departure.as_ref();
+        KeyedChange {
+            before: unit.before.map(|_| left.map_or(unit.arrival.key, |left| left.key)),
+            after: unit.after.map(|_| unit.arrival.key),
+            departure: left.map_or(arrival, judge),
+            arrival,
+            ruled: None,
+        }
+    }
+
+    /// Of changes that keep their order all together, of each net change by itself.
+    fn lost(&self, units: &[Unit], keyed: &[KeyedChange<u8>]) -> Vec<Option<Loss>> {
+        if self.setting.has(Flaw::MovesByHalves) {
+            return vec![None; units.len()];
+        }
+        let mut lost = Vec::with_capacity(units.len());
+        let mut open = keyed;
+        for units in units.chunk_by(|unit, next| unit.in_order && next.in_order) {
+            let (together, rest) = open.split_at(units.len());
+            lost.extend(lost_moves(together));
+            open = rest;
+        }
+        lost
+    }
+
+    /// What lost with a change of the key is put back where it was made, by changes that have seen it.
+    fn undo(&self, world: &mut World, side: usize, lost: &[(&Unit, Judged)]) {
+        if self.setting.has(Flaw::NothingGoesBack) {
+            return;
+        }
+        let there = world.rows[1 - side];
+        let (mut known, mut ends, mut rows) = ([false; KEYS], Vec::new(), Vec::new());
+        for (unit, judged) in lost {
+            let key = usize::from(unit.arrival.key);
+            let is_told = if there[key].is_some() { judged.reached } else { unit.after.is_some() };
+            if is_told && !std::mem::replace(&mut known[key], true) {
+                let at_least = self.undo_clock(world, side, unit);
+                ends.extend(unit.after.map(|reached| (unit.arrival.key, Some(reached), None, at_least)));
+                rows.extend(there[key].map(|row| (unit.arrival.key, None, Some(row), at_least)));
+            }
+        }
+        for (unit, _) in lost.iter().filter(|(_, judged)| judged.stays) {
+            let Some(left) = &unit.departure else { continue };
+            let row = there[usize::from(left.key)];
+            if row.is_some() && !std::mem::replace(&mut known[usize::from(left.key)], true) {
+                rows.push((left.key, None, row, self.undo_clock(world, side, unit)));
+            }
+        }
+        for (key, before, after, at_least) in ends.into_iter().chain(rows) {
+            let message = Message {
+                op: if after.is_some() { RowOp::Insert } else { RowOp::Delete },
+                from: key,
+                to: key,
+                before,
+                after,
+                effective: None,
+                seen: world.progress[side],
+                saw: world.effect[side],
+                goes_back: true,
+                echo: false,
+            };
+            self.log(world, 1 - side, message, at_least);
+        }
+    }
+
+    fn undo_clock(&self, world: &World, side: usize, unit: &Unit) -> Option<Clock> {
+        let at_least = self.product.undo_clock(side, &unit.arrival, self.local_ticks(world, 1 - side));
+        at_least.filter(|_| !self.setting.has(Flaw::GoesBackUnmarked))
     }
 
     fn apply(&self, world: &mut World, side: usize, unit: &Unit, judged: Judged) -> Option<()> {
-        let Judged { arrives, leaves, sighted } = judged;
-        if (arrives || leaves) && !sighted && !world.all_captured(1 - side) && !self.setting.has(Flaw::HoldRemoved) {
+        let Judged { arrives, leaves, sighted, lost, .. } = judged;
+        if (arrives || leaves || lost)
+            && !sighted
+            && !world.all_captured(1 - side)
+            && !self.setting.has(Flaw::HoldRemoved)
+        {
             count(&self.tally.waited);
             return None;
         }
@@ -400,6 +515,10 @@ impl Steps {
             self.put(world, side, departure, None);
         }
         if arrives {
+            let there = world.rows[1 - side][usize::from(unit.arrival.key)];
+            let is_change = unit.before.is_some() && unit.departure.is_none();
+            let is_other = there.zip(unit.after).is_some_and(|(there, after)| there.row != after.row);
+            world.is_contested |= is_change && is_other;
             self.put(world, side, &unit.arrival, unit.after);
         }
         let tally = &self.tally;

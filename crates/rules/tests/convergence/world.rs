@@ -36,13 +36,16 @@ pub struct World {
     pub floor: [u8; 2],
     pub crashes_left: u8,
     pub bad_rows_left: u8,
+    /// Both sides have brought a row to one key, and one of them has gone on with it or has brought it from elsewhere: only
+    /// that both sides end equal is promised then.
+    pub is_contested: bool,
     pub fault: Option<Fault>,
 }
 
 impl World {
     /// One row that both sides have, and one that neither has.
     pub fn new(setting: &Setting) -> World {
-        let row = Image { content: 0, clock: setting.first_clock() };
+        let row = Image { content: 0, clock: setting.first_clock(), row: 0 };
         World {
             rows: [[Some(row), None]; 2],
             writers: Default::default(),
@@ -53,12 +56,24 @@ impl World {
             floor: [0; 2],
             crashes_left: setting.crashes,
             bad_rows_left: setting.bad_rows,
+            is_contested: false,
             fault: None,
         }
     }
 
     pub fn last(&self, side: usize) -> u8 {
         self.logs[side].len() as u8
+    }
+
+    /// How often users have changed something.
+    pub fn changes(&self, side: usize) -> usize {
+        self.logs[side].iter().filter(|message| !message.goes_back).count()
+    }
+
+    /// No row stands under two keys.
+    pub fn has_rows_once(&self, side: usize) -> bool {
+        let [first, second] = self.rows[side];
+        first.zip(second).is_none_or(|(first, second)| first.row != second.row)
     }
 
     pub fn message(&self, side: usize, seq: u8) -> &Message {

@@ -1,0 +1,117 @@
+//! Changes of a row's key that have lost are undone where they were made: see [`crossfade_rules::moves`].
+//!
+//! Neither of their halves is written here. What is here under the two keys goes back to the source in the same transaction, as
+//! a change of the opposite stream: a row, or the end of the one that the source has there. What a change of the target tells
+//! of a key, which has beaten the move there and is on its way, is not told twice.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crossfade_model::{Clock, Message, Row, RowChange, RowOp};
+use crossfade_rules::moves::undo_clock;
+use mysql_async::Conn;
+
+use crate::error::ApplyError;
+use crate::family::{numbered, send_back};
+use crate::judged::{JudgedStep, LostMove};
+use crate::lane::Shared;
+
+/// What was found here under the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Rows,
+    /// Under some key nothing, and only locked gaps keep a user from inserting a row there.
+    Absent,
+}
+
+/// What goes back, and what of it was looked at.
+struct Undoing<'s> {
+    shared: &'s Shared,
+    known: BTreeSet<(usize, u64)>,
+    ends: Vec<(RowChange, Option<Clock>)>,
+    rows: Vec<(RowChange, Option<Clock>)>,
+    found: Found,
+}
+
+pub(crate) async fn undo(shared: &Shared, conn: &mut Conn, steps: &[JudgedStep<'_>]) -> Result<Found, ApplyError> {
+    let (ends, rows) = (Vec::new(), Vec::new());
+    let mut undoing = Undoing { shared, known: BTreeSet::new(), ends, rows, found: Found::Rows };
+    let lost_moves: Vec<LostMove<'_>> = steps.iter().flat_map(JudgedStep::lost_moves).collect();
+    for lost in &lost_moves {
+        undoing.look_where_it_went(conn, lost).await?;
+    }
+    for lost in &lost_moves {
+        undoing.look_where_it_was(conn, lost).await?;
+    }
+    // Values are given up before they are taken.
+    let (changes, clocks): (Vec<RowChange>, Vec<_>) = undoing.ends.into_iter().chain(undoing.rows).unzip();
+    let messages = numbered(changes).into_iter().zip(clocks);
+    let messages: Vec<Message> = messages.map(|(message, effective)| Message { effective, ..message }).collect();
+    send_back(shared, conn, &messages).await?;
+    Ok(undoing.found)
+}
+
+impl Undoing<'_> {
+    async fn look_where_it_went(&mut self, conn: &mut Conn, lost: &LostMove<'_>) -> Result<(), ApplyError> {
+        let here = self.row_at(conn, lost.table, lost.reached).await?;
+        let comes = here.is_some();
+        let is_new = match here {
+            // What is merged does not take the place of all that was there.
+            Some(row) if lost.is_untold || self.shared.mappings[lost.table].merge.is_some() => {
+                self.return_row(lost.table, row, self.clock(lost))
+            }
+            Some(_) => false,
+            None => {
+                self.found = Found::Absent;
+                lost.is_there && self.known.insert((lost.table, self.shared.exact_key(lost.table, lost.reached)))
+            }
+        };
+        // Also before another row comes, since that one may have what the row there has; but not where children would go too.
+        let is_parent = !self.shared.children[lost.table].is_empty();
+        if is_new && lost.is_there && !(is_parent && comes) {
+            let end = self.change(lost.table, RowOp::Delete, Some(lost.reached.clone()), None);
+            self.ends.push((end, self.clock(lost)));
+        }
+        Ok(())
+    }
+
+    async fn look_where_it_was(&mut self, conn: &mut Conn, lost: &LostMove<'_>) -> Result<(), ApplyError> {
+        let Some(left) = lost.left else { return Ok(()) };
+        match self.row_at(conn, lost.table, left).await? {
+            Some(row) => {
+                self.return_row(lost.table, row, self.clock(lost));
+            }
+            None => self.found = Found::Absent,
+        }
+        Ok(())
+    }
+
+    fn clock(&self, lost: &LostMove<'_>) -> Option<Clock> {
+        let clock = self.shared.mappings[lost.table].clock.as_ref();
+        clock.map(|clock| undo_clock(clock.kind, lost.effective, now_micros()))
+    }
+
+    /// What is here under the key of this image, locked.
+    async fn row_at(&self, conn: &mut Conn, table: usize, image: &Row) -> Result<Option<Row>, ApplyError> {
+        let target = &self.shared.tables[table];
+        Ok(target.lock_where(conn, target.key(), &[target.key_of(image)]).await?.pop())
+    }
+
+    /// `false`: it is on its way already.
+    fn return_row(&mut self, table: usize, row: Row, at_least: Option<Clock>) -> bool {
+        let is_new = self.known.insert((table, self.shared.exact_key(table, &row)));
+        if is_new {
+            self.rows.push((self.change(table, RowOp::Insert, None, Some(row)), at_least));
+        }
+        is_new
+    }
+
+    fn change(&self, table: usize, op: RowOp, before: Option<Row>, after: Option<Row>) -> RowChange {
+        RowChange { layout: self.shared.layouts[table].clone(), op, before, after, event_index: 0 }
+    }
+}
+
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
