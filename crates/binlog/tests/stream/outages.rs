@@ -108,7 +108,11 @@ async fn dead_link(flavor: Flavor) {
     let mut parts = drain(&mut reader, &end).await.unwrap();
     // Heartbeats keep an idle link alive for longer than the read time-out.
     let connections = link.connections.load(Ordering::SeqCst);
-    assert!(reader.next_within(Duration::from_secs(4)).await.unwrap().is_none());
+    let idle_until = tokio::time::Instant::now() + Duration::from_secs(4);
+    while tokio::time::Instant::now() < idle_until {
+        // Others use the server as well; what they write has no rows of this table.
+        parts.extend(reader.next_within(idle_until - tokio::time::Instant::now()).await.unwrap());
+    }
     assert_eq!(link.connections.load(Ordering::SeqCst), connections);
     link.silent.store(true, Ordering::SeqCst);
     bench.run("INSERT INTO t VALUES (2, 'unheard')").await;
