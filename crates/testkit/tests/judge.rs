@@ -135,7 +135,9 @@ async fn writers_do_what_they_count(flavor: Flavor) -> Result<()> {
     let counts = Workload::start(&old, &settings)?.complete(Duration::from_secs(60)).await?;
     assert!(counts.transactions > 1000 && counts.changes > counts.transactions, "{counts:?}");
     assert!(counts.hot_changes > 100 && counts.rolled_back > 10 && counts.uncertain == 0, "{counts:?}");
-    let events = binlog_window::row_events(&old, &before, &["crossfade"]).await?;
+    let mut events = binlog_window::row_events(&old, &before, &["crossfade"]).await?;
+    // Other tests use the server as well.
+    events.retain(|table, _| table.starts_with(&format!("{}.", data.schema)));
     assert_eq!(events.len(), 5, "all tables were written: {events:?}");
     assert!(!compare::schemas(&old, &new, &data.schema).await?.is_equal());
 
