@@ -42,9 +42,15 @@ impl Fault {
         Fault::Cut,
     ];
 
-    /// Whether it is part of the short form.
+    /// Whether it is part of the short form, which leaves out what is much like another one.
     pub fn is_quick(self) -> bool {
-        !matches!(self, Fault::HalfOpen(Lost::Requests | Lost::Both))
+        !matches!(
+            self,
+            Fault::HalfOpen(Lost::Requests | Lost::Both)
+                | Fault::KilledElsewhere
+                | Fault::SideKilled(Side::Old)
+                | Fault::Slow
+        )
     }
 
     pub fn injected(self) -> &'static str {
