@@ -555,6 +555,8 @@ pub(crate) struct LastingEnd<'a> {
     pub before: &'a Row,
     pub seqs: Vec<u64>,
     pub transaction: u32,
+    /// One change, with nothing concurrent: the target has the row as it was before.
+    pub is_plain: bool,
 }
 
 /// A change of a row's key that is lost, or one that is lost with it.
@@ -595,8 +597,9 @@ impl<'a> JudgedStep<'a> {
                 .iter()
                 .filter_map(|row| {
                     let before = row.net.before.as_ref()?;
-                    let seqs = row.net.seqs.iter().collect();
-                    Some(LastingEnd { table: *table, before, seqs, transaction: row.net.transaction })
+                    let seqs: Vec<u64> = row.net.seqs.iter().collect();
+                    let is_plain = seqs.len() == 1 && (row.verdict, row.departure) == (UNDISPUTED, UNDISPUTED);
+                    Some(LastingEnd { table: *table, before, seqs, transaction: row.net.transaction, is_plain })
                 })
                 .collect(),
             JudgedStep::InOrder(changes) => changes
@@ -604,7 +607,8 @@ impl<'a> JudgedStep<'a> {
                 .filter_map(|judged| {
                     let MappedChange { table, seq, transaction, .. } = *judged.change;
                     let before = judged.change.before.as_ref()?;
-                    Some(LastingEnd { table, before, seqs: vec![seq], transaction })
+                    let is_plain = (judged.verdict, judged.departure) == (UNDISPUTED, UNDISPUTED);
+                    Some(LastingEnd { table, before, seqs: vec![seq], transaction, is_plain })
                 })
                 .collect(),
         }
@@ -613,6 +617,8 @@ impl<'a> JudgedStep<'a> {
     /// Deletes that have lost, of tables that `which` takes.
     pub fn lost_deletes(&self, which: impl Fn(usize) -> bool) -> Vec<(u64, Ruling)> {
         let lost = |verdict: Verdict| match verdict {
+            // The row is gone on both sides: nothing returns.
+            Verdict::Lose(Loss { reason: LossReason::LaterClock { op: RowOp::Delete, .. }, .. }) => None,
             Verdict::Lose(loss) => Some(Ruling::Returns(loss)),
             Verdict::Write(_) => None,
         };

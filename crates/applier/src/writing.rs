@@ -70,7 +70,8 @@ impl JudgedLane<'_> {
         if lost.is_empty() { lost } else { self.with_what_cascaded(shared, lost) }
     }
 
-    /// What ended in the same source transaction as a parent that returns, and referred to it, ended with it.
+    /// What ended in the same source transaction as a parent that returns, and referred to it, ended with it. Only what nobody
+    /// else has changed, and the batch no more than that: of other rows the target may have nothing that could return.
     fn with_what_cascaded(&self, shared: &Shared, mut rulings: Rulings) -> Rulings {
         loop {
             let endings: Vec<LastingEnd<'_>> = self.steps.iter().flat_map(JudgedStep::endings).collect();
@@ -84,7 +85,7 @@ impl JudgedLane<'_> {
             for parent in &endings {
                 let Some(loss) = loss_of(parent) else { continue };
                 let given_up = shared.planner.dependence(parent.table, Some(parent.before), None);
-                for child in endings.iter().filter(|child| loss_of(child).is_none()) {
+                for child in endings.iter().filter(|child| child.is_plain && loss_of(child).is_none()) {
                     let refers = shared.planner.dependence(child.table, Some(child.before), None);
                     if child.transaction == parent.transaction
                         && given_up.given_up().iter().any(|token| refers.parents().contains(token))
