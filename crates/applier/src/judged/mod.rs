@@ -1,0 +1,285 @@
+//! A lane's changes with their verdicts.
+//!
+//! What is judged of them stands in [`verdict`], what is ruled beside who wins in [`ruling`], what waits in [`aside`], and how
+//! they ended in [`ending`].
+
+mod aside;
+mod ending;
+mod ruling;
+mod verdict;
+
+use std::collections::BTreeMap;
+
+use crossfade_message::ConflictCounts;
+use crossfade_model::{Row, RowOp, TableName};
+use crossfade_rules::decide::WriteReason;
+use crossfade_rules::merge::PartEnd;
+use crossfade_rules::plan::Dependence;
+use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
+
+use crate::family::Ruling;
+use crate::parking::Cause;
+use crate::table::TargetTable;
+
+use ending::{Ended, Tally, existence};
+use ruling::{Undo, loss_of, without};
+
+pub(crate) use ending::{LeftRow, winners_clock};
+pub(crate) use ruling::{LastingEnd, LostMove};
+pub(crate) use verdict::Judged;
+
+/// Up to so many rows, a lane reads the rows that it overwrites in order to judge them by sight. A larger lane asks only
+/// whether they exist, and confirms them all with one wait.
+const SIGHT_ROWS: usize = 64;
+
+pub(crate) struct JudgedLane<'a> {
+    pub steps: Vec<JudgedStep<'a>>,
+    pub concurrent: bool,
+    /// Rows that are overwritten are read, to judge them by sight.
+    pub by_sight: bool,
+    /// A row that was to be deleted was not there.
+    pub missed: bool,
+    pub tally: Tally,
+    /// By the table's name at the source.
+    pub conflicts: BTreeMap<TableName, ConflictCounts>,
+}
+
+pub(crate) enum JudgedStep<'a> {
+    Net { table: usize, kind: ChangeKind, rows: Vec<JudgedRow<'a>> },
+    InOrder(Vec<JudgedChange<'a>>),
+}
+
+pub(crate) struct JudgedRow<'a> {
+    pub net: &'a NetChange,
+    /// Of the key that the row has in the end.
+    verdict: Verdict,
+    /// Of the key that a moved row leaves.
+    departure: Verdict,
+    /// The locked row was what the change's writer had before him.
+    pub sighted: bool,
+    pub aside: Option<Cause>,
+    pub ruling: Option<Ruling>,
+    undo: Option<Undo>,
+    /// What is written instead of the change's own row.
+    replaced: Option<Row>,
+    /// Its columns are merged with what users of the target did meanwhile.
+    pub merges: bool,
+    /// How its messages ended where they were merged.
+    pub ends: Vec<PartEnd>,
+}
+
+pub(crate) struct JudgedChange<'a> {
+    pub change: &'a MappedChange,
+    verdict: Verdict,
+    departure: Verdict,
+    pub aside: Option<Cause>,
+    pub ruling: Option<Ruling>,
+    undo: Option<Undo>,
+    replaced: Option<Row>,
+    pub merges: bool,
+    pub ends: Vec<PartEnd>,
+}
+
+const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
+
+fn is_write(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Write(_))
+}
+
+impl<'a> JudgedLane<'a> {
+    pub fn new(plan: &'a LanePlan, concurrent: bool) -> JudgedLane<'a> {
+        let mut rows_total = 0;
+        let steps = plan
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Net { table, kind, rows } => {
+                    rows_total += rows.len();
+                    let rows = rows.iter().map(JudgedRow::new).collect();
+                    JudgedStep::Net { table: *table, kind: *kind, rows }
+                }
+                Step::InOrder(changes) => {
+                    rows_total += changes.len();
+                    JudgedStep::InOrder(changes.iter().map(JudgedChange::new).collect())
+                }
+            })
+            .collect();
+        let by_sight = concurrent && rows_total <= SIGHT_ROWS;
+        JudgedLane {
+            steps,
+            concurrent,
+            by_sight,
+            missed: false,
+            tally: Tally { messages: plan.messages, ..Tally::default() },
+            conflicts: BTreeMap::new(),
+        }
+    }
+}
+
+impl<'a> JudgedRow<'a> {
+    fn new(net: &'a NetChange) -> JudgedRow<'a> {
+        JudgedRow {
+            net,
+            verdict: UNDISPUTED,
+            departure: UNDISPUTED,
+            sighted: false,
+            aside: None,
+            ruling: None,
+            undo: None,
+            replaced: None,
+            merges: false,
+            ends: Vec::new(),
+        }
+    }
+
+    /// Neither set aside nor ruled to lose.
+    fn is_open(&self) -> bool {
+        self.aside.is_none() && !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+    }
+
+    /// The row as it is written.
+    pub fn after(&self) -> Option<&Row> {
+        self.replaced.as_ref().or(self.net.after.as_ref())
+    }
+
+    /// The row that the change leaves, or the end of the row, is to be written.
+    pub fn arrives(&self) -> bool {
+        self.aside.is_none() && is_write(self.verdict)
+    }
+
+    /// A moved row is to leave its old key.
+    pub fn leaves(&self) -> bool {
+        self.aside.is_none() && is_write(self.departure)
+    }
+
+    pub fn writes(&self) -> bool {
+        let merges = self.aside.is_none() && self.merges;
+        merges || self.arrives() || (self.net.moved_from.is_some() && self.leaves())
+    }
+
+    /// The row is written as the change has it.
+    pub fn arrives_whole(&self) -> bool {
+        self.arrives() && !self.merges
+    }
+
+    /// What came out of merging.
+    pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
+        (self.verdict, self.departure) = (existence(&arrival), existence(&departure));
+        self.ends = departure.into_iter().chain(arrival).collect();
+    }
+
+    pub fn dependence(&self, planner: &Planner, table: usize) -> Dependence {
+        planner.dependence(table, self.net.before.as_ref(), self.net.after.as_ref())
+    }
+
+    /// A moved row ends once, as the row that arrives.
+    fn end(&self, table: usize) -> Ended {
+        let net = self.net;
+        Ended { table, verdict: self.verdict, seqs: net.seqs.iter().collect(), effective: net.effective }
+    }
+
+    /// It is lost, and what its source has done is taken back.
+    fn is_undone(&self) -> bool {
+        self.aside.is_none() && self.undo.is_some()
+    }
+}
+
+impl<'a> JudgedChange<'a> {
+    fn new(change: &'a MappedChange) -> JudgedChange<'a> {
+        JudgedChange {
+            change,
+            verdict: UNDISPUTED,
+            departure: UNDISPUTED,
+            aside: None,
+            ruling: None,
+            undo: None,
+            replaced: None,
+            merges: false,
+            ends: Vec::new(),
+        }
+    }
+
+    /// Neither set aside nor ruled to lose.
+    fn is_open(&self) -> bool {
+        self.aside.is_none() && !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+    }
+
+    /// It is lost, and what its source has done is taken back.
+    fn is_undone(&self) -> bool {
+        self.aside.is_none() && self.undo.is_some()
+    }
+
+    /// Why it has lost at one of its keys.
+    pub fn lost_half(&self) -> Option<Loss> {
+        [self.verdict, self.departure].into_iter().find_map(loss_of)
+    }
+
+    /// Who wins at its keys, whatever became of it since.
+    fn verdicts(&self) -> (Verdict, Verdict) {
+        let Some(undo) = self.undo else { return (self.verdict, self.departure) };
+        let of_half = |wins: bool, verdict: Verdict| if wins { UNDISPUTED } else { verdict };
+        (of_half(undo.reached, self.verdict), of_half(undo.left, self.departure))
+    }
+
+    fn may_be_undone(&self) -> bool {
+        !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+    }
+
+    /// It has turned out to be lost with a change of its row's key, or not to be.
+    fn loses_with_a_move(&self, lost: Option<Loss>) -> bool {
+        self.aside.is_none() && self.is_open() && self.undo.is_some() != lost.is_some()
+    }
+
+    /// The row as it is written.
+    pub fn after(&self) -> Option<&Row> {
+        self.replaced.as_ref().or(self.change.after.as_ref())
+    }
+
+    pub fn arrives(&self) -> bool {
+        self.aside.is_none() && is_write(self.verdict)
+    }
+
+    pub fn leaves(&self) -> bool {
+        self.aside.is_none() && is_write(self.departure)
+    }
+
+    pub fn writes(&self) -> bool {
+        (self.aside.is_none() && self.merges) || self.arrives() || self.leaves()
+    }
+
+    /// Lets the row, as it is written, refer to nothing in these columns; returns what [`Self::take_back`] needs.
+    pub fn let_go(&mut self, columns: &[usize]) -> Option<Row> {
+        let without = without(self.after(), columns);
+        std::mem::replace(&mut self.replaced, without)
+    }
+
+    pub fn take_back(&mut self, replaced: Option<Row>) {
+        self.replaced = replaced;
+    }
+
+    /// What came out of merging.
+    pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
+        (self.verdict, self.departure) = (existence(&arrival), existence(&departure));
+        self.ends = departure.into_iter().chain(arrival).collect();
+    }
+
+    pub fn dependence(&self, planner: &Planner) -> Dependence {
+        planner.dependence(self.change.table, self.change.before.as_ref(), self.change.after.as_ref())
+    }
+
+    fn end(&self) -> Ended {
+        let MappedChange { table, seq, effective, .. } = *self.change;
+        Ended { table, verdict: self.verdict, seqs: vec![seq], effective }
+    }
+
+    /// The row is to leave its key.
+    pub fn moves_away(&self, target: &TargetTable) -> bool {
+        let images = self.change.before.as_ref().zip(self.change.after.as_ref());
+        self.leaves() && images.is_some_and(|(before, after)| target.key_of(before) != target.key_of(after))
+    }
+
+    /// The row is to be deleted by its key.
+    pub fn deletes(&self, mapping: &TableMapping) -> bool {
+        self.change.op == RowOp::Delete && !mapping.keyless
+    }
+}

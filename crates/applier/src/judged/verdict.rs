@@ -1,0 +1,203 @@
+//! Who wins, judged by what is captured, and judged again before the commit.
+
+use crossfade_model::{Row, Seen, Value};
+use crossfade_rules::{MappedChange, NetChange, TableMapping, Verdict};
+use mysql_async::Conn;
+
+use super::ruling::{Undo, lost_in_order};
+use super::{JudgedChange, JudgedLane, JudgedStep, UNDISPUTED};
+use crate::error::ApplyError;
+use crate::lane::Shared;
+use crate::lookup::{Lookup, Subject, key_hashes};
+use crate::table::TargetTable;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judged {
+    AsWritten,
+    Otherwise,
+}
+
+impl<'a> JudgedLane<'a> {
+    /// Judges every change by what is captured so far.
+    pub async fn judge(&mut self, shared: &Shared, lookup: &mut Lookup, conn: &mut Conn) -> Result<(), ApplyError> {
+        lookup.prepare(self.folded_keys(shared)).await?;
+        for step in &mut self.steps {
+            match step {
+                JudgedStep::Net { table, rows, .. } => {
+                    let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
+                    for row in rows {
+                        (row.verdict, row.departure) = judge_net(mapping, target, row.net, lookup, conn).await?;
+                        row.merges = merges(mapping, (row.verdict, row.departure));
+                    }
+                }
+                JudgedStep::InOrder(changes) => {
+                    for judged in changes {
+                        let table = judged.change.table;
+                        let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
+                        (judged.verdict, judged.departure) =
+                            judge_change(mapping, target, judged.change, lookup, conn).await?;
+                        judged.merges = merges(mapping, (judged.verdict, judged.departure));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The hashes of all keys that are judged.
+    fn folded_keys(&self, shared: &Shared) -> impl Iterator<Item = u64> {
+        let folded = |table: usize, row: &Row| {
+            let mapping = &shared.mappings[table];
+            key_hashes(mapping, &key_of(mapping, row)).folded
+        };
+        self.steps.iter().flat_map(move |step| -> Vec<u64> {
+            match step {
+                JudgedStep::Net { table, rows, .. } => {
+                    let images = rows.iter().flat_map(|row| [&row.net.before, &row.net.after]).flatten();
+                    images.map(|image| folded(*table, image)).collect()
+                }
+                JudgedStep::InOrder(changes) => {
+                    let changes = changes.iter().map(|judged| judged.change);
+                    let of_change = |change: &'a MappedChange| {
+                        [&change.before, &change.after].into_iter().flatten().map(|image| folded(change.table, image))
+                    };
+                    changes.flat_map(of_change).collect()
+                }
+            }
+        })
+    }
+
+    /// Judges again what was written and neither sighted nor merged, with what was captured meanwhile.
+    pub async fn confirm(
+        &mut self,
+        shared: &Shared,
+        lookup: &mut Lookup,
+        conn: &mut Conn,
+    ) -> Result<Judged, ApplyError> {
+        for step in &mut self.steps {
+            match step {
+                JudgedStep::Net { table, rows, .. } => {
+                    let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
+                    for row in rows.iter_mut().filter(|row| !row.sighted && !row.merges && row.is_open()) {
+                        let known = judge_net(mapping, target, row.net, lookup, conn).await?;
+                        let is_same = match row.undo {
+                            Some(undo) => undo == Undo::of(known),
+                            None => is_as_before(mapping, (row.verdict, row.departure), known),
+                        };
+                        if !is_same {
+                            return Ok(Judged::Otherwise);
+                        }
+                        if row.undo.is_none() {
+                            (row.verdict, row.departure) = known;
+                        }
+                    }
+                }
+                JudgedStep::InOrder(changes) => {
+                    let mut known_of_all: Vec<(Verdict, Verdict)> =
+                        changes.iter().map(JudgedChange::verdicts).collect();
+                    for (place, judged) in changes.iter_mut().enumerate() {
+                        if judged.merges || !judged.is_open() {
+                            continue;
+                        }
+                        let table = judged.change.table;
+                        let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
+                        let known = judge_change(mapping, target, judged.change, lookup, conn).await?;
+                        let is_same = match judged.undo {
+                            Some(undo) => undo == Undo::of(known),
+                            None => is_as_before(mapping, (judged.verdict, judged.departure), known),
+                        };
+                        if !is_same {
+                            return Ok(Judged::Otherwise);
+                        }
+                        known_of_all[place] = known;
+                        if judged.undo.is_none() {
+                            (judged.verdict, judged.departure) = known;
+                        }
+                    }
+                    let lost = lost_in_order(shared, changes, &known_of_all);
+                    if changes.iter().zip(lost).any(|(judged, lost)| judged.loses_with_a_move(lost)) {
+                        return Ok(Judged::Otherwise);
+                    }
+                }
+            }
+        }
+        Ok(Judged::AsWritten)
+    }
+
+    /// Something was written that only a captured stream can confirm.
+    pub fn must_be_confirmed(&self) -> bool {
+        self.concurrent
+            && self.steps.iter().any(|step| match step {
+                JudgedStep::Net { rows, .. } => {
+                    rows.iter().any(|row| row.is_undone() || !row.sighted && !row.merges && row.writes())
+                }
+                JudgedStep::InOrder(changes) => {
+                    changes.iter().any(|judged| judged.is_undone() || !judged.merges && judged.writes())
+                }
+            })
+    }
+
+    /// Some delete found nothing, and a user might insert the row unseen.
+    pub fn missed_rows(&self) -> bool {
+        self.concurrent && self.missed
+    }
+}
+
+/// Neither half has turned, nor is there anything to be merged.
+fn is_as_before(mapping: &TableMapping, before: (Verdict, Verdict), known: (Verdict, Verdict)) -> bool {
+    Undo::of(before) == Undo::of(known) && !merges(mapping, known)
+}
+
+/// Where columns are merged, who wins the row is not all that there is to a dispute.
+fn merges(mapping: &TableMapping, verdicts: (Verdict, Verdict)) -> bool {
+    mapping.merge.is_some() && verdicts != (UNDISPUTED, UNDISPUTED)
+}
+
+fn key_of<'r>(mapping: &TableMapping, row: &'r Row) -> Vec<&'r Value> {
+    mapping.row_key.iter().filter_map(|index| row.get(*index)).collect()
+}
+
+async fn judge_net(
+    mapping: &TableMapping,
+    target: &TargetTable,
+    net: &NetChange,
+    lookup: &mut Lookup,
+    conn: &mut Conn,
+) -> Result<(Verdict, Verdict), ApplyError> {
+    let Some(last) = net.after.as_ref().or(net.before.as_ref()) else { return Ok((UNDISPUTED, UNDISPUTED)) };
+    let key = key_of(mapping, last);
+    let subject = Subject { mapping, key: &key, effective: net.effective, seen: &net.seen };
+    let arrival = lookup.judge(&subject, target, conn).await?;
+    let departure = match (&net.moved_from, &net.before) {
+        (Some(departure), Some(before)) => {
+            let key = key_of(mapping, before);
+            let subject = Subject { mapping, key: &key, effective: departure.effective, seen: &departure.seen };
+            lookup.judge(&subject, target, conn).await?
+        }
+        _ => UNDISPUTED,
+    };
+    Ok((arrival, departure))
+}
+
+async fn judge_change(
+    mapping: &TableMapping,
+    target: &TargetTable,
+    change: &MappedChange,
+    lookup: &mut Lookup,
+    conn: &mut Conn,
+) -> Result<(Verdict, Verdict), ApplyError> {
+    if mapping.keyless {
+        return Ok((UNDISPUTED, UNDISPUTED));
+    }
+    let seen: &Seen = &change.seen;
+    let mut verdicts = [UNDISPUTED; 2];
+    let images = [change.after.as_ref().or(change.before.as_ref()), change.before.as_ref()];
+    for (verdict, image) in verdicts.iter_mut().zip(images) {
+        if let Some(image) = image {
+            let key = key_of(mapping, image);
+            let subject = Subject { mapping, key: &key, effective: change.effective, seen };
+            *verdict = lookup.judge(&subject, target, conn).await?;
+        }
+    }
+    Ok((verdicts[0], verdicts[1]))
+}
