@@ -407,7 +407,10 @@ impl Applier {
             && let Err(error) = self.forget_reasons().await
         {
             self.shared.reasons_in_doubt.store(true, Relaxed);
-            tracing::warn!(%error, "the store still lists messages that are not set aside any more");
+            tracing::warn!(
+                error = with_causes(&error),
+                "the store cannot be told which messages are not set aside any more; trying again"
+            );
         }
         match self.shared.store.settle(&self.options.stream, applied).await {
             Ok(()) => self.settled_seq = applied,
