@@ -7,9 +7,12 @@
 //! [expect](Migration::expect_lines), and any that tells a password, make it fail.
 
 mod binary;
+mod brands;
 pub mod lines;
 mod log;
 mod migration;
+
+pub use crossfade_servers::Flavor;
 
 pub use binary::{binary, is_soak, rounds};
 pub use migration::{Direction, Migration, Setup, SideUrls, account_url, create_account, secrets};

@@ -7,8 +7,8 @@ use crossfade_servers::{Flavor, SharedPair};
 use crossfade_testkit::late::LateWay;
 use crossfade_testkit::proxy::{CommitFate, Proxy};
 use crossfade_testkit::quiet::{Progress, until};
-use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup, SideUrls, account_url};
+use crossfade_tests::{lines::AWAY, on_both_brands};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
@@ -240,20 +240,6 @@ async fn a_reader_that_is_always_late_is_waited_for(flavor: Flavor) -> Result<()
     way.be_late_by(Duration::ZERO);
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.stop_both().await
-}
-
-macro_rules! on_both_brands {
-    ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
-        #[tokio::test]
-        async fn $mysql() -> Result<()> {
-            $name(Flavor::MySql).await
-        }
-
-        #[tokio::test]
-        async fn $mariadb() -> Result<()> {
-            $name(Flavor::MariaDb).await
-        }
-    )*};
 }
 
 on_both_brands! {

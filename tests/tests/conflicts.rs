@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
-use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -177,20 +177,6 @@ async fn a_rows_life_is_told(flavor: Flavor) -> Result<()> {
     migration.on(&migration.old, &["UPDATE {schema}.t SET n = 50 WHERE b = 0x0aff"]).await?;
     migration.status().until_quiet(LIMIT).await?;
     migration.stop_both().await
-}
-
-macro_rules! on_both_brands {
-    ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
-        #[tokio::test]
-        async fn $mysql() -> Result<()> {
-            $name(Flavor::MySql).await
-        }
-
-        #[tokio::test]
-        async fn $mariadb() -> Result<()> {
-            $name(Flavor::MariaDb).await
-        }
-    )*};
 }
 
 on_both_brands! {

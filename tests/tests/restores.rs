@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::quiet::{Progress, Status, until};
-use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{lines::AWAY, on_both_brands};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
@@ -353,24 +353,6 @@ async fn different_rules_do_not_run_together(flavor: Flavor) -> Result<()> {
     insert(&migration, &migration.new, 101, 103).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.stop_both().await
-}
-
-macro_rules! on_both_brands {
-    ($($name:ident => $test:ident),* $(,)?) => {$(
-        mod $name {
-            use super::*;
-
-            #[tokio::test]
-            async fn on_mysql() -> Result<()> {
-                $test(Flavor::MySql).await
-            }
-
-            #[tokio::test]
-            async fn on_mariadb() -> Result<()> {
-                $test(Flavor::MariaDb).await
-            }
-        }
-    )*};
 }
 
 on_both_brands! {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
-use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{lines::KILLED, on_both_brands};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
@@ -207,20 +207,6 @@ async fn what_has_no_room_waits(flavor: Flavor) -> Result<()> {
     until_nothing_is_aside(&migration).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.stop_both().await
-}
-
-macro_rules! on_both_brands {
-    ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
-        #[tokio::test]
-        async fn $mysql() -> Result<()> {
-            $name(Flavor::MySql).await
-        }
-
-        #[tokio::test]
-        async fn $mariadb() -> Result<()> {
-            $name(Flavor::MariaDb).await
-        }
-    )*};
 }
 
 on_both_brands! {

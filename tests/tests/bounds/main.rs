@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
-use crossfade_tests::Migration;
+use crossfade_tests::{Migration, on_both_brands};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -28,24 +28,6 @@ async fn until_status(
     })
     .await
     .with_context(|| migration.log_ends())
-}
-
-macro_rules! on_both_brands {
-    ($($name:ident => $test:path),* $(,)?) => {$(
-        mod $name {
-            use super::*;
-
-            #[tokio::test]
-            async fn on_mysql() -> Result<()> {
-                $test(Flavor::MySql).await
-            }
-
-            #[tokio::test]
-            async fn on_mariadb() -> Result<()> {
-                $test(Flavor::MariaDb).await
-            }
-        }
-    )*};
 }
 
 on_both_brands! {

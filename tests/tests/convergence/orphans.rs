@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
 use crossfade_testkit::sql;
-use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use mysql_async::prelude::Queryable;
 
 pub const LIMIT: Duration = Duration::from_secs(75);
@@ -189,20 +189,6 @@ async fn the_parent_stays(flavor: Flavor) -> Result<()> {
 
 async fn the_children_go(flavor: Flavor) -> Result<()> {
     a_parent_that_left_its_children(flavor, "child-goes", "1,4,12,14 20 20,21,40 20,32,33").await
-}
-
-macro_rules! on_both_brands {
-    ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
-        #[tokio::test]
-        async fn $mysql() -> Result<()> {
-            $name(Flavor::MySql).await
-        }
-
-        #[tokio::test]
-        async fn $mariadb() -> Result<()> {
-            $name(Flavor::MariaDb).await
-        }
-    )*};
 }
 
 on_both_brands! {

@@ -4,10 +4,10 @@
 use anyhow::{Result, ensure};
 use crossfade_servers::{Flavor, SharedPair};
 use crossfade_testkit::proxy::{CommitFate, Proxy};
-use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup, SideUrls, account_url};
+use crossfade_tests::{lines::AWAY, on_both_brands};
 
-use crate::{PLAIN, forward_alone, insert, number, on_both_brands, prepare, until_number};
+use crate::{PLAIN, forward_alone, insert, number, prepare, until_number};
 
 on_both_brands! {
     a_lost_answer_is_looked_up: p7_answer_of_a_commit_lost_on_mysql, p7_answer_of_a_commit_lost_on_mariadb;

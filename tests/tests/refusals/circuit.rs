@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
-use crossfade_tests::{Direction, Setup};
+use crossfade_tests::{Direction, Setup, on_both_brands};
 
 use crate::{
-    LIMIT, PLAIN, forward, insert, never_green, on_both_brands, reason, rows, started, state, until_all_is_well,
-    until_number, until_status,
+    LIMIT, PLAIN, forward, insert, never_green, reason, rows, started, state, until_all_is_well, until_number,
+    until_status,
 };
 
 on_both_brands! {

@@ -161,18 +161,3 @@ pub async fn never_green(migration: &Migration, lasting: Duration) -> Result<()>
     }
     Ok(())
 }
-
-macro_rules! on_both_brands {
-    ($($name:ident: $mysql:ident, $mariadb:ident;)*) => {$(
-        #[tokio::test]
-        async fn $mysql() -> anyhow::Result<()> {
-            $name(crossfade_servers::Flavor::MySql).await
-        }
-
-        #[tokio::test]
-        async fn $mariadb() -> anyhow::Result<()> {
-            $name(crossfade_servers::Flavor::MariaDb).await
-        }
-    )*};
-}
-pub(crate) use on_both_brands;

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
-use crossfade_tests::{Migration, Setup};
+use crossfade_tests::{Migration, Setup, on_both_brands};
 
 use crate::{
-    LIMIT, PLAIN, insert, number, on_both_brands, own_servers, prepare, rows, started, until_all_is_well, until_number,
-    until_status, with_plain_account,
+    LIMIT, PLAIN, insert, number, own_servers, prepare, rows, started, until_all_is_well, until_number, until_status,
+    with_plain_account,
 };
 
 on_both_brands! {

@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::Status;
-use crossfade_tests::{Direction, Setup};
+use crossfade_tests::{Direction, Setup, on_both_brands};
 
-use crate::{PLAIN, forward, is_green, number, on_both_brands, started, until_number, until_status};
+use crate::{PLAIN, forward, is_green, number, started, until_number, until_status};
 
 on_both_brands! {
     who_stands_by_is_seen: p7_standby_is_seen_on_mysql, p7_standby_is_seen_on_mariadb;

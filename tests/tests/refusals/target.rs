@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
-use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{lines::AWAY, on_both_brands};
 use mysql_async::prelude::Queryable;
 
 use crate::{
-    LIMIT, PLAIN, account, forward, forward_alone, insert, is_green, never_green, number, on_both_brands, own_servers,
-    prepare, reason, started, state, until_all_is_well, until_number, until_status, with_plain_account,
+    LIMIT, PLAIN, account, forward, forward_alone, insert, is_green, never_green, number, own_servers, prepare, reason,
+    started, state, until_all_is_well, until_number, until_status, with_plain_account,
 };
 
 on_both_brands! {

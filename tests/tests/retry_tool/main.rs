@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::process;
 use crossfade_testkit::quiet::{self, Progress, Status};
-use crossfade_tests::{Migration, Setup, binary};
+use crossfade_tests::{Migration, Setup, binary, on_both_brands};
 use mysql_async::Pool;
 use mysql_async::prelude::{FromRow, Queryable};
 use serde_json::Value;
@@ -144,20 +144,6 @@ async fn until_count(migration: &Migration, pool: &Pool, query: &str, wanted: u6
     })
     .await
     .with_context(|| migration.log_ends())
-}
-
-macro_rules! on_both_brands {
-    ($($name:path: $mysql:ident, $mariadb:ident;)*) => {$(
-        #[tokio::test]
-        async fn $mysql() -> Result<()> {
-            $name(Flavor::MySql).await
-        }
-
-        #[tokio::test]
-        async fn $mariadb() -> Result<()> {
-            $name(Flavor::MariaDb).await
-        }
-    )*};
 }
 
 on_both_brands! {
