@@ -124,6 +124,45 @@ async fn a_refused_move_waits_whole(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A row that waits for its parent leaves its key for one that the other side has taken. Its move has lost, and what there is
+/// to undo is known when the row is there.
+async fn a_lost_move_waits_for_its_row(flavor: Flavor) -> Result<()> {
+    let mut migration = started(
+        flavor,
+        "lost_move",
+        &[
+            "CREATE TABLE {schema}.p (id INT PRIMARY KEY, n INT NOT NULL, {clock})",
+            "CREATE TABLE {schema}.t (id INT PRIMARY KEY, p INT NOT NULL, v VARCHAR(20) NOT NULL, {clock}, \
+             FOREIGN KEY (p) REFERENCES p (id))",
+        ],
+    )
+    .await?;
+    migration.on(&migration.new, &["ALTER TABLE {schema}.p ADD CONSTRAINT below CHECK (n < 1000)"]).await?;
+    let rows =
+        ["INSERT INTO {schema}.p (id, n) VALUES (1, 1)", "INSERT INTO {schema}.t (id, p, v) VALUES (6, 1, 'six')"];
+    migration.on(&migration.old, &rows).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let statements = [
+        "BEGIN",
+        "INSERT INTO {schema}.p (id, n) VALUES (4, 5000)",
+        "UPDATE {schema}.t SET id = 9 WHERE id = 6",
+        "INSERT INTO {schema}.t (id, p, v) VALUES (6, 4, 'another')",
+        "UPDATE {schema}.t SET id = 2 WHERE id = 6",
+        "COMMIT",
+    ];
+    migration.on(&migration.old, &statements).await?;
+    let taken = "INSERT INTO {schema}.t (id, p, v, updated_at) VALUES (2, 1, 'of new', '2035-01-01 00:00:00')";
+    migration.on(&migration.new, &[taken]).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    until_status(&migration, "the family waiting", |status| status.number("forward", "open_failures") >= 2).await?;
+    migration.on(&migration.old, &["UPDATE {schema}.p SET n = 3 WHERE id = 4"]).await?;
+    until_nothing_is_aside(&migration).await?;
+    let found = format!("SELECT COUNT(*) FROM `{}`.t WHERE (id, v) IN ((2, 'of new'), (9, 'six'))", migration.schema);
+    ensure!(number(&migration.old, &found).await? == 2, "the rows of both sides are not there");
+    migration.stop_both().await
+}
+
 /// Each side gives one unique value to a row of its own. Both wait; when a person changes one, both sides become equal.
 async fn a_unique_value_of_two_rows_waits_for_a_person(flavor: Flavor) -> Result<()> {
     let mut migration = started(
@@ -212,6 +251,7 @@ async fn what_has_no_room_waits(flavor: Flavor) -> Result<()> {
 on_both_brands! {
     only_the_refused_rows_wait: p7_refused_rows_on_mysql, p7_refused_rows_on_mariadb;
     a_refused_move_waits_whole: p7_refused_move_on_mysql, p7_refused_move_on_mariadb;
+    a_lost_move_waits_for_its_row: p4_a_lost_move_on_mysql, p4_a_lost_move_on_mariadb;
     a_unique_value_of_two_rows_waits_for_a_person: p7_unique_of_two_on_mysql, p7_unique_of_two_on_mariadb;
     what_cannot_be_judged_is_held: p7_held_on_mysql, p7_held_on_mariadb;
     what_has_no_room_waits: p7_no_room_on_mysql, p7_no_room_on_mariadb;

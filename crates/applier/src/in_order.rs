@@ -80,7 +80,12 @@ impl Context<'_> {
             let waits = !round.aside.is_empty() && round.aside.hold_back(&judged.dependence(planner));
             if !judged.writes() {
                 // Whom a lost end took along at the source is found when those who wait have been written.
-                judged.aside = (waits && self.takes_along(judged.change)).then_some(Cause::Behind);
+                // What goes back is told by the rows that are here, and so waits for those as well.
+                let must_wait = waits && (judged.acts() || self.takes_along(judged.change));
+                judged.aside = must_wait.then_some(Cause::Behind);
+                if must_wait && judged.acts() {
+                    round.aside.add(&judged.dependence(planner));
+                }
                 continue;
             }
             if waits {
@@ -141,7 +146,8 @@ impl Context<'_> {
         while let Some(place) = passed_over.pop() {
             let stands_in = |later: usize| {
                 let judged = &changes[later];
-                let counts = judged.aside.is_none() && !judged.merges && !left.contains(&later);
+                let tells = judged.aside.is_none() && !judged.merges && !judged.is_undone();
+                let counts = tells && !left.contains(&later);
                 counts && self.is_of_row(judged.change, changes[place].change)
             };
             if (place + 1..changes.len()).any(stands_in) {

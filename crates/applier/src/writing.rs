@@ -31,7 +31,7 @@ impl JudgedLane<'_> {
         let by_sight = !manner.blind && (self.by_sight || manner.sighted_only);
         let mut aside = Dependences::default();
         for index in 0..self.steps.len() {
-            self.steps[index].hold_back(&shared.planner, &mut aside, |writes| writes);
+            self.steps[index].hold_back(&shared.planner, &mut aside, |acts| acts);
             let written = match &mut self.steps[index] {
                 JudgedStep::Net { table, kind, rows } => {
                     let part =

@@ -40,6 +40,25 @@ pub struct Column {
     pub collation: Option<String>,
 }
 
+impl Column {
+    /// A column that is never NULL and that users fill: what tests and tools build on.
+    pub fn plain(name: impl Into<String>, kind: ColumnKind) -> Column {
+        Column {
+            name: name.into(),
+            kind,
+            nullable: false,
+            generated: false,
+            invisible: false,
+            auto_increment: false,
+            has_default: false,
+            on_update_now: false,
+            declared: String::new(),
+            charset: None,
+            collation: None,
+        }
+    }
+}
+
 /// What a column can hold. The order of labels is the server's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -41,25 +41,12 @@ fn update(id: u64) -> MappedChange {
 }
 
 fn mapping(unique: bool) -> TableMapping {
-    let column = |name: &str, kind| Column {
-        name: name.to_owned(),
-        kind,
-        nullable: false,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        has_default: false,
-        on_update_now: false,
-        declared: String::new(),
-        charset: None,
-        collation: None,
-    };
     let integer = || ColumnKind::Integer { bytes: 8, unsigned: true };
     let text = ColumnKind::Text { charset: "utf8mb4".to_owned() };
     let email = UniqueKey { name: "email".to_owned(), columns: vec![1], nullable: false, partial: false };
     let shape = TableShape {
         name: TableName::new("app", "users"),
-        columns: vec![column("id", integer()), column("email", text), column("n", integer())],
+        columns: vec![Column::plain("id", integer()), Column::plain("email", text), Column::plain("n", integer())],
         primary_key: vec![0],
         unique_keys: if unique { vec![email] } else { vec![] },
         foreign_keys: vec![],

@@ -8,28 +8,12 @@ use crossfade_model::{
 };
 use crossfade_rules::{EffectiveClocks, Policy, TableMapping, TableRule};
 
-fn column(name: &str, kind: ColumnKind) -> Column {
-    Column {
-        name: name.to_owned(),
-        kind,
-        nullable: false,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        has_default: false,
-        on_update_now: false,
-        declared: String::new(),
-        charset: None,
-        collation: None,
-    }
-}
-
 fn mapping(table: &str, clock: Option<&str>) -> TableMapping {
     let shape = TableShape {
         name: TableName::new("app", table),
         columns: vec![
-            column("name", ColumnKind::Text { charset: "utf8mb4".to_owned() }),
-            column("version", ColumnKind::Integer { bytes: 8, unsigned: false }),
+            Column::plain("name", ColumnKind::Text { charset: "utf8mb4".to_owned() }),
+            Column::plain("version", ColumnKind::Integer { bytes: 8, unsigned: false }),
         ],
         primary_key: vec![0],
         unique_keys: vec![],

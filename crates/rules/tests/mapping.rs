@@ -11,19 +11,7 @@ use crossfade_rules::mapping::{ClockKind, Severity, plan_hash, rules_hash};
 use crossfade_rules::{MappingProblem, Policy, RulesError, TableMapping, TableRule};
 
 fn column(name: &str, declared: &str, kind: ColumnKind) -> Column {
-    Column {
-        name: name.to_owned(),
-        kind,
-        nullable: false,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        has_default: false,
-        on_update_now: false,
-        declared: declared.to_owned(),
-        charset: None,
-        collation: None,
-    }
+    Column { declared: declared.to_owned(), ..Column::plain(name, kind) }
 }
 
 fn integer(name: &str, bytes: u8) -> Column {

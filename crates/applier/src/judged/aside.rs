@@ -127,13 +127,13 @@ impl JudgedStep<'_> {
         match self {
             JudgedStep::Net { table, rows, .. } => {
                 for row in rows {
-                    let (dependence, may_wait) = (row.dependence(planner, *table), which(row.writes()));
+                    let (dependence, may_wait) = (row.dependence(planner, *table), which(row.acts()));
                     look(dependence, &mut row.aside, may_wait);
                 }
             }
             JudgedStep::InOrder(changes) => {
                 for judged in changes {
-                    let (dependence, may_wait) = (judged.dependence(planner), which(judged.writes()));
+                    let (dependence, may_wait) = (judged.dependence(planner), which(judged.acts()));
                     look(dependence, &mut judged.aside, may_wait);
                 }
             }

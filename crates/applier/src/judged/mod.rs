@@ -82,6 +82,10 @@ pub(crate) struct JudgedChange<'a> {
 
 const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
 
+fn acts_beside_its_verdict(ruling: Option<&Ruling>) -> bool {
+    matches!(ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+}
+
 fn is_write(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Write(_))
 }
@@ -157,6 +161,11 @@ impl<'a> JudgedRow<'a> {
         merges || self.arrives() || (self.net.moved_from.is_some() && self.leaves())
     }
 
+    /// Does something here, or has something go back to its source: what that is, is told by the rows that are here.
+    pub fn acts(&self) -> bool {
+        self.writes() || self.undo.is_some() || acts_beside_its_verdict(self.ruling.as_ref())
+    }
+
     /// The row is written as the change has it.
     pub fn arrives_whole(&self) -> bool {
         self.arrives() && !self.merges
@@ -205,7 +214,7 @@ impl<'a> JudgedChange<'a> {
     }
 
     /// It is lost, and what its source has done is taken back.
-    fn is_undone(&self) -> bool {
+    pub fn is_undone(&self) -> bool {
         self.aside.is_none() && self.undo.is_some()
     }
 
@@ -245,6 +254,11 @@ impl<'a> JudgedChange<'a> {
 
     pub fn writes(&self) -> bool {
         (self.aside.is_none() && self.merges) || self.arrives() || self.leaves()
+    }
+
+    /// Does something here, or has something go back to its source: what that is, is told by the rows that are here.
+    pub fn acts(&self) -> bool {
+        self.writes() || self.undo.is_some() || acts_beside_its_verdict(self.ruling.as_ref())
     }
 
     /// Lets the row, as it is written, refer to nothing in these columns; returns what [`Self::take_back`] needs.

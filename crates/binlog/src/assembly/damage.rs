@@ -188,19 +188,11 @@ fn shapes(events: &[Recorded], flavor: Flavor) -> Vec<Arc<TableShape>> {
         let rows = RowsEvent::parse(event.header.code, &event.body, 0).expect("rows");
         let Some(change) = map.changes(rows).next() else { continue };
         let layout = change.expect("a row").layout;
-        let columns = layout.columns.iter().zip(&layout.kinds).map(|(name, kind)| Column {
-            name: name.to_string(),
-            kind: kind.clone(),
-            nullable: true,
-            generated: false,
-            invisible: false,
-            auto_increment: false,
-            has_default: false,
-            on_update_now: false,
-            declared: String::new(),
-            charset: None,
-            collation: None,
-        });
+        let columns = layout
+            .columns
+            .iter()
+            .zip(&layout.kinds)
+            .map(|(name, kind)| Column { nullable: true, ..Column::plain(&**name, kind.clone()) });
         shapes.push(Arc::new(TableShape {
             name: name.clone(),
             columns: columns.collect(),

@@ -94,17 +94,9 @@ async fn charset_cases(conn: &mut Conn) -> Vec<Case> {
 pub fn shape(table: &str, kinds: &[(&str, ColumnKind)]) -> TableShape {
     let (schema, name) = table.split_once('.').unwrap();
     let column = |(name, kind): &(&str, ColumnKind)| Column {
-        name: (*name).to_owned(),
-        kind: kind.clone(),
         nullable: true,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        on_update_now: false,
-        has_default: false,
         declared: format!("{kind:?}"),
-        charset: None,
-        collation: None,
+        ..Column::plain(*name, kind.clone())
     };
     TableShape {
         name: TableName::new(schema, name),

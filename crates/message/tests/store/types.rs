@@ -252,19 +252,7 @@ fn changes(server: &Server, cases: &[Case]) -> Vec<RowChange> {
 
 /// What the catalog would say of a table whose types the binlog does not tell apart.
 fn definition(table: &str, column_type: &str) -> Option<TableShape> {
-    let column = |name: &str, kind: ColumnKind| Column {
-        name: name.to_owned(),
-        kind,
-        nullable: true,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        on_update_now: false,
-        has_default: false,
-        declared: String::new(),
-        charset: None,
-        collation: None,
-    };
+    let column = |name: &str, kind: ColumnKind| Column { nullable: true, ..Column::plain(name, kind) };
     let kind = match column_type {
         "INET6" => ColumnKind::Inet6,
         "UUID" => ColumnKind::Uuid,

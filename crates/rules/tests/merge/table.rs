@@ -31,19 +31,7 @@ fn integer() -> ColumnKind {
 }
 
 fn shape() -> TableShape {
-    let column = |name: &str| Column {
-        name: name.to_owned(),
-        kind: integer(),
-        nullable: false,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        has_default: false,
-        on_update_now: false,
-        declared: String::new(),
-        charset: None,
-        collation: None,
-    };
+    let column = |name: &str| Column::plain(name, integer());
     TableShape {
         name: TableName::new("app", "t"),
         columns: NAMES.map(column).into(),

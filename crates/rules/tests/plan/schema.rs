@@ -71,17 +71,5 @@ pub fn mappings(action: ReferentialAction) -> Vec<TableMapping> {
 }
 
 fn column(name: &str, kind: ColumnKind, nullable: bool) -> Column {
-    Column {
-        name: name.to_owned(),
-        kind,
-        nullable,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        has_default: false,
-        on_update_now: false,
-        declared: String::new(),
-        charset: None,
-        collation: None,
-    }
+    Column { nullable, ..Column::plain(name, kind) }
 }

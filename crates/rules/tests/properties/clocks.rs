@@ -29,19 +29,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn shape() -> TableShape {
-    let column = |name: &str| Column {
-        name: name.to_owned(),
-        kind: ColumnKind::Integer { bytes: 8, unsigned: false },
-        nullable: false,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        has_default: false,
-        on_update_now: false,
-        declared: String::new(),
-        charset: None,
-        collation: None,
-    };
+    let column = |name: &str| Column::plain(name, ColumnKind::Integer { bytes: 8, unsigned: false });
     TableShape {
         name: TableName::new("app", "users"),
         columns: vec![column("id"), column("version")],
