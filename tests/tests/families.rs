@@ -280,6 +280,53 @@ async fn a_parent_that_comes_back_by_its_clock(servers: &'static SharedPair) -> 
     migration.stop_both().await
 }
 
+/// Who inserts again what he has deleted, or goes on with a child that has lost its parent, is not overruled by the rows that
+/// return: nobody else has written these. `deleter` is the side that the tables' `policy` does not prefer.
+async fn a_parent_that_returns_is_not_newer(
+    servers: &'static SharedPair,
+    deleter: Direction,
+    name: &'static str,
+    policy: &str,
+) -> Result<()> {
+    let rows = statements([
+        "INSERT INTO {schema}.p (id, v) VALUES (1, 'parent')",
+        "INSERT INTO {schema}.c_lets_go (id, parent, v) VALUES (31, 1, 'before')",
+    ]);
+    let tables = format!("[[table]]\nname = \"{{schema}}.*\"\n{policy}\n");
+    let mut migration = at_rest(servers, "parent-returns", name, &tables, &rows).await?;
+    let (from, to) = match deleter {
+        Direction::Forward => (&migration.old, &migration.new),
+        Direction::Reverse => (&migration.new, &migration.old),
+    };
+    let known = migration.status().read().await?.number(deleter.as_str(), "last_seq");
+    run_all(&migration, from, &statements(["DELETE FROM {schema}.p WHERE id = 1"])).await?;
+    let gift = statements(["INSERT INTO {schema}.c_cascades (id, parent, v) VALUES (21, 1, 'gift')"]);
+    run_all(&migration, to, &gift).await?;
+    let_go_on(&migration, deleter, known + 1).await?;
+    let again = statements([
+        "INSERT INTO {schema}.p (id, v) VALUES (1, 'again')",
+        "UPDATE {schema}.c_lets_go SET v = 'mine' WHERE id = 31",
+    ]);
+    run_all(&migration, from, &again).await?;
+    let_go_on(&migration, deleter.opposite(), 1).await?;
+    settled_and_equal(&migration).await?;
+    let query = format!(
+        "SELECT (SELECT COUNT(*) FROM `{0}`.p WHERE v = 'again') + (SELECT COUNT(*) FROM `{0}`.c_lets_go WHERE v = 'mine') \
+         + (SELECT COUNT(*) FROM `{0}`.c_cascades)",
+        migration.schema
+    );
+    let left = number(to, &query).await?;
+    ensure!(left == 3, "what was written last, or the gift, is gone\n{}", migration.compare().await?);
+    // What was returned is told from what users wrote.
+    let lost = migration.crossfade(&["messages", "list", "--conflicts", "--json"]).await?;
+    ensure!(lost.contains("\"origin\": \"returned\""), "{lost}");
+    migration.stop_both().await
+}
+
+const PREFER_NEW: &str = "policy = \"prefer-new\"";
+const PREFER_OLD: &str = "policy = \"prefer-old\"";
+const MERGED: &str = "policy = \"prefer-new\"\nmerge = \"columns\"";
+
 macro_rules! tests {
     ($($test:ident: $of:ident($($given:expr),*);)*) => {$(
         #[tokio::test]
@@ -306,4 +353,12 @@ tests! {
     p4_a_parent_made_again_on_mariadb: a_parent_that_is_made_again(SharedPair::get(Flavor::MariaDb).await);
     p4_a_parent_back_by_its_clock_on_mysql: a_parent_that_comes_back_by_its_clock(SharedPair::get(Flavor::MySql).await);
     p4_a_parent_back_by_its_clock_on_mariadb: a_parent_that_comes_back_by_its_clock(SharedPair::get(Flavor::MariaDb).await);
+    p6_a_parent_that_returns_is_not_newer_on_mysql:
+        a_parent_that_returns_is_not_newer(SharedPair::get(Flavor::MySql).await, Direction::Forward, "not_newer", PREFER_NEW);
+    p6_a_parent_that_returns_is_not_newer_on_mariadb:
+        a_parent_that_returns_is_not_newer(SharedPair::get(Flavor::MariaDb).await, Direction::Forward, "not_newer", PREFER_NEW);
+    p6_a_parent_that_returns_to_new_is_not_newer_on_mariadb:
+        a_parent_that_returns_is_not_newer(SharedPair::get(Flavor::MariaDb).await, Direction::Reverse, "not_newer_old", PREFER_OLD);
+    p6_a_parent_that_returns_is_not_newer_where_columns_are_merged_on_mysql:
+        a_parent_that_returns_is_not_newer(SharedPair::get(Flavor::MySql).await, Direction::Forward, "not_newer_merged", MERGED);
 }

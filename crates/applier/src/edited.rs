@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossfade_message::{Edit, Outcome, Status};
-use crossfade_model::{MergeRule, Message, Row, RowChange, RowOp, Value};
+use crossfade_model::{MergeRule, Message, Origin, Row, RowChange, RowOp, Value};
 use crossfade_rules::key::folded_hash;
 use crossfade_rules::merge::with_difference;
 use crossfade_rules::{MappedChange, TableMapping};
@@ -112,7 +112,7 @@ pub(crate) async fn settle(
         }
     }
     shared.store.record_outcomes(&shared.owner.stream, &outcomes).await?;
-    send_back(shared, conn, &numbered(returning)).await
+    send_back(shared, conn, &numbered(returning, Origin::User)).await
 }
 
 impl EditedMessage {

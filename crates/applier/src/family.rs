@@ -147,7 +147,7 @@ async fn given(
 ) -> Result<Option<LastConcurrent>, ApplyError> {
     let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
     let key = target.key_of(row);
-    let subject = Subject { mapping, key: &key, effective: None, seen };
+    let subject = Subject { mapping, key: &key, effective: None, seen, returned: false };
     Ok(lookup.last_concurrent(&subject, target, conn).await?.filter(|given| given.op != RowOp::Delete))
 }
 
@@ -216,7 +216,7 @@ pub(crate) async fn judge_orphan(
         }
         let mut lookup = shared.lookup.lock().await;
         lookup.refresh().await?;
-        let subject = Subject { mapping, key: &values, effective: None, seen };
+        let subject = Subject { mapping, key: &values, effective: None, seen, returned: false };
         if let Some(ended) = lookup.last_concurrent(&subject, target, conn).await?
             && ended.op == RowOp::Delete
         {
@@ -286,7 +286,7 @@ pub(crate) async fn end_children(
             told.push(change(&shared.layouts[table], RowOp::Delete, Some(row), None));
         }
     }
-    send_back(shared, conn, &numbered(told)).await
+    send_back(shared, conn, &numbered(told, Origin::Ruled)).await
 }
 
 /// Deletes a row whose parent is gone, and what hangs on it, and tells so the side that has given it that parent: the parent
@@ -302,7 +302,7 @@ pub(crate) async fn end_orphan(shared: &Shared, conn: &mut Conn, table: usize, r
         was_there = target.delete(conn, &[target.key_of(&row)]).await?;
         told.push(change(&shared.layouts[table], RowOp::Delete, Some(row), None));
     }
-    send_back(shared, conn, &numbered(told)).await?;
+    send_back(shared, conn, &numbered(told, Origin::Ruled)).await?;
     Ok(was_there)
 }
 
@@ -326,7 +326,7 @@ pub(crate) async fn return_rows(
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
     let rows = family.into_iter();
     let returned = rows.map(|(table, row)| change(&shared.layouts[table], RowOp::Insert, None, Some(row))).collect();
-    send_back(shared, conn, &numbered(returned)).await?;
+    send_back(shared, conn, &numbered(returned, Origin::Returned)).await?;
     Ok(all_there)
 }
 
@@ -395,12 +395,12 @@ fn change(layout: &Arc<TableLayout>, op: RowOp, before: Option<Row>, after: Opti
     RowChange { layout: layout.clone(), op, before, after, event_index: 0 }
 }
 
-/// Only the changes themselves count; the rest is filled in where they are captured.
-pub(crate) fn numbered(changes: Vec<RowChange>) -> Vec<Message> {
+/// Only the changes themselves and their origin count; the rest is filled in where they are captured.
+pub(crate) fn numbered(changes: Vec<RowChange>, origin: Origin) -> Vec<Message> {
     let message = |(change, seq)| Message {
         seq,
         change,
-        origin: Origin::User,
+        origin,
         seen: Arc::default(),
         committed_at_micros: 0,
         source_position: "".into(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_message::Store;
-use crossfade_model::{Clock, Message, Row, RowOp, Seen, Side, StreamId, TableLayout, TableName, Value};
+use crossfade_model::{Clock, Message, Origin, Row, RowOp, Seen, Side, StreamId, TableLayout, TableName, Value};
 use crossfade_rules::concurrent::{BatchId, Judging, Known, Unknown};
 use crossfade_rules::key::{exact_hash, folded_hash};
 use crossfade_rules::merge::{Effect, KeyHashes};
@@ -65,6 +65,8 @@ pub(crate) struct Subject<'a> {
     pub key: &'a [&'a Value],
     pub effective: Option<Clock>,
     pub seen: &'a Seen,
+    /// It only gives the row back.
+    pub returned: bool,
 }
 
 impl Lookup {
@@ -154,7 +156,8 @@ impl Lookup {
         conn: &mut Conn,
     ) -> Result<Verdict, ApplyError> {
         let concurrent = self.last_concurrent(subject, table, conn).await?;
-        let event = Event { side: self.side, effective: subject.effective, overtaken: false };
+        let Subject { effective, returned, .. } = *subject;
+        let event = Event { side: self.side, effective, overtaken: false, returned };
         Ok(decide(&event, concurrent.as_ref(), subject.mapping.policy, self.prefer))
     }
 
@@ -282,6 +285,7 @@ impl KeyColumns {
                     exact: exact_hash(&table.identity, key),
                     effective: message.effective,
                     op,
+                    returned: message.origin == Origin::Returned,
                     effect: effect.map(Box::new),
                     text_key: is_text.then(|| key.iter().map(|value| (*value).clone()).collect()),
                 },

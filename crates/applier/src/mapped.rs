@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_model::{Message, RowChange, TableLayout, TableName};
+use crossfade_model::{Message, Origin, RowChange, TableLayout, TableName};
 use crossfade_rules::{MappedChange, Projection, TableMapping};
 
 use crate::error::ApplyError;
@@ -47,7 +47,7 @@ impl Mapper {
     }
 
     fn map_one(&mut self, message: Message, transaction: u32) -> Result<MappedChange, ApplyError> {
-        let Message { seq, change, seen, effective, .. } = message;
+        let Message { seq, change, origin, seen, effective, .. } = message;
         let RowChange { layout, op, before, after, .. } = change;
         let known = self.known(seq, &layout)?;
         let unmappable = |problem: crossfade_rules::RulesError| ApplyError::Unmappable {
@@ -65,6 +65,7 @@ impl Mapper {
             effective,
             seen,
             transaction,
+            returned: origin == Origin::Returned,
         })
     }
 

@@ -129,7 +129,8 @@ impl Repairer {
         if !self.outlook.opposite_declared {
             return Ok(true);
         }
-        let subject = Subject { mapping: &self.outlook.mappings[table], key, effective, seen: &self.seen };
+        let subject =
+            Subject { mapping: &self.outlook.mappings[table], key, effective, seen: &self.seen, returned: false };
         let verdict = self.lookup.judge(&subject, &self.tables[table], conn).await?;
         Ok(matches!(verdict, Verdict::Write(_)))
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crossfade_model::{Clock, Message, Row, RowChange, RowOp};
+use crossfade_model::{Clock, Message, Origin, Row, RowChange, RowOp};
 use crossfade_rules::moves::undo_clock;
 use mysql_async::Conn;
 
@@ -45,7 +45,7 @@ pub(crate) async fn undo(shared: &Shared, conn: &mut Conn, steps: &[JudgedStep<'
     }
     // Values are given up before they are taken.
     let (changes, clocks): (Vec<RowChange>, Vec<_>) = undoing.ends.into_iter().chain(undoing.rows).unzip();
-    let messages = numbered(changes).into_iter().zip(clocks);
+    let messages = numbered(changes, Origin::Ruled).into_iter().zip(clocks);
     let messages: Vec<Message> = messages.map(|(message, effective)| Message { effective, ..message }).collect();
     send_back(shared, conn, &messages).await?;
     Ok(undoing.found)

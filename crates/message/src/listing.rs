@@ -26,6 +26,8 @@ pub struct ListedMessage {
     pub row_key: Option<Box<RawValue>>,
     pub before_image: Option<Box<RawValue>>,
     pub after_image: Option<Box<RawValue>>,
+    /// `user`; `returned` for a row that crossfade has given back to the side that ended it, and `ruled` for what it tells that
+    /// side of how a conflict across rows has ended.
     pub origin: Origin,
     pub status: Status,
     /// Why it did not simply apply.

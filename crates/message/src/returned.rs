@@ -1,6 +1,6 @@
 //! Rows that go back to the side that deleted them, until the stream that is to capture them has read its mark.
 
-use crossfade_model::{Clock, Message, RowChange, StreamId};
+use crossfade_model::{Message, StreamId};
 use sqlx::Connection;
 
 use crate::block::{self, PackedBlock};
@@ -9,7 +9,7 @@ use crate::{Store, StoreError};
 
 impl Store {
     /// Keeps changes under a token, before the mark with that token is committed on the source of `stream`. Of each message
-    /// only the change counts, and the clock, which is the least that it gets; numbers go up from 1.
+    /// only the change counts, its origin, and the clock, which is the least that it gets; numbers go up from 1.
     pub async fn keep_returned(&self, stream: &StreamId, token: u64, rows: &[Message]) -> Result<(), StoreError> {
         let during = || StoreError::during("keep rows that return");
         let blocks = block::encode(rows, &[])?;
@@ -44,12 +44,12 @@ impl Store {
         in_time("keep rows that return", bytes, work).await
     }
 
-    /// The changes that were kept under a token, in their order, each with the least effective clock that it gets.
+    /// The changes that were kept under a token, in their order.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unreadable`] if there are none: the mark says that there must be.
-    pub async fn returned(&self, stream: &StreamId, token: u64) -> Result<Vec<(RowChange, Option<Clock>)>, StoreError> {
+    pub async fn returned(&self, stream: &StreamId, token: u64) -> Result<Vec<Message>, StoreError> {
         let parts: Vec<Vec<u8>> = sqlx::query_scalar(
             "SELECT block FROM returned_rows WHERE pair = ? AND stream = ? AND token = ? ORDER BY part",
         )
@@ -65,8 +65,7 @@ impl Store {
         }
         let mut rows = Vec::new();
         for part in parts {
-            let messages = PackedBlock::from_bytes(&part).and_then(|packed| packed.messages()).map_err(unreadable)?;
-            rows.extend(messages.into_iter().map(|message| (message.change, message.effective)));
+            rows.extend(PackedBlock::from_bytes(&part).and_then(|packed| packed.messages()).map_err(unreadable)?);
         }
         Ok(rows)
     }

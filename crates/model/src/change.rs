@@ -31,12 +31,28 @@ impl fmt::Display for RowOp {
     }
 }
 
-/// Who wrote a transaction.
+/// Who wrote a transaction, or a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     User,
     Sync,
+    /// crossfade gives a row back to the side that has ended it, as it was there before: nobody has written anything new.
+    Returned,
+    /// crossfade tells the other side how a conflict across rows has ended: what goes with a parent, or what is undone.
+    Ruled,
+}
+
+impl Origin {
+    /// As the message table has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::User => "user",
+            Origin::Sync => "sync",
+            Origin::Returned => "returned",
+            Origin::Ruled => "ruled",
+        }
+    }
 }
 
 /// The columns of a table as one table map event, or one message block, has them. Shared by all rows that follow it.

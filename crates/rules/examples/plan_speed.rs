@@ -37,6 +37,7 @@ fn update(id: u64) -> MappedChange {
         effective: None,
         seen: Arc::new(Seen::default()),
         transaction: 0,
+        returned: false,
     }
 }
 

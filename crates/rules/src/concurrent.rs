@@ -22,6 +22,8 @@ pub struct OppositeChange {
     pub exact: u64,
     pub effective: Option<Clock>,
     pub op: RowOp,
+    /// It only gives the row back: what came before it counts.
+    pub returned: bool,
     /// What it does to the row, for tables whose columns are merged.
     pub effect: Option<Box<Effect>>,
     /// The key itself where the server's collation has the last word.
@@ -245,19 +247,26 @@ impl ConcurrentIndex {
         Ok(())
     }
 
-    /// The last change of the row that the judged one has not seen.
+    /// The last change of the row that the judged one has not seen. One that only gives the row back stands for those
+    /// before it, and is named where there are none.
     ///
     /// # Errors
     /// What is not known and decides it. Asked again with the answer, this comes further.
     pub fn last_unseen(&self, judging: Judging<'_>, known: &impl Known) -> Result<Option<LastConcurrent>, Unknown> {
         self.needs(judging)?;
+        let mut returned = None;
         for change in self.of_key(judging.folded).rev() {
             if was_seen(judging.seen, change.seq, known)? || !is_same_row(judging.exact, change, known)? {
                 continue;
             }
-            return Ok(Some(LastConcurrent { seq: change.seq, effective: change.effective, op: change.op }));
+            let OppositeChange { seq, effective, op, .. } = *change;
+            let last = LastConcurrent { seq, effective, op, returned: change.returned };
+            if !last.returned {
+                return Ok(Some(last));
+            }
+            returned.get_or_insert(last);
         }
-        Ok(None)
+        Ok(returned)
     }
 
     /// All changes of the row that the judged one has not seen, oldest first.
@@ -313,6 +322,7 @@ mod tests {
             exact,
             effective: Some(Clock(seq as i64)),
             op: RowOp::Update,
+            returned: false,
             effect: None,
             text_key: None,
         }
@@ -378,7 +388,10 @@ mod tests {
         assert_eq!(last(Some(&progress(3, &[]))), None);
         assert_eq!(last(Some(&progress(9, &[2]))), Some(2), "what was parked was not seen");
         let found = index.last_unseen(Judging { folded: 1, exact: 20, seen: None }, &NOTHING_KNOWN);
-        assert_eq!(found, Ok(Some(LastConcurrent { seq: 4, effective: Some(Clock(4)), op: RowOp::Update })));
+        assert_eq!(
+            found,
+            Ok(Some(LastConcurrent { seq: 4, effective: Some(Clock(4)), op: RowOp::Update, returned: false }))
+        );
         assert_eq!(index.last_unseen(Judging { folded: 2, exact: 10, seen: None }, &NOTHING_KNOWN), Ok(None));
         let parked = progress(9, &[2, 3]);
         let judging = Judging { folded: 1, exact: 10, seen: Some(&parked) };
@@ -388,6 +401,20 @@ mod tests {
             [2, 3],
             "all of them, and no other row's"
         );
+    }
+
+    #[test]
+    fn what_gives_a_row_back_stands_for_what_was_there() {
+        let returned = |seq| OppositeChange { returned: true, ..change(seq, 10) };
+        let mut index = ConcurrentIndex::default();
+        [change(1, 10), returned(2), returned(3)].into_iter().for_each(|change| index.add(1, change));
+        let last = |seen: u64| {
+            let seen = progress(seen, &[]);
+            let found = index.last_unseen(Judging { folded: 1, exact: 10, seen: Some(&seen) }, &NOTHING_KNOWN);
+            found.expect("nothing is open").map(|last| (last.seq, last.returned))
+        };
+        assert_eq!(last(0), Some((1, false)), "it gives back what somebody wrote unseen");
+        assert_eq!([last(1), last(2), last(3)], [Some((3, true)), Some((3, true)), None]);
     }
 
     #[test]

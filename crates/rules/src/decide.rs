@@ -19,6 +19,8 @@ pub struct Event {
     /// The source itself holds something newer than the event's contents by now: a later change of the same row is
     /// captured. Only the status of a loser depends on it.
     pub overtaken: bool,
+    /// It only gives a row back to the side that has ended it, as it was there before.
+    pub returned: bool,
 }
 
 /// The last of the target's user changes of the row that the event has not seen.
@@ -28,6 +30,8 @@ pub struct LastConcurrent {
     pub seq: u64,
     pub effective: Option<Clock>,
     pub op: RowOp,
+    /// As [`Event::returned`].
+    pub returned: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub enum LossReason {
     ChildGiven,
     /// The event refers to a parent that the winner, a concurrent change, has ended.
     ParentEnded,
+    /// The event only gives a row back, and the winner was written by somebody who knew what it gives back.
+    OnlyReturned,
     /// Of a column that both changed, the winner's value is the greater one.
     GreaterValue,
     SmallerValue,
@@ -98,10 +104,13 @@ impl LossStatus {
 /// Decides whether an event is written on the target.
 ///
 /// With nothing concurrent the event is written, whatever the clocks say. Else the later effective clock wins, and equal
-/// clocks (or none at all) go to the side in `prefer`; under a policy that names a side, that side wins.
+/// clocks (or none at all) go to the side in `prefer`; under a policy that names a side, that side wins. What only gives a
+/// row back is older than whatever was written where it had ended, and loses under every policy.
 pub fn decide(event: &Event, concurrent: Option<&LastConcurrent>, policy: Policy, prefer: Side) -> Verdict {
     let Some(other) = concurrent else { return Verdict::Write(WriteReason::NothingConcurrent) };
     let lost = match policy {
+        _ if event.returned && !other.returned => Some(LossReason::OnlyReturned),
+        _ if other.returned && !event.returned => None,
         Policy::PreferOld => lost_to_side(event.side, Side::Old),
         Policy::PreferNew => lost_to_side(event.side, Side::New),
         Policy::Newest | Policy::Version => lost_to_clock(event, other, prefer),
@@ -144,6 +153,7 @@ impl fmt::Display for LossReason {
             }
             LossReason::ChildGiven => f.write_str("a concurrent change has given the deleted row a child"),
             LossReason::ParentEnded => f.write_str("a concurrent change has deleted the parent that it refers to"),
+            LossReason::OnlyReturned => f.write_str("it only gives back what was there before a concurrent change"),
             LossReason::GreaterValue => f.write_str("a concurrent change has the greater value"),
             LossReason::SmallerValue => f.write_str("a concurrent change has the smaller value"),
             LossReason::PreferredSide { preferred } => {
@@ -162,11 +172,11 @@ mod tests {
     const CLOCKS: [Option<Clock>; 4] = [None, Some(Clock(i64::MIN)), Some(Clock(0)), Some(Clock(1))];
 
     fn event(side: Side, effective: Option<Clock>) -> Event {
-        Event { side, effective, overtaken: false }
+        Event { side, effective, overtaken: false, returned: false }
     }
 
     fn other(effective: Option<Clock>) -> LastConcurrent {
-        LastConcurrent { seq: 8, effective, op: RowOp::Delete }
+        LastConcurrent { seq: 8, effective, op: RowOp::Delete, returned: false }
     }
 
     fn wins(side: Side, own: Option<Clock>, against: Option<Clock>, policy: Policy, prefer: Side) -> bool {
@@ -183,6 +193,25 @@ mod tests {
                         let new_wins = wins(Side::New, new, old, policy, prefer);
                         assert_ne!(old_wins, new_wins, "{policy:?} {prefer} {old:?} {new:?}");
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn p6_what_only_gives_a_row_back_loses_to_whatever_was_written_there() {
+        for (policy, prefer) in POLICIES.into_iter().flat_map(|policy| SIDES.map(|prefer| (policy, prefer))) {
+            for (old, new) in CLOCKS.into_iter().flat_map(|old| CLOCKS.map(|new| (old, new))) {
+                for (old_returned, new_returned) in [(true, false), (false, true), (true, true)] {
+                    let wins = |side, (own, returned), (against, other_returned)| {
+                        let event = Event { returned, ..event(side, own) };
+                        let other = LastConcurrent { returned: other_returned, ..other(against) };
+                        matches!(decide(&event, Some(&other), policy, prefer), Verdict::Write(_))
+                    };
+                    let (from_old, from_new) = ((old, old_returned), (new, new_returned));
+                    let old_wins = wins(Side::Old, from_old, from_new);
+                    assert_ne!(old_wins, wins(Side::New, from_new, from_old), "{policy:?} {prefer} {old:?} {new:?}");
+                    assert!(old_returned == new_returned || old_wins == new_returned);
                 }
             }
         }
@@ -236,6 +265,9 @@ mod tests {
         assert_eq!(loss.reason.to_string(), "a concurrent change has the same clock (7), and ties go to new");
         let loss = lose(event(Side::Old, Some(Clock(7))), None, Policy::PreferNew);
         assert_eq!(loss.reason.to_string(), "a concurrent change was made on new, which this table prefers");
+        let returned = Event { returned: true, ..event(Side::New, Some(Clock(9))) };
+        let loss = lose(returned, Some(Clock(7)), Policy::PreferNew);
+        assert_eq!(loss.reason.to_string(), "it only gives back what was there before a concurrent change");
         let won = decide(&event(Side::New, None), Some(&other(None)), Policy::Newest, Side::New);
         assert_eq!(won, Verdict::Write(WriteReason::Won { loser: 8 }));
     }

@@ -425,8 +425,18 @@ impl RowAtWork<'_> {
             (Winner::Old, ..) | (Winner::Newest, Some(_), None) => Side::Old,
             (Winner::New, ..) | (Winner::Newest, None, _) => Side::New,
             (Winner::Newest, Some(old), Some(new)) => {
-                let event = Event { side: Side::Old, effective: clock(mapping, Side::Old, old), overtaken: false };
-                let other = LastConcurrent { seq: 0, effective: clock(mapping, Side::New, new), op: RowOp::Update };
+                let event = Event {
+                    side: Side::Old,
+                    effective: clock(mapping, Side::Old, old),
+                    overtaken: false,
+                    returned: false,
+                };
+                let other = LastConcurrent {
+                    seq: 0,
+                    effective: clock(mapping, Side::New, new),
+                    op: RowOp::Update,
+                    returned: false,
+                };
                 let policy: Policy = mapping.policy;
                 match decide(&event, Some(&other), policy, how.prefer) {
                     Verdict::Write(_) => Side::Old,

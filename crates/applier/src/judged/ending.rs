@@ -171,6 +171,7 @@ pub(crate) fn winners_clock(loss: Loss) -> Option<Clock> {
         LossReason::PreferredSide { .. }
         | LossReason::ChildGiven
         | LossReason::ParentEnded
+        | LossReason::OnlyReturned
         | LossReason::GreaterValue
         | LossReason::SmallerValue => None,
     }

@@ -166,12 +166,13 @@ async fn judge_net(
 ) -> Result<(Verdict, Verdict), ApplyError> {
     let Some(last) = net.after.as_ref().or(net.before.as_ref()) else { return Ok((UNDISPUTED, UNDISPUTED)) };
     let key = key_of(mapping, last);
-    let subject = Subject { mapping, key: &key, effective: net.effective, seen: &net.seen };
+    let subject = Subject { mapping, key: &key, effective: net.effective, seen: &net.seen, returned: net.returned };
     let arrival = lookup.judge(&subject, target, conn).await?;
     let departure = match (&net.moved_from, &net.before) {
         (Some(departure), Some(before)) => {
             let key = key_of(mapping, before);
-            let subject = Subject { mapping, key: &key, effective: departure.effective, seen: &departure.seen };
+            let (effective, seen) = (departure.effective, &departure.seen);
+            let subject = Subject { mapping, key: &key, effective, seen, returned: false };
             lookup.judge(&subject, target, conn).await?
         }
         _ => UNDISPUTED,
@@ -195,7 +196,8 @@ async fn judge_change(
     for (verdict, image) in verdicts.iter_mut().zip(images) {
         if let Some(image) = image {
             let key = key_of(mapping, image);
-            let subject = Subject { mapping, key: &key, effective: change.effective, seen };
+            let MappedChange { effective, returned, .. } = *change;
+            let subject = Subject { mapping, key: &key, effective, seen, returned };
             *verdict = lookup.judge(&subject, target, conn).await?;
         }
     }

@@ -10,7 +10,7 @@ use crossfade_rules::TableMapping;
 use crossfade_rules::key::{change_has_key, folded_hash};
 use serde_json::value::RawValue;
 
-use super::messages::{optional, seen, table_name};
+use super::messages::{operation, optional, seen, table_name};
 use super::{new_table, open_store, print_json, print_table};
 use crate::args::HistoryArgs;
 use crate::failure::{Failure, Kind};
@@ -44,7 +44,7 @@ fn print(messages: &[ListedMessage]) {
         table.add_row([
             message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
             message.id.clone(),
-            message.op.to_owned(),
+            operation(message),
             message.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
             message.status.as_str().to_owned(),
             optional(message.effective_clock),

@@ -6,7 +6,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use crossfade_config::Settings;
 use crossfade_message::{FailureFilter, ListedFailure, ListedMessage, MessageFilter, Status};
-use crossfade_model::{ParseNameError, Seen, TableName};
+use crossfade_model::{Origin, ParseNameError, Seen, TableName};
 
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{ListArgs, PurgeArgs};
@@ -98,7 +98,7 @@ fn print_messages(messages: &[ListedMessage]) {
             message.id.clone(),
             message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
             format!("{}.{}", message.table_schema, message.table_name),
-            message.op.to_owned(),
+            operation(message),
             key(message),
             message.status.as_str().to_owned(),
             message.reason.clone().unwrap_or_default(),
@@ -146,6 +146,14 @@ fn print_conflicts(messages: &[ListedMessage]) {
         ]);
     }
     print_table(&table);
+}
+
+/// `insert`, and `insert (returned)` where it was not a user who made it.
+pub fn operation(message: &ListedMessage) -> String {
+    match message.origin {
+        Origin::User => message.op.to_owned(),
+        origin => format!("{} ({})", message.op, origin.as_str()),
+    }
 }
 
 fn key(message: &ListedMessage) -> String {

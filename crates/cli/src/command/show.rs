@@ -7,7 +7,7 @@ use crossfade_message::{ListedMessage, Store};
 use crossfade_model::{Message, MessageId};
 use serde_json::Value as Json;
 
-use super::messages::{optional, seen};
+use super::messages::{operation, optional, seen};
 use super::portrait::{ColumnLine, Painter, Portrait};
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::ShowArgs;
@@ -103,7 +103,7 @@ fn details(portrait: &Portrait, whole: bool) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("message", message.id.clone()),
         ("table", format!("{}.{}", message.table_schema, message.table_name)),
-        ("op", message.op.to_owned()),
+        ("op", operation(message)),
         ("row key", message.row_key.as_ref().map_or_else(|| "-".to_owned(), |key| key.get().to_owned())),
         ("status", message.status.as_str().to_owned()),
     ];

@@ -10,7 +10,7 @@ use anyhow::Context;
 use crossfade_applier::{Feed, canary_writer, opposite_stream};
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
 use crossfade_message::{BacklogBlock, CaptureError, PassedHeartbeat, Store, StreamState};
-use crossfade_model::{Clock, Message, Origin, Position, ResumePoint, RowChange, Seen};
+use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
 use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -248,12 +248,8 @@ impl Capture {
         }
     }
 
-    /// What goes back to the other side becomes changes at the place of its mark, each with the least clock that it gets.
-    /// `None` when asked to stop meanwhile.
-    async fn fetch_returned(
-        &self,
-        part: &mut TransactionPart,
-    ) -> anyhow::Result<Option<Vec<(RowChange, Option<Clock>)>>> {
+    /// What goes back to the other side becomes changes at the place of its mark. `None` when asked to stop meanwhile.
+    async fn fetch_returned(&self, part: &mut TransactionPart) -> anyhow::Result<Option<Vec<Message>>> {
         let mut returned = Vec::new();
         for token in std::mem::take(&mut part.returned) {
             loop {
@@ -276,10 +272,12 @@ impl Capture {
         Ok(Some(returned))
     }
 
-    fn take(&mut self, pending: &mut Pending, part: TransactionPart, returned: Vec<(RowChange, Option<Clock>)>) {
+    fn take(&mut self, pending: &mut Pending, part: TransactionPart, returned: Vec<Message>) {
         let TransactionPart { head, changes, echoes, heartbeats, only_crossfade, bytes, resume, .. } = part;
-        let captured = changes.into_iter().map(|change| (change, None));
-        for (change, at_least) in captured.chain(returned) {
+        let captured = changes.into_iter().map(|change| (change, Origin::User, None));
+        let returned =
+            returned.into_iter().map(|Message { change, origin, effective, .. }| (change, origin, effective));
+        for (change, origin, at_least) in captured.chain(returned) {
             let seq = self.state.next_seq() + pending.messages.len() as u64;
             let judged = self.clocks.judge_at_least(&change, seq, head.committed_at_micros, at_least);
             pending.bytes += change.memory_bytes();
@@ -287,7 +285,7 @@ impl Capture {
             pending.messages.push(Message {
                 seq,
                 change,
-                origin: Origin::User,
+                origin,
                 seen: head.seen.clone(),
                 committed_at_micros: head.committed_at_micros,
                 source_position: head.source_position.clone(),

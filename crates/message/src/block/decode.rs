@@ -104,7 +104,7 @@ impl Reader<'_> {
         if scan.skip(b",\"k\":") {
             scan.skip_object()?;
         }
-        let origin = if scan.skip(b",\"g\":\"sync\"") { Origin::Sync } else { Origin::User };
+        let origin = if scan.skip(b",\"g\":") { read_origin(scan.plain_string()?)? } else { Origin::User };
         scan.expect(b",\"s\":", "what was seen")?;
         let Some(seen) = self.seen.get(scan.parse::<usize>("what was seen")?).cloned() else {
             return corrupt("a message points beyond what was seen");
@@ -211,6 +211,14 @@ fn read_op(scan: &mut Scan<'_>) -> Result<RowOp, Unexpected> {
     };
     scan.expect(b"\"", "the end of an operation")?;
     Ok(op)
+}
+
+fn read_origin(name: &str) -> Result<Origin, BlockError> {
+    let origins = [Origin::User, Origin::Sync, Origin::Returned, Origin::Ruled];
+    match origins.into_iter().find(|origin| origin.as_str() == name) {
+        Some(origin) => Ok(origin),
+        None => corrupt("a message is of an unknown origin"),
+    }
 }
 
 /// `unread` takes the columns whose value must stand beside the images, since it is not what the kind writes.

@@ -150,8 +150,10 @@ impl OpenBlock {
     }
 
     fn push_circumstances(&mut self, message: &Message) {
-        if message.origin == Origin::Sync {
-            self.json.extend_from_slice(b",\"g\":\"sync\"");
+        if message.origin != Origin::User {
+            self.json.extend_from_slice(b",\"g\":\"");
+            self.json.extend_from_slice(message.origin.as_str().as_bytes());
+            self.json.push(b'"');
         }
         self.json.extend_from_slice(b",\"s\":");
         let seen = self.seen_index(&message.seen);

@@ -137,11 +137,12 @@ fn changes() -> impl Strategy<Value = RowChange> {
 }
 
 fn messages() -> impl Strategy<Value = Message> {
-    (changes(), any::<bool>(), 0_u64..3, commit_times(), any::<String>(), any::<Option<i64>>()).prop_map(
-        |(change, sync, seen, committed_at_micros, position, effective)| Message {
+    let origins = prop::sample::select(vec![Origin::User, Origin::Sync, Origin::Returned, Origin::Ruled]);
+    (changes(), origins, 0_u64..3, commit_times(), any::<String>(), any::<Option<i64>>()).prop_map(
+        |(change, origin, seen, committed_at_micros, position, effective)| Message {
             seq: 0,
             change,
-            origin: if sync { Origin::Sync } else { Origin::User },
+            origin,
             seen: Arc::new(seen_up_to(seen)),
             committed_at_micros,
             source_position: position.into(),

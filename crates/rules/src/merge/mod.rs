@@ -94,6 +94,8 @@ pub struct Part {
     pub after: Option<Row>,
     pub effective: Option<Clock>,
     pub seen: Arc<Seen>,
+    /// It only gives the row back.
+    pub returned: bool,
 }
 
 impl Part {
@@ -110,6 +112,8 @@ pub struct Concurrent {
     pub seq: u64,
     pub effective: Option<Clock>,
     pub effect: Effect,
+    /// It only gives the row back.
+    pub returned: bool,
 }
 
 /// What a concurrent change made of what, at this key, in the order of the mapping's columns.
@@ -167,9 +171,13 @@ pub struct Merging<'a> {
     rules: &'a [MergeRule],
     prefer: Side,
     opposite: &'a [Concurrent],
+    /// The place of the last change in `opposite`. Here and below, what only gives the row back counts only where nothing else
+    /// does.
+    last: Option<usize>,
     /// Per column the place of its last writer in `opposite`.
     last_writers: Vec<Option<usize>>,
     last_insert: Option<usize>,
+    last_returned: Option<usize>,
 }
 
 impl<'a> Merging<'a> {
@@ -177,15 +185,26 @@ impl<'a> Merging<'a> {
     /// first, up to the last one. `None` for a table whose columns are not merged.
     pub fn new(mapping: &'a TableMapping, prefer: Side, opposite: &'a [Concurrent]) -> Option<Merging<'a>> {
         let rules = mapping.merge.as_deref()?;
-        let last = |which: &dyn Fn(&Effect) -> bool| opposite.iter().rposition(|change| which(&change.effect));
+        let last = |which: &dyn Fn(&Effect) -> bool| {
+            opposite.iter().rposition(|change| !change.returned && which(&change.effect))
+        };
         Some(Merging {
             mapping,
             rules,
             prefer,
             opposite,
+            last: last(&|_| true),
             last_writers: (0..rules.len()).map(|column| last(&|effect| effect.writes(column))).collect(),
             last_insert: last(&|effect| *effect == Effect::Insert),
+            last_returned: opposite.iter().rposition(|change| change.returned),
         })
+    }
+
+    /// Of the changes in `opposite` that begin at `from` the last of some kind, whose place is given. What gives a row back is an
+    /// insert, and so of every kind.
+    fn since(&self, from: usize, last: Option<usize>) -> Option<&'a Concurrent> {
+        let is_since = |place: &usize| *place >= from;
+        last.filter(is_since).or(self.last_returned.filter(is_since)).map(|place| &self.opposite[place])
     }
 
     /// Merges changes, in their order, into the row that the target has under the key. Of each, how many of the last of
@@ -223,8 +242,10 @@ impl<'a> Merging<'a> {
     }
 
     fn against(&self, part: &Part, other: &Concurrent) -> Verdict {
-        let event = Event { side: self.mapping.direction.source(), effective: part.effective, overtaken: false };
-        let last = LastConcurrent { seq: other.seq, effective: other.effective, op: other.effect.op() };
+        let Part { effective, returned, .. } = *part;
+        let event = Event { side: self.mapping.direction.source(), effective, overtaken: false, returned };
+        let Concurrent { seq, effective, returned, .. } = *other;
+        let last = LastConcurrent { seq, effective, op: other.effect.op(), returned };
         decide(&event, Some(&last), self.mapping.policy, self.prefer)
     }
 }
@@ -243,7 +264,7 @@ impl RowMerging<'_, '_> {
     fn add(&mut self, part: &Part, unseen: usize) -> Result<PartEnd, Missing> {
         let opposite = self.rules.opposite;
         let from = opposite.len() - unseen.min(opposite.len());
-        let Some(last) = opposite[from..].last() else {
+        let Some(last) = self.rules.since(from, self.rules.last) else {
             // It knew everything.
             match part.after.clone() {
                 Some(row) => self.row = Merged::Whole(row),
@@ -319,7 +340,7 @@ impl RowMerging<'_, '_> {
         if self.rules.rules[column] != MergeRule::SumDelta {
             return self.write(part, column, after, from, end);
         }
-        let rival = self.rules.last_insert.filter(|place| *place >= from).map(|place| &self.rules.opposite[place]);
+        let rival = self.rules.since(from, self.rules.last_insert);
         if let Some(Verdict::Lose(loss)) = rival.map(|rival| self.rules.against(part, rival)) {
             end.lose(column, loss);
             return Ok(());
@@ -348,8 +369,7 @@ impl RowMerging<'_, '_> {
         end: &mut PartEnd,
     ) -> Result<(), Missing> {
         let rule = self.rules.rules[column];
-        let writer = self.rules.last_writers[column].filter(|place| *place >= from);
-        let Some(writer) = writer.map(|place| &self.rules.opposite[place]) else {
+        let Some(writer) = self.rules.since(from, self.rules.last_writers[column]) else {
             self.set(column, after.clone());
             return Ok(());
         };

@@ -88,12 +88,13 @@ impl Concurrent {
     /// `None` for a change whose effect on columns was not kept.
     fn of(change: &OppositeChange) -> Option<Concurrent> {
         let effect = (**change.effect.as_ref()?).clone();
-        Some(Concurrent { seq: change.seq, effective: change.effective, effect })
+        let OppositeChange { seq, effective, returned, .. } = *change;
+        Some(Concurrent { seq, effective, effect, returned })
     }
 }
 
 impl From<&Part> for Concurrent {
     fn from(part: &Part) -> Concurrent {
-        Concurrent { seq: part.seq, effective: part.effective, effect: part.effect() }
+        Concurrent { seq: part.seq, effective: part.effective, effect: part.effect(), returned: part.returned }
     }
 }

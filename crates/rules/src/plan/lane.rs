@@ -131,6 +131,7 @@ fn net_change(
         Some(departure) => merged(&departure.seqs, &own),
         None => own,
     };
+    let returned = slots.changes(slot).all(|index| changes[index].returned);
     let MappedChange { effective, seen, transaction, .. } = &changes[last];
     let change = NetChange {
         seqs,
@@ -139,6 +140,7 @@ fn net_change(
         effective: *effective,
         seen: seen.clone(),
         transaction: *transaction,
+        returned,
         transient: slot.life == Life::Transient,
         moved_from: departure.map(Box::new),
         folded,

@@ -41,6 +41,8 @@ pub struct MappedChange {
     pub seen: Arc<Seen>,
     /// Number of the source transaction in the batch.
     pub transaction: u32,
+    /// [`Origin::Returned`](crossfade_model::Origin): it only gives the row back.
+    pub returned: bool,
 }
 
 impl MappedChange {
@@ -56,7 +58,8 @@ impl MappedChange {
     }
 
     fn part(&self, before: Option<Row>, after: Option<Row>) -> Part {
-        Part { seq: self.seq, before, after, effective: self.effective, seen: self.seen.clone() }
+        let MappedChange { seq, effective, returned, .. } = *self;
+        Part { seq, before, after, effective, seen: self.seen.clone(), returned }
     }
 }
 
@@ -75,6 +78,8 @@ pub struct NetChange {
     pub seen: Arc<Seen>,
     /// Source transaction of the last message.
     pub transaction: u32,
+    /// All that it is made of only gives the row back.
+    pub returned: bool,
     /// Inserted and deleted again inside the batch: a delete of a row that the target is not expected to have.
     pub transient: bool,
     /// For [`ChangeKind::KeyChange`]: what the old key's part is judged by.
@@ -92,7 +97,7 @@ impl NetChange {
         }
         let before = self.before.clone().filter(|_| self.moved_from.is_none());
         let (seq, after, effective, seen) = (self.seqs.last(), self.after.clone(), self.effective, self.seen.clone());
-        vec![Part { seq, before, after, effective, seen }]
+        vec![Part { seq, before, after, effective, seen, returned: self.returned }]
     }
 
     pub fn op(&self) -> RowOp {

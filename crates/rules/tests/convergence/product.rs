@@ -221,6 +221,7 @@ impl Product {
             effective: message.effective,
             seen: Arc::new(Seen { streams }),
             transaction: u32::from(seq),
+            returned: false,
         }
     }
 
@@ -298,7 +299,15 @@ impl Product {
                 let Message { effective, op, .. } = *message;
                 index.add(
                     folded,
-                    OppositeChange { seq: u64::from(seq), exact, effective, op, effect: None, text_key: None },
+                    OppositeChange {
+                        seq: u64::from(seq),
+                        exact,
+                        effective,
+                        op,
+                        returned: false,
+                        effect: None,
+                        text_key: None,
+                    },
                 );
             }
         }
@@ -324,7 +333,7 @@ impl Product {
                 Err(unknown) => answers.find(&unknown),
             }
         };
-        let event = Event { side: SIDES[side], effective: ending.effective, overtaken: false };
+        let event = Event { side: SIDES[side], effective: ending.effective, overtaken: false, returned: false };
         decide(&event, concurrent.as_ref(), self.setting.policy, self.setting.prefer)
     }
 
@@ -336,6 +345,7 @@ impl Product {
             exact: 0,
             effective: None,
             op: RowOp::Insert,
+            returned: false,
             effect: None,
             text_key: None,
         };

@@ -6,12 +6,14 @@ mod table;
 mod world;
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use crossfade_model::{Row, Side, Value};
 use crossfade_rules::Policy;
+use crossfade_rules::merge::{Concurrent, Effect, Found, Merged, Merging, Part};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use table::{A, B, CLOCK, ID, KEYS, LEAST, MOST, SUM};
+use table::{A, B, CLOCK, COLUMNS, ID, KEYS, LEAST, MOST, SUM};
 use world::{Flaw, Rules, World, Write};
 
 const SEEDS: u64 = 1_500;
@@ -334,5 +336,28 @@ fn the_checks_notice_what_is_broken() {
         let (wrong, story) = random_runs(&rules, clocks, deeds);
         println!("{flaw:?}: {wrong} of {SEEDS} runs end wrong, for example {story}");
         assert!(wrong > 5, "{flaw:?} is not noticed");
+    }
+}
+
+/// One side's row that is only given back meets what the other side wrote, or gives back, unseen.
+#[test]
+fn p6_what_is_given_back_takes_the_place_of_nothing() {
+    let row = |number: i64| -> Row { (0..COLUMNS as i64).map(|column| Value::Int(number * column)).collect() };
+    // What the target has when both have come together: the arriving row, or its own.
+    let merged = |from: Side, arriving_returned: bool, other_returned: bool| {
+        let mapping = table::mapping(from, Policy::PreferNew, false);
+        let (seq, effective, seen) = (1, None, Arc::default());
+        let part = Part { seq, before: None, after: Some(row(2)), effective, seen, returned: arriving_returned };
+        let opposite = [Concurrent { seq, effective, effect: Effect::Insert, returned: other_returned }];
+        let merging = Merging::new(&mapping, Side::New, &opposite).expect("the table is merged");
+        let (own, found) = (row(3), Found::default());
+        let (merged, _) = merging.merge(Some(&own), &[(&part, 1)], &found).expect("nothing is missing");
+        let Merged::Changed(values) = merged else { panic!("{merged:?}") };
+        let now: Row = (0..COLUMNS).map(|column| values.get(&column).unwrap_or(&own[column]).clone()).collect();
+        now == row(2)
+    };
+    for side in [Side::Old, Side::New] {
+        assert!(merged(side, false, true) && !merged(side, true, false));
+        assert_eq!([merged(side, true, true), merged(side, false, false)], [side == Side::New; 2]);
     }
 }

@@ -116,7 +116,17 @@ impl Rules {
     fn plan(&self, side: usize, log: &[Message], seqs: impl Iterator<Item = u64>, lanes: u16) -> Plan {
         let changes = seqs.zip(0..).map(|(seq, transaction)| {
             let Message { before, after, effective, seen, .. } = log[seq as usize - 1].clone();
-            MappedChange { seq, table: 0, op: op(&before, &after), before, after, effective, seen, transaction }
+            MappedChange {
+                seq,
+                table: 0,
+                op: op(&before, &after),
+                before,
+                after,
+                effective,
+                seen,
+                transaction,
+                returned: false,
+            }
         });
         self.planners[side].plan(changes.collect(), lanes).expect("the batch is sound")
     }
@@ -320,6 +330,7 @@ impl World {
                 exact,
                 effective: part.effective,
                 op: effect.op(),
+                returned: false,
                 effect: Some(Box::new(effect)),
                 text_key: None,
             };
@@ -336,7 +347,14 @@ impl World {
             let at_key = |row: &Option<Row>| row.clone().filter(|row| key_of(row) == key);
             let (before, after) = (at_key(&message.before), at_key(&message.after));
             let (effective, seen) = (message.effective, message.seen.clone());
-            (before.is_some() || after.is_some()).then_some(Part { seq, before, after, effective, seen })
+            (before.is_some() || after.is_some()).then_some(Part {
+                seq,
+                before,
+                after,
+                effective,
+                seen,
+                returned: false,
+            })
         })
     }
 

@@ -266,7 +266,8 @@ impl Steps {
         for (seq, message) in (1..).zip(&world.logs[target]) {
             // Of the old side's changes each node is told what concerns it.
             let (op, effective) = (message.op(), message.effective);
-            index.add(0, OppositeChange { seq, exact: 0, effective, op, effect: None, text_key: None });
+            index
+                .add(0, OppositeChange { seq, exact: 0, effective, op, returned: false, effect: None, text_key: None });
         }
         let judging = Judging { folded: 0, exact: 0, seen: Some(seen) };
         let concurrent = index.last_unseen(judging, &Nothing).expect("nothing is open");
@@ -274,7 +275,7 @@ impl Steps {
             count(&self.tally.conflicts);
         }
         let policy = if self.setting.clocks == Clocks::Absent { Policy::PreferNew } else { Policy::Newest };
-        let event = Event { side, effective, overtaken: false };
+        let event = Event { side, effective, overtaken: false, returned: false };
         matches!(decide(&event, concurrent.as_ref(), policy, Side::New), Verdict::Write(_))
     }
 }

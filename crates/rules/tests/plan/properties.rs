@@ -101,6 +101,7 @@ fn case(before: &[Try], batch: &[Try], collation: Collation, action: Referential
             effective: Some(Clock(seq as i64)),
             seen: seen_at(seq),
             transaction: transaction_of(seq),
+            returned: false,
         });
     }
     Case { target, batch: changes, source }

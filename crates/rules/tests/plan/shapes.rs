@@ -34,7 +34,7 @@ fn change(seq: u64, table: usize, before: &str, after: &str) -> MappedChange {
         _ => RowOp::Update,
     };
     let effective = Some(Clock(seq as i64 * 10));
-    MappedChange { seq, table, op, before, after, effective, seen: seen(seq), transaction: seq as u32 }
+    MappedChange { seq, table, op, before, after, effective, seen: seen(seq), transaction: seq as u32, returned: false }
 }
 
 /// Changes with numbers from 1.
@@ -102,6 +102,17 @@ fn a_fold_is_judged_by_its_last_message() {
     assert_eq!(net.seqs.iter().collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!((net.seqs.first(), net.seqs.last()), (1, 3));
     assert_eq!((net.effective, &net.seen, net.transaction), (Some(Clock(30)), &seen(3), 3));
+}
+
+#[test]
+fn a_fold_gives_back_only_where_all_of_it_does() {
+    let folded = |given_back: &[u64]| {
+        let mut changes = batch(&[(NICKNAMES, "", "a - x"), (NICKNAMES, "a - x", "a - y")]);
+        changes.iter_mut().for_each(|change| change.returned = given_back.contains(&change.seq));
+        let plan = plan(changes, &mappings(ReferentialAction::Restrict), 1).expect("the batch fits");
+        only_net(&plan).1.returned
+    };
+    assert_eq!([folded(&[1]), folded(&[2]), folded(&[]), folded(&[1, 2])], [false, false, false, true]);
 }
 
 #[test]

@@ -29,8 +29,13 @@ fn ops() -> impl Strategy<Value = RowOp> {
 }
 
 fn verdict(side: Side, clock: Option<Clock>, other: Option<Clock>, policy: Policy, prefer: Side) -> Verdict {
-    let event = Event { side, effective: clock, overtaken: false };
-    decide(&event, Some(&LastConcurrent { seq: 3, effective: other, op: RowOp::Update }), policy, prefer)
+    let event = Event { side, effective: clock, overtaken: false, returned: false };
+    decide(
+        &event,
+        Some(&LastConcurrent { seq: 3, effective: other, op: RowOp::Update, returned: false }),
+        policy,
+        prefer,
+    )
 }
 
 fn wins(side: Side, clock: Option<Clock>, other: Option<Clock>, policy: Policy, prefer: Side) -> bool {
@@ -55,8 +60,8 @@ proptest! {
         side in sides(), clock in clocks(), other in clocks(), policy in policies(), prefer in sides(),
         op in ops(), seq: u64, overtaken: bool,
     ) {
-        let event = Event { side, effective: clock, overtaken };
-        let concurrent = LastConcurrent { seq, effective: other, op };
+        let event = Event { side, effective: clock, overtaken, returned: false };
+        let concurrent = LastConcurrent { seq, effective: other, op, returned: false };
         let decided = decide(&event, Some(&concurrent), policy, prefer);
         prop_assert_eq!(decided, decide(&event, Some(&concurrent), policy, prefer));
         prop_assert_eq!(matches!(decided, Verdict::Write(_)), wins(side, clock, other, policy, prefer));
@@ -91,7 +96,7 @@ proptest! {
     fn nothing_concurrent_is_always_written(
         side in sides(), clock in clocks(), policy in policies(), prefer in sides(), overtaken: bool,
     ) {
-        let event = Event { side, effective: clock, overtaken };
+        let event = Event { side, effective: clock, overtaken, returned: false };
         prop_assert!(matches!(decide(&event, None, policy, prefer), Verdict::Write(_)));
     }
 }

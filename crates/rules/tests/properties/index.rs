@@ -63,7 +63,7 @@ impl Known for Server {
 fn change(seq: u64, row: u64) -> OppositeChange {
     let key: Box<[Value]> = Box::new([Value::UInt(row)]);
     let (text_key, effective) = ((row < 4).then_some(key), Some(Clock(seq as i64)));
-    OppositeChange { seq, exact: row, effective, op: RowOp::Update, effect: None, text_key }
+    OppositeChange { seq, exact: row, effective, op: RowOp::Update, returned: false, effect: None, text_key }
 }
 
 proptest! {
