@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crossfade_model::{Message, Origin, Row, StreamProgress, Value};
+use crossfade_model::{Message, Row, StreamProgress, Value};
 use crossfade_rules::concurrent::{Unknown, was_seen};
 use crossfade_rules::merge::{Concurrent, Found, Images, Merging, Missing, Part, Window};
 use crossfade_rules::{MappedChange, TableMapping};
@@ -155,8 +155,8 @@ impl Evidence<'_> {
         for message in messages {
             let Images { before, after } = self.images_of(&message);
             let Message { seq, origin, effective, seen, .. } = message;
-            let (table, op, transaction, returned) = (self.table, message.change.op, 0, origin == Origin::Returned);
-            let change = MappedChange { seq, table, op, before, after, effective, seen, transaction, returned };
+            let (table, op, transaction) = (self.table, message.change.op, 0);
+            let change = MappedChange { seq, table, op, before, after, effective, seen, transaction, origin };
             changes.extend(self.parts_at(key, change).await?.iter().map(Concurrent::from));
         }
         loop {

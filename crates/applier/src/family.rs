@@ -123,18 +123,18 @@ fn lost_to(winner: u64, reason: LossReason) -> Loss {
 }
 
 /// Rows of the child table that refer to one of these parents, locked.
-async fn children_by(
+pub(crate) async fn children_by(
     shared: &Shared,
     conn: &mut Conn,
     link: &ChildLink,
     parents: &[&Row],
-) -> Result<Vec<Row>, ApplyError> {
+) -> Result<Vec<Row>, mysql_async::Error> {
     let referred: Vec<Vec<&Value>> = parents
         .iter()
         .map(|parent| link.referred.iter().map(|column| &parent[*column]).collect::<Vec<_>>())
         .filter(|values| values.iter().all(|value| !value.is_null()))
         .collect();
-    Ok(shared.tables[link.child].lock_where(conn, &link.columns, &referred).await?)
+    shared.tables[link.child].lock_where(conn, &link.columns, &referred).await
 }
 
 /// The last change by which users of the target have written a row concurrently.
@@ -391,7 +391,7 @@ async fn descendants(
     Ok(found)
 }
 
-fn change(layout: &Arc<TableLayout>, op: RowOp, before: Option<Row>, after: Option<Row>) -> RowChange {
+pub(crate) fn change(layout: &Arc<TableLayout>, op: RowOp, before: Option<Row>, after: Option<Row>) -> RowChange {
     RowChange { layout: layout.clone(), op, before, after, event_index: 0 }
 }
 

@@ -135,7 +135,7 @@ enum Attempt {
     VerdictTurned,
     /// A parent and its children are in conflict.
     Ruled(Rulings),
-    /// Parts of these messages were set aside while others had been written.
+    /// Parts of these messages, or what they need, were set aside while others had been written.
     HalfAside(BTreeMap<u64, Cause>),
     /// The opposite reader did not get there in time.
     NotCaptured,
@@ -413,6 +413,7 @@ async fn write(
         }
         Written::Ruled(rulings) => return Ok(Attempt::Ruled(rulings)),
         Written::NotCaptured => return Ok(Attempt::NotCaptured),
+        Written::Ahead(ahead) => return Ok(Attempt::HalfAside(ahead)),
     }
     if lane.missed_rows() && !manner.lock_gaps {
         return Ok(Attempt::RowAbsent);

@@ -15,6 +15,7 @@
 //! cannot take changes until somebody mends it, applying rests and is tried again every now and then; all else ends the
 //! applier. Nothing is ever half done, since the checkpoint and the data are one transaction.
 
+mod along;
 mod applier;
 mod bind;
 mod breaker;

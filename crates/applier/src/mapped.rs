@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_model::{Message, Origin, RowChange, TableLayout, TableName};
+use crossfade_model::{Message, RowChange, TableLayout, TableName};
 use crossfade_rules::{MappedChange, Projection, TableMapping};
 
 use crate::error::ApplyError;
@@ -65,7 +65,7 @@ impl Mapper {
             effective,
             seen,
             transaction,
-            returned: origin == Origin::Returned,
+            origin,
         })
     }
 

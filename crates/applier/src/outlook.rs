@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crossfade_catalog::Flavor;
 use crossfade_message::Store;
-use crossfade_model::{Message, Row, Side, StreamId, TableLayout, TableShape, Value};
+use crossfade_model::{Message, Origin, Row, Side, StreamId, TableLayout, TableShape, Value};
 use crossfade_rules::plan::Dependences;
-use crossfade_rules::{MappedChange, MappedColumn, Planner, TableMapping, Verdict};
+use crossfade_rules::{MappedColumn, Planner, TableMapping, Verdict};
 use mysql_async::Conn;
 
 use crate::error::ApplyError;
@@ -86,7 +86,7 @@ impl Outlook {
             let mut lookup = self.lookup();
             lookup.advance_floor(std::iter::once(&*message.seen));
             lookup.refresh().await?;
-            let MappedChange { effective, returned, .. } = *change;
+            let (effective, returned) = (change.effective, change.origin == Origin::Returned);
             let subject = Subject { mapping, key: &key, effective, seen: &message.seen, returned };
             verdict = lookup.judge(&subject, &tables[change.table], conn).await?;
         }

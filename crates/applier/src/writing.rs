@@ -1,5 +1,6 @@
 //! The statements that carry a lane's verdicts out, inside the lane's transaction.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crossfade_model::{FamilyPolicy, ReferentialAction, Row, RowOp, Seen, Value};
@@ -8,6 +9,7 @@ use crossfade_rules::{ChangeKind, NetChange, Remedy, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use crate::along;
 use crate::error::{ApplyError, is_duplicate_key, is_missing_parent, row_remedy};
 use crate::family::{self, Ending, Endings, Orphan, Ruling, Rulings};
 use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
@@ -29,6 +31,7 @@ impl JudgedLane<'_> {
     /// with it.
     pub async fn write(&mut self, shared: &Shared, conn: &mut Conn, manner: Manner) -> Result<Written, ApplyError> {
         let by_sight = !manner.blind && (self.by_sight || manner.sighted_only);
+        self.find_successors(shared);
         let mut aside = Dependences::default();
         for index in 0..self.steps.len() {
             self.steps[index].hold_back(&shared.planner, &mut aside, |acts| acts);
@@ -55,11 +58,13 @@ impl JudgedLane<'_> {
                 }
                 Written::Ruled(rulings) => return Ok(Written::Ruled(self.with_what_cascaded(shared, rulings))),
                 Written::NotCaptured => return Ok(Written::NotCaptured),
+                Written::Ahead(ahead) => return Ok(Written::Ahead(ahead)),
             }
         }
         self.carry_out_rulings(shared, conn).await?;
         self.missed |= undone::undo(shared, conn, &self.steps).await? == undone::Found::Absent;
-        Ok(Written::AsJudged { all_there: !self.missed })
+        let ahead = along::tell(shared, conn, self).await?;
+        Ok(if ahead.is_empty() { Written::AsJudged { all_there: !self.missed } } else { Written::Ahead(ahead) })
     }
 
     /// Parents whose end has lost by their own clock. What cascaded from them, perhaps without a message, returns too.
@@ -129,6 +134,8 @@ pub(crate) enum Written {
     Ruled(Rulings),
     /// The opposite reader did not get there in time.
     NotCaptured,
+    /// These messages are to wait for what should have come with them.
+    Ahead(BTreeMap<u64, Cause>),
 }
 
 /// Rows of one table and one kind that do not depend on each other.
@@ -230,7 +237,12 @@ impl Part<'_> {
             if self.manner.isolate {
                 conn.query_drop("SAVEPOINT part").await?;
             }
-            match merged.write(target, conn).await {
+            let taken = along::take(self.shared, conn, self.table, row.succession()).await;
+            let written = match taken.map(|taken| row.along = taken) {
+                Ok(()) => merged.write(target, conn).await,
+                Err(error) => Err(error),
+            };
+            match written {
                 Ok(()) => row.merged(merged.departure.map(|left| left.ends).unwrap_or_default(), merged.arrival.ends),
                 Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
                     conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
@@ -249,7 +261,7 @@ impl Part<'_> {
         let moves = self.kind == ChangeKind::KeyChange;
         let ends = |row: &JudgedRow<'_>| if moves { row.leaves() } else { row.arrives() };
         let mut places: Vec<usize> = (0..rows.len()).filter(|place| ends(&rows[*place])).collect();
-        places.retain(|place| rows[*place].net.before.is_some());
+        places.retain(|place| rows[*place].net.before.is_some() && rows[*place].successor.is_none());
         let endings: Vec<Ending<'_>> = places
             .iter()
             .filter_map(|place| {
@@ -288,7 +300,12 @@ impl Part<'_> {
             }
             ChangeKind::Insert => put(target, conn, rows, None).await.map(|()| ALL_THERE),
             ChangeKind::Update => put(target, conn, rows, sight).await.map(|()| ALL_THERE),
-            ChangeKind::Delete => delete(target, conn, rows, sight).await,
+            ChangeKind::Delete => {
+                for row in rows.iter_mut().filter(|row| row.arrives_whole()) {
+                    row.along = along::take(self.shared, conn, self.table, row.succession()).await?;
+                }
+                delete(target, conn, rows, sight).await
+            }
             ChangeKind::KeyChange => rekey(target, conn, rows).await,
         }
     }
@@ -390,7 +407,8 @@ impl Context<'_> {
             return Ok(Written::AsJudged { all_there: ALL_THERE });
         }
         let moves = judged.moves_away(target);
-        if let (true, Some(before)) = (self.concurrent && (moves || judged.deletes(mapping)), &change.before) {
+        let ends = moves || judged.deletes(mapping) && judged.successor.is_none();
+        if let (true, Some(before)) = (self.concurrent && ends, &change.before) {
             let ending = Ending { before, seen: &change.seen };
             match self.endings(conn, change.table, &[ending], moves).await? {
                 Endings::Undisputed | Endings::Undecided(_) => {}
@@ -416,10 +434,16 @@ impl Context<'_> {
         if self.manner.isolate {
             conn.query_drop("SAVEPOINT part").await?;
         }
-        let written = match &merged {
-            Some(merged) => merged.write(target, conn).await.map(|()| merged.all_there()),
-            None => write_in_order(mapping, target, conn, judged).await,
+        let succession = (change.before.as_ref(), judged.successor.as_ref().filter(|_| judged.arrives()));
+        let taken = along::take(self.shared, conn, change.table, succession).await;
+        let written = match (taken.map(|taken| judged.along = taken), &merged) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(merged)) => merged.write(target, conn).await.map(|()| merged.all_there()),
+            (Ok(()), None) => write_in_order(mapping, target, conn, judged).await,
         };
+        if written.is_err() {
+            judged.along = Vec::new();
+        }
         match written {
             Ok(all_there) => return Ok(Written::AsJudged { all_there }),
             Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossfade_model::{Column, ColumnKind, Direction, RowOp, Seen, TableName, TableShape, UniqueKey, Value};
+use crossfade_model::{Column, ColumnKind, Direction, Origin, RowOp, Seen, TableName, TableShape, UniqueKey, Value};
 use crossfade_rules::{MappedChange, Planner, Policy, TableMapping, TableRule};
 
 const CHANGES: u64 = 1_000_000;
@@ -37,7 +37,7 @@ fn update(id: u64) -> MappedChange {
         effective: None,
         seen: Arc::new(Seen::default()),
         transaction: 0,
-        returned: false,
+        origin: Origin::User,
     }
 }
 

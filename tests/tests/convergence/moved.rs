@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::Pool;
@@ -233,6 +234,113 @@ async fn moved_parents(flavor: Flavor, rule: &'static str, options: &[(&str, &st
     migration.stop_both().await
 }
 
+/// A parent with a unique value changes its key and gets children there, while the other side gives it children by the old key.
+/// It is one row, and they are all its children.
+async fn children_by_both_keys(flavor: Flavor, name: &'static str, settings: &str) -> Result<()> {
+    let mut setup = Setup::new(flavor, name);
+    setup.tables += settings;
+    let mut migration = Migration::new(&setup).await?;
+    let parent = "FOREIGN KEY (place) REFERENCES {schema}.places (id)";
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, code VARCHAR(20) UNIQUE, {CLOCK})"),
+            &format!("CREATE TABLE {{schema}}.guests (id INT PRIMARY KEY, place INT, {CLOCK}, {parent})"),
+            &format!(
+                "CREATE TABLE {{schema}}.notes (id INT PRIMARY KEY, place INT, {CLOCK}, {parent} ON DELETE CASCADE)"
+            ),
+            &format!(
+                "CREATE TABLE {{schema}}.seats (id INT PRIMARY KEY, place INT, {CLOCK}, {parent} ON DELETE SET NULL)"
+            ),
+            &format!("CREATE TABLE {{schema}}.rooms (place INT, n INT, {CLOCK}, PRIMARY KEY (place, n), {parent})"),
+            &format!(
+                "CREATE TABLE {{schema}}.beds (id INT PRIMARY KEY, place INT, room INT, {CLOCK}, \
+                 FOREIGN KEY (place, room) REFERENCES {{schema}}.rooms (place, n) ON UPDATE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.places (id, code) VALUES (1, 'p1'), (2, 'p2')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let (old, new) = (&migration.old, &migration.new);
+    for ((mover, giver), id) in [((old, new), 1), ((new, old), 2)] {
+        migration.on(mover, &[&format!("UPDATE {{schema}}.places SET id = {} WHERE id = {id}", 10 + id)]).await?;
+        for (pool, place) in [(giver, id), (mover, 10 + id)] {
+            let mut gifts: Vec<String> = ["guests", "notes", "seats"]
+                .map(|table| format!("INSERT INTO {{schema}}.{table} (id, place) VALUES ({place}, {place})"))
+                .into();
+            gifts.push(format!("INSERT INTO {{schema}}.rooms (place, n) VALUES ({place}, {place})"));
+            gifts.push(format!("INSERT INTO {{schema}}.beds (id, place, room) VALUES ({place}, {place}, {place})"));
+            migration.on(pool, &gifts.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        }
+    }
+    migration.go_on(&Direction::BOTH).await?;
+    until_nothing_waits(&migration).await?;
+    let list = |table: &str, what: &str| {
+        format!(
+            "(SELECT GROUP_CONCAT({what} ORDER BY {what} SEPARATOR ',') FROM {}.{table})",
+            sql::name(&migration.schema)
+        )
+    };
+    let children = ["guests", "notes", "seats"].map(|table| list(table, "CONCAT(id, '>', place)"));
+    let (rooms, beds) = (list("rooms", "CONCAT(n, '>', place)"), list("beds", "CONCAT(id, '>', place, '/', room)"));
+    let query = format!("SELECT CONCAT_WS(' ', {}, {}, {rooms}, {beds})", list("places", "id"), children.join(", "));
+    let four = "11>1,12>2,1>1,2>2";
+    let wanted = format!("1,2 {four} {four} {four} {four} 11>1/11,12>2/12,1>1/1,2>2/2");
+    for pool in [old, new] {
+        let found: Option<String> = pool.get_conn().await?.query_first(&query).await?;
+        ensure!(found.as_ref() == Some(&wanted), "{found:?} are left");
+    }
+    migration.stop_both().await
+}
+
+/// Who has moved a parent moves it on, and gives it a child there, when the other side has undone the first move already.
+async fn a_parent_that_moves_on(flavor: Flavor) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, "moves_on")).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, code VARCHAR(20) UNIQUE, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.guests (id INT PRIMARY KEY, place INT, {CLOCK}, \
+                 FOREIGN KEY (place) REFERENCES {{schema}}.places (id) ON UPDATE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.places (id, code) VALUES (1, 'p1')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let (old, new) = (&migration.old, &migration.new);
+    migration.on(new, &["INSERT INTO {schema}.guests (id, place) VALUES (1, 1)"]).await?;
+    let moves = ["UPDATE {schema}.places SET id = 11 WHERE id = 1", "UPDATE {schema}.places SET id = 21 WHERE id = 11"];
+    migration.on(old, &moves[..1]).await?;
+    migration.crossfade(&["start", "forward"]).await?;
+    until("the first move lost", LIMIT, || async {
+        let lost = migration.crossfade(&["messages", "list", "--conflicts", "--json"]).await?;
+        Ok(if lost.contains("a child") { Progress::Reached(()) } else { Progress::NotYet(lost) })
+    })
+    .await?;
+    migration.on(old, &[moves[1], "INSERT INTO {schema}.guests (id, place) VALUES (2, 21)"]).await?;
+    until("the second move lost", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let of = |name: &str| status.number("forward", name);
+        let is_through = of("settled_seq") == of("last_seq") && of("last_seq") == 4;
+        Ok(if is_through { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await?;
+    migration.crossfade(&["start", "reverse"]).await?;
+    until_nothing_waits(&migration).await?;
+    let query = format!(
+        "SELECT CONCAT((SELECT GROUP_CONCAT(id) FROM {0}.places), ' ', (SELECT GROUP_CONCAT(place ORDER BY id) FROM {0}.guests))",
+        sql::name(&migration.schema)
+    );
+    let found: Option<String> = old.get_conn().await?.query_first(query).await?;
+    ensure!(found.as_deref() == Some("1 1,1"), "{found:?} are left");
+    migration.stop_both().await
+}
+
 const PARENTS_STAY: &str = "1p1,2p2,3p3,4p4,5p5,6p6 1,4 2,5 3>3,6>6";
 const CHILDREN_GO: &str = "21p1,22p2,23p3,24p4,25p5,26p6   3>,6>";
 const NATIVE: [(&str, &str); 1] = [("innodb_native_foreign_keys", "ON")];
@@ -265,6 +373,31 @@ async fn p4_moved_parents_stay_with_unlogged_cascades_on_mysql() -> Result<()> {
 #[tokio::test]
 async fn p4_moved_parents_stay_on_mariadb() -> Result<()> {
     moved_parents(Flavor::MariaDb, "parent-returns", &[], PARENTS_STAY).await
+}
+
+#[tokio::test]
+async fn p4_children_by_both_keys_on_mysql() -> Result<()> {
+    children_by_both_keys(Flavor::MySql, "both_keys", "").await
+}
+
+#[tokio::test]
+async fn p4_children_by_both_keys_where_columns_are_merged_on_mysql() -> Result<()> {
+    children_by_both_keys(Flavor::MySql, "both_keys_merged", "merge = \"columns\"\n").await
+}
+
+#[tokio::test]
+async fn p4_children_by_both_keys_on_mariadb() -> Result<()> {
+    children_by_both_keys(Flavor::MariaDb, "both_keys", "").await
+}
+
+#[tokio::test]
+async fn p4_a_parent_that_moves_on_on_mysql() -> Result<()> {
+    a_parent_that_moves_on(Flavor::MySql).await
+}
+
+#[tokio::test]
+async fn p4_a_parent_that_moves_on_on_mariadb() -> Result<()> {
+    a_parent_that_moves_on(Flavor::MariaDb).await
 }
 
 #[tokio::test]

@@ -1,17 +1,18 @@
 //! A lane's changes with their verdicts.
 //!
-//! What is judged of them stands in [`verdict`], what is ruled beside who wins in [`ruling`], what waits in [`aside`], and how
-//! they ended in [`ending`].
+//! What is judged of them stands in [`verdict`], what is ruled beside who wins in [`ruling`], what waits in [`aside`], who takes
+//! whose place in [`successor`], and how they ended in [`ending`].
 
 mod aside;
 mod ending;
 mod ruling;
+mod successor;
 mod verdict;
 
 use std::collections::BTreeMap;
 
 use crossfade_message::ConflictCounts;
-use crossfade_model::{Row, RowOp, TableName};
+use crossfade_model::{Row, RowChange, RowOp, TableName};
 use crossfade_rules::decide::WriteReason;
 use crossfade_rules::merge::PartEnd;
 use crossfade_rules::plan::Dependence;
@@ -26,6 +27,7 @@ use ruling::{Undo, loss_of, without};
 
 pub(crate) use ending::{LeftRow, winners_clock};
 pub(crate) use ruling::{LastingEnd, LostMove};
+pub(crate) use successor::Taken;
 pub(crate) use verdict::Judged;
 
 /// Up to so many rows, a lane reads the rows that it overwrites in order to judge them by sight. A larger lane asks only
@@ -66,6 +68,10 @@ pub(crate) struct JudgedRow<'a> {
     pub merges: bool,
     /// How its messages ended where they were merged.
     pub ends: Vec<PartEnd>,
+    /// For a row that ends here since it is to be back under another key: that one, which its children go to.
+    pub successor: Option<Row>,
+    /// What was done to these children.
+    pub along: Vec<RowChange>,
 }
 
 pub(crate) struct JudgedChange<'a> {
@@ -78,6 +84,8 @@ pub(crate) struct JudgedChange<'a> {
     replaced: Option<Row>,
     pub merges: bool,
     pub ends: Vec<PartEnd>,
+    pub successor: Option<Row>,
+    pub along: Vec<RowChange>,
 }
 
 const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
@@ -133,6 +141,8 @@ impl<'a> JudgedRow<'a> {
             replaced: None,
             merges: false,
             ends: Vec::new(),
+            successor: None,
+            along: Vec::new(),
         }
     }
 
@@ -171,6 +181,11 @@ impl<'a> JudgedRow<'a> {
         self.arrives() && !self.merges
     }
 
+    /// The row that ends, and the one that it is to be instead.
+    pub fn succession(&self) -> (Option<&Row>, Option<&Row>) {
+        (self.net.before.as_ref(), self.successor.as_ref())
+    }
+
     /// What came out of merging.
     pub fn merged(&mut self, departure: Vec<PartEnd>, arrival: Vec<PartEnd>) {
         (self.verdict, self.departure) = (existence(&arrival), existence(&departure));
@@ -205,6 +220,8 @@ impl<'a> JudgedChange<'a> {
             replaced: None,
             merges: false,
             ends: Vec::new(),
+            successor: None,
+            along: Vec::new(),
         }
     }
 

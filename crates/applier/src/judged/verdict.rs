@@ -1,6 +1,6 @@
 //! Who wins, judged by what is captured, and judged again before the commit.
 
-use crossfade_model::{Row, Seen, Value};
+use crossfade_model::{Origin, Row, Seen, Value};
 use crossfade_rules::{MappedChange, NetChange, TableMapping, Verdict};
 use mysql_async::Conn;
 
@@ -166,7 +166,8 @@ async fn judge_net(
 ) -> Result<(Verdict, Verdict), ApplyError> {
     let Some(last) = net.after.as_ref().or(net.before.as_ref()) else { return Ok((UNDISPUTED, UNDISPUTED)) };
     let key = key_of(mapping, last);
-    let subject = Subject { mapping, key: &key, effective: net.effective, seen: &net.seen, returned: net.returned };
+    let (effective, returned) = (net.effective, net.origin == Origin::Returned);
+    let subject = Subject { mapping, key: &key, effective, seen: &net.seen, returned };
     let arrival = lookup.judge(&subject, target, conn).await?;
     let departure = match (&net.moved_from, &net.before) {
         (Some(departure), Some(before)) => {
@@ -196,7 +197,7 @@ async fn judge_change(
     for (verdict, image) in verdicts.iter_mut().zip(images) {
         if let Some(image) = image {
             let key = key_of(mapping, image);
-            let MappedChange { effective, returned, .. } = *change;
+            let (effective, returned) = (change.effective, change.origin == Origin::Returned);
             let subject = Subject { mapping, key: &key, effective, seen, returned };
             *verdict = lookup.judge(&subject, target, conn).await?;
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crossfade_model::Origin;
+
 use super::slot::{Life, NONE, Slot, Slots, is_before};
 use super::table::PlannedTable;
 use super::tie::Ties;
@@ -131,7 +133,8 @@ fn net_change(
         Some(departure) => merged(&departure.seqs, &own),
         None => own,
     };
-    let returned = slots.changes(slot).all(|index| changes[index].returned);
+    let origin = changes[last].origin;
+    let origin = if slots.changes(slot).all(|index| changes[index].origin == origin) { origin } else { Origin::User };
     let MappedChange { effective, seen, transaction, .. } = &changes[last];
     let change = NetChange {
         seqs,
@@ -140,7 +143,7 @@ fn net_change(
         effective: *effective,
         seen: seen.clone(),
         transaction: *transaction,
-        returned,
+        origin,
         transient: slot.life == Life::Transient,
         moved_from: departure.map(Box::new),
         folded,

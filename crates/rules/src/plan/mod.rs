@@ -19,7 +19,7 @@ mod token;
 
 use std::sync::Arc;
 
-use crossfade_model::{Clock, Row, RowOp, Seen};
+use crossfade_model::{Clock, Origin, Row, RowOp, Seen};
 
 use crate::RulesError;
 use crate::mapping::TableMapping;
@@ -41,8 +41,7 @@ pub struct MappedChange {
     pub seen: Arc<Seen>,
     /// Number of the source transaction in the batch.
     pub transaction: u32,
-    /// [`Origin::Returned`](crossfade_model::Origin): it only gives the row back.
-    pub returned: bool,
+    pub origin: Origin,
 }
 
 impl MappedChange {
@@ -58,7 +57,8 @@ impl MappedChange {
     }
 
     fn part(&self, before: Option<Row>, after: Option<Row>) -> Part {
-        let MappedChange { seq, effective, returned, .. } = *self;
+        let MappedChange { seq, effective, .. } = *self;
+        let returned = self.origin == Origin::Returned;
         Part { seq, before, after, effective, seen: self.seen.clone(), returned }
     }
 }
@@ -78,8 +78,8 @@ pub struct NetChange {
     pub seen: Arc<Seen>,
     /// Source transaction of the last message.
     pub transaction: u32,
-    /// All that it is made of only gives the row back.
-    pub returned: bool,
+    /// Of all that happened to the key that the row has in the end; a user's where that is not of one kind.
+    pub origin: Origin,
     /// Inserted and deleted again inside the batch: a delete of a row that the target is not expected to have.
     pub transient: bool,
     /// For [`ChangeKind::KeyChange`]: what the old key's part is judged by.
@@ -97,7 +97,7 @@ impl NetChange {
         }
         let before = self.before.clone().filter(|_| self.moved_from.is_none());
         let (seq, after, effective, seen) = (self.seqs.last(), self.after.clone(), self.effective, self.seen.clone());
-        vec![Part { seq, before, after, effective, seen, returned: self.returned }]
+        vec![Part { seq, before, after, effective, seen, returned: self.origin == Origin::Returned }]
     }
 
     pub fn op(&self) -> RowOp {

@@ -221,7 +221,7 @@ impl Product {
             effective: message.effective,
             seen: Arc::new(Seen { streams }),
             transaction: u32::from(seq),
-            returned: false,
+            origin: Origin::User,
         }
     }
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crossfade_model::{Clock, LaneProgress, MergeRule, Row, RowOp, Seen, Side, StreamProgress, Value};
+use crossfade_model::{Clock, LaneProgress, MergeRule, Origin, Row, RowOp, Seen, Side, StreamProgress, Value};
 use crossfade_rules::clock::{clock_of, effective, own};
 use crossfade_rules::concurrent::{BatchId, Known, Unknown, was_seen};
 use crossfade_rules::key::{exact_hash, folded_hash};
@@ -125,7 +125,7 @@ impl Rules {
                 effective,
                 seen,
                 transaction,
-                returned: false,
+                origin: Origin::User,
             }
         });
         self.planners[side].plan(changes.collect(), lanes).expect("the batch is sound")

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::database::{Collation, Database};
 use crate::schema::{KEY, KEYLESS, PARENT, TABLES, TAG, mappings, name, parent_of};
-use crossfade_model::{Clock, LaneProgress, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
+use crossfade_model::{Clock, LaneProgress, Origin, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
 use crossfade_rules::key::folded_hash;
 use crossfade_rules::{MappedChange, Plan, Planner, Step, plan};
 use proptest::prelude::*;
@@ -101,7 +101,7 @@ fn case(before: &[Try], batch: &[Try], collation: Collation, action: Referential
             effective: Some(Clock(seq as i64)),
             seen: seen_at(seq),
             transaction: transaction_of(seq),
-            returned: false,
+            origin: Origin::User,
         });
     }
     Case { target, batch: changes, source }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::schema::{CHILDREN, KEYLESS, NICKNAMES, OPAQUE, PARENTS, TREE, mappings};
-use crossfade_model::{Clock, ColumnKind, LaneProgress, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
+use crossfade_model::{
+    Clock, ColumnKind, LaneProgress, Origin, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value,
+};
 use crossfade_rules::{ChangeKind, MappedChange, NetChange, Plan, RulesError, Step, plan};
 
 fn text(text: &str) -> Value {
@@ -34,7 +36,17 @@ fn change(seq: u64, table: usize, before: &str, after: &str) -> MappedChange {
         _ => RowOp::Update,
     };
     let effective = Some(Clock(seq as i64 * 10));
-    MappedChange { seq, table, op, before, after, effective, seen: seen(seq), transaction: seq as u32, returned: false }
+    MappedChange {
+        seq,
+        table,
+        op,
+        before,
+        after,
+        effective,
+        seen: seen(seq),
+        transaction: seq as u32,
+        origin: Origin::User,
+    }
 }
 
 /// Changes with numbers from 1.
@@ -108,9 +120,12 @@ fn a_fold_is_judged_by_its_last_message() {
 fn a_fold_gives_back_only_where_all_of_it_does() {
     let folded = |given_back: &[u64]| {
         let mut changes = batch(&[(NICKNAMES, "", "a - x"), (NICKNAMES, "a - x", "a - y")]);
-        changes.iter_mut().for_each(|change| change.returned = given_back.contains(&change.seq));
+        changes
+            .iter_mut()
+            .filter(|change| given_back.contains(&change.seq))
+            .for_each(|change| change.origin = Origin::Returned);
         let plan = plan(changes, &mappings(ReferentialAction::Restrict), 1).expect("the batch fits");
-        only_net(&plan).1.returned
+        only_net(&plan).1.origin == Origin::Returned
     };
     assert_eq!([folded(&[1]), folded(&[2]), folded(&[]), folded(&[1, 2])], [false, false, false, true]);
 }

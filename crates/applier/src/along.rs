@@ -1,0 +1,88 @@
+//! Children of a row that goes back to the key from which it was moved, since the move has lost, go with it.
+//!
+//! The side that moved the row has given it children by its new key; the other side has given it some by the old one, or has
+//! changed it. What goes back ends the row under the new key, and brings it under the old one. Where it has a unique value, that
+//! tells that it is one row: those that refer to the new key are its children, and refer to the old one from then on. The other
+//! side is told, where they wait for a parent that is not there.
+
+use std::collections::BTreeMap;
+
+use crossfade_model::{Origin, Row, RowChange, RowOp, Value};
+use crossfade_rules::TableMapping;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
+
+use crate::error::ApplyError;
+use crate::family::{change, children_by, numbered, send_back};
+use crate::judged::{JudgedLane, JudgedStep, Taken};
+use crate::lane::Shared;
+use crate::parking::Cause;
+
+/// Whether a row that comes has a unique value of one that ends.
+pub(crate) fn succeeds(mapping: &TableMapping, ended: &Row, comes: &Row) -> bool {
+    let is_same = |column: &usize| !ended[*column].is_null() && ended[*column] == comes[*column];
+    mapping.unique_keys.iter().any(|key| key.iter().all(is_same))
+}
+
+/// Lets what refers to a row that is about to end refer to its successor, which comes later in the transaction; returns what
+/// was done. Who refers to it without being synced keeps it from ending.
+pub(crate) async fn take(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    (before, successor): (Option<&Row>, Option<&Row>),
+) -> Result<Vec<RowChange>, Error> {
+    let (Some(before), Some(successor)) = (before, successor) else { return Ok(Vec::new()) };
+    // Nobody can give it another child.
+    shared.tables[table].lock(conn, &[shared.tables[table].key_of(before)], false).await?;
+    // Until their parent comes the children refer to nothing.
+    conn.query_drop("SET foreign_key_checks = 0").await?;
+    let taken = take_unchecked(shared, conn, (table, before.clone(), successor.clone())).await;
+    conn.query_drop("SET foreign_key_checks = 1").await?;
+    taken
+}
+
+/// Children whose own key is part of the reference take theirs along.
+async fn take_unchecked(shared: &Shared, conn: &mut Conn, ended: (usize, Row, Row)) -> Result<Vec<RowChange>, Error> {
+    let (mut open, mut taken) = (vec![ended], Vec::new());
+    while let Some((table, before, after)) = open.pop() {
+        for link in &shared.children[table] {
+            if link.referred.iter().all(|column| before[*column] == after[*column]) {
+                continue;
+            }
+            let columns = link.columns.iter().zip(&link.referred);
+            let values = columns.map(|(own, referred)| (*own, after[*referred].clone())).collect();
+            for child in children_by(shared, conn, link, &[&before]).await? {
+                let target = &shared.tables[link.child];
+                target.change(conn, &target.key_of(&child), &values).await?;
+                let mut moved = child.clone();
+                values.iter().for_each(|(column, value): (&usize, &Value)| moved[*column] = value.clone());
+                let layout = &shared.layouts[link.child];
+                taken.push(change(layout, RowOp::Update, Some(child.clone()), Some(moved.clone())));
+                open.push((link.child, child, moved));
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// Tells of children that were taken along. Where a successor has not come after all, nothing may be written: these messages
+/// wait for it.
+pub(crate) async fn tell(
+    shared: &Shared,
+    conn: &mut Conn,
+    lane: &mut JudgedLane<'_>,
+) -> Result<BTreeMap<u64, Cause>, ApplyError> {
+    let (mut told, mut ahead) = (Vec::new(), BTreeMap::new());
+    for Taken { table, seqs, successor, along } in lane.steps.iter_mut().flat_map(JudgedStep::taken_along) {
+        let target = &shared.tables[table];
+        if target.lock(conn, &[target.key_of(&successor)], false).await?[0].is_none() {
+            ahead.extend(seqs.into_iter().map(|seq| (seq, Cause::Behind)));
+        }
+        told.extend(along);
+    }
+    if ahead.is_empty() {
+        send_back(shared, conn, &numbered(told, Origin::Ruled)).await?;
+    }
+    Ok(ahead)
+}
