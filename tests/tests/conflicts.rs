@@ -118,6 +118,38 @@ async fn conflicts_are_kept_counted_and_shown(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// What wins and is refused is tried again and again until another row has given up the value; it wins once.
+async fn conflicts_are_counted_once(flavor: Flavor) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, "counted_once")).await?;
+    migration
+        .on_both(&[&format!("CREATE TABLE {{schema}}.t (id INT PRIMARY KEY, code VARCHAR(9) UNIQUE, {COLUMNS})")])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, code, v) VALUES (1, 'a', 'x')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let on_new =
+        ["UPDATE {schema}.t SET v = 'new' WHERE id = 1", "INSERT INTO {schema}.t (id, code, v) VALUES (9, 'b', 'x')"];
+    migration.on(&migration.new, &on_new).await?;
+    migration.on(&migration.old, &["UPDATE {schema}.t SET v = 'old', code = 'b' WHERE id = 1"]).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    let failed = ["messages", "list", "--status", "failed", "--json"];
+    until("both refused three times", LIMIT, || async {
+        let failed = json(&migration, &failed).await?;
+        let often = failed.iter().filter(|failure| failure["attempts"].as_u64() > Some(2)).count();
+        Ok(if often == 2 { Progress::Reached(()) } else { Progress::NotYet(format!("{failed:?}")) })
+    })
+    .await?;
+    let status = migration.status().read().await?;
+    ensure!((status.total("conflicts_won"), status.total("conflicts_lost")) == (0, 1), "{}", status.0);
+    migration.on(&migration.new, &["UPDATE {schema}.t SET code = 'c' WHERE id = 9"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    let status = until_status(&migration, "nothing set aside", |status| status.total("open_failures") == 0).await?;
+    ensure!((status.total("conflicts_won"), status.total("conflicts_lost")) == (1, 1), "{}", status.0);
+    migration.stop_both().await
+}
+
 /// A row's life, with what is refused, as either side names the table.
 async fn a_rows_life_is_told(flavor: Flavor) -> Result<()> {
     let tables = "[[table]]\nold = \"{schema}.t\"\nnew = \"{schema}.t2\"\nclock = \"updated_at\"\n".to_owned();
@@ -181,5 +213,6 @@ async fn a_rows_life_is_told(flavor: Flavor) -> Result<()> {
 
 on_both_brands! {
     conflicts_are_kept_counted_and_shown: p6_conflicts_on_mysql, p6_conflicts_on_mariadb;
+    conflicts_are_counted_once: p6_counted_once_on_mysql, p6_counted_once_on_mariadb;
     a_rows_life_is_told: p6_history_on_mysql, p6_history_on_mariadb;
 }

@@ -323,6 +323,40 @@ async fn a_parent_that_returns_is_not_newer(
     migration.stop_both().await
 }
 
+/// With a parent that returns come those of its children that nobody else has changed, and the target still has as they were.
+async fn what_others_have_changed_does_not_return(servers: &'static SharedPair) -> Result<()> {
+    let rows = statements([
+        "INSERT INTO {schema}.p (id, v) VALUES (1, 'parent')",
+        "INSERT INTO {schema}.c_refuses (id, parent, v) VALUES (31, 1, 'a'), (32, 1, 'a'), (33, 1, 'a'), (34, 1, 'a')",
+    ]);
+    let mut migration = at_rest(servers, "parent-returns", "unchanged", "", &rows).await?;
+    let on_new = statements([
+        "INSERT INTO {schema}.c_refuses (id, parent, v) VALUES (41, 1, 'gift')",
+        "UPDATE {schema}.c_refuses SET v = 'changed' WHERE id = 32",
+        "DELETE FROM {schema}.c_refuses WHERE id = 33",
+    ]);
+    run_all(&migration, &migration.new, &on_new).await?;
+    // What old deletes is later, also where the time of a delete is told in whole seconds.
+    let on_old = statements([
+        "DO SLEEP(1.1)",
+        "BEGIN",
+        "UPDATE {schema}.c_refuses SET v = 'changed' WHERE id = 34",
+        "DELETE FROM {schema}.c_refuses WHERE id IN (31, 32, 33, 34)",
+        "DELETE FROM {schema}.p WHERE id = 1",
+        "COMMIT",
+    ]);
+    run_all(&migration, &migration.old, &on_old).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    settled_and_equal(&migration).await?;
+    let query = format!(
+        "SELECT CONCAT((SELECT COUNT(*) FROM `{0}`.p), ' ', GROUP_CONCAT(id ORDER BY id)) FROM `{0}`.c_refuses",
+        migration.schema
+    );
+    let left: Option<String> = migration.old.get_conn().await?.query_first(query).await?;
+    ensure!(left.as_deref() == Some("1 31,41"), "{left:?} are left\n{}", migration.compare().await?);
+    migration.stop_both().await
+}
+
 const PREFER_NEW: &str = "policy = \"prefer-new\"";
 const PREFER_OLD: &str = "policy = \"prefer-old\"";
 const MERGED: &str = "policy = \"prefer-new\"\nmerge = \"columns\"";
@@ -353,6 +387,8 @@ tests! {
     p4_a_parent_made_again_on_mariadb: a_parent_that_is_made_again(SharedPair::get(Flavor::MariaDb).await);
     p4_a_parent_back_by_its_clock_on_mysql: a_parent_that_comes_back_by_its_clock(SharedPair::get(Flavor::MySql).await);
     p4_a_parent_back_by_its_clock_on_mariadb: a_parent_that_comes_back_by_its_clock(SharedPair::get(Flavor::MariaDb).await);
+    p4_what_others_have_changed_on_mysql: what_others_have_changed_does_not_return(SharedPair::get(Flavor::MySql).await);
+    p4_what_others_have_changed_on_mariadb: what_others_have_changed_does_not_return(SharedPair::get(Flavor::MariaDb).await);
     p6_a_parent_that_returns_is_not_newer_on_mysql:
         a_parent_that_returns_is_not_newer(SharedPair::get(Flavor::MySql).await, Direction::Forward, "not_newer", PREFER_NEW);
     p6_a_parent_that_returns_is_not_newer_on_mariadb:
