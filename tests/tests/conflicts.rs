@@ -150,6 +150,58 @@ async fn conflicts_are_counted_once(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// Two parents exchange their unique values while the other side changes one of them and wins: both would have one value. Only a
+/// person can tell which is to have it; each side says so, and all goes through when one has got another.
+async fn exchanged_values_are_for_a_person(flavor: Flavor) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, "exchanged")).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.t (id INT PRIMARY KEY, code VARCHAR(9) UNIQUE, {COLUMNS})"),
+            &format!(
+                "CREATE TABLE {{schema}}.c (id INT PRIMARY KEY, parent INT, {COLUMNS}, \
+                 FOREIGN KEY (parent) REFERENCES {{schema}}.t (id))"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, code, v) VALUES (1, 'a', 'x'), (2, 'b', 'x')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let exchange = [
+        "BEGIN",
+        "UPDATE {schema}.t SET code = NULL WHERE id = 1",
+        "UPDATE {schema}.t SET code = 'a' WHERE id = 2",
+        "UPDATE {schema}.t SET code = 'b' WHERE id = 1",
+        "COMMIT",
+    ];
+    migration.on(&migration.old, &exchange).await?;
+    let on_new =
+        ["UPDATE {schema}.t SET v = 'new' WHERE id = 2", "INSERT INTO {schema}.c (id, parent, v) VALUES (5, 1, 'x')"];
+    migration.on(&migration.new, &on_new).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    let refused = until("both sides refused", LIMIT, || async {
+        let failed = json(&migration, &["messages", "list", "--status", "failed", "--error", "1062", "--json"]).await?;
+        let of =
+            |stream: &str| failed.iter().find(|failure| failure["stream"] == stream).map(|found| found["id"].clone());
+        Ok(match (of("forward/old"), of("reverse/new")) {
+            (Some(forward), Some(reverse)) => Progress::Reached([forward, reverse]),
+            _ => Progress::NotYet(format!("{failed:?}")),
+        })
+    })
+    .await?;
+    for (id, side, other) in [(&refused[0], "new", r#""id":2"#), (&refused[1], "old", r#""id":1"#)] {
+        let shown = migration.crossfade(&["messages", "show", id.as_str().unwrap_or_default()]).await?;
+        let told = format!("change code of that row on {side}");
+        ensure!(shown.contains(&told) && shown.contains(other), "it does not say `{told}`:\n{shown}");
+    }
+    // As it says for forward.
+    migration.on(&migration.new, &["UPDATE {schema}.t SET code = 'a' WHERE id = 2"]).await?;
+    until_status(&migration, "nothing set aside", |status| status.total("open_failures") == 0).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 /// A row's life, with what is refused, as either side names the table.
 async fn a_rows_life_is_told(flavor: Flavor) -> Result<()> {
     let tables = "[[table]]\nold = \"{schema}.t\"\nnew = \"{schema}.t2\"\nclock = \"updated_at\"\n".to_owned();
@@ -214,5 +266,6 @@ async fn a_rows_life_is_told(flavor: Flavor) -> Result<()> {
 on_both_brands! {
     conflicts_are_kept_counted_and_shown: p6_conflicts_on_mysql, p6_conflicts_on_mariadb;
     conflicts_are_counted_once: p6_counted_once_on_mysql, p6_counted_once_on_mariadb;
+    exchanged_values_are_for_a_person: p4_exchanged_on_mysql, p4_exchanged_on_mariadb;
     a_rows_life_is_told: p6_history_on_mysql, p6_history_on_mariadb;
 }

@@ -56,6 +56,8 @@ pub struct Rows {
 /// Another row with a value that may be there once only.
 #[derive(Serialize)]
 pub struct Taken {
+    /// Where the row is.
+    pub side: Side,
     /// The target's names of the columns of the unique key.
     pub columns: Vec<String>,
     pub row: Json,
@@ -163,7 +165,7 @@ impl Painter<'_> {
         let target_shape = shape(direction.target(), &mapping.target)?;
         let target_row = read_row(&mut target, &target_shape, &key(|column| &column.target)).await?;
         if set_aside.contains(&id.seq) {
-            portrait.taken = taken(&mut target, &target_shape, &foreseen).await?;
+            portrait.taken = taken(&mut target, direction.target(), &target_shape, &foreseen).await?;
         }
         let rows = [source_row, target_row].map(|row| row.map(|(layout, row)| object(&image_json(&layout, &row))));
         // Nothing is under way on these; how they end does not matter.
@@ -245,7 +247,7 @@ impl Painter<'_> {
 }
 
 /// Rows of the target with other keys that have the unique values which a message brings.
-async fn taken(conn: &mut Conn, shape: &TableShape, foreseen: &Foreseen) -> anyhow::Result<Vec<Taken>> {
+async fn taken(conn: &mut Conn, side: Side, shape: &TableShape, foreseen: &Foreseen) -> anyhow::Result<Vec<Taken>> {
     let own: Vec<Option<usize>> = foreseen.key.iter().map(|column| shape.column(&column.target)).collect();
     let mut taken = Vec::new();
     for unique in &foreseen.unique {
@@ -255,7 +257,7 @@ async fn taken(conn: &mut Conn, shape: &TableShape, foreseen: &Foreseen) -> anyh
             own.iter().zip(&foreseen.key).all(|(place, column)| place.is_some_and(|at| row[at] == column.value));
         if !is_own {
             let columns = unique.iter().map(|column| column.target.clone()).collect();
-            taken.push(Taken { columns, row: Json::Object(object(&image_json(&layout, &row))) });
+            taken.push(Taken { side, columns, row: Json::Object(object(&image_json(&layout, &row))) });
         }
     }
     Ok(taken)

@@ -129,7 +129,11 @@ fn details(portrait: &Portrait, whole: bool) -> Vec<(&'static str, String)> {
         }
     }
     for taken in &portrait.taken {
-        lines.push(("taken", format!("{} by the row {}", taken.columns.join(", "), taken.row)));
+        let columns = taken.columns.join(", ");
+        lines.push(("taken", format!("{columns} by the row {}", taken.row)));
+        let side = taken.side;
+        let edit = format!("give this one another by `crossfade retry --edit {} --set …`", message.id);
+        lines.push(("to do", format!("both cannot have it: change {columns} of that row on {side}, or {edit}")));
     }
     if let Some(rows) = &portrait.rows {
         let there = |is_there| if is_there { "there" } else { "no such row" };
