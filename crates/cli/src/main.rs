@@ -103,7 +103,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => command::serve::run(settings, &args, stop_on_signals()?).await?,
         Command::Start(args) => command::wish::start(&settings, args.direction.into()).await?,
         Command::Stop(args) => command::wish::stop(&settings, args.direction.into(), args.capture).await?,
-        Command::Messages(MessagesCommand::List(args)) => command::messages::list(&settings, &args).await?,
+        Command::Messages(MessagesCommand::List(args)) => command::messages::list(settings, &args).await?,
         Command::Messages(MessagesCommand::Show(args)) => command::show::run(settings, &args).await?,
         Command::Messages(MessagesCommand::History(args)) => command::history::run(settings, &args).await?,
         Command::Messages(MessagesCommand::Purge(args)) => command::messages::purge(&settings, &args).await?,

@@ -41,6 +41,18 @@ impl Pair {
         Pair::read_by(settings, TableMapping::build).await
     }
 
+    /// A synced table, by either side's name.
+    pub fn synced(&self, name: &TableName) -> Option<&TableMapping> {
+        self.mappings(Direction::Forward).iter().find(|mapping| mapping.source == *name || mapping.target == *name)
+    }
+
+    /// Somebody has named another.
+    pub fn not_synced(&self, name: &TableName) -> Failure {
+        let names: Vec<String> =
+            self.mappings(Direction::Forward).iter().map(|mapping| mapping.source.to_string()).collect();
+        Failure::new(Kind::Usage, format!("{name} is not synced"), format!("synced tables: {}", names.join(", ")))
+    }
+
     /// As [`Pair::read`], also where a column has become too short on one side: for mending what was refused for that.
     pub async fn read_as_is(settings: Arc<Settings>) -> anyhow::Result<Pair> {
         Pair::read_by(settings, TableMapping::build_as_is).await

@@ -91,19 +91,25 @@ async fn messages_are_shown(flavor: Flavor) -> Result<()> {
     let all = all.as_array().context("no list")?;
     ensure!(all.len() == 12 && all[0]["op"] == "delete", "the newest comes first: {all:?}");
     ensure!(all.iter().all(|message| message["status"] == "applied" && message["origin"] == "user"), "{all:?}");
-    let filters: [(&[&str], usize); 7] = [
+    let filters: [(&[&str], usize); 8] = [
         (&["--stream", "reverse/new"], 1),
         (&["--stream", "forward/old", "--limit", "3"], 3),
         (&["--table", &table], 12),
-        (&["--table", "no.table"], 0),
         (&["--status", "pending"], 0),
         (&["--conflicts"], 0),
+        (&["--conflicts", "--status", "stale"], 0),
+        (&["--table", &table, "--status", "failed"], 0),
         (&["--since", "1h", "--status", "applied"], 12),
     ];
     for (filter, count) in filters {
         let words = [&["messages", "list", "--json"], filter].concat();
         let (code, found) = json(&migration, &words).await?;
         ensure!(code == Some(0) && found.as_array().is_some_and(|list| list.len() == count), "{filter:?}: {found}");
+    }
+    says(&migration, &["messages", "list", "--conflicts", "--status", "applied"], 2, &["applied", "hint:"]).await?;
+    for more in [&[][..], &["--status", "failed"]] {
+        let words = [&["messages", "list", "--table", "no.table"], more].concat();
+        says(&migration, &words, 2, &["no.table is not synced", "hint: synced tables:", &table]).await?;
     }
     says(&migration, &["messages", "list", "--limit", "2"], 0, &["forward/old:11", "reverse/new:1", "delete", &table])
         .await?;

@@ -79,12 +79,7 @@ fn changed_columns(before: &RawValue, after: &RawValue) -> String {
 }
 
 fn mapping_of<'p>(pair: &'p Pair, name: &TableName) -> anyhow::Result<&'p TableMapping> {
-    let forward = pair.mappings(Direction::Forward);
-    let found = forward.iter().find(|mapping| mapping.source == *name || mapping.target == *name);
-    let mapping = found.ok_or_else(|| {
-        let names: Vec<String> = forward.iter().map(|mapping| mapping.source.to_string()).collect();
-        Failure::new(Kind::Usage, format!("{name} is not synced"), format!("synced tables: {}", names.join(", ")))
-    })?;
+    let mapping = pair.synced(name).ok_or_else(|| pair.not_synced(name))?;
     if mapping.keyless {
         let hint = "`crossfade messages list --table` lists all its changes";
         return Err(Failure::new(Kind::Usage, format!("{name} has no key to tell its rows by"), hint).into());

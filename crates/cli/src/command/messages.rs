@@ -1,5 +1,6 @@
 //! `crossfade messages`: the message table, for people.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,17 +13,12 @@ use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{ListArgs, PurgeArgs};
 use crate::failure::{Failure, Kind};
 use crate::output::out;
+use crate::pair::Pair;
 
 const SECONDS_PER_DAY: u64 = 86_400;
 
-pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
-    let mut statuses = Vec::new();
-    if let Some(status) = &args.status {
-        statuses.push(status.parse().map_err(|error| Failure::new(Kind::Usage, error, ""))?);
-    }
-    if args.conflicts {
-        statuses.extend(MessageFilter::CONFLICTS);
-    }
+pub async fn list(settings: Arc<Settings>, args: &ListArgs) -> anyhow::Result<()> {
+    let statuses = statuses(args)?;
     let since = match args.since {
         Some(since) => Some(Utc::now() - chrono::Duration::from_std(*since).context("`--since` is too long")?),
         None => None,
@@ -31,15 +27,18 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
     let failed = (args.error.is_some() && statuses.is_empty()) || statuses == [Status::Failed];
     if failed {
         let filter = FailureFilter { stream: args.stream.clone(), table, error_code: args.error.clone(), since };
-        return list_failures(settings, &filter, args).await;
+        return list_failures(settings, filter, args).await;
     }
     if args.error.is_some() {
         let hint = "leave out `--status` and `--conflicts`";
         return Err(Failure::new(Kind::Usage, "only failed messages have an error", hint).into());
     }
     let filter = MessageFilter { stream: args.stream.clone(), table, statuses, since };
-    let store = open_known_store(settings).await?;
+    let store = open_known_store(&settings).await?;
     let messages = store.list_messages(&filter, args.limit as usize).await?;
+    if let Some(table) = filter.table.filter(|_| messages.is_empty()) {
+        refuse_unknown(settings, &table).await?;
+    }
     match (args.output.json, args.conflicts) {
         (true, _) => return print_json(&messages),
         (false, true) => print_conflicts(&messages),
@@ -49,9 +48,38 @@ pub async fn list(settings: &Settings, args: &ListArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn list_failures(settings: &Settings, filter: &FailureFilter, args: &ListArgs) -> anyhow::Result<()> {
-    let store = open_known_store(settings).await?;
-    let failures = store.list_failures(filter, args.limit as usize).await?;
+/// Any of these; none for all.
+fn statuses(args: &ListArgs) -> anyhow::Result<Vec<Status>> {
+    let parsed = args.status.as_deref().map(str::parse::<Status>).transpose();
+    let wanted = parsed.map_err(|error| Failure::new(Kind::Usage, error, ""))?;
+    match (wanted, args.conflicts) {
+        (Some(status), true) if !MessageFilter::CONFLICTS.contains(&status) => {
+            let hint = "leave out one of `--conflicts` and `--status`";
+            Err(Failure::new(Kind::Usage, format!("nothing that is {} has lost a conflict", status.as_str()), hint)
+                .into())
+        }
+        (Some(status), _) => Ok(vec![status]),
+        (None, true) => Ok(MessageFilter::CONFLICTS.to_vec()),
+        (None, false) => Ok(Vec::new()),
+    }
+}
+
+/// An empty list may mean that nothing happened to a table, or that it is misspelt. Where the sides cannot be asked, nothing is
+/// said.
+async fn refuse_unknown(settings: Arc<Settings>, table: &TableName) -> anyhow::Result<()> {
+    let Ok(pair) = Pair::read_as_is(settings).await else { return Ok(()) };
+    match pair.synced(table) {
+        Some(_) => Ok(()),
+        None => Err(pair.not_synced(table).into()),
+    }
+}
+
+async fn list_failures(settings: Arc<Settings>, filter: FailureFilter, args: &ListArgs) -> anyhow::Result<()> {
+    let store = open_known_store(&settings).await?;
+    let failures = store.list_failures(&filter, args.limit as usize).await?;
+    if let Some(table) = filter.table.filter(|_| failures.is_empty()) {
+        refuse_unknown(settings, &table).await?;
+    }
     if args.output.json {
         return print_json(&failures);
     }
