@@ -44,7 +44,7 @@ pub use failure::{Failure, ParkedMessage};
 pub use health::Health;
 pub use history::LifeEvent;
 pub use journal::{JournalEntry, Mark};
-pub use lease::{Epoch, LeaseStatus};
+pub use lease::{Epoch, LeaseStatus, RULES_UNKNOWN};
 pub use listing::{ListedMessage, MessageFilter};
 pub use migration::{COLUMN_EXISTS, node_statements};
 pub use outcome::{Outcome, Status};

@@ -3,6 +3,7 @@
 
 mod answer;
 mod circuit;
+mod outset;
 mod rows;
 mod standby;
 mod target;

@@ -163,7 +163,7 @@ fn health(status: &StreamStatus, direction: Direction, lease: Option<&LeaseStatu
         (None, None) if wish.is_none() => {
             Health::Off { reason: format!("not started yet; `crossfade sync {direction}` starts it") }
         }
-        (_, None) if wish.is_none_or(|wish| !wish.declared) => {
+        (_, None) if wish.is_some_and(|wish| !wish.declared) => {
             Health::Off { reason: format!("declared off by `stop --capture`; `crossfade start {direction}` ends that") }
         }
         (Some(health), Some(_)) => health.clone(),

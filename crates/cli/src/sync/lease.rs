@@ -25,17 +25,17 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Waits until the lease is free. `None` when asked to stop meanwhile.
+    /// Waits until the lease is free; a `holder` that has it gets it anew. `None` when asked to stop meanwhile.
     pub async fn acquire(
         store: &Store,
         direction: Direction,
+        holder: &str,
         rules_hash: u64,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Lease>> {
-        let holder = holder();
-        let acquired = Lease::wait(store, direction, &holder, rules_hash, stop).await;
+        let acquired = Lease::wait(store, direction, holder, rules_hash, stop).await;
         // What cannot be taken back runs out by itself.
-        if let Err(error) = store.stand_down(direction.as_str(), &holder).await {
+        if let Err(error) = store.stand_down(direction.as_str(), holder).await {
             tracing::debug!(%error, "the store still says that this process stands by");
         }
         acquired
@@ -55,7 +55,7 @@ impl Lease {
                 Ok(Taken::Broken) => continue,
                 Ok(Taken::No) => {}
                 // A process that stands by does so also where the store is away for a while.
-                Err(error) if error.is_transient() && told_at.is_some() => {
+                Err(error) if error.is_transient() => {
                     tracing::warn!(error = with_causes(&error.into()), "the store is away; standing by");
                 }
                 Err(error) => return Err(error.into()),
@@ -167,7 +167,7 @@ pub fn is_dead(holder: &str) -> bool {
 }
 
 /// Unique to this run of this process: `<machine>/<process>/<random>`.
-fn holder() -> String {
+pub fn holder() -> String {
     let unique: u32 = rand::random();
     format!("{}/{}/{unique:08x}", this_machine(), std::process::id())
 }
