@@ -10,8 +10,8 @@ use crossfade_tests::lines::{AWAY, KILLED};
 use crossfade_tests::{Direction, Migration, Setup, SideUrls, account_url};
 
 use crate::{
-    LIMIT, PLAIN, forward, forward_alone, insert, is_green, never_green, on_both_brands, prepare, reason, state, until_all_is_well,
-    until_number, until_status,
+    LIMIT, PLAIN, forward, forward_alone, insert, is_green, never_green, on_both_brands, prepare, reason, state,
+    until_all_is_well, until_number, until_status,
 };
 
 on_both_brands! {
