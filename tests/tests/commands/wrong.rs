@@ -62,8 +62,6 @@ async fn exit_codes(flavor: Flavor) -> Result<()> {
     let unreachable = right.replace(&migration.url(Side::Old), port);
     std::fs::write(migration.config(), &unreachable)?;
     says(&migration, &["init"], 3, &["error:", "127.0.0.1:1"]).await?;
-    // Who runs until he is stopped waits; who is to end by himself does not.
-    says(&migration, &["sync", "forward", "--until-caught-up"], 3, &["error:", "127.0.0.1:1"]).await?;
     says(&migration, &["check"], 3, &["127.0.0.1:1", "ERROR"]).await?;
 
     let wrong = format!("{right}\nlanes = 4\n[aply]\nlanes = \"many\"\n[store]\nretention = 7\n");

@@ -3,6 +3,7 @@
 
 mod answer;
 mod circuit;
+mod left_out;
 mod outset;
 mod rows;
 mod standby;

@@ -55,6 +55,9 @@ async fn a_target_that_is_away_is_waited_for(flavor: Flavor) -> Result<()> {
     ensure!(reason(&status).contains("the new side cannot be reached"), "{}", reason(&status));
     ensure!(forward(&status)["holder"].is_string(), "nobody is said to wait: {}", status.0);
     never_green(&migration, Duration::from_secs(2)).await?;
+    // Who is to end by himself does not wait.
+    let (code, _, said) = migration.crossfade_any(&["sync", "reverse", "--until-caught-up"]).await?;
+    ensure!(code == Some(3) && said.contains("the new side cannot be reached"), "{code:?} {said}");
     // Another one stands by for it, also without having seen the target.
     let second = migration.standby(Direction::Forward)?;
     let id = format!("/{}/", second.pid());

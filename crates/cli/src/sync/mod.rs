@@ -232,6 +232,7 @@ fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Give
         store: store.clone(),
         mappings: pair.mappings(direction).into(),
         target_shapes: pair.target_shapes(direction),
+        left_out: settings.left_out(direction.source()).into(),
         opposite_mappings: pair.mappings(direction.opposite()).into(),
         prefer: settings.conflict.prefer,
         family: settings.conflict.fk_conflict,
