@@ -172,9 +172,31 @@ pub fn holder() -> String {
     format!("{}/{}/{unique:08x}", this_machine(), std::process::id())
 }
 
-/// The host's name with the namespace that process ids count in: containers may share one and not the other.
+/// The host's name, with what tells machines of one name apart, and the namespace that process ids count in: containers may
+/// share one and not the other. Outside containers, the namespace has the same number everywhere.
 fn this_machine() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned());
-    format!("{host}:{}", namespace.unwrap_or_default())
+    format!("{host}:{}:{}", boot.get(..8).unwrap_or_default(), namespace.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No process has a number as large (proc_pid_max is 2^22 at most).
+    const NOBODY: &str = "99999999/0badcafe";
+
+    #[test]
+    fn p2_only_of_this_machine_is_it_known_who_is_dead() {
+        assert!(!is_dead(&holder()));
+        assert!(is_dead(&format!("{}/{NOBODY}", this_machine())));
+        // Another machine of the same name, such as a clone: its process lives where nobody here can see it.
+        let mut parts = this_machine();
+        let boot = parts.find(':').map(|at| at + 1..at + 9).unwrap();
+        parts.replace_range(boot, "00000000");
+        assert!(!is_dead(&format!("{parts}/{NOBODY}")));
+        assert!(!is_dead(NOBODY) && !is_dead(""));
+    }
 }
