@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::output::visible;
+
 /// Who can fix it; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -70,7 +72,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
 /// Tells an error with all its causes and its next step on standard error: for people, or as a line of the JSON log.
 pub fn report(error: &anyhow::Error, log_json: bool) {
     if let Some(problems) = error.downcast_ref::<crossfade_config::Problems>() {
-        eprintln!("{problems}");
+        eprintln!("{}", visible(&problems.to_string()));
         return;
     }
     let (message, hint) = (with_causes(error), hint(error));
@@ -78,9 +80,9 @@ pub fn report(error: &anyhow::Error, log_json: bool) {
         tracing::error!(hint, "{message}");
         return;
     }
-    eprintln!("error: {message}");
+    eprintln!("error: {}", visible(&message));
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", visible(&hint));
     }
 }
 
