@@ -11,6 +11,8 @@ pub enum Kind {
     Finding,
     /// Usage or configuration.
     Usage,
+    /// What this program meets while it runs.
+    Internal,
 }
 
 /// A failure with a next step, for people.
@@ -41,7 +43,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(Kind::Finding) => 1,
         Some(Kind::Usage) => 2,
         None if error.downcast_ref::<crossfade_config::Problems>().is_some() => 2,
-        None => 3,
+        Some(Kind::Internal) | None => 3,
     }
 }
 

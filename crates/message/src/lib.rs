@@ -40,7 +40,7 @@ pub use block::{Block, image_json, row_key_json};
 pub use canary::{Canary, LostTag};
 pub use capture::{Captured, PassedHeartbeat};
 pub use error::{CaptureError, StoreError};
-pub use failure::{Failure, ParkedMessage};
+pub use failure::Failure;
 pub use health::Health;
 pub use history::LifeEvent;
 pub use journal::{JournalEntry, Mark};

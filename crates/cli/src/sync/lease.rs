@@ -6,7 +6,7 @@ use crossfade_message::{Epoch, Store, StoreError};
 use crossfade_model::Direction;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::with_causes;
+use crate::failure::{Failure, Kind, with_causes};
 
 /// A process that has not renewed for this long has lost its lease; together with [`RENEW_EVERY`] and the poll of those
 /// standing by, a take-over ends within 10 seconds.
@@ -95,7 +95,11 @@ impl Lease {
             tokio::time::sleep(RENEW_EVERY).await;
             match store.lease_renew(self.direction.as_str(), self.epoch, TTL).await {
                 Ok(true) => {}
-                Ok(false) => anyhow::bail!("another process has taken the {} direction over", self.direction),
+                Ok(false) => {
+                    let message = format!("another process has taken the {} direction over", self.direction);
+                    let hint = "nothing to do: start this process again and it stands by";
+                    return Err(Failure::new(Kind::Internal, message, hint).into());
+                }
                 // The checkpoint's epoch fences; a store that is away is no reason to give up.
                 Err(error) => {
                     let error = with_causes(&error.into());
