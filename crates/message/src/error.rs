@@ -112,7 +112,8 @@ impl StoreError {
                     Some("make room where the store's server keeps its data: `crossfade messages purge` drops old days")
                 }
                 Class::Missing => Some(
-                    "run `crossfade init`: it brings back what is missing of the store's tables, and leaves the rest",
+                    "a table of the store's schema `crossfade` is gone: restore the store's newest state, or load both sides alike \
+                     and begin as a new pair",
                 ),
                 Class::Outage | Class::Collision | Class::Lost => {
                     Some("the store's server is busy or restarting: try again")

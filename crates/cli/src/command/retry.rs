@@ -158,6 +158,12 @@ fn tell(results: Vec<ResultLine>, json: bool) -> anyhow::Result<u8> {
     }
     print_table(&table);
     eprintln!("{}, {unfinished} not done", counted(results.len()));
+    if results.iter().any(|line| line.result == Some(Status::Failed)) {
+        eprintln!(
+            "`crossfade messages show <message>` tells what is in the way; mend that and try again, or `crossfade retry --edit`, or \
+             `crossfade discard`"
+        );
+    }
     Ok(code)
 }
 
