@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossfade_catalog::{Flavor, Purpose, Servers};
+use crossfade_config::TablePattern;
 use crossfade_message::{Store, StoreError};
 use crossfade_model::{FamilyPolicy, Side, StreamId, StreamProgress, TableShape};
 use crossfade_rules::mapping::{child_links, plan_hash};
@@ -51,6 +52,8 @@ pub struct ApplierOptions {
     pub mappings: Arc<[TableMapping]>,
     /// As many as `mappings`: the target's definitions.
     pub target_shapes: Vec<Arc<TableShape>>,
+    /// Tables of the source that the configuration leaves out in so many words.
+    pub left_out: Arc<[TablePattern]>,
     /// Mappings of the opposite direction.
     pub opposite_mappings: Arc<[TableMapping]>,
     pub prefer: Side,
@@ -353,6 +356,7 @@ impl Applier {
                 refreshed => refreshed?,
             }
         }
+        self.keep_left_out(&batch.left_out).await?;
         let (batch_last, committed_at_micros) = (batch.last, batch.committed_at_micros);
         self.run_lanes(batch, done, concurrent).await?;
         (self.shared.probe)("after-target-commit");

@@ -62,7 +62,7 @@ impl Applier {
     }
 
     /// Takes messages out of the target's list, in a transaction of its own, which its checkpoint row tags.
-    async fn give_up(&mut self, seqs: &BTreeSet<u64>) -> Result<(), ApplyError> {
+    pub(crate) async fn give_up(&mut self, seqs: &BTreeSet<u64>) -> Result<(), ApplyError> {
         let mut backoff = pauses();
         // Said until it is done.
         let mut _trouble = None;

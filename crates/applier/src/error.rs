@@ -39,7 +39,7 @@ pub enum ApplyError {
     PlanChanged { stream: StreamId, first: u64, last: u64 },
     #[error("message {seq} of {stream} is missing in the message table")]
     MessageMissing { stream: StreamId, seq: u64 },
-    #[error("message {seq} changes {table}, which the configuration does not name")]
+    #[error("message {seq} changes {table}, which the configuration does not name any more")]
     TableUnknown { seq: u64, table: TableName },
     #[error("message {seq} of {table} cannot be mapped: {problem}")]
     Unmappable { seq: u64, table: TableName, problem: String },
@@ -108,7 +108,8 @@ impl ApplyError {
                 "somebody else writes to the target's schema `crossfade`: find out who, then start the process again"
             }
             ApplyError::TableUnknown { .. } => {
-                "name the table in the configuration again, let the direction drain, then remove it"
+                "name the table in the configuration again; or leave it out in so many words, by a `[[table]]` with its name and \
+                 `skip = true`: what was captured of it is then discarded"
             }
             ApplyError::MessageMissing { .. } => {
                 "the message table was purged or restored: load both sides alike and begin as a new pair"

@@ -24,6 +24,7 @@ pub(crate) const FIRST_PURGE: Duration = Duration::from_secs(3);
 impl Applier {
     /// What is set aside on the target is taken over; what the store still says beyond that has ended meanwhile.
     pub(crate) async fn take_over_parking(&mut self) -> Result<(), ApplyError> {
+        self.give_up_left_out().await?;
         let mut conn = self.options.target.connect(Purpose::Apply).await?;
         session::answered(self.shared.read_parking(&mut conn)).await?;
         conn.disconnect().await?;

@@ -34,6 +34,7 @@ mod housekeeping;
 mod in_order;
 mod judged;
 mod lane;
+mod left_out;
 mod lookup;
 mod mapped;
 mod merged;

@@ -216,8 +216,10 @@ pub(crate) async fn plan_of(
     mappings: &Arc<[TableMapping]>,
     batch: BatchId,
 ) -> Result<Plan, ApplyError> {
-    let messages = store.read_range(stream, batch.first, batch.last).await?;
-    let changes = Mapper::new(mappings.clone()).map(messages)?;
+    let mut messages = store.read_range(stream, batch.first, batch.last).await?;
+    let mut mapper = Mapper::new(mappings.clone());
+    messages.retain(|message| mapper.knows(message));
+    let changes = mapper.map(messages)?;
     Planner::new(mappings).plan(changes, batch.lanes).map_err(ApplyError::Plan)
 }
 

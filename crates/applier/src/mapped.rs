@@ -31,6 +31,11 @@ impl Mapper {
         Mapper { mappings, by_name, projections: HashMap::new() }
     }
 
+    /// The message's table is carried.
+    pub fn knows(&self, message: &Message) -> bool {
+        self.by_name.contains_key(&message.change.layout.name)
+    }
+
     /// Takes messages in order; consecutive messages of one source position share a transaction number.
     pub fn map(&mut self, messages: Vec<Message>) -> Result<Vec<MappedChange>, ApplyError> {
         let mut changes = Vec::with_capacity(messages.len());

@@ -120,10 +120,12 @@ impl Outlook {
     async fn waits_behind(&self, message: &Message, set_aside: &BTreeSet<u64>) -> Result<Vec<u64>, ApplyError> {
         let mut seqs: BTreeSet<u64> = set_aside.range(..message.seq).copied().collect();
         seqs.insert(message.seq);
-        let messages = self.store.read_some(&self.stream, &seqs).await?;
+        let mut messages = self.store.read_some(&self.stream, &seqs).await?;
         let planner = Planner::new(&self.mappings);
+        let mut mapper = Mapper::new(self.mappings.clone());
+        messages.retain(|message| mapper.knows(message));
         let mut dependences = Vec::new();
-        for change in Mapper::new(self.mappings.clone()).map(messages)? {
+        for change in mapper.map(messages)? {
             let dependence = planner.dependence(change.table, change.before.as_ref(), change.after.as_ref());
             dependences.push((change.seq, dependence));
         }

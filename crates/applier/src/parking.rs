@@ -44,7 +44,10 @@ pub(crate) enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Refused {
     pub code: u16,
+    /// For the failure, and for people who look at it.
     pub text: String,
+    /// As it may be logged.
+    pub logged: String,
     /// May pass when other rows change: a parent arrives, a value becomes free.
     pub passes: bool,
 }
@@ -56,7 +59,8 @@ impl Cause {
             _ => 0,
         };
         let passes = class_of(&source) == Class::OtherRows;
-        Cause::Refused(Refused { code, text: Refusal::from(source).to_string(), passes })
+        let refusal = Refusal::from(source);
+        Cause::Refused(Refused { code, text: refusal.kept(), logged: refusal.to_string(), passes })
     }
 
     /// Held changes are kept as outcomes, all others as failures.
@@ -177,7 +181,7 @@ impl Parking {
     pub fn admits(&mut self, asides: &AsideMessages, refused: &[u64], batch_last: u64) -> Result<(), Tripped> {
         let new = asides.keys().filter(|seq| !self.entries.contains_key(seq)).count();
         let last = asides.values().rev().find_map(|message| match &message.cause {
-            Cause::Refused(refused) => Some(refused.text.as_str()),
+            Cause::Refused(refused) => Some(refused.logged.as_str()),
             _ => None,
         });
         self.circuit.admits(self.entries.len() + new, refused, batch_last, last)

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossfade_message::Store;
+use crossfade_message::{Outcome, Store};
 use crossfade_model::{Message, Seen, StreamId};
 use crossfade_rules::{Plan, Planner};
 use tokio_util::task::AbortOnDropHandle;
@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::applier::ApplierOptions;
 use crate::error::ApplyError;
 use crate::feed::{BatchBounds, Feed};
+use crate::left_out::LeftOut;
 use crate::mapped::Mapper;
 
 /// A batch smaller than this is not worth a second transaction, nor a thread of its own for its plan.
@@ -26,10 +27,13 @@ pub(crate) struct Planning {
     lanes: u16,
     planner: Arc<Planner>,
     mapper: Arc<Mutex<Mapper>>,
+    left_out: LeftOut,
 }
 
 pub(crate) struct PlannedBatch {
     pub plan: Plan,
+    /// How those of its messages end that are not in the plan, since their tables are left out.
+    pub left_out: Vec<Outcome>,
     pub first: u64,
     /// Inclusive.
     pub last: u64,
@@ -52,6 +56,7 @@ impl Planning {
             lanes: options.lanes,
             planner,
             mapper: Arc::new(Mutex::new(Mapper::new(options.mappings.clone()))),
+            left_out: LeftOut::new(options.left_out.clone(), &options.mappings),
         }
     }
 
@@ -81,15 +86,16 @@ impl Planning {
         planned.map_err(|_| ApplyError::PlanningEnded)?
     }
 
-    fn plan_here(&self, messages: Vec<Message>, lanes: u16) -> Result<PlannedBatch, ApplyError> {
+    fn plan_here(&self, mut messages: Vec<Message>, lanes: u16) -> Result<PlannedBatch, ApplyError> {
         let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
             return Err(ApplyError::PlanningEnded);
         };
         let (seq, last, committed_at_micros, seen) =
             (first.seq, last.seq, first.committed_at_micros, first.seen.clone());
+        let left_out = self.left_out.take(&mut messages);
         // Its memory is of projections only, which are whole whatever happened to a batch.
         let changes = self.mapper.lock().unwrap_or_else(PoisonError::into_inner).map(messages)?;
         let plan = self.planner.plan(changes, lanes).map_err(ApplyError::Plan)?;
-        Ok(PlannedBatch { plan, first: seq, last, lanes, committed_at_micros, seen })
+        Ok(PlannedBatch { plan, left_out, first: seq, last, lanes, committed_at_micros, seen })
     }
 }

@@ -137,6 +137,15 @@ impl BinlogError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             BinlogError::Catalog(error) => return error.hint().map(str::to_owned),
+            BinlogError::Query { .. } | BinlogError::Broken { .. } => {
+                "run `crossfade check`, which prints a GRANT that is missing; the server's error log may say more".to_owned()
+            }
+            BinlogError::Ended { .. } | BinlogError::Silent { .. } => {
+                "look whether the server runs, and whether something between cuts idle connections".to_owned()
+            }
+            BinlogError::BadAnswer { .. } => {
+                "look whether the URL leads to the server itself: a proxy in between may change what it says".to_owned()
+            }
             BinlogError::BinlogOff { .. } => "start the server with `log_bin` on".to_owned(),
             BinlogError::PositionKind { .. } => {
                 format!("correct the server's URL; if another kind of server took its place, {BEGIN_AGAIN}")
@@ -163,7 +172,6 @@ impl BinlogError {
                     .to_owned()
             }
             BinlogError::Stopped { reason, .. } => reason.hint(),
-            _ => return None,
         };
         Some(text)
     }

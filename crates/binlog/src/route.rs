@@ -101,7 +101,9 @@ impl Routes {
             if !lost.is_empty() {
                 return Err(RouteError::Stop(StopReason::ColumnsLost { table: name.clone(), columns: lost }));
             }
-            let unmapped = synced.unmapped_columns(columns());
+            // What is computed has nothing to carry.
+            let carried = columns().enumerate().filter(|(place, _)| !map.is_computed(*place)).map(|(_, column)| column);
+            let unmapped = synced.unmapped_columns(carried);
             let notice = self.unmapped(name, unmapped);
             return Ok((Route::Synced(Arc::new(map)), notice));
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::output::visible;
+
 /// Who can fix it; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -9,6 +11,8 @@ pub enum Kind {
     Finding,
     /// Usage or configuration.
     Usage,
+    /// What this program meets while it runs.
+    Internal,
 }
 
 /// A failure with a next step, for people.
@@ -39,7 +43,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(Kind::Finding) => 1,
         Some(Kind::Usage) => 2,
         None if error.downcast_ref::<crossfade_config::Problems>().is_some() => 2,
-        None => 3,
+        Some(Kind::Internal) | None => 3,
     }
 }
 
@@ -70,7 +74,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
 /// Tells an error with all its causes and its next step on standard error: for people, or as a line of the JSON log.
 pub fn report(error: &anyhow::Error, log_json: bool) {
     if let Some(problems) = error.downcast_ref::<crossfade_config::Problems>() {
-        eprintln!("{problems}");
+        eprintln!("{}", visible(&problems.to_string()));
         return;
     }
     let (message, hint) = (with_causes(error), hint(error));
@@ -78,9 +82,9 @@ pub fn report(error: &anyhow::Error, log_json: bool) {
         tracing::error!(hint, "{message}");
         return;
     }
-    eprintln!("error: {message}");
+    eprintln!("error: {}", visible(&message));
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", visible(&hint));
     }
 }
 

@@ -89,6 +89,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let mut settings = Settings::load(&cli.config)?;
+    // A process that runs until it is stopped waits for its store, too.
+    if let Command::Sync(args) = &cli.command {
+        sync::run(settings, args.direction.into(), args.until_caught_up, stop_on_signals()?).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if !matches!(cli.command, Command::Check(_)) {
         store_home::find(&mut settings).await?;
     }
@@ -96,9 +101,6 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Check(output) => return Ok(ExitCode::from(command::check::run(&settings, output.json).await?)),
         Command::Init(output) => command::init::run(settings, output.json).await?,
-        Command::Sync(args) => {
-            sync::run(settings, args.direction.into(), args.until_caught_up, stop_on_signals()?).await?;
-        }
         Command::Status(args) => command::status::run(&settings, &args).await?,
         Command::Serve(args) => command::serve::run(settings, &args, stop_on_signals()?).await?,
         Command::Start(args) => command::wish::start(&settings, args.direction.into()).await?,
@@ -112,7 +114,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(command::retry::discard(settings, &args, stop_on_signals()?).await?.into());
         }
         Command::Verify(args) => return Ok(command::verify::run(settings, &args, stop_on_signals()?).await?.into()),
-        Command::Demo(_) | Command::Completions { .. } => unreachable!("handled above"),
+        Command::Demo(_) | Command::Completions { .. } | Command::Sync(_) => unreachable!("handled above"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -173,6 +173,12 @@ impl Settings {
         self.tables.iter().map(|entry| entry.old.clone()).collect()
     }
 
+    /// The tables of a side that are left out in so many words, as far as no entry for one table takes them.
+    pub fn left_out(&self, side: Side) -> Vec<TablePattern> {
+        let skipped = self.tables.iter().filter(|entry| entry.skip);
+        skipped.map(|entry| if side == Side::Old { entry.old.clone() } else { entry.new.clone() }).collect()
+    }
+
     /// The synced tables among those that the old side has, ordered by the old name. A table that an entry names
     /// exactly is selected even if it is not in `existing`.
     pub fn select(&self, existing: &[TableName]) -> Vec<SelectedTable<'_>> {

@@ -87,6 +87,19 @@ impl StoreError {
             StoreError::SettledBeyond { .. } => Some(
                 "the store has lost its last messages (a restore or a crash): start the process again, and it says whether it can go on",
             ),
+            StoreError::MigrationBusy => {
+                Some("wait until that has ended, then run the command again; only one `crossfade init` works at a time")
+            }
+            StoreError::Overtaken { .. } => Some("nothing to do: start this process again and it stands by"),
+            StoreError::Corrupt { .. } | StoreError::Unreadable { .. } => Some(
+                "somebody else has written to the store's schema `crossfade`, or its disk is damaged: restore the store's newest \
+                 state, or load both sides alike and begin as a new pair",
+            ),
+            StoreError::MarkExists(_) => Some("choose another name"),
+            StoreError::NotContiguous { .. } | StoreError::BadChange { .. } => Some(
+                "start the process again, which reads the binlog anew; if it ends like this once more, report it with this text: \
+                 nothing is lost meanwhile",
+            ),
             StoreError::Database { source: sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut, .. } => {
                 Some("check that the store's server runs: the one of `[new]`, unless `[store]` names another")
             }
@@ -98,9 +111,15 @@ impl StoreError {
                 Class::Full => {
                     Some("make room where the store's server keeps its data: `crossfade messages purge` drops old days")
                 }
+                Class::Missing => Some(
+                    "a table of the store's schema `crossfade` is gone: restore the store's newest state, or load both sides alike \
+                     and begin as a new pair",
+                ),
+                Class::Outage | Class::Collision | Class::Lost => {
+                    Some("the store's server is busy or restarting: try again")
+                }
                 _ => None,
             },
-            _ => None,
         }
     }
 

@@ -3,16 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
-use crossfade_model::{MessageId, RowOp, StreamId, TableName};
-use serde::Serialize;
-use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Connection, MySql, QueryBuilder, Row};
+use crossfade_model::{RowOp, StreamId, TableName};
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Connection, MySql, QueryBuilder};
 
 use crate::connections::{in_time, statements};
 use crate::outcome::{Images, STATEMENT_ROWS, bytes_of, chunks, cut};
-use crate::read::stream_of;
-use crate::stream::utc;
 use crate::{Store, StoreError};
 
 /// A parked message.
@@ -29,24 +25,6 @@ pub struct Failure {
     pub attempts: u32,
     /// `None`: it is tried with what it waits behind.
     pub retry_in: Option<Duration>,
-}
-
-/// A parked message with its history.
-#[derive(Debug, Clone, Serialize)]
-pub struct ParkedMessage {
-    pub id: String,
-    pub table: String,
-    pub op: String,
-    /// JSON, as are the images.
-    pub row_key: Option<String>,
-    pub before_image: Option<String>,
-    pub after_image: Option<String>,
-    pub error_code: String,
-    pub error_text: String,
-    pub attempts: u32,
-    pub first_failed_at: DateTime<Utc>,
-    pub last_failed_at: DateTime<Utc>,
-    pub next_retry_at: Option<DateTime<Utc>>,
 }
 
 impl Store {
@@ -162,21 +140,6 @@ impl Store {
         .map_err(StoreError::during("read which messages are set aside"))?;
         Ok(seqs.into_iter().collect())
     }
-
-    /// Parked messages, oldest first.
-    pub async fn failures(&self, stream: Option<&StreamId>, limit: u32) -> Result<Vec<ParkedMessage>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM failure WHERE pair = ? AND (? IS NULL OR stream = ?) ORDER BY stream, seq LIMIT ?",
-        )
-        .bind(&*self.pair)
-        .bind(stream.map(StreamId::as_str))
-        .bind(stream.map(StreamId::as_str))
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::during("read parked messages"))?;
-        rows.iter().map(failure_of_row).collect()
-    }
 }
 
 async fn insert_failures(
@@ -222,27 +185,4 @@ fn code(failure: &Failure) -> String {
 /// A time from now on by the store's clock; nothing where it is not known.
 fn micros(after: Option<Duration>) -> Option<u64> {
     after.map(|after| u64::try_from(after.as_micros()).unwrap_or(u64::MAX))
-}
-
-fn failure_of_row(row: &MySqlRow) -> Result<ParkedMessage, StoreError> {
-    let during = || StoreError::during("read parked messages");
-    let stream = stream_of(row.try_get("stream").map_err(during())?)?;
-    let read = || -> Result<ParkedMessage, sqlx::Error> {
-        let table = TableName::new(row.try_get::<String, _>("table_schema")?, row.try_get::<String, _>("table_name")?);
-        Ok(ParkedMessage {
-            id: MessageId { stream, seq: row.try_get("seq")? }.to_string(),
-            table: table.to_string(),
-            op: row.try_get("op")?,
-            row_key: row.try_get("row_key")?,
-            before_image: row.try_get("before_image")?,
-            after_image: row.try_get("after_image")?,
-            error_code: row.try_get("error_code")?,
-            error_text: row.try_get("error_text")?,
-            attempts: row.try_get("attempts")?,
-            first_failed_at: utc(row.try_get::<NaiveDateTime, _>("first_failed_at")?),
-            last_failed_at: utc(row.try_get::<NaiveDateTime, _>("last_failed_at")?),
-            next_retry_at: row.try_get::<Option<NaiveDateTime>, _>("next_retry_at")?.map(utc),
-        })
-    };
-    read().map_err(during())
 }

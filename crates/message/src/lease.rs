@@ -13,6 +13,10 @@ use sqlx::{Connection, Row};
 use crate::connections::in_time;
 use crate::{Store, StoreError, stream::utc};
 
+/// The rules of a holder that does not know them yet: it waits for the servers by whose tables they are made, and writes
+/// nothing but its lease and what it waits for.
+pub const RULES_UNKNOWN: u64 = 0;
+
 /// Counts the take-overs of a lease, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -43,7 +47,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::RulesDiffer`] if any live lease of the pair is held under other rules.
+    /// [`StoreError::RulesDiffer`] if any live lease of the pair is held under other rules. [`RULES_UNKNOWN`] differ from none.
     pub async fn lease_acquire(
         &self,
         subject: &str,
@@ -69,7 +73,8 @@ impl Store {
             let leases = leases(&mut transaction, &self.pair, true).await.map_err(during())?;
             let is_mine = |lease: &&LeaseStatus| lease.subject == subject;
             for other in leases.iter().filter(|lease| lease.live && lease.holder != holder) {
-                if other.rules_hash != rules_hash {
+                let is_known = rules_hash != RULES_UNKNOWN && other.rules_hash != RULES_UNKNOWN;
+                if is_known && other.rules_hash != rules_hash {
                     return Err(StoreError::RulesDiffer {
                         subject: subject.to_owned(),
                         mine: rules_hash,

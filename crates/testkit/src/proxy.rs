@@ -184,6 +184,12 @@ impl Proxy {
         self.orders.fates().push_back(fate);
     }
 
+    /// Cuts every connection, and lets nobody through before [`Proxy::come_back`].
+    pub fn go_away(&self) {
+        self.orders.is_away.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
     /// The server can be reached again.
     pub fn come_back(&self) {
         self.orders.is_away.store(false, Ordering::SeqCst);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, SharedPair};
+use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::sql;
 use crossfade_testkit::workload::Side;
 use crossfade_tests::{Direction, Migration, Setup, secrets};
@@ -19,7 +20,8 @@ const CREATE: &str = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, k VARCHAR(40)
 
 async fn nothing_tells_a_secret(flavor: Flavor) -> Result<()> {
     let servers = SharedPair::get(flavor).await;
-    let mut migration = Migration::on_servers(&Setup::new(flavor, "secrets"), servers).await?;
+    let setup = Setup { settings: "[apply]\nmax_parked = 2\n".to_owned(), ..Setup::new(flavor, "secrets") };
+    let mut migration = Migration::on_servers(&setup, servers).await?;
     migration.on_both(&[CREATE]).await?;
     migration.init().await?;
     for direction in Direction::BOTH {
@@ -34,12 +36,8 @@ async fn nothing_tells_a_secret(flavor: Flavor) -> Result<()> {
     migration.on(&migration.new, &["ALTER TABLE {schema}.t ADD CHECK (k NOT LIKE '%refused%')"]).await?;
     let refused = format!("INSERT INTO {{schema}}.t (id, k) VALUES (2, '{VALUE} refused')");
     migration.on(&migration.old, &[&refused]).await?;
-    crossfade_testkit::quiet::until("a refused row", LIMIT, || async {
-        use crossfade_testkit::quiet::Progress;
-        let failed = migration.status().read().await?.total("open_failures");
-        Ok(if failed == 1 { Progress::Reached(()) } else { Progress::NotYet(failed.to_string()) })
-    })
-    .await?;
+    until_refused(&migration, 1).await?;
+    a_trigger_speaks_to_people_only(&migration).await?;
 
     // Migration looks for passwords in each of these itself; the values of rows are what `messages` is there to show.
     for words in [&["check"][..], &["check", "--json"], &["status"], &["status", "--json"], &["messages", "list"]] {
@@ -60,6 +58,38 @@ async fn nothing_tells_a_secret(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+async fn until_refused(migration: &Migration, rows: u64) -> Result<()> {
+    until("refused rows", LIMIT, || async {
+        let failed = migration.status().read().await?.total("open_failures");
+        Ok(if failed == rows { Progress::Reached(()) } else { Progress::NotYet(failed.to_string()) })
+    })
+    .await
+}
+
+/// A trigger of the target refuses rows in words of its own, and those quote the row. The failure keeps them; the log and the
+/// reason for which the direction stops do not.
+async fn a_trigger_speaks_to_people_only(migration: &Migration) -> Result<()> {
+    let trigger = "CREATE TRIGGER {schema}.guard BEFORE INSERT ON {schema}.t FOR EACH ROW
+         IF NEW.k LIKE '%unwanted%' THEN
+           SET @why = CONCAT(NEW.k, ' is not wanted here');
+           SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = @why;
+         END IF";
+    migration.on(&migration.new, &[trigger]).await?;
+    let insert = |id: u32| format!("INSERT INTO {{schema}}.t (id, k) VALUES ({id}, '{VALUE} unwanted {id}')");
+    migration.on(&migration.old, &[&insert(3)]).await?;
+    until_refused(migration, 2).await?;
+    let failed = migration.crossfade(&["messages", "list", "--status", "failed", "--error", "1644"]).await?;
+    ensure!(failed.contains("unwanted 3 is not wanted here"), "nobody learns what the trigger says: {failed}");
+    migration.expect_lines(&["too much of forward/old cannot be applied"]);
+    migration.on(&migration.old, &[&insert(4)]).await?;
+    until("the direction stops", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let stopped = status.state("forward") == Some("stopped") && status.0.to_string().contains("1644");
+        Ok(if stopped { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+}
+
 /// The account's password is wrong, the server is away, the file is broken behind the URL.
 async fn wrong_configurations_tell_no_secret(migration: &Migration) -> Result<()> {
     let right = std::fs::read_to_string(migration.config())?;
@@ -77,8 +107,14 @@ async fn wrong_configurations_tell_no_secret(migration: &Migration) -> Result<()
     for text in wrong {
         ensure!(text != right, "nothing is wrong");
         std::fs::write(migration.config(), &text)?;
-        for words in [&["check"][..], &["status"], &["sync", "forward"], &["--log-json", "sync", "reverse"], &["init"]]
-        {
+        let commands: [&[&str]; 5] = [
+            &["check"],
+            &["status"],
+            &["sync", "forward", "--until-caught-up"],
+            &["--log-json", "sync", "reverse", "--until-caught-up"],
+            &["init"],
+        ];
+        for words in commands {
             let (code, _, errors) = migration.crossfade_any(words).await?;
             ensure!(code.is_some_and(|code| code != 101), "{words:?} ended with {code:?}: {errors}");
         }

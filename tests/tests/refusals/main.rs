@@ -3,6 +3,8 @@
 
 mod answer;
 mod circuit;
+mod left_out;
+mod outset;
 mod rows;
 mod standby;
 mod target;

@@ -1,6 +1,7 @@
 //! The retry tool, through the real binary: what was set aside is shown, tried again, corrected and given up, while the
 //! processes run, while they are stopped, and while they and the tool are killed.
 
+mod hostile;
 mod killed;
 mod running;
 mod stopped;
@@ -150,6 +151,8 @@ on_both_brands! {
     running::shown_and_tried: p7_shown_and_tried_on_mysql, p7_shown_and_tried_on_mariadb;
     running::corrected: p4_corrected_values_reach_both_sides_on_mysql, p4_corrected_values_reach_both_sides_on_mariadb;
     running::given_up: p7_nobody_waits_for_the_discarded_on_mysql, p7_nobody_waits_for_the_discarded_on_mariadb;
+    hostile::nothing_steers_the_terminal: p7_nothing_steers_the_terminal_on_mysql, p7_nothing_steers_the_terminal_on_mariadb;
+    hostile::two_people: p2_two_people_want_different_things_on_mysql, p2_two_people_want_different_things_on_mariadb;
     stopped::without_processes: p7_tried_without_processes_on_mysql, p7_tried_without_processes_on_mariadb;
     killed::process: p2_a_killed_process_applies_once_on_mysql, p2_a_killed_process_applies_once_on_mariadb;
     killed::the_tool: p2_a_killed_tool_applies_once_on_mysql, p2_a_killed_tool_applies_once_on_mariadb;

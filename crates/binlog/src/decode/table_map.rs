@@ -32,6 +32,11 @@ pub(super) struct Fixed<'a> {
 }
 
 impl TableMap {
+    /// The server computes the column from others, as far as the tracked definition says.
+    pub fn is_computed(&self, place: usize) -> bool {
+        self.columns[place].generated
+    }
+
     /// Whose rows follow, without looking at columns: table id, schema, table.
     pub fn peek(body: &[u8]) -> Result<(u64, &str, &str), DecodeError> {
         head(&mut Cursor::new(body))

@@ -11,7 +11,7 @@ use crossfade_rules::key::{change_has_key, folded_hash};
 use serde_json::value::RawValue;
 
 use super::messages::{operation, optional, seen, table_name};
-use super::{new_table, open_store, print_json, print_table};
+use super::{add_row, new_table, open_store, print_json, print_table};
 use crate::args::HistoryArgs;
 use crate::failure::{Failure, Kind};
 use crate::pair::Pair;
@@ -41,18 +41,21 @@ fn print(messages: &[ListedMessage]) {
     let header = ["committed (UTC)", "message", "op", "key", "status", "clock", "seen", "winner", "change", "reason"];
     let mut table = new_table(&header);
     for message in messages {
-        table.add_row([
-            message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
-            message.id.clone(),
-            operation(message),
-            message.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
-            message.status.as_str().to_owned(),
-            optional(message.effective_clock),
-            seen(message),
-            message.winner.clone().unwrap_or_else(|| "-".to_owned()),
-            change(message),
-            message.reason.clone().unwrap_or_default(),
-        ]);
+        add_row(
+            &mut table,
+            [
+                message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
+                message.id.clone(),
+                operation(message),
+                message.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
+                message.status.as_str().to_owned(),
+                optional(message.effective_clock),
+                seen(message),
+                message.winner.clone().unwrap_or_else(|| "-".to_owned()),
+                change(message),
+                message.reason.clone().unwrap_or_default(),
+            ],
+        );
     }
     print_table(&table);
     eprintln!("{} messages", messages.len());

@@ -9,7 +9,7 @@ use crossfade_config::Settings;
 use crossfade_message::{FailureFilter, ListedFailure, ListedMessage, MessageFilter, Status};
 use crossfade_model::{Origin, ParseNameError, Seen, TableName};
 
-use super::{new_table, open_known_store, print_json, print_table};
+use super::{add_row, new_table, open_known_store, print_json, print_table};
 use crate::args::{ListArgs, PurgeArgs};
 use crate::failure::{Failure, Kind};
 use crate::output::out;
@@ -122,15 +122,18 @@ pub fn table_name(text: &str) -> anyhow::Result<TableName> {
 fn print_messages(messages: &[ListedMessage]) {
     let mut table = new_table(&["message", "committed (UTC)", "table", "op", "key", "status", "reason"]);
     for message in messages {
-        table.add_row([
-            message.id.clone(),
-            message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
-            format!("{}.{}", message.table_schema, message.table_name),
-            operation(message),
-            key(message),
-            message.status.as_str().to_owned(),
-            message.reason.clone().unwrap_or_default(),
-        ]);
+        add_row(
+            &mut table,
+            [
+                message.id.clone(),
+                message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
+                format!("{}.{}", message.table_schema, message.table_name),
+                operation(message),
+                key(message),
+                message.status.as_str().to_owned(),
+                message.reason.clone().unwrap_or_default(),
+            ],
+        );
     }
     print_table(&table);
 }
@@ -141,17 +144,20 @@ fn print_failures(failures: &[ListedFailure]) {
     let mut table = new_table(&header);
     let time = |time: &DateTime<Utc>| time.format("%Y-%m-%d %H:%M:%S").to_string();
     for failure in failures {
-        table.add_row([
-            failure.id.clone(),
-            format!("{}.{}", failure.table_schema, failure.table_name),
-            failure.op.clone(),
-            failure.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
-            failure.error_code.clone(),
-            failure.reason.clone(),
-            failure.attempts.to_string(),
-            time(&failure.first_failed_at),
-            failure.next_retry_at.as_ref().map_or_else(|| "-".to_owned(), time),
-        ]);
+        add_row(
+            &mut table,
+            [
+                failure.id.clone(),
+                format!("{}.{}", failure.table_schema, failure.table_name),
+                failure.op.clone(),
+                failure.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
+                failure.error_code.clone(),
+                failure.reason.clone(),
+                failure.attempts.to_string(),
+                time(&failure.first_failed_at),
+                failure.next_retry_at.as_ref().map_or_else(|| "-".to_owned(), time),
+            ],
+        );
     }
     print_table(&table);
 }
@@ -161,17 +167,20 @@ fn print_conflicts(messages: &[ListedMessage]) {
     let header = ["loser", "committed (UTC)", "table", "key", "clock", "winner", "its clock", "status", "why"];
     let mut table = new_table(&header);
     for message in messages {
-        table.add_row([
-            message.id.clone(),
-            message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
-            format!("{}.{}", message.table_schema, message.table_name),
-            key(message),
-            optional(message.source_clock),
-            message.winner.clone().unwrap_or_else(|| "-".to_owned()),
-            optional(message.target_clock),
-            message.status.as_str().to_owned(),
-            message.reason.clone().unwrap_or_default(),
-        ]);
+        add_row(
+            &mut table,
+            [
+                message.id.clone(),
+                message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
+                format!("{}.{}", message.table_schema, message.table_name),
+                key(message),
+                optional(message.source_clock),
+                message.winner.clone().unwrap_or_else(|| "-".to_owned()),
+                optional(message.target_clock),
+                message.status.as_str().to_owned(),
+                message.reason.clone().unwrap_or_default(),
+            ],
+        );
     }
     print_table(&table);
 }

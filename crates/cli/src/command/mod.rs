@@ -25,7 +25,7 @@ use crossfade_message::Store;
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
-use crate::output::out;
+use crate::output::{one_line, out};
 
 /// The pair's store. Connects on first use.
 pub fn open_store(settings: &Settings) -> Store {
@@ -64,6 +64,11 @@ pub fn new_table(header: &[&str]) -> comfy_table::Table {
         table.set_header(header.to_vec());
     }
     table
+}
+
+/// Adds a row, each cell of it in one line.
+pub fn add_row<T: AsRef<str>>(table: &mut comfy_table::Table, cells: impl IntoIterator<Item = T>) {
+    table.add_row(cells.into_iter().map(|cell| one_line(cell.as_ref())));
 }
 
 /// Prints a table to standard output, without the spaces that would fill its last column.

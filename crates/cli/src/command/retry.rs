@@ -14,7 +14,7 @@ use super::asking::{Answer, ask};
 use super::edit::edited;
 use super::messages::{counted, table_name};
 use super::show::{paint_all, print};
-use super::{new_table, open_known_store, print_json, print_table};
+use super::{add_row, new_table, open_known_store, print_json, print_table};
 use crate::args::{DiscardArgs, RetryArgs, Selection};
 use crate::failure::{Failure, Kind};
 use crate::output::out;
@@ -146,15 +146,24 @@ fn tell(results: Vec<ResultLine>, json: bool) -> anyhow::Result<u8> {
     }
     let mut table = new_table(&["message", "result", "error", "why"]);
     for line in &results {
-        table.add_row([
-            line.id.clone(),
-            line.result.map_or("-", Status::as_str).to_owned(),
-            line.error_code.clone().unwrap_or_else(|| "-".to_owned()),
-            line.text.clone().unwrap_or_default(),
-        ]);
+        add_row(
+            &mut table,
+            [
+                line.id.clone(),
+                line.result.map_or("-", Status::as_str).to_owned(),
+                line.error_code.clone().unwrap_or_else(|| "-".to_owned()),
+                line.text.clone().unwrap_or_default(),
+            ],
+        );
     }
     print_table(&table);
     eprintln!("{}, {unfinished} not done", counted(results.len()));
+    if results.iter().any(|line| line.result == Some(Status::Failed)) {
+        eprintln!(
+            "`crossfade messages show <message>` tells what is in the way; mend that and try again, or `crossfade retry --edit`, or \
+             `crossfade discard`"
+        );
+    }
     Ok(code)
 }
 

@@ -9,10 +9,10 @@ use serde_json::Value as Json;
 
 use super::messages::{operation, optional, seen};
 use super::portrait::{ColumnLine, Painter, Portrait};
-use super::{new_table, open_known_store, print_json, print_table};
+use super::{add_row, new_table, open_known_store, print_json, print_table};
 use crate::args::ShowArgs;
 use crate::failure::with_causes;
-use crate::output::out;
+use crate::output::{one_line, out};
 use crate::pair::Pair;
 
 /// A value is shown up to so many characters; `--json` has all of it.
@@ -49,7 +49,7 @@ pub async fn paint_all(
 pub fn print(portrait: &Portrait, whole: bool) {
     let mut table = new_table(&[]);
     for (name, value) in details(portrait, whole) {
-        table.add_row([name.to_owned(), value]);
+        add_row(&mut table, [name.to_owned(), value]);
     }
     print_table(&table);
     out!("");
@@ -71,7 +71,7 @@ fn print_columns(portrait: &Portrait) {
             let differs = if line.differs { "differs" } else { "" };
             row.extend([value(line.old.as_ref()), value(line.new.as_ref()), differs.to_owned()]);
         }
-        table.add_row(row);
+        add_row(&mut table, row);
     }
     print_table(&table);
 }
@@ -90,8 +90,7 @@ fn value(value: Option<&Json>) -> String {
         Some(Json::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    // A value must not look like several lines of the table.
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text = one_line(&text);
     match text.char_indices().nth(VALUE_CHARS) {
         Some((end, _)) => format!("{} …", &text[..end]),
         None => text,

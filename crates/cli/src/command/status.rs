@@ -11,7 +11,7 @@ use crossfade_message::{ConflictCounts, Health, LeaseStatus, Standby, Store, Str
 use crossfade_model::{Direction, StreamId};
 use crossfade_server::{StandbyLine, Status, StoreLine, StreamLine};
 
-use super::{new_table, open_known_store, open_store, print_json, print_table, wait};
+use super::{add_row, new_table, open_known_store, open_store, print_json, print_table, wait};
 use crate::args::StatusArgs;
 use crate::failure::with_causes;
 use crate::meeting::Source;
@@ -163,7 +163,7 @@ fn health(status: &StreamStatus, direction: Direction, lease: Option<&LeaseStatu
         (None, None) if wish.is_none() => {
             Health::Off { reason: format!("not started yet; `crossfade sync {direction}` starts it") }
         }
-        (_, None) if wish.is_none_or(|wish| !wish.declared) => {
+        (_, None) if wish.is_some_and(|wish| !wish.declared) => {
             Health::Off { reason: format!("declared off by `stop --capture`; `crossfade start {direction}` ends that") }
         }
         (Some(health), Some(_)) => health.clone(),
@@ -205,21 +205,24 @@ fn print(status: &Status, clear: bool) {
         "slowest",
     ]);
     for line in &status.streams {
-        table.add_row([
-            line.stream.clone(),
-            line.state.clone(),
-            line.lag_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s")),
-            line.lag_messages.to_string(),
-            line.rows_per_second.to_string(),
-            // Of the store's own counts, no kill makes it forget one.
-            line.last_seq.to_string(),
-            line.settled_seq.saturating_sub(line.open_failures + line.held).to_string(),
-            line.echoes.to_string(),
-            line.conflicts_won.to_string(),
-            line.conflicts_lost.to_string(),
-            line.open_failures.to_string(),
-            slowest(line.slowest_ms),
-        ]);
+        add_row(
+            &mut table,
+            [
+                line.stream.clone(),
+                line.state.clone(),
+                line.lag_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s")),
+                line.lag_messages.to_string(),
+                line.rows_per_second.to_string(),
+                // Of the store's own counts, no kill makes it forget one.
+                line.last_seq.to_string(),
+                line.settled_seq.saturating_sub(line.open_failures + line.held).to_string(),
+                line.echoes.to_string(),
+                line.conflicts_won.to_string(),
+                line.conflicts_lost.to_string(),
+                line.open_failures.to_string(),
+                slowest(line.slowest_ms),
+            ],
+        );
     }
     print_table(&table);
     for line in &status.streams {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::messages::table_name;
 use super::verify_repair::{self, Captured, Wanted};
-use super::{new_table, open_known_store, print_json, print_table, verify_show};
+use super::{add_row, new_table, open_known_store, print_json, print_table, verify_show};
 use crate::args::{VerifyArgs, VerifyCommand};
 use crate::failure::{Failure, Kind};
 use crate::pair::Pair;
@@ -198,18 +198,21 @@ fn print(summary: &Summary<'_>) {
     ];
     let mut table = new_table(&header);
     for report in summary.tables {
-        table.add_row([
-            report.table.clone(),
-            report.rows_old.to_string(),
-            report.rows_new.to_string(),
-            report.chunks.to_string(),
-            report.missing_on_old.to_string(),
-            report.missing_on_new.to_string(),
-            report.different.to_string(),
-            report.unconfirmed.to_string(),
-            format!("{:.4}", report.percent),
-            format!("{:.1}", report.seconds),
-        ]);
+        add_row(
+            &mut table,
+            [
+                report.table.clone(),
+                report.rows_old.to_string(),
+                report.rows_new.to_string(),
+                report.chunks.to_string(),
+                report.missing_on_old.to_string(),
+                report.missing_on_new.to_string(),
+                report.different.to_string(),
+                report.unconfirmed.to_string(),
+                format!("{:.4}", report.percent),
+                format!("{:.1}", report.seconds),
+            ],
+        );
     }
     print_table(&table);
     for report in summary.tables {

@@ -7,7 +7,7 @@ use crossfade_model::{Direction, Side};
 use crossfade_verify::{Difference, Options, Repair, RepairReport, RepairTables, Sides, TablePair, Winner};
 
 use super::portrait::outlook;
-use super::{new_table, print_table};
+use super::{add_row, new_table, print_table};
 use crate::args::RepairWinner;
 use crate::pair::{Pair, stream_of};
 
@@ -81,20 +81,23 @@ pub fn print(report: &RepairReport) {
         ("new", report.inserted_on_new, report.changed_on_new, report.deleted_on_new),
     ];
     for (side, inserted, changed, deleted) in counts {
-        table.add_row([side.to_owned(), inserted.to_string(), changed.to_string(), deleted.to_string()]);
+        add_row(&mut table, [side.to_owned(), inserted.to_string(), changed.to_string(), deleted.to_string()]);
     }
     println!();
     print_table(&table);
     if !report.planned.is_empty() {
         let mut table = new_table(&["table", "key", "side", "action", "columns"]);
         for row in &report.planned {
-            table.add_row([
-                row.table.clone(),
-                row.key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
-                row.side.to_owned(),
-                row.action.to_owned(),
-                row.columns.join(", "),
-            ]);
+            add_row(
+                &mut table,
+                [
+                    row.table.clone(),
+                    row.key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
+                    row.side.to_owned(),
+                    row.action.to_owned(),
+                    row.columns.join(", "),
+                ],
+            );
         }
         println!();
         print_table(&table);

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
 use super::messages::table_name;
-use super::{new_table, open_known_store, print_json, print_table};
+use super::{add_row, new_table, open_known_store, print_json, print_table};
 use crate::args::VerifyShowArgs;
 use crate::failure::{Failure, Kind};
 
@@ -37,7 +37,7 @@ pub async fn run(settings: &Settings, args: &VerifyShowArgs) -> anyhow::Result<(
     let mut shown = new_table(&["table", "key", "kind", "column", "old", "new"]);
     for difference in &differences {
         for row in lines(difference) {
-            shown.add_row(row);
+            add_row(&mut shown, row);
         }
     }
     print_table(&shown);

@@ -63,10 +63,11 @@ fn reason(crossing: &Crossing) -> String {
     )
 }
 
-/// The row's history goes to standard error as it is, for the person who looks there first.
+/// The row's history goes to standard error as it is, for the person who looks there first. Which row it is, the messages
+/// and `status` tell: that is where logs are kept.
 fn tell(crossing: &Crossing) {
     tracing::error!(table = %crossing.table, crossings = crossing.crossings, "a row goes round; both directions stop");
-    eprintln!("history of {} {}:", crossing.table, crossing.row_key);
+    eprintln!("history of a row of {}, which `crossfade messages show` names:", crossing.table);
     for message in &crossing.life {
         eprintln!("  {}", line(message));
     }

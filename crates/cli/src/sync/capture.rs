@@ -118,7 +118,9 @@ impl Capture {
                         tracing::warn!(%error, "the backlog could not be measured anew");
                     }
                     if self.state.epoch != epoch {
-                        anyhow::bail!("another process has taken the stream over: {reason}");
+                        let message = format!("another process has taken the stream over: {reason}");
+                        let hint = "nothing to do: start this process again and it stands by";
+                        return Err(Failure::new(Kind::Internal, message, hint).into());
                     }
                     tracing::warn!(reason, "the stream has moved on meanwhile; reading again from there");
                     self.tell_moved();

@@ -6,7 +6,7 @@ use crossfade_message::{Epoch, Store, StoreError};
 use crossfade_model::Direction;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::with_causes;
+use crate::failure::{Failure, Kind, with_causes};
 
 /// A process that has not renewed for this long has lost its lease; together with [`RENEW_EVERY`] and the poll of those
 /// standing by, a take-over ends within 10 seconds.
@@ -25,17 +25,17 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Waits until the lease is free. `None` when asked to stop meanwhile.
+    /// Waits until the lease is free; a `holder` that has it gets it anew. `None` when asked to stop meanwhile.
     pub async fn acquire(
         store: &Store,
         direction: Direction,
+        holder: &str,
         rules_hash: u64,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Lease>> {
-        let holder = holder();
-        let acquired = Lease::wait(store, direction, &holder, rules_hash, stop).await;
+        let acquired = Lease::wait(store, direction, holder, rules_hash, stop).await;
         // What cannot be taken back runs out by itself.
-        if let Err(error) = store.stand_down(direction.as_str(), &holder).await {
+        if let Err(error) = store.stand_down(direction.as_str(), holder).await {
             tracing::debug!(%error, "the store still says that this process stands by");
         }
         acquired
@@ -55,7 +55,7 @@ impl Lease {
                 Ok(Taken::Broken) => continue,
                 Ok(Taken::No) => {}
                 // A process that stands by does so also where the store is away for a while.
-                Err(error) if error.is_transient() && told_at.is_some() => {
+                Err(error) if error.is_transient() => {
                     tracing::warn!(error = with_causes(&error.into()), "the store is away; standing by");
                 }
                 Err(error) => return Err(error.into()),
@@ -95,7 +95,11 @@ impl Lease {
             tokio::time::sleep(RENEW_EVERY).await;
             match store.lease_renew(self.direction.as_str(), self.epoch, TTL).await {
                 Ok(true) => {}
-                Ok(false) => anyhow::bail!("another process has taken the {} direction over", self.direction),
+                Ok(false) => {
+                    let message = format!("another process has taken the {} direction over", self.direction);
+                    let hint = "nothing to do: start this process again and it stands by";
+                    return Err(Failure::new(Kind::Internal, message, hint).into());
+                }
                 // The checkpoint's epoch fences; a store that is away is no reason to give up.
                 Err(error) => {
                     let error = with_causes(&error.into());
@@ -167,14 +171,36 @@ pub fn is_dead(holder: &str) -> bool {
 }
 
 /// Unique to this run of this process: `<machine>/<process>/<random>`.
-fn holder() -> String {
+pub fn holder() -> String {
     let unique: u32 = rand::random();
     format!("{}/{}/{unique:08x}", this_machine(), std::process::id())
 }
 
-/// The host's name with the namespace that process ids count in: containers may share one and not the other.
+/// The host's name, with what tells machines of one name apart, and the namespace that process ids count in: containers may
+/// share one and not the other. Outside containers, the namespace has the same number everywhere.
 fn this_machine() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned());
-    format!("{host}:{}", namespace.unwrap_or_default())
+    format!("{host}:{}:{}", boot.get(..8).unwrap_or_default(), namespace.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No process has a number as large (proc_pid_max is 2^22 at most).
+    const NOBODY: &str = "99999999/0badcafe";
+
+    #[test]
+    fn p2_only_of_this_machine_is_it_known_who_is_dead() {
+        assert!(!is_dead(&holder()));
+        assert!(is_dead(&format!("{}/{NOBODY}", this_machine())));
+        // Another machine of the same name, such as a clone: its process lives where nobody here can see it.
+        let mut parts = this_machine();
+        let boot = parts.find(':').map(|at| at + 1..at + 9).unwrap();
+        parts.replace_range(boot, "00000000");
+        assert!(!is_dead(&format!("{parts}/{NOBODY}")));
+        assert!(!is_dead(NOBODY) && !is_dead(""));
+    }
 }

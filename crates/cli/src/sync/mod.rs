@@ -14,6 +14,7 @@ mod health;
 mod keeping;
 mod lease;
 mod memory;
+mod outset;
 mod purge;
 mod queue;
 mod report;
@@ -50,6 +51,7 @@ use gate::Gate;
 use lease::Lease;
 pub use lease::is_dead;
 use memory::Shares;
+use outset::Outset;
 pub use report::last_counters;
 use report::{Observed, Reporter};
 pub use serve::serve;
@@ -60,40 +62,46 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// The heartbeat row by which a replica's position at the start is found.
 const UNTIL_WRITER: &str = "until-caught-up";
 
-/// Runs a direction until `stop`, or until everything is applied that the source has now.
+/// Runs a direction until `stop`, or until everything is applied that the source has now. Servers that are away at the start are
+/// waited for, but not where it is to end by itself.
 pub async fn run(
-    settings: Arc<Settings>,
+    settings: Settings,
     direction: Direction,
     until_caught_up: bool,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let probe = failpoint::from_environment()?;
-    let pair = Pair::read(settings.clone()).await?;
+    let holder = lease::holder();
+    let outset = Outset { direction, holder: &holder, waits: !until_caught_up, stop: &stop };
+    let Some(settings) = outset.find_store(settings).await? else { return Ok(()) };
     let store = open_store(&settings).with_probe(probe.clone());
-    store.version_check().await?;
-    let running = run_with(&pair, &store, direction, until_caught_up, probe, &stop);
+    let running = async {
+        match outset.pair(&settings, &store).await? {
+            Some(pair) => run_with(&pair, &store, &outset, probe).await,
+            None => Ok(()),
+        }
+    };
     store_home::followed(&settings, &store, running).await
 }
 
-async fn run_with(
-    pair: &Pair,
-    store: &Store,
-    direction: Direction,
-    until_caught_up: bool,
-    probe: failpoint::Probe,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let Some(lease) = Lease::acquire(store, direction, pair.rules_hash, stop).await? else { return Ok(()) };
+async fn run_with(pair: &Pair, store: &Store, outset: &Outset<'_>, probe: failpoint::Probe) -> anyhow::Result<()> {
+    let Outset { direction, holder, stop, .. } = *outset;
+    let until_caught_up = !outset.waits;
+    let lease = match Lease::acquire(store, direction, holder, pair.rules_hash, stop).await {
+        Ok(Some(lease)) => lease,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            outset::tell_why(store, direction, &error).await;
+            return Err(error);
+        }
+    };
     // From the first moment on: whoever waits for a server before it runs keeps its lease meanwhile.
     let ended = tokio::select! {
         lost = lease.clone().renew(store.clone()) => lost,
         ended = hold_lease_and_run(pair, store, direction, until_caught_up, &lease, probe, stop) => ended,
     };
     if let Err(error) = &ended {
-        let told = report::stopped(store, &stream_of(direction), lease.epoch(), error).await;
-        if let Err(error) = told {
-            tracing::warn!(%error, "the reason could not be kept in the store");
-        }
+        report::failed(store, &stream_of(direction), lease.epoch(), error).await;
     }
     let released = lease.release(store).await;
     ended.and(released)
@@ -224,6 +232,7 @@ fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Give
         store: store.clone(),
         mappings: pair.mappings(direction).into(),
         target_shapes: pair.target_shapes(direction),
+        left_out: settings.left_out(direction.source()).into(),
         opposite_mappings: pair.mappings(direction.opposite()).into(),
         prefer: settings.conflict.prefer,
         family: settings.conflict.fk_conflict,

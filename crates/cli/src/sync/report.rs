@@ -233,8 +233,17 @@ impl Reporter {
 }
 
 /// Keeps the reason for which a stream has stopped, so that `status` tells it when nobody runs any more.
-pub async fn stopped(store: &Store, stream: &StreamId, epoch: Epoch, error: &anyhow::Error) -> anyhow::Result<()> {
-    tell(store, stream, epoch, Health::Stopped { reason: Some(with_causes(error)) }).await
+pub async fn failed(store: &Store, stream: &StreamId, epoch: Epoch, error: &anyhow::Error) {
+    if let Err(error) = tell(store, stream, epoch, Health::Stopped { reason: Some(with_causes(error)) }).await {
+        tracing::warn!(%error, "the reason could not be kept in the store");
+    }
+}
+
+/// Tells that a process has ended as it was asked to, before it ran.
+pub async fn ended(store: &Store, stream: &StreamId, epoch: Epoch) {
+    if let Err(error) = tell(store, stream, epoch, Health::Stopped { reason: None }).await {
+        tracing::debug!(error = format!("{error:#}"), "the report could not be kept");
+    }
 }
 
 /// Tells that a process is about to run the stream, whatever the last one said when it ended.

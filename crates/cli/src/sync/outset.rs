@@ -1,0 +1,145 @@
+//! What a process needs before it can run, and waits for: the store, and both sides' definitions.
+//!
+//! Whoever starts processes again when they have ended need not know which server comes up first, and gives up after some
+//! attempts: so a server that is away is waited for, also at the start. What only a person can mend ends the process. The
+//! reason for either is kept in the store, as far as nobody else runs the direction.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossfade_catalog::CatalogError;
+use crossfade_config::Settings;
+use crossfade_message::{RULES_UNKNOWN, Store, StoreError};
+use crossfade_model::Direction;
+use tokio_util::sync::CancellationToken;
+
+use super::lease::Lease;
+use super::report;
+use crate::failure::{hint, with_causes};
+use crate::pair::{Pair, stream_of};
+use crate::store_home;
+
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The same trouble is told again so late.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// A direction's process before it runs.
+pub struct Outset<'a> {
+    pub direction: Direction,
+    /// Of the lease, once there is one.
+    pub holder: &'a str,
+    /// A run that is to end by itself has nobody who waits for it.
+    pub waits: bool,
+    pub stop: &'a CancellationToken,
+}
+
+impl Outset<'_> {
+    /// Names the server that has the store. `None` when asked to stop meanwhile.
+    pub async fn find_store(&self, mut settings: Settings) -> anyhow::Result<Option<Arc<Settings>>> {
+        let found = self.awaiting(async || {
+            let mut found = settings.clone();
+            store_home::find(&mut found).await?;
+            Ok(found)
+        });
+        let Some(found) = found.await? else { return Ok(None) };
+        settings = found;
+        Ok(Some(Arc::new(settings)))
+    }
+
+    /// Both sides, once the store knows the pair and the sides can be read. `None` when asked to stop meanwhile.
+    pub async fn pair(&self, settings: &Arc<Settings>, store: &Store) -> anyhow::Result<Option<Pair>> {
+        let known = self.awaiting(async || {
+            store.version_check().await?;
+            store.stream_state(&stream_of(self.direction)).await?;
+            Ok(())
+        });
+        if known.await?.is_none() {
+            return Ok(None);
+        }
+        match Pair::read(settings.clone()).await {
+            Err(error) if self.waits && passes(&error) => self.wait_for_sides(settings, store, error).await,
+            Err(error) => {
+                tell_why(store, self.direction, &error).await;
+                Err(error)
+            }
+            Ok(pair) => Ok(Some(pair)),
+        }
+    }
+
+    /// Waits with the lease, so that `status` shows that somebody does; or stands by as long as another process has it. The
+    /// lease stays: who runs takes it anew as the same holder, under the rules that are known then.
+    async fn wait_for_sides(
+        &self,
+        settings: &Arc<Settings>,
+        store: &Store,
+        first: anyhow::Error,
+    ) -> anyhow::Result<Option<Pair>> {
+        let (direction, stream) = (self.direction, stream_of(self.direction));
+        tracing::warn!(hint = hint(&first), "{}; waiting for it", with_causes(&first));
+        let taken = Lease::acquire(store, direction, self.holder, RULES_UNKNOWN, self.stop).await?;
+        let Some(lease) = taken else { return Ok(None) };
+        report::retrying(store, &stream, lease.epoch(), with_causes(&first)).await;
+        let reading = self.awaiting(async || {
+            let read = Pair::read(settings.clone()).await;
+            if let Err(error) = &read {
+                report::retrying(store, &stream, lease.epoch(), with_causes(error)).await;
+            }
+            read
+        });
+        let read = tokio::select! {
+            lost = lease.clone().renew(store.clone()) => lost.map(|()| None),
+            read = reading => read,
+        };
+        match &read {
+            Ok(Some(_)) => return read,
+            Ok(None) => report::ended(store, &stream, lease.epoch()).await,
+            Err(error) => report::failed(store, &stream, lease.epoch(), error).await,
+        }
+        lease.release(store).await?;
+        read
+    }
+
+    /// Asks until there is an answer, or a failure that does not pass by itself.
+    async fn awaiting<T>(&self, mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        let mut told: Option<(Instant, String)> = None;
+        loop {
+            let asked = tokio::select! {
+                () = self.stop.cancelled() => return Ok(None),
+                asked = ask() => asked,
+            };
+            match asked {
+                Err(error) if self.waits && passes(&error) => {
+                    let text = with_causes(&error);
+                    if told.as_ref().is_none_or(|(at, before)| at.elapsed() >= TELL_EVERY || *before != text) {
+                        tracing::warn!(hint = hint(&error), "{text}; waiting for it");
+                        told = Some((Instant::now(), text));
+                    }
+                }
+                asked => return asked.map(Some),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+}
+
+/// Keeps the reason why a process could not even begin, unless another one runs the direction and speaks for it.
+pub async fn tell_why(store: &Store, direction: Direction, error: &anyhow::Error) {
+    if let Ok(Some(lease)) = Lease::acquire_if_free(store, direction, RULES_UNKNOWN).await {
+        report::failed(store, &stream_of(direction), lease.epoch(), error).await;
+        if let Err(error) = lease.release(store).await {
+            tracing::debug!(error = format!("{error:#}"), "the lease runs out by itself");
+        }
+    }
+}
+
+/// A server is away, or none takes writes: it passes without anybody changing what is configured.
+fn passes(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<CatalogError>().is_some_and(|error| error.remedy().passes())
+            || cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient)
+    })
+}
