@@ -3,11 +3,9 @@
 
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
-use crossfade_tests::{Direction, Setup};
+use crossfade_tests::{Direction, Setup, on_both_brands};
 
-use crate::{
-    LIMIT, PLAIN, insert, is_green, number, on_both_brands, reason, started, state, until_number, until_status,
-};
+use crate::{LIMIT, PLAIN, insert, is_green, number, reason, started, state, until_number, until_status};
 
 on_both_brands! {
     a_table_is_left_out: p7_a_table_is_left_out_on_mysql, p7_a_table_is_left_out_on_mariadb;

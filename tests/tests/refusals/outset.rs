@@ -7,11 +7,12 @@ use crossfade_servers::{Flavor, SharedPair};
 use crossfade_testkit::proxy::Proxy;
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::lines::{AWAY, KILLED};
+use crossfade_tests::on_both_brands;
 use crossfade_tests::{Direction, Migration, Setup, SideUrls, account_url};
 
 use crate::{
-    LIMIT, PLAIN, forward, forward_alone, insert, is_green, never_green, on_both_brands, prepare, reason, state,
-    until_all_is_well, until_number, until_status,
+    LIMIT, PLAIN, forward, forward_alone, insert, is_green, never_green, prepare, reason, state, until_all_is_well,
+    until_number, until_status,
 };
 
 on_both_brands! {
