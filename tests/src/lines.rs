@@ -46,6 +46,7 @@ pub const REPLACED: &[&str] = &[
     "some work did not end in time and is cut off",
     "the checkpoints could not be taken over; trying again",
     "the stream could not be taken over; trying again",
+    "old tombstones could not be purged",
 ];
 
 /// Another server takes a primary's place, or a replica falls behind.
