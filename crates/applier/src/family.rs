@@ -306,28 +306,59 @@ pub(crate) async fn end_orphan(shared: &Shared, conn: &mut Conn, table: usize, r
     Ok(was_there)
 }
 
-/// Sends rows back to the side that ended them, and with them all that would have cascaded from their end, parents first.
-/// `false`: one of the rows was not there, and nothing keeps others from inserting it.
+/// A row that is to return.
+pub(crate) struct Returning<'a> {
+    pub key: Vec<&'a Value>,
+    /// What the one who ended it had seen.
+    pub seen: &'a Seen,
+    /// Without it nobody is waited for.
+    pub hold_limit: Option<Duration>,
+}
+
+/// Sends a row back to the side that ended it, and with it all that would have cascaded from its end, parents first. `false`:
+/// it was not there, and nothing keeps others from inserting it; `None`: the opposite reader did not get there in time.
+///
+/// A row of which that side had seen everything is only given back. In any other is something that it has not seen, which counts
+/// as what it is.
 pub(crate) async fn return_rows(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
-    keys: &[Vec<&Value>],
-) -> Result<bool, ApplyError> {
+    returning: Returning<'_>,
+) -> Result<Option<bool>, ApplyError> {
     let target = &shared.tables[table];
-    let rows = target.lock_where(conn, target.key(), keys).await?;
-    let all_there = rows.len() == keys.len();
+    let rows = target.lock_where(conn, target.key(), &[returning.key]).await?;
     if rows.is_empty() {
-        return Ok(all_there);
+        return Ok(Some(false));
     }
     let parents: Vec<&Row> = rows.iter().collect();
     let cascades = |link: &ChildLink| link.on_delete != ReferentialAction::Restrict;
     let mut family = descendants(shared, conn, table, &parents, cascades).await?;
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
-    let rows = family.into_iter();
-    let returned = rows.map(|(table, row)| change(&shared.layouts[table], RowOp::Insert, None, Some(row))).collect();
-    send_back(shared, conn, &numbered(returned, Origin::Returned)).await?;
-    Ok(all_there)
+    let is_known = match returning.hold_limit {
+        Some(limit) => shared.hold.captured_under_locks(conn, limit).await?,
+        None => false,
+    };
+    if !is_known && returning.hold_limit.is_some() {
+        return Ok(None);
+    }
+    let mut lookup = shared.lookup.lock().await;
+    lookup.refresh().await?;
+    let (mut returned, mut origins) = (Vec::new(), Vec::new());
+    for (table, row) in family {
+        let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
+        let key = target.key_of(&row);
+        let subject = Subject { mapping, key: &key, effective: None, seen: returning.seen, returned: false };
+        let unseen = lookup.last_concurrent(&subject, target, conn).await?;
+        let is_given_back = is_known && unseen.is_none_or(|last| last.returned);
+        origins.push(if is_given_back { Origin::Returned } else { Origin::Ruled });
+        returned.push(change(&shared.layouts[table], RowOp::Insert, None, Some(row)));
+    }
+    drop(lookup);
+    let mut messages = numbered(returned, Origin::Returned);
+    messages.iter_mut().zip(origins).for_each(|(message, origin)| message.origin = origin);
+    send_back(shared, conn, &messages).await?;
+    Ok(Some(true))
 }
 
 /// Has changes captured by the opposite stream, at the place of this transaction in the target's binlog.

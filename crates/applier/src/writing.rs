@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::along;
 use crate::error::{ApplyError, is_duplicate_key, is_missing_parent, row_remedy};
-use crate::family::{self, Ending, Endings, Orphan, Ruling, Rulings};
+use crate::family::{self, Ending, Endings, Orphan, Returning, Ruling, Rulings};
 use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Care, Manner, Shared};
 use crate::merging::{MergedRow, RowWork, merge_rows};
@@ -61,7 +61,9 @@ impl JudgedLane<'_> {
                 Written::Ahead(ahead) => return Ok(Written::Ahead(ahead)),
             }
         }
-        self.carry_out_rulings(shared, conn).await?;
+        if !self.carry_out_rulings(shared, conn, manner).await? {
+            return Ok(Written::NotCaptured);
+        }
         self.missed |= undone::undo(shared, conn, &self.steps).await? == undone::Found::Absent;
         let ahead = along::tell(shared, conn, self).await?;
         Ok(if ahead.is_empty() { Written::AsJudged { all_there: !self.missed } } else { Written::Ahead(ahead) })
@@ -106,15 +108,25 @@ impl JudgedLane<'_> {
         }
     }
 
-    /// Sends back what returns, and ends what goes with its parent.
-    async fn carry_out_rulings(&mut self, shared: &Shared, conn: &mut Conn) -> Result<(), ApplyError> {
+    /// Sends back what returns, and ends what goes with its parent. `false`: the opposite reader did not get there in time.
+    async fn carry_out_rulings(
+        &mut self,
+        shared: &Shared,
+        conn: &mut Conn,
+        manner: Manner,
+    ) -> Result<bool, ApplyError> {
         let mut all_there = ALL_THERE;
+        let hold_limit = (!manner.sighted_only).then_some(manner.hold_limit);
         for ended in self.steps.iter().flat_map(JudgedStep::ruled) {
             let target = &shared.tables[ended.table];
             match ended.ruling {
                 Ruling::Returns(_) => {
                     let key = target.key_of(ended.row);
-                    all_there &= family::return_rows(shared, conn, ended.table, &[key]).await?;
+                    let returning = Returning { key, seen: ended.seen, hold_limit };
+                    match family::return_rows(shared, conn, ended.table, returning).await? {
+                        Some(there) => all_there &= there,
+                        None => return Ok(false),
+                    }
                 }
                 Ruling::Goes(_) => all_there &= family::end_orphan(shared, conn, ended.table, ended.row).await?,
                 Ruling::LetsGo(_) | Ruling::Undone(_) => {}
@@ -122,7 +134,7 @@ impl JudgedLane<'_> {
         }
         // Whoever inserts what is not there must have seen that it did not return, or that it went.
         self.missed |= !all_there;
-        Ok(())
+        Ok(true)
     }
 }
 

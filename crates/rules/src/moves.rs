@@ -88,12 +88,9 @@ pub fn lost_moves<K: Copy + Eq + Hash>(changes: &[KeyedChange<K>]) -> Vec<Option
         {
             kept.insert(key, loss);
         }
-        if let Some(key) = change.after {
+        if let (Some(loss), Some(key)) = (loss, change.after) {
             let is_taken = matches!(change.arrival, Verdict::Lose(_));
-            match loss {
-                Some(loss) => astray.insert(key, Astray { loss, is_taken }),
-                None => astray.remove(&key),
-            };
+            astray.insert(key, Astray { loss, is_taken });
         }
         lost.push(loss);
     }
@@ -181,6 +178,8 @@ mod tests {
         assert_eq!(winners(&[change(1, 2, [7, 0]), change(0, 1, [7, 7])]), [7, 7], "it has lost as well");
         assert_eq!(winners(&[change(1, 2, [0, 7]), change(0, 1, [0, 0])]), [7, 7], "the first row is still there");
         assert_eq!(winners(&[change(1, 2, [7, 0]), change(1, 1, [0, 0])]), [7, 0], "that is the winner's row");
+        let late = [change(1, 2, [7, 0]), change(1, 1, [0, 0]), change(3, 1, [0, 0])];
+        assert_eq!(winners(&late), [7, 0, 7], "so it is if another row comes later");
         // Two rows change places.
         let swap = |first, second| [change(1, 9, [first, 0]), change(2, 1, [0, second]), change(9, 2, [0, 0])];
         assert_eq!(winners(&swap(7, 7)), [7, 7, 7]);
@@ -203,6 +202,11 @@ mod tests {
             for lost in [None, Some(Clock(5)), Some(Clock(i64::MAX))] {
                 assert!(Some(undo_clock(kind, lost, 4)) >= lost.max(Some(Clock(4))));
             }
+        }
+        let long_after = 10 * LONGEST_IGNORANCE_MICROS;
+        for lost in [None, Some(Clock(5))] {
+            let clock = undo_clock(ClockKind::Time { fraction_digits: 6 }, lost, long_after);
+            assert!(clock > Clock(long_after), "users have gone on since");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What was ruled over changes beside who wins: families, and changes of keys that are undone.
 
-use crossfade_model::{Clock, Row, RowOp, Value};
+use crossfade_model::{Clock, Row, RowOp, Seen, Value};
 use crossfade_rules::decide::LossReason;
 use crossfade_rules::moves::{KeyedChange, lost_moves};
 use crossfade_rules::{ChangeKind, Loss, MappedChange, Verdict};
@@ -178,6 +178,8 @@ pub(crate) struct Ruled<'a> {
     /// The image with the row's key at the target.
     pub row: &'a Row,
     pub ruling: &'a Ruling,
+    /// What the one who changed it had seen.
+    pub seen: &'a Seen,
 }
 
 impl<'a> JudgedStep<'a> {
@@ -257,7 +259,7 @@ impl<'a> JudgedStep<'a> {
                 .filter_map(|row| {
                     let (net, ruling) = (row.net, row.ruling.as_ref().filter(|_| row.aside.is_none())?);
                     let row = ruling.row_of(net.before.as_ref(), net.after.as_ref())?;
-                    Some(Ruled { table: *table, row, ruling })
+                    Some(Ruled { table: *table, row, ruling, seen: &net.seen })
                 })
                 .collect(),
             JudgedStep::InOrder(changes) => changes
@@ -265,7 +267,7 @@ impl<'a> JudgedStep<'a> {
                 .filter_map(|judged| {
                     let (change, ruling) = (judged.change, judged.ruling.as_ref().filter(|_| judged.aside.is_none())?);
                     let row = ruling.row_of(change.before.as_ref(), change.after.as_ref())?;
-                    Some(Ruled { table: change.table, row, ruling })
+                    Some(Ruled { table: change.table, row, ruling, seen: &change.seen })
                 })
                 .collect(),
         }
