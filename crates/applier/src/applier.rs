@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::breaker::{Breaker, BreakerOptions, Streams};
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, TakenOver};
+use crate::chunk::{ChunkWriter, Uncopied};
 use crate::circuit::CircuitLimits;
 use crate::counters::Counters;
 use crate::error::{ApplyError, with_causes};
@@ -58,6 +59,8 @@ pub struct ApplierOptions {
     pub opposite_mappings: Arc<[TableMapping]>,
     pub prefer: Side,
     pub family: FamilyPolicy,
+    /// Tables that a backfill has yet to copy.
+    pub uncopied: Uncopied,
     pub lanes: u16,
     pub bounds: BatchBounds,
     /// Memory for what users of the target did and changes on their way have not seen.
@@ -138,6 +141,7 @@ impl Applier {
             planner: planner.clone(),
             children: child_links(&options.mappings),
             family: options.family,
+            uncopied: options.uncopied.clone(),
             parking: Mutex::new(Parking::new(options.circuit)),
             reasons_in_doubt: AtomicBool::default(),
             store: options.store.clone(),
@@ -170,6 +174,11 @@ impl Applier {
             options,
         };
         Ok((applier, view, hold_worker))
+    }
+
+    /// A way to write chunks beside the stream, for a worker of its own; workers are numbered from 0, and have few numbers.
+    pub fn chunk_writer(&self, worker: u16) -> ChunkWriter {
+        ChunkWriter::new(self.shared.clone(), worker)
     }
 
     /// Applies until stopped, or until an error after which this process must not go on.

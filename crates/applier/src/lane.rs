@@ -25,6 +25,7 @@ use tokio::sync::Mutex;
 
 use crate::Probe;
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
+use crate::chunk::Uncopied;
 use crate::counters::Counters;
 use crate::edited::{self, EditedMessage};
 use crate::error::{ApplyError, is_duplicate_key, with_causes};
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     /// Per table the tables that refer to it.
     pub children: Vec<Vec<ChildLink>>,
     pub family: FamilyPolicy,
+    pub uncopied: Uncopied,
     pub lookup: Mutex<Lookup>,
     pub parking: Mutex<Parking>,
     /// The store may hold reasons of messages that are not set aside.
@@ -305,6 +307,11 @@ impl Lane {
             Some(conn) => Ok(conn),
             None => unreachable!("connected above"),
         }
+    }
+
+    /// The connection has just answered.
+    pub fn used(&mut self) {
+        self.used_at = Instant::now();
     }
 
     /// The next work begins with a connection of its own; what is open on this one is rolled back.

@@ -158,6 +158,13 @@ impl Part<'_> {
                 return Ok(written);
             }
         }
+        if self.kind == ChangeKind::Delete {
+            let gone = rows.iter().filter(|row| row.arrives()).map(|row| row.net);
+            let gone: Vec<Ending<'_>> =
+                gone.filter_map(|net| Some(Ending { before: net.before.as_ref()?, seen: &net.seen })).collect();
+            let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
+            context.cascade_in_their_place(conn, self.table, &gone).await?;
+        }
         let mut all_there = ALL_THERE;
         if rows.iter().any(|row| row.merges && row.writes()) {
             match self.write_merged(conn, rows).await? {
@@ -201,7 +208,10 @@ impl Part<'_> {
         source: mysql_async::Error,
     ) -> Result<Option<Written>, ApplyError> {
         let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
-        match context.refused(conn, self.table, (row.after(), &row.net.seen), source).await? {
+        // A row that is merely put into its place needs nothing else to be done.
+        let before_parent = matches!(self.kind, ChangeKind::Insert | ChangeKind::Update) && !row.merges;
+        match context.refused(conn, self.table, (row.after(), &row.net.seen), before_parent, source).await? {
+            Refused::Written => {}
             Refused::Aside(cause) => row.aside = Some(cause),
             Refused::NotCaptured => return Ok(Some(Written::NotCaptured)),
             Refused::Ruled(ruling) => {
@@ -350,6 +360,8 @@ pub(crate) struct Context<'s> {
 
 /// What becomes of a row that the target refuses.
 enum Refused {
+    /// It was written all the same, before its parent.
+    Written,
     Aside(Cause),
     Ruled(Ruling),
     NotCaptured,
@@ -382,6 +394,7 @@ impl Context<'_> {
         conn: &mut Conn,
         table: usize,
         (after, seen): (Option<&Row>, &Seen),
+        before_parent: bool,
         source: mysql_async::Error,
     ) -> Result<Refused, ApplyError> {
         let goes = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes && is_missing_parent(&source);
@@ -392,8 +405,53 @@ impl Context<'_> {
                 Orphan::Unexplained => {}
             }
         }
+        let may_come_first = before_parent && is_missing_parent(&source) && self.parents_come_later(table);
+        if let Some(after) = after.filter(|_| may_come_first) {
+            return Ok(match put_before_parent(&self.shared.tables[table], conn, after).await {
+                Ok(()) => Refused::Written,
+                Err(error) if row_remedy(&error) == Remedy::Park => Refused::Aside(Cause::refused(error)),
+                Err(error) => return Err(row_error(&self.shared.mappings[table], std::iter::empty(), error)),
+            });
+        }
         Ok(Refused::Aside(Cause::refused(source)))
     }
+
+    /// A backfill has yet to copy rows that those of this table may refer to.
+    fn parents_come_later(&self, table: usize) -> bool {
+        let mut parents = self.shared.children.iter().enumerate();
+        parents.any(|(parent, links)| self.shared.uncopied.has(parent) && links.iter().any(|link| link.child == table))
+    }
+
+    /// Of rows that are to be deleted, some may not be copied yet: then nothing cascades from them to what refers to them.
+    async fn cascade_in_their_place(
+        &self,
+        conn: &mut Conn,
+        table: usize,
+        endings: &[Ending<'_>],
+    ) -> Result<(), ApplyError> {
+        if self.shared.uncopied.has(table) && !self.shared.children[table].is_empty() {
+            for ending in endings {
+                family::end_children(self.shared, conn, table, ending).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a row whose parent is yet to be copied.
+async fn put_before_parent(target: &TargetTable, conn: &mut Conn, row: &Row) -> Result<(), mysql_async::Error> {
+    conn.query_drop("SET SESSION foreign_key_checks = 0").await?;
+    let written = async {
+        let found = target.lock(conn, &[target.key_of(row)], false).await?;
+        if found[0].is_some() {
+            target.overwrite(conn, &[row]).await
+        } else {
+            insert_absent(target, conn, vec![row]).await
+        }
+    }
+    .await;
+    conn.query_drop("SET SESSION foreign_key_checks = 1").await?;
+    written
 }
 
 /// Changes that keep the order of their source.
@@ -421,6 +479,10 @@ impl Context<'_> {
             }
         }
         let wins = moves && judged.arrives();
+        if let (true, Some(before)) = (judged.deletes(mapping) && judged.arrives(), &change.before) {
+            let ending = Ending { before, seen: &change.seen };
+            self.cascade_in_their_place(conn, change.table, &[ending]).await?;
+        }
         let merged = match judged.merges {
             false => None,
             true => match self.merge_change(conn, judged).await? {
@@ -448,7 +510,10 @@ impl Context<'_> {
             Ok(all_there) => return Ok(Written::AsJudged { all_there }),
             Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
                 conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
-                match self.refused(conn, change.table, (judged.after(), &change.seen), source).await? {
+                let before_parent = !mapping.keyless && !moves && merged.is_none();
+                let row: (_, &Seen) = (judged.after(), &change.seen);
+                match self.refused(conn, change.table, row, before_parent, source).await? {
+                    Refused::Written => {}
                     Refused::Aside(cause) => judged.aside = Some(cause),
                     Refused::NotCaptured => return Ok(Written::NotCaptured),
                     Refused::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling)].into())),

@@ -36,6 +36,7 @@ mod assembly;
 mod checkpoint;
 pub mod decode;
 mod dump;
+mod echo;
 mod error;
 mod event;
 mod event_type;
@@ -55,6 +56,7 @@ mod transaction;
 mod work;
 mod xa;
 
+pub use echo::{EchoKey, EchoWatch};
 pub use error::{BinlogError, Place, StopReason};
 pub use options::ReaderOptions;
 pub use part::{HeartbeatSeen, Notice, TransactionPart};

@@ -75,6 +75,9 @@ pub enum Command {
     /// Let a direction rest: its process goes on capturing and applies nothing until `start`
     #[command(after_help = "Examples:\n  crossfade stop forward\n  crossfade stop reverse --capture")]
     Stop(StopArgs),
+    /// Copy the rows that were there before the migration began; the forward process does it, beside all changes
+    #[command(subcommand)]
+    Backfill(BackfillCommand),
     /// Look at the message table, where every captured change is kept
     #[command(subcommand)]
     Messages(MessagesCommand),
@@ -164,6 +167,67 @@ pub struct StatusArgs {
     #[arg(long, value_name = "DURATION", conflicts_with = "watch")]
     pub wait: Option<humantime::Duration>,
 }
+
+#[derive(Debug, Subcommand)]
+pub enum BackfillCommand {
+    /// Have tables copied, all or some; those that are copied already stay as they are
+    #[command(
+        after_help = "Examples:\n  crossfade backfill start\n  crossfade backfill start --table app.users --table app.orders"
+    )]
+    Start(BackfillStartArgs),
+    /// Show how far the copying of each table is; exit code 1 where something needs a person
+    #[command(after_help = BACKFILL_STATUS_EXAMPLES)]
+    Status(BackfillStatusArgs),
+    /// Let the copying rest; changes are carried all the same
+    #[command(after_help = "Examples:\n  crossfade backfill pause")]
+    Pause,
+    /// Let the copying go on, also of tables that an error has stopped
+    #[command(after_help = "Examples:\n  crossfade backfill resume")]
+    Resume,
+    /// Delete a table's rows on the new side and copy it from its beginning; only while nobody writes there
+    #[command(after_help = "Examples:\n  crossfade backfill restart --table app.users")]
+    Restart(BackfillRestartArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BackfillStartArgs {
+    /// Only this table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct BackfillRestartArgs {
+    /// This table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE", required = true)]
+    pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct BackfillStatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again every second until all is copied or stopped
+    #[arg(long)]
+    pub watch: bool,
+}
+
+const BACKFILL_STATUS_EXAMPLES: &str = "\
+Examples:
+  crossfade backfill status
+  crossfade backfill status --watch
+  crossfade backfill status --json | jq '.tables[] | select(.refused > 0) | .refused_rows'
+
+Columns:
+  state       waiting (for its parents, or its turn), clearing, copying, copied, stopped; why: below
+  rows, of    read so far, and what the table had when its copying began
+  rows/s      of late; `left` follows from it
+  replaced    were older on the new side
+  same        were there already
+  kept        differ, and are as new or newer on the new side, or nothing tells: they stay as they are there
+  changed     were changed while their chunk was read, so that a message brings them, or by users of the new side
+  refused     by the new side; they are read and tried again every now and then";
 
 #[derive(Debug, Subcommand)]
 pub enum MessagesCommand {

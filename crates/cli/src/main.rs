@@ -20,7 +20,7 @@ use crossfade_config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use args::{Cli, Command, MessagesCommand};
+use args::{BackfillCommand, Cli, Command, MessagesCommand};
 
 /// Forced by a second signal.
 const EXIT_FORCED: i32 = 130;
@@ -105,6 +105,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => command::serve::run(settings, &args, stop_on_signals()?).await?,
         Command::Start(args) => command::wish::start(&settings, args.direction.into()).await?,
         Command::Stop(args) => command::wish::stop(&settings, args.direction.into(), args.capture).await?,
+        Command::Backfill(BackfillCommand::Start(args)) => command::backfill::start(settings, &args).await?,
+        Command::Backfill(BackfillCommand::Status(args)) => return command::backfill::status(&settings, &args).await,
+        Command::Backfill(BackfillCommand::Pause) => command::backfill::pause(&settings).await?,
+        Command::Backfill(BackfillCommand::Resume) => command::backfill::resume(&settings).await?,
+        Command::Backfill(BackfillCommand::Restart(args)) => command::backfill::restart(settings, &args).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(settings, &args).await?,
         Command::Messages(MessagesCommand::Show(args)) => command::show::run(settings, &args).await?,
         Command::Messages(MessagesCommand::History(args)) => command::history::run(settings, &args).await?,

@@ -28,7 +28,8 @@ mod url;
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use settings::{
-    ApplySettings, ConflictSettings, HttpSettings, MemorySettings, Settings, SideSettings, StoreSettings,
+    ApplySettings, BackfillSettings, ConflictSettings, HttpSettings, MemorySettings, Settings, SideSettings,
+    StoreSettings,
 };
 pub use table::{Policy, SelectedTable, TablePattern, TableSettings};
 pub use url::{Endpoint, ServerUrl, TlsMode};

@@ -8,6 +8,7 @@
 //! unknown, and then shows when the state is read again. Nothing here writes by itself: an idle pair writes lease renewals,
 //! and what is told of a canary a minute.
 
+mod backfill;
 mod backlog;
 pub mod block;
 mod canary;
@@ -35,6 +36,7 @@ mod store;
 mod stream;
 mod verification;
 
+pub use backfill::{BackfillWish, ChunkDone, CopyCounts, CopyKey, CopyOwner, CopyState, NotedRow, TableCopy};
 pub use backlog::BacklogBlock;
 pub use block::{Block, image_json, row_key_json};
 pub use canary::{Canary, LostTag};

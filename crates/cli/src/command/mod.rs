@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod asking;
+pub mod backfill;
 pub mod check;
 mod edit;
 pub mod history;

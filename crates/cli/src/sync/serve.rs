@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossfade_applier::{Applier, Counters, Feed};
+use crossfade_applier::{Applier, Counters, Feed, Uncopied};
 use crossfade_message::Store;
 use crossfade_model::Direction;
 use tokio::sync::mpsc;
@@ -54,6 +54,7 @@ async fn serve_under(
         counters: Arc::new(Counters::default()),
         alarms,
         rests: false,
+        uncopied: Uncopied::default(),
         probe,
         stop: running.clone(),
     };

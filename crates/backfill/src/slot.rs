@@ -1,0 +1,114 @@
+//! Workers: each has a connection to the source and a way to write to the target, and carries one chunk at a time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossfade_applier::{ChunkWriter, read_session};
+use crossfade_catalog::chunk::KeySpace;
+use crossfade_catalog::{Purpose, Servers};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::BackfillError;
+use crate::windows::mark_writer;
+
+/// A mark is a single row, and is written at once or not at all.
+const MARK_LIMIT: Duration = Duration::from_secs(20);
+
+/// The workers of a process.
+pub(crate) struct Slots {
+    free: Mutex<Vec<Slot>>,
+    count: Arc<Semaphore>,
+}
+
+/// One worker.
+pub(crate) struct Slot {
+    pub number: u16,
+    pub writer: ChunkWriter,
+    source: Servers,
+    pair: String,
+    conn: Option<(Conn, u64)>,
+}
+
+/// A worker that is at work; free again when dropped.
+pub(crate) struct Busy {
+    slots: Arc<Slots>,
+    slot: Option<Slot>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Slots {
+    pub fn new(writers: Vec<ChunkWriter>, source: &Servers, pair: &str) -> Slots {
+        let count = writers.len();
+        let slot =
+            |(number, writer)| Slot { number, writer, source: source.clone(), pair: pair.to_owned(), conn: None };
+        let free = (0..).zip(writers).map(slot).collect();
+        Slots { free: Mutex::new(free), count: Arc::new(Semaphore::new(count)) }
+    }
+
+    /// Waits for a free worker.
+    pub async fn take(self: &Arc<Self>) -> Result<Busy, BackfillError> {
+        let permit = self.count.clone().acquire_owned().await.map_err(|_| BackfillError::Ended)?;
+        let slot = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Ok(Busy { slots: self.clone(), slot, _permit: permit })
+    }
+}
+
+impl Busy {
+    pub fn slot(&mut self) -> Result<&mut Slot, BackfillError> {
+        self.slot.as_mut().ok_or(BackfillError::Ended)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.slots.free.lock().unwrap_or_else(PoisonError::into_inner).extend(self.slot.take());
+    }
+}
+
+impl Slot {
+    /// A connection to the source's primary.
+    pub async fn source(&mut self) -> Result<&mut Conn, BackfillError> {
+        if let Some((conn, moves)) = &mut self.conn
+            && !self.source.still_takes_writes(conn, *moves).await
+        {
+            self.conn = None;
+        }
+        if self.conn.is_none() {
+            let moves = self.source.moves();
+            let mut conn = self.source.connect(Purpose::Apply).await?;
+            read_session(&mut conn).await?;
+            KeySpace::prepare(&mut conn).await?;
+            self.conn = Some((conn, moves));
+        }
+        match &mut self.conn {
+            Some((conn, _)) => Ok(conn),
+            None => Err(BackfillError::Ended),
+        }
+    }
+
+    /// The next work begins with a connection of its own.
+    pub fn forget_source(&mut self) {
+        self.conn = None;
+    }
+
+    /// Commits a mark on the source. When this has returned, a snapshot that is opened sees all that is before the mark in
+    /// the binlog.
+    pub async fn mark(&mut self, counter: u64) -> Result<(), BackfillError> {
+        let (pair, writer) = (self.pair.clone(), mark_writer(self.number));
+        let conn = self.source().await?;
+        let writing = conn.exec_drop(
+            "INSERT INTO crossfade.heartbeat (pair, writer, counter, beat_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6)) \
+             ON DUPLICATE KEY UPDATE counter = VALUES(counter), beat_at = VALUES(beat_at)",
+            (pair, writer, counter),
+        );
+        match tokio::time::timeout(MARK_LIMIT, writing).await {
+            Ok(written) => Ok(written?),
+            Err(_) => {
+                self.forget_source();
+                Err(BackfillError::MarksNotPassed)
+            }
+        }
+    }
+}
