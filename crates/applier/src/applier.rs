@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::breaker::{Breaker, BreakerOptions, Streams};
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, TakenOver};
-use crate::chunk::{ChunkWriter, Uncopied};
+use crate::chunk::ChunkWriter;
 use crate::circuit::CircuitLimits;
 use crate::counters::Counters;
 use crate::error::{ApplyError, with_causes};
@@ -32,6 +32,7 @@ use crate::requests::LOOK_EVERY;
 use crate::rest::Rests;
 use crate::table::PacketLimit;
 use crate::target::{layout, target_tables};
+use crate::uncopied::Uncopied;
 use crate::{Probe, opposite_stream};
 
 /// `settled_seq` follows the checkpoint lazily; it is written at most this often.

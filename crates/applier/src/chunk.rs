@@ -6,7 +6,7 @@
 //! any change: the rows are locked, and the opposite reader has captured what was committed until then.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossfade_model::{FIRST_SIDE_LANE, Row, Seen, Value};
@@ -36,21 +36,6 @@ const MOST_COLLISIONS: u32 = 8;
 
 /// Rows that go in one transaction where a table is cleared.
 const CLEARED_ROWS: u32 = 1_000;
-
-/// The tables that are to be copied and are not copied yet, by their places among the mappings. Until then a row that
-/// refers to one of theirs may come before it. Cheap to clone; clones know the same.
-#[derive(Debug, Clone, Default)]
-pub struct Uncopied(Arc<RwLock<BTreeSet<usize>>>);
-
-impl Uncopied {
-    pub fn set(&self, tables: BTreeSet<usize>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = tables;
-    }
-
-    pub fn has(&self, table: usize) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&table)
-    }
-}
 
 /// One worker's way to write chunks.
 pub struct ChunkWriter {

@@ -25,7 +25,6 @@ use tokio::sync::Mutex;
 
 use crate::Probe;
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
-use crate::chunk::Uncopied;
 use crate::counters::Counters;
 use crate::edited::{self, EditedMessage};
 use crate::error::{ApplyError, is_duplicate_key, with_causes};
@@ -38,6 +37,7 @@ use crate::parking::{self, AsideMessages, Cause, Parking};
 use crate::progress::{Progress, Waiting, WaitingGuard};
 use crate::session::{self, SessionId};
 use crate::table::{PacketLimit, TargetTable};
+use crate::uncopied::Uncopied;
 use crate::writing::Written;
 
 /// Longest wait with row locks held, at the first attempt. Each further attempt may wait twice as long, so that a reader

@@ -53,6 +53,7 @@ mod session;
 mod table;
 mod target;
 mod tombstone;
+mod uncopied;
 mod undone;
 mod values;
 mod writing;
@@ -65,7 +66,7 @@ pub use applier::{Applier, ApplierOptions, Wishes};
 pub use breaker::{Alarm, BreakerOptions, Crossing};
 pub use canary::{canary_writer, sing};
 pub use checkpoint::Standing;
-pub use chunk::{ChunkEnd, ChunkToWrite, ChunkWriter, ChunkWritten, Uncopied};
+pub use chunk::{ChunkEnd, ChunkToWrite, ChunkWriter, ChunkWritten};
 pub use circuit::{CircuitLimits, Tripped};
 pub use counters::{Counted, Counters};
 pub use error::ApplyError;
@@ -75,6 +76,7 @@ pub use outlook::{Foreseen, KeyColumn, Outlook, read_row, read_row_where};
 pub use progress::{ProgressView, Waiting};
 pub use refusal::Refusal;
 pub use repair::{NotWritten, Repairer, RowRepair};
+pub use uncopied::Uncopied;
 pub use values::{cell, placeholder, push_params, read_session};
 
 /// Called at named points of the work; tests end the process there.

@@ -19,6 +19,7 @@ use crate::parking::Cause;
 use crate::read::same_image;
 use crate::table::{Found, TargetTable};
 use crate::tombstone;
+use crate::uncopied;
 use crate::undone;
 
 /// Writing found every row that it was to delete.
@@ -162,8 +163,12 @@ impl Part<'_> {
             let gone = rows.iter().filter(|row| row.arrives()).map(|row| row.net);
             let gone: Vec<Ending<'_>> =
                 gone.filter_map(|net| Some(Ending { before: net.before.as_ref()?, seen: &net.seen })).collect();
-            let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
-            context.cascade_in_their_place(conn, self.table, &gone).await?;
+            uncopied::end_children(self.shared, conn, self.table, &gone).await?;
+        } else if self.kind != ChangeKind::Insert {
+            let changed = rows.iter().filter(|row| row.arrives());
+            let changed: Vec<(&Row, &Row)> =
+                changed.filter_map(|row| row.net.before.as_ref().zip(row.after())).collect();
+            uncopied::let_children_follow(self.shared, conn, self.table, &changed).await?;
         }
         let mut all_there = ALL_THERE;
         if rows.iter().any(|row| row.merges && row.writes()) {
@@ -405,9 +410,10 @@ impl Context<'_> {
                 Orphan::Unexplained => {}
             }
         }
-        let may_come_first = before_parent && is_missing_parent(&source) && self.parents_come_later(table);
+        let may_come_first =
+            before_parent && is_missing_parent(&source) && uncopied::parents_come_later(self.shared, table);
         if let Some(after) = after.filter(|_| may_come_first) {
-            return Ok(match put_before_parent(&self.shared.tables[table], conn, after).await {
+            return Ok(match uncopied::put_before_parent(&self.shared.tables[table], conn, after).await {
                 Ok(()) => Refused::Written,
                 Err(error) if row_remedy(&error) == Remedy::Park => Refused::Aside(Cause::refused(error)),
                 Err(error) => return Err(row_error(&self.shared.mappings[table], std::iter::empty(), error)),
@@ -415,43 +421,6 @@ impl Context<'_> {
         }
         Ok(Refused::Aside(Cause::refused(source)))
     }
-
-    /// A backfill has yet to copy rows that those of this table may refer to.
-    fn parents_come_later(&self, table: usize) -> bool {
-        let mut parents = self.shared.children.iter().enumerate();
-        parents.any(|(parent, links)| self.shared.uncopied.has(parent) && links.iter().any(|link| link.child == table))
-    }
-
-    /// Of rows that are to be deleted, some may not be copied yet: then nothing cascades from them to what refers to them.
-    async fn cascade_in_their_place(
-        &self,
-        conn: &mut Conn,
-        table: usize,
-        endings: &[Ending<'_>],
-    ) -> Result<(), ApplyError> {
-        if self.shared.uncopied.has(table) && !self.shared.children[table].is_empty() {
-            for ending in endings {
-                family::end_children(self.shared, conn, table, ending).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Writes a row whose parent is yet to be copied.
-async fn put_before_parent(target: &TargetTable, conn: &mut Conn, row: &Row) -> Result<(), mysql_async::Error> {
-    conn.query_drop("SET SESSION foreign_key_checks = 0").await?;
-    let written = async {
-        let found = target.lock(conn, &[target.key_of(row)], false).await?;
-        if found[0].is_some() {
-            target.overwrite(conn, &[row]).await
-        } else {
-            insert_absent(target, conn, vec![row]).await
-        }
-    }
-    .await;
-    conn.query_drop("SET SESSION foreign_key_checks = 1").await?;
-    written
 }
 
 /// Changes that keep the order of their source.
@@ -479,9 +448,16 @@ impl Context<'_> {
             }
         }
         let wins = moves && judged.arrives();
-        if let (true, Some(before)) = (judged.deletes(mapping) && judged.arrives(), &change.before) {
-            let ending = Ending { before, seen: &change.seen };
-            self.cascade_in_their_place(conn, change.table, &[ending]).await?;
+        if let (true, Some(before)) = (judged.arrives() && !mapping.keyless, &change.before) {
+            match judged.after() {
+                None => {
+                    let ending = Ending { before, seen: &change.seen };
+                    uncopied::end_children(self.shared, conn, change.table, &[ending]).await?;
+                }
+                Some(after) => {
+                    uncopied::let_children_follow(self.shared, conn, change.table, &[(before, after)]).await?;
+                }
+            }
         }
         let merged = match judged.merges {
             false => None,
@@ -575,7 +551,11 @@ async fn put(
 
 /// Inserts rows that were not there a moment ago. A row that a user has inserted since is locked and overwritten; each
 /// round locks at least one more row, so this ends. A duplicate of another key's value is an error.
-async fn insert_absent(target: &TargetTable, conn: &mut Conn, mut absent: Vec<&Row>) -> Result<(), mysql_async::Error> {
+pub(crate) async fn insert_absent(
+    target: &TargetTable,
+    conn: &mut Conn,
+    mut absent: Vec<&Row>,
+) -> Result<(), mysql_async::Error> {
     loop {
         let duplicate = match target.insert(conn, &absent).await {
             Err(error) if is_duplicate_key(&error) => error,

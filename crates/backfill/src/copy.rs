@@ -15,7 +15,7 @@ use crate::error::BackfillError;
 use crate::pace::Pace;
 use crate::slot::Busy;
 use crate::source::{KEYS_AT_A_TIME, SourceTable};
-use crate::windows::Opened;
+use crate::windows::{Closed, Opened};
 use crate::worker::Shared;
 
 /// Chunks of one table that are under way at a time: one is read while others are written.
@@ -29,7 +29,7 @@ struct ReadChunk {
     busy: Busy,
     window: Opened,
     rows: Vec<Row>,
-    /// The end of their range; `None` where they were asked for by their keys.
+    /// The end of their range.
     through: Option<KeyBound>,
     took: Duration,
 }
@@ -144,6 +144,7 @@ impl Copy {
                 let begun = Instant::now();
                 let rows = self.source.read(slot.source().await?, &range, most_bytes).await?;
                 let took = begun.elapsed();
+                (self.shared.probe)("between-marks");
                 if rows.is_some() {
                     slot.mark(number + 1).await?;
                 }
@@ -164,29 +165,22 @@ impl Copy {
         }
     }
 
-    /// Reads rows by their keys, between marks of their own.
-    async fn read_again(&self, keys: &[CopyKey]) -> Result<ReadChunk, BackfillError> {
-        let mut busy = self.shared.slots.take().await?;
-        let number = self.shared.next_number();
-        let slot = busy.slot()?;
-        let window = self.shared.windows.open(self.table, slot.number, number);
-        let reading = async {
-            slot.mark(number).await?;
-            let rows = self.source.read_keys(slot.source().await?, keys).await?;
-            slot.mark(number + 1).await?;
-            Ok(rows)
-        };
-        let read: Result<_, BackfillError> = reading.await;
-        if read.is_err() {
-            slot.forget_source();
-        }
-        Ok(ReadChunk { busy, window, rows: read?, through: None, took: Duration::ZERO })
-    }
-
     /// Writes a chunk at its place in the stream, beside the reading of the next ones.
     fn finish(&self, chunk: ReadChunk) -> AbortOnDropHandle<Result<WrittenChunk, BackfillError>> {
-        let (shared, table, mark_limit) = (self.shared.clone(), self.table, self.mark_limit);
-        AbortOnDropHandle::new(tokio::spawn(write(shared, table, mark_limit, chunk)))
+        let mut writing = self.writing(chunk.busy);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let (read, through) = (chunk.rows.len() as u64, chunk.through);
+            let doubtful = writing.write(chunk.window, chunk.rows).await?;
+            writing.settle(&doubtful).await?;
+            Ok(writing.written(read, through, chunk.took))
+        }))
+    }
+
+    fn writing(&self, busy: Busy) -> Writing {
+        let (shared, source) = (self.shared.clone(), self.source.clone());
+        let (table, mark_limit) = (self.table, self.mark_limit);
+        let (left_out, took) = (0, Duration::ZERO);
+        Writing { shared, source, table, mark_limit, busy, left_out, sum: ChunkWritten::default(), rows: vec![], took }
     }
 
     async fn count(&mut self, chunk: WrittenChunk, tried: &[NotedRow]) -> Result<(), BackfillError> {
@@ -234,9 +228,9 @@ impl Copy {
                 return Ok(());
             }
             let keys: Vec<CopyKey> = refused.iter().map(|row| row.key.clone()).collect();
-            let chunk = self.read_again(&keys).await?;
-            let written = self.finish(chunk).await.map_err(|_| BackfillError::Ended)??;
-            self.count(written, &refused).await?;
+            let mut writing = self.writing(self.shared.slots.take().await?);
+            writing.settle(&keys).await?;
+            self.count(writing.written(0, None, Duration::ZERO), &refused).await?;
         }
     }
 
@@ -258,40 +252,96 @@ fn bound(shown: Option<&str>) -> Result<Option<KeyBound>, BackfillError> {
     shown.map(|shown| serde_json::from_str(shown).map_err(|_| BackfillError::Bound)).transpose()
 }
 
-async fn write(
+/// A chunk that is being written.
+struct Writing {
     shared: Arc<Shared>,
+    source: Arc<SourceTable>,
     table: usize,
     mark_limit: Duration,
-    chunk: ReadChunk,
-) -> Result<WrittenChunk, BackfillError> {
-    let ReadChunk { mut busy, mut window, mut rows, through, took } = chunk;
-    let closed = tokio::time::timeout(mark_limit, &mut window.closed).await;
-    let Ok(Ok(closed)) = closed else { return Err(BackfillError::MarksNotPassed) };
-    let read = rows.len() as u64;
-    let left_out = closed.window.leave_out(&shared.mappings[table], &mut rows) as u64;
-    let mut applied = shared.applied.clone();
-    let place = closed.stop.after();
-    let reached = applied.wait_for(|view| view.applied_seq >= place).await;
-    let concurrent = reached.map_err(|_| BackfillError::Ended)?.looks_for_concurrent;
-    let concurrent = concurrent || shared.wishes.borrow().opposite_declared;
-    let begun = Instant::now();
-    let to_write = ChunkToWrite {
-        table,
-        rows: &rows,
-        seen: &closed.seen,
-        unwritten: &shared.windows.unwritten(),
-        concurrent,
-        parents_later: shared.order.in_circle[table],
-    };
-    let written = match rows.is_empty() {
-        true => ChunkWritten::default(),
-        false => match busy.slot()?.writer.write(&to_write).await? {
+    busy: Busy,
+    left_out: u64,
+    sum: ChunkWritten,
+    /// Those that the places in `sum` mean.
+    rows: Vec<Row>,
+    took: Duration,
+}
+
+impl Writing {
+    /// Writes rows at their high mark's place in the stream, but for those that are doubtful, whose keys are returned.
+    async fn write(&mut self, window: Opened, mut rows: Vec<Row>) -> Result<Vec<CopyKey>, BackfillError> {
+        let closed = self.close(window, &mut rows).await?;
+        let doubtful = closed.1.window.take_doubtful(&self.shared.families, self.table, &mut rows);
+        self.put(&closed.1, rows).await?;
+        Ok(doubtful.iter().map(|row| self.source.key_of(row)).collect())
+    }
+
+    /// Reads rows again while nobody can change them, and writes those that exist.
+    async fn settle(&mut self, keys: &[CopyKey]) -> Result<(), BackfillError> {
+        for keys in keys.chunks(KEYS_AT_A_TIME) {
+            let (number, source) = (self.shared.next_number(), self.source.clone());
+            let slot = self.busy.slot()?;
+            let window = self.shared.windows.open(self.table, slot.number, number);
+            let read = slot.read_held(&source, keys, number).await;
+            if read.is_err() {
+                slot.forget_source();
+            }
+            let mut rows = read?;
+            // What is not there any more has been changed as well.
+            self.left_out += (keys.len() - rows.len()) as u64;
+            let closed = self.close(window, &mut rows).await?;
+            self.put(&closed.1, rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the high mark, and leaves out what was changed before it.
+    async fn close(&mut self, mut window: Opened, rows: &mut Vec<Row>) -> Result<(Opened, Closed), BackfillError> {
+        let closed = tokio::time::timeout(self.mark_limit, &mut window.closed).await;
+        let Ok(Ok(closed)) = closed else { return Err(BackfillError::MarksNotPassed) };
+        self.left_out += closed.window.leave_out(&self.shared.mappings[self.table], rows) as u64;
+        Ok((window, closed))
+    }
+
+    /// Waits until the stream has come to the high mark's place, where it rests, and writes.
+    async fn put(&mut self, closed: &Closed, rows: Vec<Row>) -> Result<(), BackfillError> {
+        let (mut applied, place) = (self.shared.applied.clone(), closed.stop.after());
+        let reached = applied.wait_for(|view| view.applied_seq >= place).await;
+        let concurrent = reached.map_err(|_| BackfillError::Ended)?.looks_for_concurrent;
+        let concurrent = concurrent || self.shared.wishes.borrow().opposite_declared;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let to_write = ChunkToWrite {
+            table: self.table,
+            rows: &rows,
+            seen: &closed.seen,
+            unwritten: &self.shared.windows.unwritten(),
+            concurrent,
+            parents_later: self.shared.order.in_circle[self.table],
+        };
+        let written = match self.busy.slot()?.writer.write(&to_write).await? {
             ChunkEnd::Written(written) => written,
             ChunkEnd::OppositeAway => return Err(BackfillError::OppositeAway),
-        },
-    };
-    let took = took + begun.elapsed();
-    // The stream goes on, and what the source had seen need not be remembered.
-    drop((closed, window));
-    Ok(WrittenChunk { through, read, left_out, written, rows, took })
+        };
+        self.took += begun.elapsed();
+        self.add(written, rows);
+        Ok(())
+    }
+
+    fn add(&mut self, written: ChunkWritten, rows: Vec<Row>) {
+        let before = self.rows.len();
+        self.sum.filled += written.filled;
+        self.sum.replaced += written.replaced;
+        self.sum.same += written.same;
+        self.sum.concurrent += written.concurrent;
+        self.sum.kept.extend(written.kept.into_iter().map(|place| before + place));
+        self.sum.refused.extend(written.refused.into_iter().map(|(place, why)| (before + place, why)));
+        self.rows.extend(rows);
+    }
+
+    fn written(self, read: u64, through: Option<KeyBound>, took: Duration) -> WrittenChunk {
+        let Writing { left_out, sum, rows, .. } = self;
+        WrittenChunk { through, read, left_out, written: sum, rows, took: took + self.took }
+    }
 }

@@ -22,6 +22,9 @@ pub enum BackfillError {
     MarksNotPassed,
     #[error("the reverse direction does not tell what users of the target did; is its process running?")]
     OppositeAway,
+    /// Then a snapshot may lack what the binlog has before a mark.
+    #[error("`binlog_order_commits` is off at the source: SET GLOBAL binlog_order_commits = ON")]
+    CommitsUnordered,
     #[error("the store does not say where the copy is to go on")]
     Bound,
     #[error("the process ends")]
@@ -36,7 +39,7 @@ impl BackfillError {
             BackfillError::Connect(error) => error.remedy().passes(),
             BackfillError::Store(error) => error.is_transient(),
             BackfillError::Apply(error) => error.remedy().passes(),
-            BackfillError::Bound => false,
+            BackfillError::Bound | BackfillError::CommitsUnordered => false,
             BackfillError::MarksNotPassed | BackfillError::OppositeAway | BackfillError::Ended => true,
         }
     }

@@ -6,11 +6,14 @@ use std::time::Duration;
 use crossfade_applier::{ChunkWriter, read_session};
 use crossfade_catalog::chunk::KeySpace;
 use crossfade_catalog::{Purpose, Servers};
+use crossfade_message::CopyKey;
+use crossfade_model::Row;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::BackfillError;
+use crate::source::SourceTable;
 use crate::windows::mark_writer;
 
 /// A mark is a single row, and is written at once or not at all.
@@ -29,6 +32,8 @@ pub(crate) struct Slot {
     source: Servers,
     pair: String,
     conn: Option<(Conn, u64)>,
+    /// Holds rows still while the other one commits a mark.
+    holding: Option<(Conn, u64)>,
 }
 
 /// A worker that is at work; free again when dropped.
@@ -41,8 +46,10 @@ pub(crate) struct Busy {
 impl Slots {
     pub fn new(writers: Vec<ChunkWriter>, source: &Servers, pair: &str) -> Slots {
         let count = writers.len();
-        let slot =
-            |(number, writer)| Slot { number, writer, source: source.clone(), pair: pair.to_owned(), conn: None };
+        let slot = |(number, writer)| {
+            let (source, pair) = (source.clone(), pair.to_owned());
+            Slot { number, writer, source, pair, conn: None, holding: None }
+        };
         let free = (0..).zip(writers).map(slot).collect();
         Slots { free: Mutex::new(free), count: Arc::new(Semaphore::new(count)) }
     }
@@ -70,27 +77,33 @@ impl Drop for Busy {
 impl Slot {
     /// A connection to the source's primary.
     pub async fn source(&mut self) -> Result<&mut Conn, BackfillError> {
-        if let Some((conn, moves)) = &mut self.conn
-            && !self.source.still_takes_writes(conn, *moves).await
-        {
-            self.conn = None;
-        }
-        if self.conn.is_none() {
-            let moves = self.source.moves();
-            let mut conn = self.source.connect(Purpose::Apply).await?;
-            read_session(&mut conn).await?;
-            KeySpace::prepare(&mut conn).await?;
-            self.conn = Some((conn, moves));
-        }
-        match &mut self.conn {
-            Some((conn, _)) => Ok(conn),
-            None => Err(BackfillError::Ended),
-        }
+        connected(&self.source, &mut self.conn).await
+    }
+
+    /// Reads the rows of these keys that exist, between marks of their own, the second of which is committed while nobody can
+    /// change them: they stand at it as they were read, whatever the binlog tells of what a server does by itself.
+    pub async fn read_held(
+        &mut self,
+        table: &SourceTable,
+        keys: &[CopyKey],
+        number: u64,
+    ) -> Result<Vec<Row>, BackfillError> {
+        self.mark(number).await?;
+        // Dropped where anything fails, and with it what it holds.
+        let mut holding = self.holding.take();
+        let conn = connected(&self.source, &mut holding).await?;
+        conn.query_drop("BEGIN").await?;
+        let rows = table.hold_keys(conn, keys).await?;
+        self.mark(number + 1).await?;
+        conn.query_drop("ROLLBACK").await?;
+        self.holding = holding;
+        Ok(rows)
     }
 
     /// The next work begins with a connection of its own.
     pub fn forget_source(&mut self) {
         self.conn = None;
+        self.holding = None;
     }
 
     /// Commits a mark on the source. When this has returned, a snapshot that is opened sees all that is before the mark in
@@ -110,5 +123,29 @@ impl Slot {
                 Err(BackfillError::MarksNotPassed)
             }
         }
+    }
+}
+
+async fn connected<'c>(source: &Servers, known: &'c mut Option<(Conn, u64)>) -> Result<&'c mut Conn, BackfillError> {
+    if let Some((conn, moves)) = known
+        && !source.still_takes_writes(conn, *moves).await
+    {
+        *known = None;
+    }
+    if known.is_none() {
+        let moves = source.moves();
+        let mut conn = source.connect(Purpose::Apply).await?;
+        read_session(&mut conn).await?;
+        KeySpace::prepare(&mut conn).await?;
+        let ordered: Option<(String, String)> =
+            conn.query_first("SHOW GLOBAL VARIABLES LIKE 'binlog_order_commits'").await?;
+        if ordered.is_some_and(|(_, value)| value == "OFF") {
+            return Err(BackfillError::CommitsUnordered);
+        }
+        *known = Some((conn, moves));
+    }
+    match known {
+        Some((conn, _)) => Ok(conn),
+        None => Err(BackfillError::Ended),
     }
 }

@@ -124,8 +124,9 @@ impl SourceTable {
         Ok(Some(rows))
     }
 
-    /// Reads the rows of these keys that exist; at most [`KEYS_AT_A_TIME`] keys.
-    pub async fn read_keys(&self, conn: &mut Conn, keys: &[CopyKey]) -> Result<Vec<Row>, mysql_async::Error> {
+    /// Reads the rows of these keys that exist, at most [`KEYS_AT_A_TIME`], and holds them as they are until the transaction
+    /// ends.
+    pub async fn hold_keys(&self, conn: &mut Conn, keys: &[CopyKey]) -> Result<Vec<Row>, mysql_async::Error> {
         let mut sql = format!("SELECT {} FROM {} WHERE ", self.select_list, self.space.from());
         let mut params = Vec::new();
         for (number, key) in keys.iter().enumerate() {
@@ -136,6 +137,7 @@ impl SourceTable {
             }
             sql.push(')');
         }
+        sql.push_str(" LOCK IN SHARE MODE");
         let rows: Vec<mysql_async::Row> = conn.exec(sql, params).await?;
         Ok(rows.into_iter().map(|row| self.cells(row)).collect())
     }

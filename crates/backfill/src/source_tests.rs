@@ -110,7 +110,7 @@ async fn read_as_the_binlog_has_it(flavor: Flavor) {
             let image = images.remove(&(table, row_hash(mapping, &row)));
             let image: Row = image.unwrap_or_else(|| panic!("{}: {row:?} is in no event", KEYS[table].0)).unwrap();
             same(KEYS[table].0, &row, &image);
-            let again = source.read_keys(&mut conn, &[source.key_of(&row)]).await.unwrap();
+            let again = source.hold_keys(&mut conn, &[source.key_of(&row)]).await.unwrap();
             assert_eq!(again, [row], "{}", KEYS[table].0);
             read += 1;
         }

@@ -85,10 +85,11 @@ impl Windows {
         self.inner().unwritten.values().cloned().collect()
     }
 
-    /// Appends the rows that a change touches.
+    /// Appends the rows that a change touches, and those that the server may have changed with them.
     pub fn keys_of(&self, change: &RowChange, keys: &mut Vec<EchoKey>) {
-        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner).of(change);
-        keys.extend(touched.into_iter().flat_map(|touched| touched.keys.map(|key| (touched.table, key))));
+        let mut rows = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.extend(rows.of(change).into_iter().flat_map(|touched| touched.keys.map(|key| (touched.table, key))));
+        rows.children_of(change, keys);
     }
 
     /// The reader has passed changes of these rows, by whomever.

@@ -10,7 +10,7 @@ use crossfade_catalog::Servers;
 use crossfade_message::{BackfillWish, CopyState, Store, TableCopy};
 use crossfade_model::{TableName, TableShape};
 use crossfade_rules::TableMapping;
-use crossfade_rules::chunk::CopyOrder;
+use crossfade_rules::chunk::{CopyOrder, Families};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,7 @@ pub(crate) struct Shared {
     pub mappings: Arc<[TableMapping]>,
     pub source_shapes: Vec<Arc<TableShape>>,
     pub order: CopyOrder,
+    pub families: Families,
     pub windows: Arc<Windows>,
     pub slots: Arc<Slots>,
     pub applied: watch::Receiver<ProgressView>,
@@ -103,6 +104,7 @@ impl Backfill {
         let shared = Arc::new(Shared {
             slots: Arc::new(Slots::new(writers, &self.source, &self.pair)),
             order: CopyOrder::of(&self.mappings),
+            families: Families::of(&self.mappings),
             store: self.store,
             epoch: self.epoch,
             mappings: self.mappings,

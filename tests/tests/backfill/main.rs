@@ -1,6 +1,7 @@
 //! What was there before the migration began is copied beside live traffic.
 
 mod beside_writers;
+mod cascades;
 mod copying;
 mod half_filled;
 mod progress;

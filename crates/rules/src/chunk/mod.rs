@@ -6,6 +6,8 @@
 //! high mark exactly as it was read, so it may be written at the high mark's place in the stream: after all changes before
 //! the mark, and before all after it.
 //!
+//! But for what a server changes by itself and writes into no binlog: [`Families`] knows which rows that may be.
+//!
 //! A chunk's row is no change. It never wins against what a user of the target did and the source has not seen; that goes to
 //! the source, and decides both sides. Nor does it take the place of a row that is as new or newer.
 
@@ -19,6 +21,10 @@ use crate::clock::clock_of;
 use crate::key::exact_hash;
 use crate::mapping::{TableMapping, find_target};
 
+mod family;
+
+pub use family::Families;
+
 /// So many layouts are remembered; a reader makes new ones after each reconnect.
 const MOST_LAYOUTS: usize = 4_096;
 
@@ -27,6 +33,7 @@ const MOST_LAYOUTS: usize = 4_096;
 pub struct TouchedRows {
     by_name: HashMap<TableName, usize>,
     mappings: Arc<[TableMapping]>,
+    families: Families,
     places: FxHashMap<usize, Place>,
 }
 
@@ -34,8 +41,12 @@ pub struct TouchedRows {
 struct Place {
     /// Keeps the layout's address, by which it is found, from being used again.
     _layout: Arc<TableLayout>,
-    /// The table, and the columns of its key; `None` where no chunk can be of it.
-    table: Option<(usize, Vec<usize>)>,
+    /// `None` for one that is not mapped.
+    table: Option<usize>,
+    /// Of its key; `None` where no chunk can be of the table.
+    key: Option<Vec<usize>>,
+    /// The mapped columns in the layout.
+    columns: Vec<Option<usize>>,
 }
 
 /// The keys of one row before and after a change, as hashes that tell apart what the stored values tell apart.
@@ -48,38 +59,57 @@ pub struct Touched {
 impl TouchedRows {
     pub fn new(mappings: Arc<[TableMapping]>) -> TouchedRows {
         let by_name = mappings.iter().enumerate().map(|(table, mapping)| (mapping.source.clone(), table)).collect();
-        TouchedRows { by_name, mappings, places: FxHashMap::default() }
+        let families = Families::of(&mappings);
+        TouchedRows { by_name, mappings, families, places: FxHashMap::default() }
     }
 
     /// `None` for a table that is not mapped, or has no key.
     pub fn of(&mut self, change: &RowChange) -> Option<Touched> {
-        let address = Arc::as_ptr(&change.layout) as usize;
-        if !self.places.contains_key(&address) {
-            if self.places.len() >= MOST_LAYOUTS {
-                self.places.clear();
-            }
-            let place = Place { _layout: change.layout.clone(), table: self.place(&change.layout) };
-            self.places.insert(address, place);
-        }
-        let (table, key) = self.places[&address].table.as_ref()?;
+        self.learn(change);
+        let Place { table, key, .. } = self.places.get(&address(change))?;
+        let (table, key) = ((*table)?, key.as_ref()?);
         let before = change.before.as_ref().or(change.after.as_ref())?;
         let after = change.after.as_ref().unwrap_or(before);
-        let identity = &self.mappings[*table].identity;
+        let identity = &self.mappings[table].identity;
         let hash = |image: &Row| {
             let values: Vec<_> = key.iter().filter_map(|index| image.get(*index)).collect();
             exact_hash(identity, &values)
         };
-        Some(Touched { table: *table, keys: [hash(before), hash(after)] })
+        Some(Touched { table, keys: [hash(before), hash(after)] })
     }
 
-    fn place(&self, layout: &TableLayout) -> Option<(usize, Vec<usize>)> {
-        let table = *self.by_name.get(&layout.name)?;
-        let mapping = &self.mappings[table];
-        let place = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-        let key: Option<Vec<usize>> =
-            mapping.row_key.iter().map(|index| place(&mapping.columns[*index].source)).collect();
-        key.filter(|key| !key.is_empty()).map(|key| (table, key))
+    /// Appends, by their tables, what makes children of the changed row doubtful.
+    pub fn children_of(&mut self, change: &RowChange, found: &mut Vec<(usize, u64)>) {
+        self.learn(change);
+        let Some(Place { table: Some(table), columns, .. }) = self.places.get(&address(change)) else { return };
+        let images = [change.before.as_ref(), change.after.as_ref()];
+        self.families.ended(*table, images, |image, column| image.get((*columns.get(column)?)?), found);
     }
+
+    fn learn(&mut self, change: &RowChange) {
+        if !self.places.contains_key(&address(change)) {
+            if self.places.len() >= MOST_LAYOUTS {
+                self.places.clear();
+            }
+            let place = self.place(&change.layout);
+            self.places.insert(address(change), place);
+        }
+    }
+
+    fn place(&self, layout: &Arc<TableLayout>) -> Place {
+        let table = self.by_name.get(&layout.name).copied();
+        let place = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
+        let mapping = table.map(|table| &self.mappings[table]);
+        let mapped = mapping.map_or(&[][..], |mapping| &mapping.columns);
+        let columns: Vec<Option<usize>> = mapped.iter().map(|column| place(&column.source)).collect();
+        let key = mapping.and_then(|mapping| mapping.row_key.iter().map(|index| columns[*index]).collect());
+        let key = key.filter(|key: &Vec<usize>| !key.is_empty());
+        Place { _layout: layout.clone(), table, key, columns }
+    }
+}
+
+fn address(change: &RowChange) -> usize {
+    Arc::as_ptr(&change.layout) as usize
 }
 
 /// The key of a row in the order of the mapping's columns, as [`Touched`] has it.
