@@ -129,10 +129,12 @@ impl Copy {
     /// Reads the next chunk of what is left, between its marks.
     async fn read(&mut self, rest: KeyRange) -> Result<ReadChunk, BackfillError> {
         loop {
+            // Before a mark is written: after that, changes wait for the chunk.
+            self.shared.throttle.until_rows_may_pass(self.pace.rows() as u64).await;
             let mut busy = self.shared.slots.take().await?;
             let slot = busy.slot()?;
             let (rows, most_bytes) = (self.pace.rows(), self.shared.limits.chunk_bytes);
-            let end = self.source.chunk_end(slot.source().await?, &rest, rows).await;
+            let end = self.source.chunk_end(slot.reader().await?, &rest, rows).await;
             if end.is_err() {
                 slot.forget_source();
             }
@@ -141,8 +143,9 @@ impl Copy {
             let window = self.shared.windows.open(self.table, slot.number, number);
             let reading = async {
                 slot.mark(number).await?;
+                slot.until_reader_has(number).await?;
                 let begun = Instant::now();
-                let rows = self.source.read(slot.source().await?, &range, most_bytes).await?;
+                let rows = self.source.read(slot.reader().await?, &range, most_bytes).await?;
                 let took = begun.elapsed();
                 (self.shared.probe)("between-marks");
                 if rows.is_some() {

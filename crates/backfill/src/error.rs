@@ -25,6 +25,13 @@ pub enum BackfillError {
     /// Then a snapshot may lack what the binlog has before a mark.
     #[error("`binlog_order_commits` is off at the source: SET GLOBAL binlog_order_commits = ON")]
     CommitsUnordered,
+    /// Then what it shows is no state that the source ever had.
+    #[error("the replica of `from` does not keep the order of commits: SET GLOBAL replica_preserve_commit_order = ON")]
+    ReplicaUnordered,
+    #[error(
+        "the replica of `from` has not got what the source had a minute ago; does it replicate schema `crossfade`?"
+    )]
+    ReplicaBehind,
     #[error("the store does not say where the copy is to go on")]
     Bound,
     #[error("the process ends")]
@@ -39,8 +46,11 @@ impl BackfillError {
             BackfillError::Connect(error) => error.remedy().passes(),
             BackfillError::Store(error) => error.is_transient(),
             BackfillError::Apply(error) => error.remedy().passes(),
-            BackfillError::Bound | BackfillError::CommitsUnordered => false,
-            BackfillError::MarksNotPassed | BackfillError::OppositeAway | BackfillError::Ended => true,
+            BackfillError::Bound | BackfillError::CommitsUnordered | BackfillError::ReplicaUnordered => false,
+            BackfillError::MarksNotPassed
+            | BackfillError::OppositeAway
+            | BackfillError::ReplicaBehind
+            | BackfillError::Ended => true,
         }
     }
 

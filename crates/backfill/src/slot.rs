@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossfade_applier::{ChunkWriter, read_session};
+use crossfade_applier::{ChunkWriter, beat_seen, read_session};
 use crossfade_catalog::chunk::KeySpace;
-use crossfade_catalog::{Purpose, Servers};
+use crossfade_catalog::{Purpose, ServerFacts, Servers};
 use crossfade_message::CopyKey;
 use crossfade_model::Row;
 use mysql_async::Conn;
@@ -19,6 +19,10 @@ use crate::windows::mark_writer;
 /// A mark is a single row, and is written at once or not at all.
 const MARK_LIMIT: Duration = Duration::from_secs(20);
 
+/// A replica that is further behind is waited for by beginning again.
+const REPLICA_LIMIT: Duration = Duration::from_secs(60);
+const REPLICA_LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// The workers of a process.
 pub(crate) struct Slots {
     free: Mutex<Vec<Slot>>,
@@ -30,8 +34,11 @@ pub(crate) struct Slot {
     pub number: u16,
     pub writer: ChunkWriter,
     source: Servers,
+    /// Where chunks are read instead.
+    replica: Option<Servers>,
     pair: String,
     conn: Option<(Conn, u64)>,
+    replica_conn: Option<Conn>,
     /// Holds rows still while the other one commits a mark.
     holding: Option<(Conn, u64)>,
 }
@@ -44,11 +51,11 @@ pub(crate) struct Busy {
 }
 
 impl Slots {
-    pub fn new(writers: Vec<ChunkWriter>, source: &Servers, pair: &str) -> Slots {
+    pub fn new(writers: Vec<ChunkWriter>, source: &Servers, replica: Option<&Servers>, pair: &str) -> Slots {
         let count = writers.len();
         let slot = |(number, writer)| {
-            let (source, pair) = (source.clone(), pair.to_owned());
-            Slot { number, writer, source, pair, conn: None, holding: None }
+            let (source, replica, pair) = (source.clone(), replica.cloned(), pair.to_owned());
+            Slot { number, writer, source, replica, pair, conn: None, replica_conn: None, holding: None }
         };
         let free = (0..).zip(writers).map(slot).collect();
         Slots { free: Mutex::new(free), count: Arc::new(Semaphore::new(count)) }
@@ -80,6 +87,38 @@ impl Slot {
         connected(&self.source, &mut self.conn).await
     }
 
+    /// A connection to where chunks are read: a replica of the source, if one is named, else the source's primary.
+    pub async fn reader(&mut self) -> Result<&mut Conn, BackfillError> {
+        let Some(replica) = &self.replica else { return self.source().await };
+        if self.replica_conn.is_none() {
+            let mut conn = replica.connect(Purpose::Apply).await?;
+            if !ServerFacts::read(&mut conn).await?.binlog.keeps_commit_order {
+                return Err(BackfillError::ReplicaUnordered);
+            }
+            read_session(&mut conn).await?;
+            KeySpace::prepare(&mut conn).await?;
+            self.replica_conn = Some(conn);
+        }
+        self.replica_conn.as_mut().ok_or(BackfillError::Ended)
+    }
+
+    /// Waits until the reader sees all that is before a mark. What it sees besides is before the next one, since only what the
+    /// source has can get there.
+    pub async fn until_reader_has(&mut self, counter: u64) -> Result<(), BackfillError> {
+        if self.replica.is_none() {
+            return Ok(());
+        }
+        let (pair, writer) = (self.pair.clone(), mark_writer(self.number));
+        let conn = self.reader().await?;
+        let waiting = async {
+            while beat_seen(conn, &pair, &writer).await? < counter {
+                tokio::time::sleep(REPLICA_LOOK_EVERY).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(REPLICA_LIMIT, waiting).await.unwrap_or(Err(BackfillError::ReplicaBehind))
+    }
+
     /// Reads the rows of these keys that exist, between marks of their own, the second of which is committed while nobody can
     /// change them: they stand at it as they were read, whatever the binlog tells of what a server does by itself.
     pub async fn read_held(
@@ -103,6 +142,7 @@ impl Slot {
     /// The next work begins with a connection of its own.
     pub fn forget_source(&mut self) {
         self.conn = None;
+        self.replica_conn = None;
         self.holding = None;
     }
 

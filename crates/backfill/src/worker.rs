@@ -11,6 +11,7 @@ use crossfade_message::{BackfillWish, CopyState, Store, TableCopy};
 use crossfade_model::{TableName, TableShape};
 use crossfade_rules::TableMapping;
 use crossfade_rules::chunk::{CopyOrder, Families};
+use crossfade_throttle::Throttle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,8 @@ pub struct Backfill {
     /// Of the forward direction's lease.
     pub epoch: u64,
     pub source: Servers,
+    /// A replica of the source that chunks are read from, if not at the source.
+    pub replica: Option<Servers>,
     pub mappings: Arc<[TableMapping]>,
     /// As many as `mappings`: the source's definitions.
     pub source_shapes: Vec<Arc<TableShape>>,
@@ -60,6 +63,8 @@ pub struct Backfill {
     pub uncopied: Uncopied,
     pub applied: watch::Receiver<ProgressView>,
     pub wishes: watch::Receiver<Wishes>,
+    /// Asked before each chunk.
+    pub throttle: Throttle,
     pub limits: Limits,
     pub probe: Probe,
 }
@@ -76,6 +81,7 @@ pub(crate) struct Shared {
     pub slots: Arc<Slots>,
     pub applied: watch::Receiver<ProgressView>,
     pub wishes: watch::Receiver<Wishes>,
+    pub throttle: Throttle,
     pub limits: Limits,
     pub probe: Probe,
     numbers: AtomicU64,
@@ -102,7 +108,7 @@ impl Backfill {
         let writers = (0..self.limits.workers).map(|worker| applier.chunk_writer(worker)).collect();
         let uncopied = self.uncopied.clone();
         let shared = Arc::new(Shared {
-            slots: Arc::new(Slots::new(writers, &self.source, &self.pair)),
+            slots: Arc::new(Slots::new(writers, &self.source, self.replica.as_ref(), &self.pair)),
             order: CopyOrder::of(&self.mappings),
             families: Families::of(&self.mappings),
             store: self.store,
@@ -112,6 +118,7 @@ impl Backfill {
             windows: self.windows,
             applied: self.applied,
             wishes: self.wishes,
+            throttle: self.throttle,
             limits: self.limits,
             probe: self.probe,
             numbers: AtomicU64::new(0),

@@ -78,6 +78,9 @@ pub enum Command {
     /// Copy the rows that were there before the migration began; the forward process does it, beside all changes
     #[command(subcommand)]
     Backfill(BackfillCommand),
+    /// Show and set from where on copying, comparing and applying wait for the databases
+    #[command(subcommand)]
+    Throttle(ThrottleCommand),
     /// Look at the message table, where every captured change is kept
     #[command(subcommand)]
     Messages(MessagesCommand),
@@ -188,6 +191,39 @@ pub enum BackfillCommand {
     #[command(after_help = "Examples:\n  crossfade backfill restart --table app.users")]
     Restart(BackfillRestartArgs),
 }
+
+#[derive(Debug, Subcommand)]
+pub enum ThrottleCommand {
+    /// Show the limits, and what waits for which reason
+    #[command(after_help = "Examples:\n  crossfade throttle get\n  crossfade throttle get --json | jq '.waits'")]
+    Get(JsonOutput),
+    /// Set limits for running processes; they count until they are reset
+    #[command(after_help = THROTTLE_SET_EXAMPLES)]
+    Set(ThrottleSetArgs),
+    /// Let the limits of the configuration count again
+    #[command(after_help = "Examples:\n  crossfade throttle reset")]
+    Reset,
+}
+
+#[derive(Debug, Args)]
+pub struct ThrottleSetArgs {
+    /// A limit by its name in `[throttle]`, and its value; `off` for none
+    #[arg(required = true, value_name = "NAME=VALUE")]
+    pub limits: Vec<String>,
+}
+
+const THROTTLE_SET_EXAMPLES: &str = "\
+Examples:
+  crossfade throttle set threads_running=40
+  crossfade throttle set rows_per_second=5000 latency=80ms
+  crossfade throttle set rows_per_second=off
+
+Limits:
+  threads_running   on either side, as the server counts them; crossfade's own are among them
+  replica_lag       of any of the `replicas` in `[throttle]`
+  latency           of a small commit on either side
+  probe_limit       of the number that the `probe` in `[throttle]` tells
+  rows_per_second   that are copied or compared";
 
 #[derive(Debug, Args)]
 pub struct BackfillStartArgs {

@@ -20,7 +20,7 @@ use crossfade_config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use args::{BackfillCommand, Cli, Command, MessagesCommand};
+use args::{BackfillCommand, Cli, Command, MessagesCommand, ThrottleCommand};
 
 /// Forced by a second signal.
 const EXIT_FORCED: i32 = 130;
@@ -110,6 +110,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Backfill(BackfillCommand::Pause) => command::backfill::pause(&settings).await?,
         Command::Backfill(BackfillCommand::Resume) => command::backfill::resume(&settings).await?,
         Command::Backfill(BackfillCommand::Restart(args)) => command::backfill::restart(settings, &args).await?,
+        Command::Throttle(ThrottleCommand::Get(args)) => command::throttle::get(&settings, args).await?,
+        Command::Throttle(ThrottleCommand::Set(args)) => command::throttle::set(&settings, &args).await?,
+        Command::Throttle(ThrottleCommand::Reset) => command::throttle::reset(&settings).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(settings, &args).await?,
         Command::Messages(MessagesCommand::Show(args)) => command::show::run(settings, &args).await?,
         Command::Messages(MessagesCommand::History(args)) => command::history::run(settings, &args).await?,

@@ -23,6 +23,7 @@ mod reader;
 mod secret;
 mod settings;
 mod table;
+mod throttle;
 mod url;
 
 pub use problem::{Problem, Problems};
@@ -32,4 +33,5 @@ pub use settings::{
     StoreSettings,
 };
 pub use table::{Policy, SelectedTable, TablePattern, TableSettings};
+pub use throttle::{ThrottleLimits, ThrottleSettings};
 pub use url::{Endpoint, ServerUrl, TlsMode};

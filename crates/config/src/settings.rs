@@ -12,6 +12,7 @@ use toml::de::DeTable;
 use crate::problem::Collector;
 use crate::reader::{Section, Source, Text};
 use crate::table::{self, Policy, SelectedTable, TablePattern, TableSettings};
+use crate::throttle::{self, ThrottleSettings};
 use crate::{Problems, ServerUrl};
 
 const PAIR_NAME_MAX_CHARS: usize = 32;
@@ -32,6 +33,7 @@ pub struct Settings {
     pub conflict: ConflictSettings,
     pub apply: ApplySettings,
     pub backfill: BackfillSettings,
+    pub throttle: ThrottleSettings,
     pub memory: MemorySettings,
     pub http: HttpSettings,
 }
@@ -107,6 +109,8 @@ pub struct BackfillSettings {
     pub chunk_time: Duration,
     /// Most bytes of rows in a chunk.
     pub chunk_bytes: u64,
+    /// A replica of the old side that chunks are read from; `None` for the old side itself.
+    pub from: Option<ServerUrl>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,11 +210,24 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let conflict = conflict(&mut root);
     let apply = apply(&mut root);
     let backfill = backfill(&mut root);
+    let throttle = throttle::read(&mut root);
     let memory = memory(&mut root, &apply);
     let http = http(&mut root);
     let tables = tables(&mut root, conflict.prefer);
     root.finish();
-    Some(Settings { pair: pair?, old: old?, new: new?, store, tables, conflict, apply, backfill, memory, http })
+    Some(Settings {
+        pair: pair?,
+        old: old?,
+        new: new?,
+        store,
+        tables,
+        conflict,
+        apply,
+        backfill,
+        throttle,
+        memory,
+        http,
+    })
 }
 
 fn pair_name(root: &Section, text: Text) -> Option<String> {
@@ -310,6 +327,7 @@ fn backfill(root: &mut Section) -> BackfillSettings {
         workers: section.number("workers", 1..=64, 4) as u16,
         chunk_time: section.duration("chunk_time", Duration::from_millis(10), "500ms"),
         chunk_bytes: section.size("chunk_bytes", 64 << 10, "2MiB"),
+        from: section.url("from"),
     };
     section.finish();
     backfill

@@ -34,6 +34,7 @@ mod size;
 mod standby;
 mod store;
 mod stream;
+mod throttle;
 mod verification;
 
 pub use backfill::{BackfillWish, ChunkDone, CopyCounts, CopyKey, CopyOwner, CopyState, NotedRow, TableCopy};
@@ -57,4 +58,5 @@ pub use size::StoreSize;
 pub use standby::Standby;
 pub use store::{Probe, SCHEMA, Store};
 pub use stream::{ConflictCounts, StreamCounters, StreamReport, StreamState, StreamStatus, TagProof, WaitCounts, Wish};
+pub use throttle::Throttled;
 pub use verification::{ListedDifference, NewDifference, Verification};

@@ -5,4 +5,6 @@ mod cascades;
 mod copying;
 mod half_filled;
 mod progress;
+mod replica;
+mod throttled;
 mod writers;

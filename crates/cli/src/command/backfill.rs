@@ -15,6 +15,7 @@ use super::messages::table_name;
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{BackfillRestartArgs, BackfillStartArgs, BackfillStatusArgs};
 use crate::failure::{Failure, Kind};
+use crate::output::out;
 use crate::pair::Pair;
 
 /// Rows of a table that are listed for a person to look at.
@@ -30,6 +31,8 @@ struct Progress {
     wish: Option<&'static str>,
     /// Whether a process runs that copies.
     is_served: bool,
+    /// Why the copying waits, where it does.
+    waits_for: Option<String>,
     rows: u64,
     total_rows: u64,
     percent: f64,
@@ -199,9 +202,12 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
         false => 0.0,
     };
     let seconds_left = seconds(total_rows - rows, rows_per_second).filter(|_| is_known);
+    let throttled = store.throttled().await?;
+    let waits = throttled.into_iter().find(|waits| waits.subject == Direction::Forward.as_str());
     Ok(Progress {
         wish,
         is_served,
+        waits_for: waits.map(|waits| waits.reason).filter(|_| is_copying),
         rows,
         total_rows,
         percent: percent(rows, total_rows),
@@ -257,10 +263,10 @@ fn seconds(rows: u64, per_second: f64) -> Option<u64> {
 fn print(progress: &Progress, clear: bool) {
     if clear {
         // Home and clear to the end of the screen.
-        print!("\x1b[H\x1b[J");
+        crate::output::part("\x1b[H\x1b[J");
     }
     if progress.tables.is_empty() {
-        println!("nothing is to be copied: run `crossfade backfill start`");
+        out!("nothing is to be copied: run `crossfade backfill start`");
         return;
     }
     let mut table = new_table(&[
@@ -284,7 +290,7 @@ fn print(progress: &Progress, clear: bool) {
         ]);
     }
     print_table(&table);
-    println!(
+    out!(
         "in all: {} {} of {} rows, {:.1} %, {:.0} rows/s, left {}",
         bar(progress.percent),
         progress.rows,
@@ -296,20 +302,23 @@ fn print(progress: &Progress, clear: bool) {
     let states: BTreeSet<&str> = progress.tables.iter().map(|line| line.state).collect();
     let is_open = states.iter().any(|state| ["waiting", "clearing", "copying"].contains(state));
     if is_open && progress.wish == Some("pause") {
-        println!("paused: `crossfade backfill resume` lets it go on");
+        out!("paused: `crossfade backfill resume` lets it go on");
     } else if is_open && !progress.is_served {
-        println!("no process copies: run `crossfade sync forward`");
+        out!("no process copies: run `crossfade sync forward`");
+    }
+    if let Some(reason) = progress.waits_for.as_ref().filter(|_| is_open) {
+        out!("waits: {reason}; `crossfade throttle` shows and sets the limits");
     }
     for line in &progress.tables {
         if let Some(reason) = &line.reason {
-            println!("{}: stopped: {reason}; mend it, then run `crossfade backfill resume`", line.table);
+            out!("{}: stopped: {reason}; mend it, then run `crossfade backfill resume`", line.table);
         }
         for row in &line.refused_rows {
             let error = row.error.as_deref().unwrap_or_default();
-            println!("{}: {} is refused ({} attempts): {error}", line.table, row.key, row.attempts);
+            out!("{}: {} is refused ({} attempts): {error}", line.table, row.key, row.attempts);
         }
         for row in &line.kept_rows {
-            println!("{}: {} differs, and is kept as the new side has it", line.table, row.key);
+            out!("{}: {} differs, and is kept as the new side has it", line.table, row.key);
         }
     }
 }

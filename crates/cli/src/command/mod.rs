@@ -12,6 +12,7 @@ pub mod retry;
 pub mod serve;
 pub mod show;
 pub mod status;
+pub mod throttle;
 mod value;
 pub mod verify;
 mod verify_repair;

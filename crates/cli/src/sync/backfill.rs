@@ -8,6 +8,7 @@ use crossfade_binlog::EchoWatch;
 use crossfade_catalog::Servers;
 use crossfade_message::Store;
 use crossfade_model::{Direction, Side};
+use crossfade_throttle::Throttle;
 use tokio::sync::watch;
 
 use super::failpoint::Probe;
@@ -21,6 +22,7 @@ pub struct Parts {
     pub uncopied: Uncopied,
     pub applied: watch::Receiver<ProgressView>,
     pub wishes: watch::Receiver<Wishes>,
+    pub throttle: Throttle,
     pub probe: Probe,
 }
 
@@ -29,7 +31,7 @@ const MEMORY_SHARE: u64 = 24;
 
 pub fn of(pair: &Pair, store: &Store, parts: Parts) -> Backfill {
     let settings = &pair.settings;
-    let Parts { epoch, source, windows, uncopied, applied, wishes, probe } = parts;
+    let Parts { epoch, source, windows, uncopied, applied, wishes, throttle, probe } = parts;
     let mappings = pair.mappings(Direction::Forward);
     let shapes = &pair.side(Side::Old).shapes;
     let workers = settings.backfill.workers;
@@ -40,12 +42,14 @@ pub fn of(pair: &Pair, store: &Store, parts: Parts) -> Backfill {
         store: store.clone(),
         epoch,
         source,
+        replica: settings.backfill.from.clone().map(|url| Servers::new(vec![url])),
         source_shapes: mappings.iter().filter_map(|mapping| shapes.get(&mapping.source).cloned()).collect(),
         mappings: mappings.into(),
         windows,
         uncopied,
         applied,
         wishes,
+        throttle,
         limits: Limits {
             workers,
             chunk_time: settings.backfill.chunk_time,

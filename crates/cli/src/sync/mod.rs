@@ -22,6 +22,7 @@ mod report;
 mod restored;
 mod serve;
 mod source_end;
+pub mod throttle;
 mod wishes;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StreamState, Wish};
 use crossfade_model::{Direction, Position, Side, StreamId};
+use crossfade_throttle::Throttle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -137,6 +139,7 @@ async fn hold_lease_and_run(
     // Everything below ends with this; `stop` alone means that a person asked.
     let running = stop.child_token();
     let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
+    let throttle = throttle::watch(settings, store, &running).await;
     let shares = Shares::of(settings);
     let feed = Arc::new(Feed::new(state.last_seq, shares.feed_bytes));
     let counters = Arc::new(Counters::default());
@@ -157,6 +160,7 @@ async fn hold_lease_and_run(
         // A run that is to end by itself has nobody who waits for it to go on.
         rests: !until_caught_up,
         uncopied: Uncopied::default(),
+        throttle: throttle.clone(),
         probe: probe.clone(),
         stop: running.clone(),
     };
@@ -205,6 +209,7 @@ async fn hold_lease_and_run(
             uncopied,
             applied: applied.clone(),
             wishes: wishes.for_applier(),
+            throttle: throttle.clone(),
             probe,
         };
         let copying = backfill::of(pair, store, parts).run(&applier, running.clone());
@@ -214,6 +219,7 @@ async fn hold_lease_and_run(
         });
     }
     tasks.spawn(apply_when_harmless(applier, canary::until_harmless(proof, wishes.for_applier()), running.clone()));
+    tasks.spawn(throttle::tell(throttle, store.clone(), direction, running.clone()));
     tasks.spawn(canary.run(running.clone()));
     tasks.spawn(canary::look_for(store.clone(), stream.clone(), captured.clone(), running.clone()));
     tasks.spawn(async move { hold_worker.await.map_err(anyhow::Error::from) });
@@ -243,6 +249,7 @@ struct Given {
     /// Where the target can take nothing, applying rests; else it ends with the error.
     rests: bool,
     uncopied: Uncopied,
+    throttle: Throttle,
     probe: failpoint::Probe,
     stop: CancellationToken,
 }
@@ -263,6 +270,7 @@ fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Give
         prefer: settings.conflict.prefer,
         family: settings.conflict.fk_conflict,
         uncopied: given.uncopied,
+        throttle: given.throttle,
         lanes: settings.apply.lanes,
         bounds: BatchBounds { rows: settings.apply.batch_rows as usize, bytes: given.shares.batch_bytes },
         index_bytes: given.shares.index_bytes,

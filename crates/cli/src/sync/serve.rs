@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossfade_applier::{Applier, Counters, Feed, Uncopied};
 use crossfade_message::Store;
 use crossfade_model::Direction;
+use crossfade_throttle::Throttle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ async fn serve_under(
         alarms,
         rests: false,
         uncopied: Uncopied::default(),
+        // A person waits for what it does.
+        throttle: Throttle::open(),
         probe,
         stop: running.clone(),
     };
