@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS backfill (
   round           BIGINT UNSIGNED NOT NULL COMMENT 'one more with each restart, so that a chunk of before does not count',
   through_bound   LONGTEXT        NULL COMMENT 'JSON: rows up to and including this key are copied; text and bytes in hexadecimal digits',
   end_bound       LONGTEXT        NULL COMMENT 'JSON: the last key when the copy began; what comes after it comes by messages',
-  total_rows      BIGINT UNSIGNED NULL COMMENT 'that the source had when the copy began; NULL before',
+  total_rows      BIGINT UNSIGNED NULL COMMENT 'that the source had when the copy began; before that an estimate',
   read_rows       BIGINT UNSIGNED NOT NULL,
   filled_rows     BIGINT UNSIGNED NOT NULL COMMENT 'inserted',
   replaced_rows   BIGINT UNSIGNED NOT NULL COMMENT 'overwritten, since they were older',

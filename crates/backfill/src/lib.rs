@@ -28,5 +28,6 @@ mod windows;
 mod worker;
 
 pub use error::BackfillError;
+pub use source::expected_rows;
 pub use windows::Windows;
 pub use worker::{Backfill, Limits};

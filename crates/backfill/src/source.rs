@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crossfade_applier::{cell, placeholder, push_params};
 use crossfade_binlog::decode::stored_text;
 use crossfade_catalog::chunk::{KeyBound, KeyRange, KeySpace};
+use crossfade_catalog::{Purpose, Servers};
 use crossfade_message::CopyKey;
-use crossfade_model::{Column, ColumnKind, Row, TableLayout, TableShape, Value, quote_identifier};
+use crossfade_model::{Column, ColumnKind, Row, TableLayout, TableName, TableShape, Value, quote_identifier};
 use crossfade_rules::TableMapping;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Value as Param};
@@ -22,7 +23,7 @@ pub(crate) const KEYS_AT_A_TIME: usize = 200;
 
 /// A table of the source.
 pub(crate) struct SourceTable {
-    name: crossfade_model::TableName,
+    name: TableName,
     quoted: String,
     /// In the order of the mapping's columns.
     columns: Vec<Column>,
@@ -181,6 +182,22 @@ impl SourceTable {
             })
             .collect()
     }
+}
+
+/// How many rows a table of the source may have, by its server's own estimate; `None` where it does not say.
+pub async fn expected_rows(source: &Servers, tables: &[TableName]) -> Result<Vec<Option<u64>>, BackfillError> {
+    let mut conn = source.connect(Purpose::Catalog).await?;
+    let mut expected = Vec::with_capacity(tables.len());
+    for table in tables {
+        let estimate: Option<Option<u64>> = conn
+            .exec_first(
+                "SELECT table_rows FROM information_schema.tables WHERE table_schema = ? AND table_name = ?",
+                (&*table.schema, &*table.table),
+            )
+            .await?;
+        expected.push(estimate.flatten());
+    }
+    Ok(expected)
 }
 
 /// Text comes as it is stored, but for UTF-8, which is what comes anyway.

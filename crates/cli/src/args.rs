@@ -61,8 +61,8 @@ pub enum Command {
     )]
     Check(JsonOutput),
     /// Create or migrate the crossfade schemas and take the start mark; repeatable
-    #[command(after_help = "Examples:\n  crossfade init\n  crossfade --config /etc/crossfade/users.toml init")]
-    Init(JsonOutput),
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
     /// Run one direction: capture what users write to its source, apply it to the other side
     #[command(after_help = "Examples:\n  crossfade sync forward\n  crossfade sync reverse --until-caught-up")]
     Sync(SyncArgs),
@@ -81,6 +81,9 @@ pub enum Command {
     /// Show and set from where on copying, comparing and applying wait for the databases
     #[command(subcommand)]
     Throttle(ThrottleCommand),
+    /// Take and list marks: positions of both sides that belong together
+    #[command(subcommand)]
+    Mark(MarkCommand),
     /// Look at the message table, where every captured change is kept
     #[command(subcommand)]
     Messages(MessagesCommand),
@@ -96,12 +99,55 @@ pub enum Command {
     /// Compare both sides while they are written: every row, or those that you ask for
     #[command(after_help = VERIFY_EXAMPLES, args_conflicts_with_subcommands = true)]
     Verify(VerifyArgs),
-    /// Run a whole migration on two private servers, from loading to comparing
+    /// Run a whole migration on two private servers, from an empty new side to comparing
     #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
     Demo(crate::demo::DemoArgs),
     /// Print shell completions
     #[command(after_help = "Examples:\n  crossfade completions bash > /etc/bash_completion.d/crossfade")]
     Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The new side was restored from a backup or a replica of the old one: begin where that was taken, not now
+    #[arg(long, value_name = "POSITION")]
+    pub seeded_at: Option<String>,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  crossfade init
+  crossfade --config /etc/crossfade/users.toml init
+  crossfade init --seeded-at 3e11fa47-71ca-11e1-9e33-c80aa9429562:1-2041     MySQL: the backup's gtid_executed
+  crossfade init --seeded-at 0-1-2041                                        MariaDB: its gtid_binlog_pos
+
+A position is a GTID set of MySQL, GTIDs of MariaDB, or `file:offset` on MariaDB and on MySQL without GTIDs. Verify afterwards.";
+
+#[derive(Debug, Subcommand)]
+pub enum MarkCommand {
+    /// Take a mark of now; everything that either side had committed is before it
+    #[command(
+        after_help = "Examples:\n  crossfade mark take before-release-12\n  crossfade mark take --note 'before the index build'"
+    )]
+    Take(MarkTakeArgs),
+    /// List all marks, the oldest first; `init` takes one, and the copying of history when it ends
+    #[command(
+        after_help = "Examples:\n  crossfade mark list\n  crossfade mark list --json | jq -r '.[-1].old_position'"
+    )]
+    List(JsonOutput),
+}
+
+#[derive(Debug, Args)]
+pub struct MarkTakeArgs {
+    /// Its name; without one it is named after the time
+    pub name: Option<String>,
+    /// What it is for, for people
+    #[arg(long)]
+    pub note: Option<String>,
+    #[command(flatten)]
+    pub output: JsonOutput,
 }
 
 #[derive(Debug, Clone, Copy, Args)]

@@ -20,7 +20,7 @@ use crossfade_config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use args::{BackfillCommand, Cli, Command, MessagesCommand, ThrottleCommand};
+use args::{BackfillCommand, Cli, Command, MarkCommand, MessagesCommand, ThrottleCommand};
 
 /// Forced by a second signal.
 const EXIT_FORCED: i32 = 130;
@@ -100,7 +100,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = Arc::new(settings);
     match cli.command {
         Command::Check(output) => return Ok(ExitCode::from(command::check::run(&settings, output.json).await?)),
-        Command::Init(output) => command::init::run(settings, output.json).await?,
+        Command::Init(args) => command::init::run(settings, &args).await?,
         Command::Status(args) => command::status::run(&settings, &args).await?,
         Command::Serve(args) => command::serve::run(settings, &args, stop_on_signals()?).await?,
         Command::Start(args) => command::wish::start(&settings, args.direction.into()).await?,
@@ -113,6 +113,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Throttle(ThrottleCommand::Get(args)) => command::throttle::get(&settings, args).await?,
         Command::Throttle(ThrottleCommand::Set(args)) => command::throttle::set(&settings, &args).await?,
         Command::Throttle(ThrottleCommand::Reset) => command::throttle::reset(&settings).await?,
+        Command::Mark(MarkCommand::Take(args)) => command::mark::take(&settings, &args).await?,
+        Command::Mark(MarkCommand::List(args)) => command::mark::list(&settings, args).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(settings, &args).await?,
         Command::Messages(MessagesCommand::Show(args)) => command::show::run(settings, &args).await?,
         Command::Messages(MessagesCommand::History(args)) => command::history::run(settings, &args).await?,

@@ -164,22 +164,24 @@ impl Store {
         Ok(wish.map(|wish| if wish == "run" { BackfillWish::Run } else { BackfillWish::Pause }))
     }
 
-    /// Has tables copied that are not known yet; the others stay as they are. Returns how many are new.
-    pub async fn add_copies(&self, tables: &[TableName]) -> Result<u64, StoreError> {
+    /// Has tables copied that are not known yet, each with the rows that it may have; the others stay as they are. Returns how
+    /// many are new.
+    pub async fn add_copies(&self, tables: &[(TableName, Option<u64>)]) -> Result<u64, StoreError> {
         let during = || StoreError::during("keep what is to be copied");
         let mut added = 0;
         // All at once: a child that were known before its parent would be copied before it.
         let mut transaction = self.patient.begin().await.map_err(during())?;
-        for table in tables {
+        for (table, expected_rows) in tables {
             let done = sqlx::query(
-                "INSERT INTO backfill (pair, table_schema, table_name, state, epoch, round, read_rows, filled_rows,
+                "INSERT INTO backfill (pair, table_schema, table_name, total_rows, state, epoch, round, read_rows, filled_rows,
                    replaced_rows, same_rows, kept_rows, changed_rows, chunks, rows_per_second, changed_at)
-                 VALUES (?, ?, ?, 'waiting', 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, UTC_TIMESTAMP(6))
+                 VALUES (?, ?, ?, ?, 'waiting', 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, UTC_TIMESTAMP(6))
                  ON DUPLICATE KEY UPDATE pair = VALUES(pair)",
             )
             .bind(&*self.pair)
             .bind(&*table.schema)
             .bind(&*table.table)
+            .bind(expected_rows)
             .execute(&mut *transaction)
             .await
             .map_err(during())?;

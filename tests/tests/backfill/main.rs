@@ -6,5 +6,6 @@ mod copying;
 mod half_filled;
 mod progress;
 mod replica;
+mod seeded;
 mod throttled;
 mod writers;

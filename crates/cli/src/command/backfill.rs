@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_message::{BackfillWish, CopyCounts, CopyState, NotedRow, Store, TableCopy};
+use crossfade_message::{BackfillWish, CopyCounts, CopyState, NotedRow, Store, StreamStatus, TableCopy};
 use crossfade_model::{Direction, TableName};
 use serde::Serialize;
 
@@ -37,7 +38,9 @@ struct Progress {
     total_rows: u64,
     percent: f64,
     rows_per_second: f64,
-    /// Unknown where nothing is known of the rate, or nothing is copied at the moment.
+    /// Changes that are captured and not applied yet; chunks wait for them.
+    changes_to_apply: u64,
+    /// Until all is copied and applied. Unknown where nothing is known of the rate, or nothing is copied at the moment.
     seconds_left: Option<u64>,
     tables: Vec<TableLine>,
 }
@@ -88,6 +91,9 @@ pub async fn start(settings: Arc<Settings>, args: &BackfillStartArgs) -> anyhow:
         }
         tables.retain(|table| *table != mapping.source);
     }
+    let old = Servers::new(pair.settings.old.urls());
+    let expected = crossfade_backfill::expected_rows(&old, &tables).await?;
+    let tables: Vec<(TableName, Option<u64>)> = tables.into_iter().zip(expected).collect();
     let added = store.add_copies(&tables).await?;
     store.resume_copies().await?;
     store.set_backfill_wish(BackfillWish::Run).await?;
@@ -201,7 +207,9 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
         true => tables.iter().filter(|line| line.state == "copying").map(|line| line.rows_per_second).sum(),
         false => 0.0,
     };
-    let seconds_left = seconds(total_rows - rows, rows_per_second).filter(|_| is_known);
+    let (changes_to_apply, applying) = to_apply(&store.stream_statuses().await?);
+    let copying = seconds(total_rows - rows, rows_per_second).filter(|_| is_known);
+    let seconds_left = copying.map(|copying| copying + applying.unwrap_or(0));
     let throttled = store.throttled().await?;
     let waits = throttled.into_iter().find(|waits| waits.subject == Direction::Forward.as_str());
     Ok(Progress {
@@ -212,9 +220,19 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
         total_rows,
         percent: percent(rows, total_rows),
         rows_per_second,
+        changes_to_apply,
         seconds_left,
         tables,
     })
+}
+
+/// What the forward direction has captured and not applied, and how many seconds that takes at its pace of late.
+fn to_apply(streams: &[StreamStatus]) -> (u64, Option<u64>) {
+    let forward = streams.iter().find(|stream| stream.stream.starts_with(Direction::Forward.as_str()));
+    let Some(stream) = forward else { return (0, None) };
+    let changes = stream.last_seq.saturating_sub(stream.settled_seq);
+    let rate = stream.report.as_ref().map_or(0, |report| report.counters.rows_per_second);
+    (changes, seconds(changes, rate as f64))
 }
 
 fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
@@ -291,12 +309,13 @@ fn print(progress: &Progress, clear: bool) {
     }
     print_table(&table);
     out!(
-        "in all: {} {} of {} rows, {:.1} %, {:.0} rows/s, left {}",
+        "in all: {} {} of {} rows, {:.1} %, {:.0} rows/s, {} changes to apply, left {}",
         bar(progress.percent),
         progress.rows,
         progress.total_rows,
         progress.percent,
         progress.rows_per_second,
+        progress.changes_to_apply,
         left(progress.seconds_left)
     );
     let states: BTreeSet<&str> = progress.tables.iter().map(|line| line.state).collect();

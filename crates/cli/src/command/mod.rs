@@ -6,6 +6,7 @@ pub mod check;
 mod edit;
 pub mod history;
 pub mod init;
+pub mod mark;
 pub mod messages;
 mod portrait;
 pub mod retry;

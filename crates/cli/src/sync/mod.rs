@@ -217,6 +217,7 @@ async fn hold_lease_and_run(
             copying.await;
             Ok(())
         });
+        tasks.spawn(backfill::mark_ends(settings.clone(), store.clone(), running.clone()));
     }
     tasks.spawn(apply_when_harmless(applier, canary::until_harmless(proof, wishes.for_applier()), running.clone()));
     tasks.spawn(throttle::tell(throttle, store.clone(), direction, running.clone()));
