@@ -10,12 +10,14 @@ use crossfade_message::{Store, StoreError};
 use crossfade_model::{FamilyPolicy, Side, StreamId, StreamProgress, TableShape};
 use crossfade_rules::mapping::{child_links, plan_hash};
 use crossfade_rules::{Planner, Remedy, TableMapping};
+use crossfade_throttle::{Reason, Throttle};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::{Breaker, BreakerOptions, Streams};
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, TakenOver};
+use crate::chunk::ChunkWriter;
 use crate::circuit::CircuitLimits;
 use crate::counters::Counters;
 use crate::error::{ApplyError, with_causes};
@@ -31,6 +33,7 @@ use crate::requests::LOOK_EVERY;
 use crate::rest::Rests;
 use crate::table::PacketLimit;
 use crate::target::{layout, target_tables};
+use crate::uncopied::Uncopied;
 use crate::{Probe, opposite_stream};
 
 /// `settled_seq` follows the checkpoint lazily; it is written at most this often.
@@ -58,6 +61,10 @@ pub struct ApplierOptions {
     pub opposite_mappings: Arc<[TableMapping]>,
     pub prefer: Side,
     pub family: FamilyPolicy,
+    /// Tables that a backfill has yet to copy.
+    pub uncopied: Uncopied,
+    /// Asked before each batch.
+    pub throttle: Throttle,
     pub lanes: u16,
     pub bounds: BatchBounds,
     /// Memory for what users of the target did and changes on their way have not seen.
@@ -138,6 +145,7 @@ impl Applier {
             planner: planner.clone(),
             children: child_links(&options.mappings),
             family: options.family,
+            uncopied: options.uncopied.clone(),
             parking: Mutex::new(Parking::new(options.circuit)),
             reasons_in_doubt: AtomicBool::default(),
             store: options.store.clone(),
@@ -170,6 +178,11 @@ impl Applier {
             options,
         };
         Ok((applier, view, hold_worker))
+    }
+
+    /// A way to write chunks beside the stream, for a worker of its own; workers are numbered from 0, and have few numbers.
+    pub fn chunk_writer(&self, worker: u16) -> ChunkWriter {
+        ChunkWriter::new(self.shared.clone(), worker)
     }
 
     /// Applies until stopped, or until an error after which this process must not go on.
@@ -235,6 +248,13 @@ impl Applier {
         Ok(())
     }
 
+    async fn until_target_can_bear_more(&self) {
+        let mut waits = None;
+        let tell = |reason: &Reason| waits = Some(self.shared.progress.wait(Waiting::Throttle(reason.to_string())));
+        let side = self.options.stream.direction().target();
+        self.options.throttle.until_changes_may_pass(side, tell).await;
+    }
+
     /// A row of the batch goes round: somebody was told, and the batch waits until a person starts the direction again.
     async fn goes_round(&mut self, batch: &PlannedBatch) -> Result<bool, ApplyError> {
         let ApplierOptions { store, stream: own, mappings, opposite_mappings, wishes, .. } = &self.options;
@@ -285,6 +305,7 @@ impl Applier {
         let mut wishes = self.options.wishes.clone();
         let applied = self.checkpoints.applied_through();
         let mut has_rested = false;
+        let mut planned = None;
         loop {
             let wished = *wishes.borrow_and_update();
             self.shared.progress.looks_for_concurrent(wished.opposite_declared);
@@ -300,18 +321,25 @@ impl Applier {
                 self.retry_all().await?;
                 self.gets_through();
             }
+            if let Some(batch) = planned.take() {
+                tokio::select! {
+                    () = self.until_target_can_bear_more() => return Ok(batch),
+                    () = until_changed(&mut wishes) => planned = Some(batch),
+                }
+                continue;
+            }
             let settle_later = self.settle_later(applied);
             let purge_due = self.purged_at + PURGE_EVERY;
             let retry_due = self.shared.parking.lock().await.next_due(Instant::now(), !self.shared.hold.is_stalled());
             let look_due = purge_due.min(self.requests_at + LOOK_EVERY);
             let due = Some(retry_due.map_or(look_due, |retry| retry.min(look_due)));
             tokio::select! {
-                planned = &mut to_come => match planned.map_err(|_| ApplyError::PlanningEnded)? {
+                ended = &mut to_come => match ended.map_err(|_| ApplyError::PlanningEnded)? {
                     Err(ApplyError::Store(error)) if error.is_transient() => {
                         self.wait_for_store(&error).await;
                         to_come = self.planning.begin(applied + 1);
                     }
-                    planned => return planned,
+                    ended => planned = Some(ended?),
                 },
                 () = until_changed(&mut wishes) => {}
                 () = settle_later => self.settle(true).await?,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crossfade_catalog::{Purpose, Servers};
-use crossfade_model::{LaneProgress, StreamId, StreamProgress};
+use crossfade_model::{FIRST_SIDE_LANE, LaneProgress, StreamId, StreamProgress};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
@@ -14,9 +14,6 @@ pub(crate) const PARKED_LANE: u16 = u16::MAX;
 
 /// The row by which repairs are tagged; it is no lane's, and says nothing.
 pub(crate) const REPAIR_LANE: u16 = u16::MAX - 1;
-
-/// Rows from here on are no lanes'.
-const FIRST_RESERVED_LANE: u16 = u16::MAX - 255;
 
 /// Identifies the checkpoint rows of one stream, and who may write them.
 #[derive(Debug, Clone)]
@@ -70,7 +67,7 @@ impl Standing {
             if lane == PARKED_LANE {
                 let parked = parked.map(|list| serde_json::from_str(&list)).transpose();
                 standing.progress.parked = parked.map_err(|_| ApplyError::CheckpointUnreadable)?.unwrap_or_default();
-            } else if lane < FIRST_RESERVED_LANE {
+            } else if lane < FIRST_SIDE_LANE {
                 standing.progress.lanes.insert(lane, LaneProgress { seq, batch_first, batch_last, lanes });
             }
         }
@@ -151,6 +148,47 @@ impl CheckpointOwner {
         self.update_parked(conn, None).await
     }
 
+    /// Makes the row that tags and fences what one worker writes beside the lanes; repeatable. Rows of younger processes stay
+    /// theirs, and are then not found.
+    pub async fn open_side_lane(&self, conn: &mut Conn, lane: u16) -> Result<(), ApplyError> {
+        conn.exec_drop(
+            "INSERT INTO crossfade.checkpoint \
+             (pair, stream, lane, seq, batch_first, batch_last, lanes, plan_hash, epoch, writes, updated_at) \
+             VALUES (?, ?, ?, 0, 0, 0, 0, 0, ?, 1, UTC_TIMESTAMP(6)) \
+             ON DUPLICATE KEY UPDATE epoch = GREATEST(epoch, VALUES(epoch)), writes = writes + 1",
+            (&self.pair, self.stream.as_str(), lane, self.epoch),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Tags a transaction beside the lanes, and waits for one of the same worker whose end is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::Fenced`] where another process has taken over.
+    pub async fn tag_side_lane(&self, conn: &mut Conn, lane: u16) -> Result<(), ApplyError> {
+        conn.exec_drop(
+            "UPDATE crossfade.checkpoint SET writes = writes + 1, updated_at = UTC_TIMESTAMP(6) \
+             WHERE pair = ? AND stream = ? AND lane = ? AND epoch = ?",
+            (&self.pair, self.stream.as_str(), lane, self.epoch),
+        )
+        .await?;
+        if conn.affected_rows() == 1 {
+            return Ok(());
+        }
+        let found: Option<u64> = conn
+            .exec_first(
+                "SELECT epoch FROM crossfade.checkpoint WHERE pair = ? AND stream = ? AND lane = ?",
+                (&self.pair, self.stream.as_str(), lane),
+            )
+            .await?;
+        Err(match found {
+            Some(found) => ApplyError::Fenced { mine: self.epoch, found },
+            None => ApplyError::CheckpointMissing { stream: self.stream.clone(), lane },
+        })
+    }
+
     /// Writes what is set aside from now on, inside the open transaction.
     pub async fn set_parked(&self, conn: &mut Conn, parked: &BTreeSet<u64>) -> Result<bool, ApplyError> {
         let numbers: Vec<String> = parked.iter().map(u64::to_string).collect();
@@ -172,7 +210,7 @@ impl CheckpointOwner {
             .exec(
                 "SELECT lane, seq, batch_first, batch_last, lanes, epoch, plan_hash FROM crossfade.checkpoint \
                  WHERE pair = ? AND stream = ? AND lane < ? FOR UPDATE",
-                (&self.pair, self.stream.as_str(), FIRST_RESERVED_LANE),
+                (&self.pair, self.stream.as_str(), FIRST_SIDE_LANE),
             )
             .await?;
         rows.into_iter().map(parse).collect()

@@ -51,6 +51,12 @@ pub enum ApplyError {
         #[source]
         source: Refusal,
     },
+    #[error("the target refused a row of {table} that is copied")]
+    ChunkRow {
+        table: TableName,
+        #[source]
+        source: Refusal,
+    },
     #[error("too much of {stream} cannot be applied: {tripped}")]
     CircuitOpen { stream: StreamId, tripped: Tripped },
     #[error("a batch cannot be planned")]
@@ -74,7 +80,7 @@ impl ApplyError {
                 Remedy::Park => Remedy::Stop,
                 remedy => remedy,
             },
-            ApplyError::Row { source, .. } => row_remedy(source.driver_error()),
+            ApplyError::Row { source, .. } | ApplyError::ChunkRow { source, .. } => row_remedy(source.driver_error()),
             ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
             ApplyError::Connect(source) => source.remedy(),
             ApplyError::SessionGone => Remedy::OutcomeUnknown,
@@ -114,7 +120,9 @@ impl ApplyError {
             ApplyError::MessageMissing { .. } => {
                 "the message table was purged or restored: load both sides alike and begin as a new pair"
             }
-            ApplyError::Row { source, .. } => return Some(target_hint(class_of(source.driver_error()))),
+            ApplyError::Row { source, .. } | ApplyError::ChunkRow { source, .. } => {
+                return Some(target_hint(class_of(source.driver_error())));
+            }
             ApplyError::CircuitOpen { .. } => {
                 "`crossfade messages list --status failed` shows what the target refuses; mend the cause, or raise \
                  `max_parked` or `max_parked_share` in `[apply]` and start the process again; then let the direction go on by \

@@ -3,8 +3,8 @@
 //! The message table is the truth; this is a bounded window on its end, so that what was just captured need not be read
 //! back. Where the applier is behind the window, it reads from the store.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossfade_message::{Store, StoreError};
 use crossfade_model::{Message, StreamId};
@@ -31,6 +31,36 @@ struct Window {
     last_seq: u64,
     /// What was read from the store and did not fit into one batch.
     read_ahead: VecDeque<Message>,
+    /// Messages that none after is handed out, and how many want that.
+    stops: BTreeMap<u64, usize>,
+}
+
+/// While it lives, the feed hands out no message after its place.
+#[must_use = "the feed goes on when the stop is dropped"]
+pub struct Stop {
+    feed: Arc<Feed>,
+    after: u64,
+}
+
+impl Stop {
+    /// The last message that is handed out.
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        let mut window = self.feed.window();
+        if let Some(wanted) = window.stops.get_mut(&self.after) {
+            *wanted -= 1;
+            if *wanted == 0 {
+                window.stops.remove(&self.after);
+            }
+        }
+        drop(window);
+        self.feed.arrived.notify_waiters();
+    }
 }
 
 impl Feed {
@@ -67,6 +97,13 @@ impl Feed {
         }
         drop(window);
         self.arrived.notify_waiters();
+    }
+
+    /// Has the applier come to rest after message `after` for as long as the [`Stop`] lives: what is to be written at that place
+    /// of the stream is written then. It must not yet be captured what comes after.
+    pub fn stop_after(self: &Arc<Self>, after: u64) -> Stop {
+        *self.window().stops.entry(after).or_default() += 1;
+        Stop { feed: self.clone(), after }
     }
 
     /// The stream's last message as far as this process knows.
@@ -113,6 +150,13 @@ impl Feed {
     fn take(&self, from_seq: u64, bounds: BatchBounds) -> Taken {
         let mut window = self.window();
         window.forget_before(from_seq);
+        // The applier has come to the first stop that is not behind it.
+        let stop = window.stops.range(from_seq.saturating_sub(1)..).next().map_or(u64::MAX, |(after, _)| *after);
+        if stop < from_seq {
+            return Taken::Nothing;
+        }
+        let rows = usize::try_from(stop - from_seq).unwrap_or(usize::MAX).saturating_add(1);
+        let bounds = BatchBounds { rows: bounds.rows.min(rows), ..bounds };
         let starts_at = |messages: &VecDeque<Message>| messages.front().is_some_and(|first| first.seq == from_seq);
         if starts_at(&window.read_ahead) {
             return Taken::Batch(take(&mut window.read_ahead, bounds));

@@ -37,6 +37,7 @@ use crate::parking::{self, AsideMessages, Cause, Parking};
 use crate::progress::{Progress, Waiting, WaitingGuard};
 use crate::session::{self, SessionId};
 use crate::table::{PacketLimit, TargetTable};
+use crate::uncopied::Uncopied;
 use crate::writing::Written;
 
 /// Longest wait with row locks held, at the first attempt. Each further attempt may wait twice as long, so that a reader
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     /// Per table the tables that refer to it.
     pub children: Vec<Vec<ChildLink>>,
     pub family: FamilyPolicy,
+    pub uncopied: Uncopied,
     pub lookup: Mutex<Lookup>,
     pub parking: Mutex<Parking>,
     /// The store may hold reasons of messages that are not set aside.
@@ -305,6 +307,11 @@ impl Lane {
             Some(conn) => Ok(conn),
             None => unreachable!("connected above"),
         }
+    }
+
+    /// The connection has just answered.
+    pub fn used(&mut self) {
+        self.used_at = Instant::now();
     }
 
     /// The next work begins with a connection of its own; what is open on this one is rolled back.

@@ -21,6 +21,7 @@ mod bind;
 mod breaker;
 mod canary;
 mod checkpoint;
+mod chunk;
 mod circuit;
 mod counters;
 mod discard;
@@ -52,7 +53,9 @@ mod session;
 mod table;
 mod target;
 mod tombstone;
+mod uncopied;
 mod undone;
+mod values;
 mod writing;
 
 use std::sync::Arc;
@@ -63,15 +66,18 @@ pub use applier::{Applier, ApplierOptions, Wishes};
 pub use breaker::{Alarm, BreakerOptions, Crossing};
 pub use canary::{canary_writer, sing};
 pub use checkpoint::Standing;
+pub use chunk::{ChunkEnd, ChunkToWrite, ChunkWriter, ChunkWritten};
 pub use circuit::{CircuitLimits, Tripped};
 pub use counters::{Counted, Counters};
 pub use error::ApplyError;
-pub use feed::{BatchBounds, Feed};
+pub use feed::{BatchBounds, Feed, Stop};
 pub use hold::{beat, beat_seen, beats};
 pub use outlook::{Foreseen, KeyColumn, Outlook, read_row, read_row_where};
 pub use progress::{ProgressView, Waiting};
 pub use refusal::Refusal;
 pub use repair::{NotWritten, Repairer, RowRepair};
+pub use uncopied::Uncopied;
+pub use values::{cell, placeholder, push_params, read_session};
 
 /// Called at named points of the work; tests end the process there.
 pub type Probe = Arc<dyn Fn(&'static str) + Send + Sync>;

@@ -12,6 +12,8 @@ use crate::parking::Counts;
 pub enum Waiting {
     /// The opposite direction's reader must first capture what users wrote on the target.
     OppositeReader,
+    /// A database has too much to do.
+    Throttle(String),
     /// The target or the store refused for a reason that passes by itself.
     Retry(String),
     /// The target cannot take changes until somebody mends it.

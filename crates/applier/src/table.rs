@@ -246,6 +246,12 @@ impl TargetTable {
         Ok(deleted >= keys.len() as u64)
     }
 
+    /// Deletes up to so many rows, whichever; returns how many.
+    pub async fn delete_some(&self, conn: &mut Conn, limit: u32) -> Result<u64, mysql_async::Error> {
+        conn.query_drop(format!("DELETE FROM {} LIMIT {limit}", self.quoted)).await?;
+        Ok(conn.affected_rows())
+    }
+
     /// Locks the rows of these keys and tells, in the order of `keys`, which exist; with their columns if `whole`.
     ///
     /// The server compares the keys. A row whose key equals an asked one only by collation is found by asking once more

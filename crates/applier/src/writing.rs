@@ -19,6 +19,7 @@ use crate::parking::Cause;
 use crate::read::same_image;
 use crate::table::{Found, TargetTable};
 use crate::tombstone;
+use crate::uncopied;
 use crate::undone;
 
 /// Writing found every row that it was to delete.
@@ -170,6 +171,17 @@ impl Part<'_> {
                 return Ok(written);
             }
         }
+        if self.kind == ChangeKind::Delete {
+            let gone = rows.iter().filter(|row| row.arrives()).map(|row| row.net);
+            let gone: Vec<Ending<'_>> =
+                gone.filter_map(|net| Some(Ending { before: net.before.as_ref()?, seen: &net.seen })).collect();
+            uncopied::end_children(self.shared, conn, self.table, &gone).await?;
+        } else if self.kind != ChangeKind::Insert {
+            let changed = rows.iter().filter(|row| row.arrives());
+            let changed: Vec<(&Row, &Row)> =
+                changed.filter_map(|row| row.net.before.as_ref().zip(row.after())).collect();
+            uncopied::let_children_follow(self.shared, conn, self.table, &changed).await?;
+        }
         let mut all_there = ALL_THERE;
         if rows.iter().any(|row| row.merges && row.writes()) {
             match self.write_merged(conn, rows).await? {
@@ -213,7 +225,10 @@ impl Part<'_> {
         source: mysql_async::Error,
     ) -> Result<Option<Written>, ApplyError> {
         let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
-        match context.refused(conn, self.table, (row.after(), &row.net.seen), source).await? {
+        // A row that is merely put into its place needs nothing else to be done.
+        let before_parent = matches!(self.kind, ChangeKind::Insert | ChangeKind::Update) && !row.merges;
+        match context.refused(conn, self.table, (row.after(), &row.net.seen), before_parent, source).await? {
+            Refused::Written => {}
             Refused::Aside(cause) => row.aside = Some(cause),
             Refused::NotCaptured => return Ok(Some(Written::NotCaptured)),
             Refused::Ruled(ruling) => {
@@ -362,6 +377,8 @@ pub(crate) struct Context<'s> {
 
 /// What becomes of a row that the target refuses.
 enum Refused {
+    /// It was written all the same, before its parent.
+    Written,
     Aside(Cause),
     Ruled(Ruling),
     NotCaptured,
@@ -394,6 +411,7 @@ impl Context<'_> {
         conn: &mut Conn,
         table: usize,
         (after, seen): (Option<&Row>, &Seen),
+        before_parent: bool,
         source: mysql_async::Error,
     ) -> Result<Refused, ApplyError> {
         let goes = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes && is_missing_parent(&source);
@@ -403,6 +421,15 @@ impl Context<'_> {
                 Orphan::Ruled(ruling) => return Ok(Refused::Ruled(ruling)),
                 Orphan::Unexplained => {}
             }
+        }
+        let may_come_first =
+            before_parent && is_missing_parent(&source) && uncopied::parents_come_later(self.shared, table);
+        if let Some(after) = after.filter(|_| may_come_first) {
+            return Ok(match uncopied::put_before_parent(&self.shared.tables[table], conn, after).await {
+                Ok(()) => Refused::Written,
+                Err(error) if row_remedy(&error) == Remedy::Park => Refused::Aside(Cause::refused(error)),
+                Err(error) => return Err(row_error(&self.shared.mappings[table], std::iter::empty(), error)),
+            });
         }
         Ok(Refused::Aside(Cause::refused(source)))
     }
@@ -433,6 +460,17 @@ impl Context<'_> {
             }
         }
         let wins = moves && judged.arrives();
+        if let (true, Some(before)) = (judged.arrives() && !mapping.keyless, &change.before) {
+            match judged.after() {
+                None => {
+                    let ending = Ending { before, seen: &change.seen };
+                    uncopied::end_children(self.shared, conn, change.table, &[ending]).await?;
+                }
+                Some(after) => {
+                    uncopied::let_children_follow(self.shared, conn, change.table, &[(before, after)]).await?;
+                }
+            }
+        }
         let merged = match judged.merges {
             false => None,
             true => match self.merge_change(conn, judged).await? {
@@ -460,7 +498,10 @@ impl Context<'_> {
             Ok(all_there) => return Ok(Written::AsJudged { all_there }),
             Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
                 conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
-                match self.refused(conn, change.table, (judged.after(), &change.seen), source).await? {
+                let before_parent = !mapping.keyless && !moves && merged.is_none();
+                let row: (_, &Seen) = (judged.after(), &change.seen);
+                match self.refused(conn, change.table, row, before_parent, source).await? {
+                    Refused::Written => {}
                     Refused::Aside(cause) => judged.aside = Some(cause),
                     Refused::NotCaptured => return Ok(Written::NotCaptured),
                     Refused::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling)].into())),
@@ -522,7 +563,11 @@ async fn put(
 
 /// Inserts rows that were not there a moment ago. A row that a user has inserted since is locked and overwritten; each
 /// round locks at least one more row, so this ends. A duplicate of another key's value is an error.
-async fn insert_absent(target: &TargetTable, conn: &mut Conn, mut absent: Vec<&Row>) -> Result<(), mysql_async::Error> {
+pub(crate) async fn insert_absent(
+    target: &TargetTable,
+    conn: &mut Conn,
+    mut absent: Vec<&Row>,
+) -> Result<(), mysql_async::Error> {
     loop {
         let duplicate = match target.insert(conn, &absent).await {
             Err(error) if is_duplicate_key(&error) => error,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crossfade_model::{Direction, LaneProgress, RowChange, Seen, StreamId, Value};
+use crossfade_model::{Direction, FIRST_SIDE_LANE, LaneProgress, RowChange, Seen, StreamId, Value};
 
 use crate::HeartbeatSeen;
 use crate::decode::DecodeError;
@@ -11,9 +11,6 @@ use crate::decode::DecodeError;
 /// have not taken effect.
 const PARKED_LANE: u16 = u16::MAX;
 const PARKED: &str = "parked";
-
-/// Rows from here on are no lanes' either: they tag what is written beside the stream, and say nothing of what was applied.
-const FIRST_RESERVED_LANE: u16 = u16::MAX - 255;
 
 /// A row of `crossfade.checkpoint`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +44,7 @@ impl Checkpoint {
         if lane == PARKED_LANE {
             return Ok(Some(Checkpoint { stream, told: Told::Parked(parked(change)?) }));
         }
-        if lane >= FIRST_RESERVED_LANE {
+        if lane >= FIRST_SIDE_LANE {
             return Ok(Some(Checkpoint { stream, told: Told::Nothing }));
         }
         let progress = || {

@@ -26,6 +26,8 @@ impl fmt::Display for Place {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BinlogError {
+    #[error("`{text}` is no position of {server}, which takes {wanted}")]
+    NotAPosition { server: String, text: String, wanted: &'static str },
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error("{server} refused `{what}`")]
@@ -160,6 +162,7 @@ impl BinlogError {
             BinlogError::Purged { .. } => format!(
                 "restore the purged binlog files if a backup has them; otherwise raise the retention (`binlog_expire_logs_seconds`) and {BEGIN_AGAIN}"
             ),
+            BinlogError::NotAPosition { .. } => "give the position that was noted with the backup".to_owned(),
             BinlogError::OffsetTooLarge { .. } => {
                 "use GTID positions, or keep binlog files under 4 GiB (`max_binlog_size`)".to_owned()
             }

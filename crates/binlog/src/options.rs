@@ -6,6 +6,8 @@ use crossfade_catalog::Servers;
 use crossfade_config::ServerUrl;
 use crossfade_model::{Direction, ResumePoint, Seen};
 
+use crate::echo::EchoWatch;
+
 use crate::SyncedTables;
 
 /// What to read, from where, and within which bounds.
@@ -22,6 +24,8 @@ pub struct ReaderOptions {
     pub start: ResumePoint,
     /// What the opposite direction had applied on the source at `start`.
     pub seen: Seen,
+    /// Who wants to know which rows crossfade itself wrote.
+    pub echo_watch: Option<EchoWatch>,
     /// Bound of the memory that one part's row changes take. A single row event may exceed it.
     pub part_bytes: usize,
     /// Bound of the memory that rows of prepared XA transactions take; above it they are read again at their commit.
@@ -51,6 +55,7 @@ impl ReaderOptions {
             tables,
             start: start.into(),
             seen: Seen::default(),
+            echo_watch: None,
             part_bytes: 16 << 20,
             prepared_bytes: 64 << 20,
             heartbeat: Duration::from_secs(5),

@@ -4,6 +4,8 @@ use std::fmt;
 
 use crossfade_model::{ResumePoint, RowChange, TableName, TransactionHead};
 
+use crate::EchoKey;
+
 /// One source transaction, or a piece of one that is larger than the memory bound.
 ///
 /// Parts of one transaction come in order with nothing between them; all have the same origin and the same
@@ -22,6 +24,8 @@ pub struct TransactionPart {
     pub last: bool,
     /// Row changes of synced tables that were counted and not decoded, since crossfade wrote them.
     pub echoes: u64,
+    /// Which rows those touched, while an [`EchoWatch`](crate::EchoWatch) watches.
+    pub echo_keys: Vec<EchoKey>,
     /// Rows written to this pair's `crossfade.heartbeat`, in order.
     pub heartbeats: Vec<HeartbeatSeen>,
     /// Tokens of rows that are to be captured here as changes of users, in a transaction of origin sync.

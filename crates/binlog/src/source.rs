@@ -231,6 +231,43 @@ pub async fn current_position(conn: &mut Conn, address: &str) -> Result<Position
     Source::ask(conn, address).await?.current_position(conn).await
 }
 
+/// A position as people and backups write it, in the terms of the server, which can be read from there: a GTID set, MariaDB's
+/// GTIDs, or `file:offset` where the server knows what that means to its replicas, too.
+///
+/// # Errors
+///
+/// [`BinlogError::NotAPosition`], or those of a server whose binlog does not reach back, or not that far.
+pub async fn position_of(conn: &mut Conn, address: &str, text: &str) -> Result<Position, BinlogError> {
+    let source = Source::ask(conn, address).await?;
+    let wrong =
+        |wanted: &'static str| BinlogError::NotAPosition { server: address.to_owned(), text: text.to_owned(), wanted };
+    let file = text.rsplit_once(':').and_then(|(file, offset)| Some((file.to_owned(), offset.parse::<u64>().ok()?)));
+    let file = file.filter(|(file, _)| file.contains('.') && !file.contains(':'));
+    let position = match (source.flavor, file) {
+        (Flavor::MariaDb, Some((file, offset))) => {
+            let gtid: Option<Option<String>> = conn
+                .exec_first("SELECT BINLOG_GTID_POS(?, ?)", (file, offset))
+                .await
+                .map_err(source.refused("SELECT BINLOG_GTID_POS"))?;
+            let gtid = gtid.flatten().and_then(|gtid| gtid.parse().ok());
+            Position::MariaDb { gtid: gtid.ok_or_else(|| wrong("a `file:offset` that the server still has"))? }
+        }
+        (Flavor::MariaDb, None) => {
+            Position::MariaDb { gtid: text.parse().map_err(|_| wrong("GTIDs as `0-1-270`, or `file:offset`"))? }
+        }
+        (Flavor::MySql, None) if source.facts.has_gtids() => Position::MySql {
+            executed: text.parse().map_err(|_| wrong("a GTID set, as the backup's `gtid_executed`"))?,
+        },
+        (Flavor::MySql, Some((file, offset))) if !source.facts.has_gtids() => {
+            Position::File { server: source.facts.identity.clone(), file, offset }
+        }
+        (Flavor::MySql, Some(_)) => return Err(wrong("a GTID set, as the backup's `gtid_executed`")),
+        (Flavor::MySql, None) => return Err(wrong("`file:offset`, since its GTIDs are off")),
+    };
+    source.check_start(conn, &position).await?;
+    Ok(position)
+}
+
 /// As [`current_position`], always as file and offset with the server's identity.
 pub async fn current_file_position(conn: &mut Conn, address: &str) -> Result<Position, BinlogError> {
     Source::ask(conn, address).await?.current_file_position(conn).await

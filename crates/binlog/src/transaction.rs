@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crossfade_model::{Origin, RowChange};
 
-use crate::HeartbeatSeen;
 use crate::checkpoint::Checkpoint;
 use crate::group::Group;
 use crate::xa::FilePlace;
+use crate::{EchoKey, HeartbeatSeen};
 
 /// What has been read of the transaction that is not at its end yet.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(crate) struct OpenTransaction {
     pub rows_left_out: bool,
     pub row_events: u32,
     pub echoes: u64,
+    pub echo_keys: Vec<EchoKey>,
     pub heartbeats: Vec<HeartbeatSeen>,
     pub returned: Vec<u64>,
     pub checkpoints: Vec<Checkpoint>,
@@ -73,6 +74,7 @@ impl OpenTransaction {
             rows_left_out: false,
             row_events: 0,
             echoes: 0,
+            echo_keys: Vec::new(),
             heartbeats: Vec::new(),
             returned: Vec::new(),
             checkpoints: Vec::new(),
@@ -131,6 +133,7 @@ impl OpenTransaction {
         self.changes.drain(..skipped);
         self.changes_bytes = prepared.changes_bytes;
         self.echoes = prepared.echoes;
+        self.echo_keys = prepared.echo_keys;
         self.heartbeats = prepared.heartbeats;
         self.returned = prepared.returned;
         self.checkpoints = prepared.checkpoints;

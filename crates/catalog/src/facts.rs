@@ -54,6 +54,8 @@ pub struct BinlogFacts {
     pub logs_replicated: bool,
     /// What it replays as a replica it commits in the order of its source.
     pub keeps_commit_order: bool,
+    /// Changes are to be seen in the order in which they are logged (`binlog_order_commits`; MariaDB knows nothing else).
+    pub orders_commits: bool,
     /// `ROW`, `STATEMENT`, `MIXED`.
     pub format: String,
     /// `FULL`, `MINIMAL`, `NOBLOB`, `FULL_NODUP`.
@@ -151,6 +153,7 @@ fn binlog_facts(variables: &Variables) -> Result<BinlogFacts, CatalogError> {
         enabled: variables.is_on("log_bin"),
         logs_replicated: variables.is_on("log_replica_updates") || variables.is_on("log_slave_updates"),
         keeps_commit_order: keeps_commit_order(variables)?,
+        orders_commits: variables.get("binlog_order_commits").is_none_or(|value| matches!(value, "ON" | "1")),
         format: upper("binlog_format"),
         row_image: upper("binlog_row_image"),
         row_metadata: upper("binlog_row_metadata"),

@@ -194,6 +194,15 @@ fn rounds() -> Vec<Vec<Break>> {
                 &["SET GLOBAL innodb_flush_log_at_trx_commit = 1"],
                 &[(Warning, "flush-log-at-commit", Some(Old))],
             ),
+            only(
+                Flavor::MySql,
+                broken(
+                    Old,
+                    &["SET GLOBAL binlog_order_commits = OFF"],
+                    &["SET GLOBAL binlog_order_commits = ON"],
+                    &[(Warning, "binlog-order-commits", Some(Old))],
+                ),
+            ),
             broken(
                 Old,
                 &["SET GLOBAL binlog_expire_logs_seconds = 3600"],

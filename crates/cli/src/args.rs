@@ -61,8 +61,8 @@ pub enum Command {
     )]
     Check(JsonOutput),
     /// Create or migrate the crossfade schemas and take the start mark; repeatable
-    #[command(after_help = "Examples:\n  crossfade init\n  crossfade --config /etc/crossfade/users.toml init")]
-    Init(JsonOutput),
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
     /// Run one direction: capture what users write to its source, apply it to the other side
     #[command(after_help = "Examples:\n  crossfade sync forward\n  crossfade sync reverse --until-caught-up")]
     Sync(SyncArgs),
@@ -75,6 +75,15 @@ pub enum Command {
     /// Let a direction rest: its process goes on capturing and applies nothing until `start`
     #[command(after_help = "Examples:\n  crossfade stop forward\n  crossfade stop reverse --capture")]
     Stop(StopArgs),
+    /// Copy the rows that were there before the migration began; the forward process does it, beside all changes
+    #[command(subcommand)]
+    Backfill(BackfillCommand),
+    /// Show and set from where on copying, comparing and applying wait for the databases
+    #[command(subcommand)]
+    Throttle(ThrottleCommand),
+    /// Take and list marks: positions of both sides that belong together
+    #[command(subcommand)]
+    Mark(MarkCommand),
     /// Look at the message table, where every captured change is kept
     #[command(subcommand)]
     Messages(MessagesCommand),
@@ -90,12 +99,55 @@ pub enum Command {
     /// Compare both sides while they are written: every row, or those that you ask for
     #[command(after_help = VERIFY_EXAMPLES, args_conflicts_with_subcommands = true)]
     Verify(VerifyArgs),
-    /// Run a whole migration on two private servers, from loading to comparing
+    /// Run a whole migration on two private servers, from an empty new side to comparing
     #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
     Demo(crate::demo::DemoArgs),
     /// Print shell completions
     #[command(after_help = "Examples:\n  crossfade completions bash > /etc/bash_completion.d/crossfade")]
     Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The new side was restored from a backup or a replica of the old one: begin where that was taken, not now
+    #[arg(long, value_name = "POSITION")]
+    pub seeded_at: Option<String>,
+    #[command(flatten)]
+    pub output: JsonOutput,
+}
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  crossfade init
+  crossfade --config /etc/crossfade/users.toml init
+  crossfade init --seeded-at 3e11fa47-71ca-11e1-9e33-c80aa9429562:1-2041     MySQL: the backup's gtid_executed
+  crossfade init --seeded-at 0-1-2041                                        MariaDB: its gtid_binlog_pos
+
+A position is a GTID set of MySQL, GTIDs of MariaDB, or `file:offset` on MariaDB and on MySQL without GTIDs. Verify afterwards.";
+
+#[derive(Debug, Subcommand)]
+pub enum MarkCommand {
+    /// Take a mark of now; everything that either side had committed is before it
+    #[command(
+        after_help = "Examples:\n  crossfade mark take before-release-12\n  crossfade mark take --note 'before the index build'"
+    )]
+    Take(MarkTakeArgs),
+    /// List all marks, the oldest first; `init` takes one, and the copying of history when it ends
+    #[command(
+        after_help = "Examples:\n  crossfade mark list\n  crossfade mark list --json | jq -r '.[-1].old_position'"
+    )]
+    List(JsonOutput),
+}
+
+#[derive(Debug, Args)]
+pub struct MarkTakeArgs {
+    /// Its name; without one it is named after the time
+    pub name: Option<String>,
+    /// What it is for, for people
+    #[arg(long)]
+    pub note: Option<String>,
+    #[command(flatten)]
+    pub output: JsonOutput,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -164,6 +216,100 @@ pub struct StatusArgs {
     #[arg(long, value_name = "DURATION", conflicts_with = "watch")]
     pub wait: Option<humantime::Duration>,
 }
+
+#[derive(Debug, Subcommand)]
+pub enum BackfillCommand {
+    /// Have tables copied, all or some; those that are copied already stay as they are
+    #[command(
+        after_help = "Examples:\n  crossfade backfill start\n  crossfade backfill start --table app.users --table app.orders"
+    )]
+    Start(BackfillStartArgs),
+    /// Show how far the copying of each table is; exit code 1 where something needs a person
+    #[command(after_help = BACKFILL_STATUS_EXAMPLES)]
+    Status(BackfillStatusArgs),
+    /// Let the copying rest; changes are carried all the same
+    #[command(after_help = "Examples:\n  crossfade backfill pause")]
+    Pause,
+    /// Let the copying go on, also of tables that an error has stopped
+    #[command(after_help = "Examples:\n  crossfade backfill resume")]
+    Resume,
+    /// Delete a table's rows on the new side and copy it from its beginning; only while nobody writes there
+    #[command(after_help = "Examples:\n  crossfade backfill restart --table app.users")]
+    Restart(BackfillRestartArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ThrottleCommand {
+    /// Show the limits, and what waits for which reason
+    #[command(after_help = "Examples:\n  crossfade throttle get\n  crossfade throttle get --json | jq '.waits'")]
+    Get(JsonOutput),
+    /// Set limits for running processes; they count until they are reset
+    #[command(after_help = THROTTLE_SET_EXAMPLES)]
+    Set(ThrottleSetArgs),
+    /// Let the limits of the configuration count again
+    #[command(after_help = "Examples:\n  crossfade throttle reset")]
+    Reset,
+}
+
+#[derive(Debug, Args)]
+pub struct ThrottleSetArgs {
+    /// A limit by its name in `[throttle]`, and its value; `off` for none
+    #[arg(required = true, value_name = "NAME=VALUE")]
+    pub limits: Vec<String>,
+}
+
+const THROTTLE_SET_EXAMPLES: &str = "\
+Examples:
+  crossfade throttle set threads_running=40
+  crossfade throttle set rows_per_second=5000 latency=80ms
+  crossfade throttle set rows_per_second=off
+
+Limits:
+  threads_running   on either side, as the server counts them; crossfade's own are among them
+  replica_lag       of any of the `replicas` in `[throttle]`
+  latency           of a small commit on either side
+  probe_limit       of the number that the `probe` in `[throttle]` tells
+  rows_per_second   that are copied or compared";
+
+#[derive(Debug, Args)]
+pub struct BackfillStartArgs {
+    /// Only this table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct BackfillRestartArgs {
+    /// This table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE", required = true)]
+    pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct BackfillStatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again every second until all is copied or stopped
+    #[arg(long)]
+    pub watch: bool,
+}
+
+const BACKFILL_STATUS_EXAMPLES: &str = "\
+Examples:
+  crossfade backfill status
+  crossfade backfill status --watch
+  crossfade backfill status --json | jq '.tables[] | select(.refused > 0) | .refused_rows'
+
+Columns:
+  state       waiting (for its parents, or its turn), clearing, copying, copied, stopped; why: below
+  rows, of    read so far, and what the table had when its copying began
+  rows/s      of late; `left` follows from it
+  replaced    were older on the new side
+  same        were there already
+  kept        differ, and are as new or newer on the new side, or nothing tells: they stay as they are there
+  changed     were changed while their chunk was read, so that a message brings them, or by users of the new side
+  refused     by the new side; they are read and tried again every now and then";
 
 #[derive(Debug, Subcommand)]
 pub enum MessagesCommand {

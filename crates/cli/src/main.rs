@@ -20,7 +20,7 @@ use crossfade_config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use args::{Cli, Command, MessagesCommand};
+use args::{BackfillCommand, Cli, Command, MarkCommand, MessagesCommand, ThrottleCommand};
 
 /// Forced by a second signal.
 const EXIT_FORCED: i32 = 130;
@@ -100,11 +100,21 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = Arc::new(settings);
     match cli.command {
         Command::Check(output) => return Ok(ExitCode::from(command::check::run(&settings, output.json).await?)),
-        Command::Init(output) => command::init::run(settings, output.json).await?,
+        Command::Init(args) => command::init::run(settings, &args).await?,
         Command::Status(args) => command::status::run(&settings, &args).await?,
         Command::Serve(args) => command::serve::run(settings, &args, stop_on_signals()?).await?,
         Command::Start(args) => command::wish::start(&settings, args.direction.into()).await?,
         Command::Stop(args) => command::wish::stop(&settings, args.direction.into(), args.capture).await?,
+        Command::Backfill(BackfillCommand::Start(args)) => command::backfill::start(settings, &args).await?,
+        Command::Backfill(BackfillCommand::Status(args)) => return command::backfill::status(&settings, &args).await,
+        Command::Backfill(BackfillCommand::Pause) => command::backfill::pause(&settings).await?,
+        Command::Backfill(BackfillCommand::Resume) => command::backfill::resume(&settings).await?,
+        Command::Backfill(BackfillCommand::Restart(args)) => command::backfill::restart(settings, &args).await?,
+        Command::Throttle(ThrottleCommand::Get(args)) => command::throttle::get(&settings, args).await?,
+        Command::Throttle(ThrottleCommand::Set(args)) => command::throttle::set(&settings, &args).await?,
+        Command::Throttle(ThrottleCommand::Reset) => command::throttle::reset(&settings).await?,
+        Command::Mark(MarkCommand::Take(args)) => command::mark::take(&settings, &args).await?,
+        Command::Mark(MarkCommand::List(args)) => command::mark::list(&settings, args).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(settings, &args).await?,
         Command::Messages(MessagesCommand::Show(args)) => command::show::run(settings, &args).await?,
         Command::Messages(MessagesCommand::History(args)) => command::history::run(settings, &args).await?,

@@ -23,12 +23,15 @@ mod reader;
 mod secret;
 mod settings;
 mod table;
+mod throttle;
 mod url;
 
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use settings::{
-    ApplySettings, ConflictSettings, HttpSettings, MemorySettings, Settings, SideSettings, StoreSettings,
+    ApplySettings, BackfillSettings, ConflictSettings, HttpSettings, MemorySettings, Settings, SideSettings,
+    StoreSettings,
 };
 pub use table::{Policy, SelectedTable, TablePattern, TableSettings};
+pub use throttle::{ThrottleLimits, ThrottleSettings};
 pub use url::{Endpoint, ServerUrl, TlsMode};

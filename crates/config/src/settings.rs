@@ -12,6 +12,7 @@ use toml::de::DeTable;
 use crate::problem::Collector;
 use crate::reader::{Section, Source, Text};
 use crate::table::{self, Policy, SelectedTable, TablePattern, TableSettings};
+use crate::throttle::{self, ThrottleSettings};
 use crate::{Problems, ServerUrl};
 
 const PAIR_NAME_MAX_CHARS: usize = 32;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub tables: Vec<TableSettings>,
     pub conflict: ConflictSettings,
     pub apply: ApplySettings,
+    pub backfill: BackfillSettings,
+    pub throttle: ThrottleSettings,
     pub memory: MemorySettings,
     pub http: HttpSettings,
 }
@@ -96,6 +99,18 @@ pub struct ApplySettings {
     pub max_parked: u32,
     /// Most rows, as parts of a million, that the target may refuse among the last 10,000 messages before it stops.
     pub max_parked_ppm: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackfillSettings {
+    /// Chunks that are read, wait and are written at a time, of all tables together.
+    pub workers: u16,
+    /// How long it is to take to read and write a chunk.
+    pub chunk_time: Duration,
+    /// Most bytes of rows in a chunk.
+    pub chunk_bytes: u64,
+    /// A replica of the old side that chunks are read from; `None` for the old side itself.
+    pub from: Option<ServerUrl>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,11 +209,25 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let store = store(&mut root);
     let conflict = conflict(&mut root);
     let apply = apply(&mut root);
+    let backfill = backfill(&mut root);
+    let throttle = throttle::read(&mut root);
     let memory = memory(&mut root, &apply);
     let http = http(&mut root);
     let tables = tables(&mut root, conflict.prefer);
     root.finish();
-    Some(Settings { pair: pair?, old: old?, new: new?, store, tables, conflict, apply, memory, http })
+    Some(Settings {
+        pair: pair?,
+        old: old?,
+        new: new?,
+        store,
+        tables,
+        conflict,
+        apply,
+        backfill,
+        throttle,
+        memory,
+        http,
+    })
 }
 
 fn pair_name(root: &Section, text: Text) -> Option<String> {
@@ -290,6 +319,18 @@ fn apply(root: &mut Section) -> ApplySettings {
     };
     section.finish();
     apply
+}
+
+fn backfill(root: &mut Section) -> BackfillSettings {
+    let mut section = root.section_or_empty("backfill", "[backfill]");
+    let backfill = BackfillSettings {
+        workers: section.number("workers", 1..=64, 4) as u16,
+        chunk_time: section.duration("chunk_time", Duration::from_millis(10), "500ms"),
+        chunk_bytes: section.size("chunk_bytes", 64 << 10, "2MiB"),
+        from: section.url("from"),
+    };
+    section.finish();
+    backfill
 }
 
 fn memory(root: &mut Section, apply: &ApplySettings) -> MemorySettings {

@@ -8,6 +8,7 @@
 //! unknown, and then shows when the state is read again. Nothing here writes by itself: an idle pair writes lease renewals,
 //! and what is told of a canary a minute.
 
+mod backfill;
 mod backlog;
 pub mod block;
 mod canary;
@@ -33,8 +34,10 @@ mod size;
 mod standby;
 mod store;
 mod stream;
+mod throttle;
 mod verification;
 
+pub use backfill::{BackfillWish, ChunkDone, CopyCounts, CopyKey, CopyOwner, CopyState, NotedRow, TableCopy};
 pub use backlog::BacklogBlock;
 pub use block::{Block, image_json, row_key_json};
 pub use canary::{Canary, LostTag};
@@ -55,4 +58,5 @@ pub use size::StoreSize;
 pub use standby::Standby;
 pub use store::{Probe, SCHEMA, Store};
 pub use stream::{ConflictCounts, StreamCounters, StreamReport, StreamState, StreamStatus, TagProof, WaitCounts, Wish};
+pub use throttle::Throttled;
 pub use verification::{ListedDifference, NewDifference, Verification};

@@ -11,7 +11,7 @@ use crate::error::server_error;
 use crate::{Store, StoreError};
 
 /// What this program writes and reads.
-const CURRENT: Version = Version { major: 1, minor: 3 };
+const CURRENT: Version = Version { major: 1, minor: 4 };
 
 /// In order. Every statement is repeatable, since DDL commits by itself and a migration can be interrupted anywhere.
 const STEPS: &[(Version, &[&str])] = &[
@@ -22,6 +22,10 @@ const STEPS: &[(Version, &[&str])] = &[
     (Version { major: 1, minor: 1 }, &[include_str!("../../../sql/store/003_conflicts.sql")]),
     (Version { major: 1, minor: 2 }, &[include_str!("../../../sql/store/004_requests.sql")]),
     (Version { major: 1, minor: 3 }, &[include_str!("../../../sql/store/005_verify.sql")]),
+    (
+        Version { major: 1, minor: 4 },
+        &[include_str!("../../../sql/store/006_backfill.sql"), include_str!("../../../sql/store/007_throttle.sql")],
+    ),
 ];
 
 /// ER_DUP_FIELDNAME: a column that is to be added is there already, which only happens when a step is repeated.

@@ -23,6 +23,6 @@ pub use gtid::{GtidSet, Interval, MariaDbGtidPosition, ParseGtidError};
 pub use merge::MergeRule;
 pub use name::{Direction, MessageId, ParseNameError, Side, StreamId, TableName, quote_identifier};
 pub use position::{ParsePositionError, Position, ResumePoint};
-pub use seen::{LaneProgress, Seen, StreamProgress};
+pub use seen::{FIRST_SIDE_LANE, LaneProgress, Seen, StreamProgress};
 pub use shape::{Column, ColumnKind, ForeignKey, ReferentialAction, TableShape, UniqueKey};
 pub use value::{CalendarDate, JsonDocument, OpaqueKind, OpaqueNode, TimeOfDay, Value};

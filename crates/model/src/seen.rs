@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+/// Checkpoint rows from this number on, but for the last, are no lanes of messages: they tag and fence what is written beside
+/// the stream, such as chunks of a backfill, and say nothing of messages.
+pub const FIRST_SIDE_LANE: u16 = 60_000;
+
 /// How far the opposite direction had been applied on the source when a change was written: per opposite stream, the
 /// last checkpoint row of each lane found in the source's binlog before the change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //! directions that look at the same pair of changes pick the same winner. Nothing here panics on bad input; what cannot
 //! be mapped or planned is an error that says why.
 
+pub mod chunk;
 pub mod clock;
 pub mod concurrent;
 pub mod decide;

@@ -80,6 +80,7 @@ impl TableComparison<'_> {
             self.progress.with(|view| view.rows_done += size.rows());
             return Ok(());
         }
+        self.options.throttle.until_rows_may_pass(size.rows()).await;
         let begun = Instant::now();
         let (old, new) = self.checksums(chunk).await?;
         let rows = old.rows.max(new.rows);

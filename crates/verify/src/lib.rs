@@ -36,6 +36,7 @@ use crossfade_catalog::{Purpose, Servers};
 use crossfade_message::Store;
 use crossfade_model::{Side, TableShape};
 use crossfade_rules::TableMapping;
+use crossfade_throttle::Throttle;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::Semaphore;
@@ -67,6 +68,8 @@ pub struct Options {
     pub chunk_bytes: u64,
     /// Tables that are compared at a time.
     pub parallel: usize,
+    /// Asked before each chunk.
+    pub throttle: Throttle,
     /// How long the streams may take to pass a mark.
     pub patience: Duration,
     /// Differences of each table that are kept with their values; all are counted.

@@ -92,7 +92,7 @@ async fn wrong_on_mariadb() -> Result<()> {
 
 #[tokio::test]
 async fn every_command_explains_itself() -> Result<()> {
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 25] = [
         &[],
         &["check"],
         &["init"],
@@ -100,6 +100,16 @@ async fn every_command_explains_itself() -> Result<()> {
         &["status"],
         &["start"],
         &["stop"],
+        &["backfill", "start"],
+        &["backfill", "status"],
+        &["backfill", "pause"],
+        &["backfill", "resume"],
+        &["backfill", "restart"],
+        &["throttle", "get"],
+        &["throttle", "set"],
+        &["throttle", "reset"],
+        &["mark", "take"],
+        &["mark", "list"],
         &["messages", "list"],
         &["messages", "show"],
         &["messages", "history"],

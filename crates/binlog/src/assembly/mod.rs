@@ -19,7 +19,7 @@ use crate::route::Routes;
 use crate::source::Source;
 use crate::transaction::OpenTransaction;
 use crate::xa::{FilePlace, PreparedStore, Xid};
-use crate::{BinlogError, Notice, ReaderOptions, SyncedTables, TransactionPart};
+use crate::{BinlogError, EchoWatch, Notice, ReaderOptions, SyncedTables, TransactionPart};
 
 /// How much of a statement an error shows.
 const SHOWN_CHARS: usize = 300;
@@ -51,6 +51,7 @@ pub(crate) struct Assembly {
     opposite: Direction,
     part_bytes: usize,
     prepared_bytes: usize,
+    echo_watch: Option<EchoWatch>,
     tables: SyncedTables,
     routes: Routes,
     groups: GroupReader,
@@ -78,6 +79,7 @@ impl Assembly {
             opposite: options.direction.opposite(),
             part_bytes: options.part_bytes,
             prepared_bytes: options.prepared_bytes,
+            echo_watch: options.echo_watch.clone(),
             tables: options.tables.clone(),
             routes: Routes::default(),
             groups: GroupReader::default(),
@@ -311,6 +313,7 @@ impl Assembly {
             changes: std::mem::take(&mut open.changes),
             last,
             echoes: std::mem::take(&mut open.echoes),
+            echo_keys: std::mem::take(&mut open.echo_keys),
             heartbeats: std::mem::take(&mut open.heartbeats),
             returned: std::mem::take(&mut open.returned),
             only_crossfade: open.only_crossfade,

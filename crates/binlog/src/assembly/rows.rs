@@ -57,7 +57,15 @@ impl Assembly {
         let Some(open) = &mut self.open else { return Ok(()) };
         let parse = || RowsEvent::parse(frame.event_type(), frame.body(), index);
         match &routed.route {
-            Route::Synced(_) if open.origin == Some(Origin::Sync) => open.echoes += parse()?.count(&routed.body)?,
+            Route::Synced(map) if open.origin == Some(Origin::Sync) => match &self.echo_watch {
+                Some(watch) if watch.watches() => {
+                    for change in map.changes(parse()?) {
+                        watch.note(&change?, &mut open.echo_keys);
+                        open.echoes += 1;
+                    }
+                }
+                _ => open.echoes += parse()?.count(&routed.body)?,
+            },
             Route::Synced(map) => map.changes(parse()?).try_for_each(|change| {
                 open.push(change?);
                 Ok(())

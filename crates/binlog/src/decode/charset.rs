@@ -80,6 +80,13 @@ pub(super) fn text_value(charset: Charset, name: &'static str, bytes: &[u8]) -> 
     }
 }
 
+/// The value of a text column, from its bytes as the server stores them and the server's name of its character set: what its
+/// row events say. `None` for a character set that neither server has.
+pub fn stored_text(charset: &str, bytes: &[u8]) -> Option<Value> {
+    let name = super::collation::known_charset(charset)?;
+    Some(text_value(Charset::named(name), name, bytes))
+}
+
 /// An ENUM or SET label. Labels must become text, so all character sets are read; those of several bytes by the tables of
 /// the Encoding Standard, which agree with the server's for what stands in labels.
 pub(super) fn label(charset: &'static str, bytes: &[u8]) -> Option<String> {

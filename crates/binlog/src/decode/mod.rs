@@ -28,6 +28,7 @@ mod table_map;
 mod temporal;
 mod wire;
 
+pub use charset::stored_text;
 pub use collation::charset_of;
 pub use error::DecodeError;
 pub use rows::{Changes, RowsEvent};

@@ -1,13 +1,16 @@
 //! Who wrote a transaction, and what he had seen.
 
-use crossfade_binlog::{BinlogError, BinlogReader, HeartbeatSeen};
-use crossfade_model::{LaneProgress, Origin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use crossfade_binlog::{BinlogError, BinlogReader, EchoKey, EchoWatch, HeartbeatSeen};
+use crossfade_model::{FIRST_SIDE_LANE, LaneProgress, Origin, RowChange, Value};
 use crossfade_servers::{Flavor, Server};
 
 use crate::bench::{Bench, drain, story};
 use crate::on_both;
 
-on_both!(sync_is_recognised, only_the_first_row_marks, parked_messages, heartbeats_and_idle);
+on_both!(sync_is_recognised, echoes_are_watched, only_the_first_row_marks, parked_messages, heartbeats_and_idle);
 
 impl Bench<'_> {
     /// What the applier of the opposite direction begins its transactions with.
@@ -56,6 +59,49 @@ async fn sync_is_recognised(flavor: Flavor) {
     assert_eq!(lane(sync[0], 0), at(5));
     assert_eq!(reader.seen().streams["reverse/new"].lanes[&1].seq, 12);
     assert!(!reader.seen().streams.contains_key("forward/old"));
+}
+
+/// Whoever watches is told which rows crossfade wrote, from the next transaction on. A lane beside the stream tags, and says
+/// nothing of messages.
+async fn echoes_are_watched(flavor: Flavor) {
+    let mut bench = Bench::shared(flavor, "watched").await.with_table().await;
+    let pair = bench.pair.clone();
+    let watches = Arc::new(AtomicBool::new(false));
+    let watched = watches.clone();
+    let ids = |change: &RowChange, keys: &mut Vec<EchoKey>| {
+        for image in [&change.before, &change.after].into_iter().flatten() {
+            keys.push((0, number(&image[0])));
+        }
+    };
+    let start = bench.here().await;
+    let mut options = bench.options(start).await;
+    options.echo_watch = Some(EchoWatch::new(move || watched.load(SeqCst), ids));
+    let mut reader = BinlogReader::open(options).await.unwrap();
+    let mut keys = Vec::new();
+    for id in 1..=3 {
+        watches.store(id != 2, SeqCst);
+        bench.run("BEGIN").await;
+        bench.checkpoint(&pair, "reverse/new", FIRST_SIDE_LANE, 77).await;
+        bench.run(&format!("INSERT INTO t VALUES ({id}, 'a')")).await;
+        bench.run(&format!("UPDATE t SET id = {id} + 100 WHERE id = {id}")).await;
+        bench.run("COMMIT").await;
+        let end = bench.here().await;
+        // Others use the server, too.
+        let parts = drain(&mut reader, &end).await.unwrap();
+        for part in parts.iter().filter(|part| part.head.origin == Origin::Sync) {
+            assert_eq!((part.echoes, part.changes.len()), (2, 0));
+            keys.push(part.echo_keys.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+        }
+    }
+    assert_eq!(keys, [vec![1, 1, 101], vec![], vec![3, 3, 103]]);
+    assert!(reader.seen().streams.is_empty(), "{:?}", reader.seen());
+}
+
+fn number(value: &Value) -> u64 {
+    match value {
+        Value::Int(number) => number.unsigned_abs(),
+        other => panic!("{other:?} is no number"),
+    }
 }
 
 async fn only_the_first_row_marks(flavor: Flavor) {

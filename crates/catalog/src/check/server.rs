@@ -84,6 +84,12 @@ pub(super) fn binlog_findings(side: Side, facts: &ServerFacts) -> Vec<Finding> {
             format!("`sync_binlog` is {}: a crash of the machine can lose logged changes", binlog.sync_binlog);
         add(Severity::Warning, "sync-binlog", "sync_binlog", message, "SET GLOBAL sync_binlog = 1;");
     }
+    // What was there before is copied from old only.
+    if side == Side::Old && !binlog.orders_commits {
+        let message = "`binlog_order_commits` is off: what is logged may be seen late, so no history can be copied";
+        let remedy = "SET GLOBAL binlog_order_commits = ON;  -- while `crossfade backfill` copies";
+        add(Severity::Warning, "binlog-order-commits", "binlog_order_commits", message.to_owned(), remedy);
+    }
     if let Some(retention) = binlog.retention.filter(|retention| *retention < SHORT_RETENTION) {
         let kept = humantime::format_duration(retention);
         let message = format!("binlogs are kept for {kept}: a process that stands still for longer cannot go on");

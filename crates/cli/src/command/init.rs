@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use crossfade_binlog::BinlogError;
 use crossfade_catalog::{Purpose, Servers};
 use crossfade_config::Settings;
 use crossfade_message::{COLUMN_EXISTS, StoreError, node_statements};
@@ -11,6 +12,8 @@ use mysql_async::prelude::Queryable;
 use serde::Serialize;
 
 use super::{open_store, print_json};
+use crate::args::InitArgs;
+use crate::failure::{Failure, Kind, with_causes};
 use crate::meeting::Source;
 use crate::output::out;
 use crate::pair::{Pair, connect_side, stream_of};
@@ -32,7 +35,7 @@ struct Initialised {
     mark_taken: bool,
 }
 
-pub async fn run(settings: Arc<Settings>, json: bool) -> anyhow::Result<()> {
+pub async fn run(settings: Arc<Settings>, args: &InitArgs) -> anyhow::Result<()> {
     let pair = Pair::read(settings.clone()).await?;
     for side in [Side::Old, Side::New] {
         create_node_schema(&settings, side).await?;
@@ -41,10 +44,18 @@ pub async fn run(settings: Arc<Settings>, json: bool) -> anyhow::Result<()> {
     store.migrate().await?;
     // The reverse position first: what is written on new meanwhile is then read, never missed.
     let new_position = position(&settings, Side::New).await?;
-    let old_position = position(&settings, Side::Old).await?;
-    let note = format!("rules {:016x}", pair.rules_hash);
+    let old_position = match &args.seeded_at {
+        None => position(&settings, Side::Old).await?,
+        Some(text) => seeded_at(&settings, text).await?,
+    };
+    let seeded = if args.seeded_at.is_some() { ", new was restored from what old had there" } else { "" };
+    let note = format!("rules {:016x}{seeded}", pair.rules_hash);
     let mark_taken = match store.keep_mark(START_MARK, &old_position, &new_position, Some(&note)).await {
         Ok(()) => true,
+        Err(StoreError::MarkExists(_)) if args.seeded_at.is_some() => {
+            let hint = "a migration begins once; give this one another `pair`";
+            return Err(Failure::new(Kind::Finding, "the start mark was taken before", hint).into());
+        }
         Err(StoreError::MarkExists(_)) => false,
         Err(error) => return Err(error.into()),
     };
@@ -60,7 +71,7 @@ pub async fn run(settings: Arc<Settings>, json: bool) -> anyhow::Result<()> {
     if mark_taken {
         store.journal("init", &format!("start mark taken: old at {old_position}, new at {new_position}")).await?;
     }
-    tell(&pair, &start.old_position, &start.new_position, mark_taken, json)
+    tell(&pair, &start.old_position, &start.new_position, mark_taken, args.output.json)
 }
 
 fn tell(pair: &Pair, old: &Position, new: &Position, mark_taken: bool, json: bool) -> anyhow::Result<()> {
@@ -90,6 +101,23 @@ async fn create_node_schema(settings: &Settings, side: Side) -> anyhow::Result<(
         }
     }
     Ok(())
+}
+
+/// Where a backup of the old side was taken.
+async fn seeded_at(settings: &Settings, text: &str) -> anyhow::Result<Position> {
+    let source = Source::new(settings, Side::Old, Servers::new(settings.old.urls()));
+    let mut conn = match &source.replica {
+        Some(replica) => source.connect_replica(replica).await?,
+        None => source.primary(Purpose::Binlog).await?,
+    };
+    let found = crossfade_binlog::position_of(&mut conn, &settings.old.binlog_url().address(), text).await;
+    found.map_err(|error| {
+        if matches!(error, BinlogError::Query { .. }) {
+            return error.into();
+        }
+        let hint = "give the position that was noted with the backup, while the old side still has its binlog";
+        Failure::new(Kind::Finding, with_causes(&error.into()), hint).into()
+    })
 }
 
 /// A replica that is read in the side's place has by then what was committed on the side before.

@@ -1,16 +1,19 @@
 //! The commands, one module each.
 
 mod asking;
+pub mod backfill;
 pub mod check;
 mod edit;
 pub mod history;
 pub mod init;
+pub mod mark;
 pub mod messages;
 mod portrait;
 pub mod retry;
 pub mod serve;
 pub mod show;
 pub mod status;
+pub mod throttle;
 mod value;
 pub mod verify;
 mod verify_repair;

@@ -10,6 +10,7 @@ use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::{NewDifference, Store, image_json};
 use crossfade_model::{Direction, Row, Side, TableLayout};
+use crossfade_throttle::Throttle;
 use crossfade_verify::{
     Difference, Filter, Keeper, Options, Progress, RepairReport, Sides, TablePair, TableReport, VerifyError, share,
 };
@@ -23,6 +24,7 @@ use super::{add_row, new_table, open_known_store, print_json, print_table, verif
 use crate::args::{VerifyArgs, VerifyCommand};
 use crate::failure::{Failure, Kind};
 use crate::pair::Pair;
+use crate::sync::throttle;
 
 /// Most bytes of a chunk, as the server estimates its rows.
 const CHUNK_BYTES: u64 = 64 << 20;
@@ -63,7 +65,8 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
     let store = open_known_store(&settings).await?;
     let pair = Pair::read(settings.clone()).await?;
     let tables = tables(&pair, &args.tables)?;
-    let options = options(args)?;
+    let throttle = throttle::watch(&settings, &store, &stop).await;
+    let options = options(args, throttle)?;
     let sides = Sides {
         pair: settings.pair.clone(),
         old: Servers::new(settings.old.urls()),
@@ -134,7 +137,7 @@ fn tables(pair: &Pair, names: &[String]) -> anyhow::Result<Vec<TablePair>> {
     Ok(pairs.collect())
 }
 
-fn options(args: &VerifyArgs) -> anyhow::Result<Options> {
+fn options(args: &VerifyArgs, throttle: Throttle) -> anyhow::Result<Options> {
     if args.sample.is_some_and(|share| share.0 <= 0.0) {
         return Err(Failure::new(Kind::Usage, "a sample of 0% compares nothing", "ask for more than that").into());
     }
@@ -152,6 +155,7 @@ fn options(args: &VerifyArgs) -> anyhow::Result<Options> {
         chunk_time: *args.chunk_time,
         chunk_bytes: CHUNK_BYTES,
         parallel: args.parallel.into(),
+        throttle,
         patience: *args.wait,
         keep_per_table: if args.repair.is_some() { REPAIRED_AT_A_TIME } else { args.keep.into() },
     })

@@ -33,6 +33,10 @@ impl Display {
         }
     }
 
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// A bar towards `total`.
     pub fn bar(&self, what: &'static str, total: u64) -> Bar {
         let bar = if self.terminal { self.bars.add(ProgressBar::new(total)) } else { ProgressBar::hidden() };

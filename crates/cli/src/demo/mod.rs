@@ -1,4 +1,4 @@
-//! `crossfade demo`: a whole pair at work on two private servers, from loading to comparing.
+//! `crossfade demo`: a whole pair at work on two private servers, from an empty new side to comparing.
 //!
 //! Nothing here is simulated: the servers are real, `init` and both directions run as processes of this very binary, one of
 //! them is killed with -9 in mid-work, and whether the sides are equal is judged by queries of the test kit, which shares no
@@ -6,6 +6,7 @@
 
 mod act;
 mod display;
+mod history;
 mod stage;
 mod summary;
 
@@ -24,7 +25,7 @@ pub struct DemoArgs {
     /// Which servers to run
     #[arg(long, value_enum, default_value_t = FlavorName::Mysql)]
     pub flavor: FlavorName,
-    /// Users to load on both sides, each with profile, addresses, orders and items
+    /// Users to load on the old side, each with profile, addresses, orders and items
     #[arg(long, default_value_t = 50_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub users: u64,
     /// How long both sides are written at once
@@ -88,13 +89,15 @@ async fn perform(args: &DemoArgs, display: &Display, stage: &Stage, began: Insta
     ));
     stage.status().until_running(Duration::from_secs(30)).await.with_context(|| pair.log_ends())?;
 
+    history::copy(display, stage, &mut pair, stage.rows).await.with_context(|| pair.log_ends())?;
     let written = act::write_on_both_sides(args, display, stage, &mut pair).await.with_context(|| pair.log_ends())?;
     display.say("nobody writes any more; waiting until both directions have nothing left to do");
     let catching_up = Instant::now();
     let status = act::wait_for_quiet(display, stage).await.with_context(|| pair.log_ends())?;
     let caught_up_in = catching_up.elapsed();
 
-    display.say("comparing both sides, row by row");
+    history::verify(display, stage).await.with_context(|| pair.log_ends())?;
+    display.say("comparing both sides once more, row by row, with code that is none of the product's");
     let comparison = stage.compare().await?;
     let summary = summary::Summary { written, status, comparison, caught_up_in, took: began.elapsed() };
     display.finish();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use crossfade_applier::{Feed, canary_writer, opposite_stream};
+use crossfade_backfill::Windows;
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
 use crossfade_message::{BacklogBlock, CaptureError, PassedHeartbeat, Store, StreamState};
 use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
@@ -72,6 +73,8 @@ pub struct Capture {
     pub state: StreamState,
     pub clocks: EffectiveClocks,
     pub feed: Arc<Feed>,
+    /// Of chunks that are being copied.
+    pub windows: Arc<Windows>,
     pub shares: Shares,
     pub view: watch::Sender<CaptureView>,
     pub probe: Probe,
@@ -107,6 +110,7 @@ impl Capture {
                 Ended::Closed if self.rest(None).await => {}
                 Ended::Closed => return Ok(()),
                 Ended::Superseded(reason) => {
+                    self.windows.abandon();
                     let epoch = self.state.epoch;
                     let Some(state) = self.stored_state().await? else { return Ok(()) };
                     if state.last_seq < self.state.last_seq {
@@ -275,7 +279,13 @@ impl Capture {
     }
 
     fn take(&mut self, pending: &mut Pending, part: TransactionPart, returned: Vec<Message>) {
-        let TransactionPart { head, changes, echoes, heartbeats, only_crossfade, bytes, resume, .. } = part;
+        let TransactionPart { head, changes, echoes, echo_keys, heartbeats, only_crossfade, bytes, resume, .. } = part;
+        if self.windows.are_open() {
+            let mut touched = echo_keys;
+            let captured = changes.iter().chain(returned.iter().map(|message| &message.change));
+            captured.for_each(|change| self.windows.keys_of(change, &mut touched));
+            self.windows.note(&touched);
+        }
         let captured = changes.into_iter().map(|change| (change, Origin::User, None));
         let returned =
             returned.into_iter().map(|Message { change, origin, effective, .. }| (change, origin, effective));
@@ -296,7 +306,11 @@ impl Capture {
         }
         let canary = (head.origin == Origin::User && !heartbeats.is_empty())
             .then(|| canary_writer(&opposite_stream(&self.state.stream)));
+        let captured = self.state.next_seq() + pending.messages.len() as u64 - 1;
         for beat in heartbeats {
+            if self.windows.pass(&beat.writer, beat.counter, captured, &head.seen, &self.feed) {
+                continue;
+            }
             // A canary that has lost its tag proves nothing.
             if canary.as_ref().is_some_and(|canary| *canary == beat.writer) {
                 self.view.send_modify(|view| view.untagged_canary = view.untagged_canary.max(beat.counter));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 10] = [
+const POINTS: [&str; 14] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -21,6 +21,10 @@ const POINTS: [&str; 10] = [
     "request-begun",
     "request-tried",
     "discarded",
+    "between-marks",
+    "chunk-read",
+    "mid-chunk",
+    "after-chunk-commit",
 ];
 
 /// A signal has arrived by then.

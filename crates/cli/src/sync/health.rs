@@ -72,6 +72,7 @@ impl Signs {
                     "what it wrote was not recognised on the {target} side; applying waits until a canary is"
                 ),
             },
+            (Some(Waiting::Throttle(reason)), None) => Health::CatchingUp { reason: Some(reason) },
             (Some(Waiting::OppositeReader), None) => Health::Held {
                 reason: format!("waits until the {opposite} process has read what users wrote to the {target} side"),
             },

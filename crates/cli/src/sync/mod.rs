@@ -2,6 +2,7 @@
 //!
 //! Order of start: lease, stream, checkpoints, reader. Order of shutdown: reader and capture, applier, settling, lease.
 
+mod backfill;
 mod backlog;
 mod breaker;
 mod canary;
@@ -21,6 +22,7 @@ mod report;
 mod restored;
 mod serve;
 mod source_end;
+pub mod throttle;
 mod wishes;
 
 use std::sync::Arc;
@@ -28,13 +30,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossfade_applier::{
-    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, CircuitLimits, Counters, Feed, ProgressView, Wishes,
+    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, CircuitLimits, Counters, Feed, ProgressView, Uncopied,
+    Wishes,
 };
+use crossfade_backfill::Windows;
 use crossfade_binlog::ReaderOptions;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::{Store, StreamState, Wish};
 use crossfade_model::{Direction, Position, Side, StreamId};
+use crossfade_throttle::Throttle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -134,6 +139,7 @@ async fn hold_lease_and_run(
     // Everything below ends with this; `stop` alone means that a person asked.
     let running = stop.child_token();
     let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
+    let throttle = throttle::watch(settings, store, &running).await;
     let shares = Shares::of(settings);
     let feed = Arc::new(Feed::new(state.last_seq, shares.feed_bytes));
     let counters = Arc::new(Counters::default());
@@ -153,9 +159,13 @@ async fn hold_lease_and_run(
         alarms,
         // A run that is to end by itself has nobody who waits for it to go on.
         rests: !until_caught_up,
+        uncopied: Uncopied::default(),
+        throttle: throttle.clone(),
         probe: probe.clone(),
         stop: running.clone(),
     };
+    let uncopied = given.uncopied.clone();
+    let windows = Arc::new(Windows::new(pair.mappings(direction).into()));
     let (applier, applied, hold_worker) = Applier::open(applier_options(pair, store, direction, given)).await?;
     let capture = Capture {
         gate: Gate::new(settings, &source, store, &state, applied.clone()).await?,
@@ -163,12 +173,14 @@ async fn hold_lease_and_run(
         store: store.clone(),
         state,
         feed,
+        windows: windows.clone(),
         shares,
         view: capture_view,
-        probe,
+        probe: probe.clone(),
         stop: running.clone(),
     };
-    let reader = reader_options(pair, direction, &source.servers, shares);
+    let mut reader = reader_options(pair, direction, &source.servers, shares);
+    reader.echo_watch = Some(backfill::echo_watch(&windows));
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
     let before = report::last_counters(store, &stream).await?;
@@ -188,7 +200,27 @@ async fn hold_lease_and_run(
     let reporter = Reporter::new(source.clone(), store, &stream, observed).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(capture_while_wished(capture, reader, wishes.clone(), running.clone()));
+    // A run that is to end by itself copies nothing: nobody knows when that would be.
+    if direction == Direction::Forward && !until_caught_up {
+        let parts = backfill::Parts {
+            epoch: lease.epoch().0,
+            source: source.servers.clone(),
+            windows,
+            uncopied,
+            applied: applied.clone(),
+            wishes: wishes.for_applier(),
+            throttle: throttle.clone(),
+            probe,
+        };
+        let copying = backfill::of(pair, store, parts).run(&applier, running.clone());
+        tasks.spawn(async move {
+            copying.await;
+            Ok(())
+        });
+        tasks.spawn(backfill::mark_ends(settings.clone(), store.clone(), running.clone()));
+    }
     tasks.spawn(apply_when_harmless(applier, canary::until_harmless(proof, wishes.for_applier()), running.clone()));
+    tasks.spawn(throttle::tell(throttle, store.clone(), direction, running.clone()));
     tasks.spawn(canary.run(running.clone()));
     tasks.spawn(canary::look_for(store.clone(), stream.clone(), captured.clone(), running.clone()));
     tasks.spawn(async move { hold_worker.await.map_err(anyhow::Error::from) });
@@ -217,6 +249,8 @@ struct Given {
     alarms: mpsc::Sender<Alarm>,
     /// Where the target can take nothing, applying rests; else it ends with the error.
     rests: bool,
+    uncopied: Uncopied,
+    throttle: Throttle,
     probe: failpoint::Probe,
     stop: CancellationToken,
 }
@@ -236,6 +270,8 @@ fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Give
         opposite_mappings: pair.mappings(direction.opposite()).into(),
         prefer: settings.conflict.prefer,
         family: settings.conflict.fk_conflict,
+        uncopied: given.uncopied,
+        throttle: given.throttle,
         lanes: settings.apply.lanes,
         bounds: BatchBounds { rows: settings.apply.batch_rows as usize, bytes: given.shares.batch_bytes },
         index_bytes: given.shares.index_bytes,

@@ -80,6 +80,7 @@ mod tests {
             changes: Vec::new(),
             last: true,
             echoes: 0,
+            echo_keys: vec![],
             heartbeats: Vec::new(),
             returned: Vec::new(),
             only_crossfade: false,

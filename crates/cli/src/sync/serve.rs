@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crossfade_applier::{Applier, Counters, Feed};
+use crossfade_applier::{Applier, Counters, Feed, Uncopied};
 use crossfade_message::Store;
 use crossfade_model::Direction;
+use crossfade_throttle::Throttle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,9 @@ async fn serve_under(
         counters: Arc::new(Counters::default()),
         alarms,
         rests: false,
+        uncopied: Uncopied::default(),
+        // A person waits for what it does.
+        throttle: Throttle::open(),
         probe,
         stop: running.clone(),
     };

@@ -14,6 +14,7 @@ pub struct ChildLink {
     /// Of the parent's columns, in the order of `columns`.
     pub referred: Vec<usize>,
     pub on_delete: ReferentialAction,
+    pub on_update: ReferentialAction,
 }
 
 /// Per mapping the synced tables that refer to it at the target.
@@ -25,8 +26,8 @@ pub fn child_links(mappings: &[TableMapping]) -> Vec<Vec<ChildLink>> {
             let referred: Option<Vec<usize>> =
                 link.parent_columns.iter().map(|name| mappings[parent].target_column(name)).collect();
             if let Some(referred) = referred.filter(|referred| referred.len() == link.columns.len()) {
-                let columns = link.columns.clone();
-                links[parent].push(ChildLink { child, columns, referred, on_delete: link.on_delete });
+                let (columns, on_delete, on_update) = (link.columns.clone(), link.on_delete, link.on_update);
+                links[parent].push(ChildLink { child, columns, referred, on_delete, on_update });
             }
         }
     }

@@ -1,0 +1,350 @@
+//! One table's copy: chunk after chunk, several of them under way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossfade_applier::{ChunkEnd, ChunkToWrite, ChunkWritten};
+use crossfade_catalog::chunk::{KeyBound, KeyRange};
+use crossfade_message::{ChunkDone, CopyCounts, CopyKey, CopyOwner, CopyState, NotedRow, TableCopy};
+use crossfade_model::Row;
+use crossfade_rules::chunk::row_hash;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::BackfillError;
+use crate::pace::Pace;
+use crate::slot::Busy;
+use crate::source::{KEYS_AT_A_TIME, SourceTable};
+use crate::windows::{Closed, Opened};
+use crate::worker::Shared;
+
+/// Chunks of one table that are under way at a time: one is read while others are written.
+const CHUNKS_UNDER_WAY: usize = 3;
+
+/// How long the reader has to pass a chunk's marks at first; each further time twice as long.
+const FIRST_MARK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Rows of a chunk, read and between their marks.
+struct ReadChunk {
+    busy: Busy,
+    window: Opened,
+    rows: Vec<Row>,
+    /// The end of their range.
+    through: Option<KeyBound>,
+    took: Duration,
+}
+
+/// A chunk that is written.
+struct WrittenChunk {
+    through: Option<KeyBound>,
+    read: u64,
+    left_out: u64,
+    written: ChunkWritten,
+    /// The rows that were refused or kept, by the places in `written`.
+    rows: Vec<Row>,
+    took: Duration,
+}
+
+/// A table's copy under way.
+pub(crate) struct Copy {
+    shared: Arc<Shared>,
+    table: usize,
+    source: Arc<SourceTable>,
+    owner: CopyOwner,
+    pace: Pace,
+    mark_limit: Duration,
+}
+
+impl Copy {
+    /// `None` where the table cannot be read in chunks.
+    pub fn new(shared: Arc<Shared>, table: usize, copy: &TableCopy) -> Option<Copy> {
+        let source = Arc::new(SourceTable::new(&shared.mappings[table], shared.source_shapes.get(table)?)?);
+        let owner = CopyOwner { table: copy.table.clone(), round: copy.round, epoch: shared.epoch };
+        let pace = Pace::new(shared.limits.chunk_time);
+        Some(Copy { shared, table, source, owner, pace, mark_limit: FIRST_MARK_LIMIT })
+    }
+
+    /// Goes on where the store says that the copy is, until its end.
+    pub async fn run(&mut self, copy: &TableCopy) -> Result<(), BackfillError> {
+        let store = self.shared.store.clone();
+        match copy.state {
+            CopyState::Copied => return self.retry_refused().await,
+            CopyState::Clearing => self.clear().await?,
+            _ => {}
+        }
+        let end = match (copy.state, copy.started_at) {
+            (CopyState::Copying, Some(_)) => bound(copy.end.as_deref())?,
+            _ => self.begin().await?,
+        };
+        if let Some(end) = end {
+            self.copy_rows(bound(copy.through.as_deref())?, end).await?;
+        }
+        self.retry_refused().await?;
+        store.set_copy_state(&self.owner, CopyState::Copied, None).await?;
+        tracing::info!(table = %self.owner.table, "copied");
+        Ok(())
+    }
+
+    /// Rows that come after the last one of now come by messages.
+    async fn begin(&self) -> Result<Option<KeyBound>, BackfillError> {
+        let mut busy = self.shared.slots.take().await?;
+        let conn = busy.slot()?.source().await?;
+        let end = self.source.last_key(conn).await?;
+        let total = self.source.count(conn).await?;
+        self.shared.store.begin_copy(&self.owner, end.as_ref().map(shown).as_deref(), total).await?;
+        tracing::info!(table = %self.owner.table, rows = total, "copying");
+        Ok(end)
+    }
+
+    async fn clear(&self) -> Result<(), BackfillError> {
+        let mut busy = self.shared.slots.take().await?;
+        let mut rows = 0;
+        loop {
+            let cleared = busy.slot()?.writer.clear_some(self.table).await?;
+            rows += cleared;
+            if cleared == 0 {
+                tracing::info!(table = %self.owner.table, rows, "cleared on the target, to be copied again");
+                return Ok(());
+            }
+        }
+    }
+
+    async fn copy_rows(&mut self, mut after: Option<KeyBound>, end: KeyBound) -> Result<(), BackfillError> {
+        let mut under_way: VecDeque<AbortOnDropHandle<Result<WrittenChunk, BackfillError>>> = VecDeque::new();
+        let mut is_over = false;
+        loop {
+            while !is_over && under_way.len() < CHUNKS_UNDER_WAY {
+                let rest = KeyRange { after: after.clone(), through: Some(end.clone()) };
+                let chunk = self.read(rest).await?;
+                after = chunk.through.clone();
+                is_over = after.as_ref() == Some(&end);
+                under_way.push_back(self.finish(chunk));
+            }
+            let Some(chunk) = under_way.pop_front() else { return Ok(()) };
+            let written = chunk.await.map_err(|_| BackfillError::Ended)??;
+            self.count(written, &[]).await?;
+        }
+    }
+
+    /// Reads the next chunk of what is left, between its marks.
+    async fn read(&mut self, rest: KeyRange) -> Result<ReadChunk, BackfillError> {
+        loop {
+            // Before a mark is written: after that, changes wait for the chunk.
+            self.shared.throttle.until_rows_may_pass(self.pace.rows() as u64).await;
+            let mut busy = self.shared.slots.take().await?;
+            let slot = busy.slot()?;
+            let (rows, most_bytes) = (self.pace.rows(), self.shared.limits.chunk_bytes);
+            let end = self.source.chunk_end(slot.reader().await?, &rest, rows).await;
+            if end.is_err() {
+                slot.forget_source();
+            }
+            let range = KeyRange { after: rest.after.clone(), through: end?.or_else(|| rest.through.clone()) };
+            let number = self.shared.next_number();
+            let window = self.shared.windows.open(self.table, slot.number, number);
+            let reading = async {
+                slot.mark(number).await?;
+                slot.until_reader_has(number).await?;
+                let begun = Instant::now();
+                let rows = self.source.read(slot.reader().await?, &range, most_bytes).await?;
+                let took = begun.elapsed();
+                (self.shared.probe)("between-marks");
+                if rows.is_some() {
+                    slot.mark(number + 1).await?;
+                }
+                Ok((rows, took))
+            };
+            let read: Result<_, BackfillError> = reading.await;
+            if !matches!(read, Ok((Some(_), _))) {
+                slot.forget_source();
+            }
+            let (read, took) = read?;
+            let Some(rows_read) = read else {
+                self.pace.too_large(rows);
+                continue;
+            };
+            self.pace.fits(&rows_read, most_bytes);
+            (self.shared.probe)("chunk-read");
+            return Ok(ReadChunk { busy, window, rows: rows_read, through: range.through, took });
+        }
+    }
+
+    /// Writes a chunk at its place in the stream, beside the reading of the next ones.
+    fn finish(&self, chunk: ReadChunk) -> AbortOnDropHandle<Result<WrittenChunk, BackfillError>> {
+        let mut writing = self.writing(chunk.busy);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let (read, through) = (chunk.rows.len() as u64, chunk.through);
+            let doubtful = writing.write(chunk.window, chunk.rows).await?;
+            writing.settle(&doubtful).await?;
+            Ok(writing.written(read, through, chunk.took))
+        }))
+    }
+
+    fn writing(&self, busy: Busy) -> Writing {
+        let (shared, source) = (self.shared.clone(), self.source.clone());
+        let (table, mark_limit) = (self.table, self.mark_limit);
+        let (left_out, took) = (0, Duration::ZERO);
+        Writing { shared, source, table, mark_limit, busy, left_out, sum: ChunkWritten::default(), rows: vec![], took }
+    }
+
+    async fn count(&mut self, chunk: WrittenChunk, tried: &[NotedRow]) -> Result<(), BackfillError> {
+        let WrittenChunk { through, read, left_out, written, rows, took } = chunk;
+        self.pace.took(usize::try_from(read).unwrap_or(usize::MAX), took);
+        self.pace.done(read);
+        let kept = written.kept.len() as u64;
+        let noted = self.noted(&written, &rows, tried);
+        let refused = |hash: u64| noted.iter().any(|row| row.key_hash == hash && row.error.is_some());
+        let settled = tried.iter().map(|row| row.key_hash).filter(|hash| !refused(*hash)).collect();
+        // Rows that are tried again were counted when they were read first.
+        let counts = CopyCounts {
+            read: if tried.is_empty() { read } else { 0 },
+            filled: written.filled,
+            replaced: written.replaced,
+            same: written.same,
+            kept,
+            changed: if tried.is_empty() { left_out + written.concurrent } else { 0 },
+        };
+        let through = through.as_ref().map(shown);
+        let done = ChunkDone { through, counts, rows_per_second: self.pace.rate(), noted, settled };
+        Ok(self.shared.store.chunk_done(&self.owner, &done).await?)
+    }
+
+    fn noted(&self, written: &ChunkWritten, rows: &[Row], tried: &[NotedRow]) -> Vec<NotedRow> {
+        let mapping = &self.shared.mappings[self.table];
+        let note = |place: usize, error: Option<String>| {
+            let row = rows.get(place)?;
+            let key_hash = row_hash(mapping, row);
+            let before = tried.iter().find(|noted| noted.key_hash == key_hash).map_or(0, |noted| noted.attempts);
+            Some(NotedRow { key_hash, key: self.source.key_of(row), error, attempts: before + 1 })
+        };
+        let refused = written.refused.iter().filter_map(|(place, refusal)| note(*place, Some(refusal.to_string())));
+        refused.chain(written.kept.iter().filter_map(|place| note(*place, None))).collect()
+    }
+
+    /// Tries rows again that the target refused, as long as that gets on.
+    async fn retry_refused(&mut self) -> Result<(), BackfillError> {
+        let mut attempts = None;
+        loop {
+            let refused = self.shared.store.refused_rows(&self.owner.table, KEYS_AT_A_TIME as u32).await?;
+            let Some(least) = refused.first().map(|row| row.attempts) else { return Ok(()) };
+            // All have had another attempt.
+            if *attempts.get_or_insert(least + 1) < least + 1 {
+                return Ok(());
+            }
+            let keys: Vec<CopyKey> = refused.iter().map(|row| row.key.clone()).collect();
+            let mut writing = self.writing(self.shared.slots.take().await?);
+            writing.settle(&keys).await?;
+            self.count(writing.written(0, None, Duration::ZERO), &refused).await?;
+        }
+    }
+
+    /// The chunk is read anew; a reader that is far behind has longer to pass its marks.
+    pub fn failed(&mut self, error: &BackfillError) {
+        if matches!(error, BackfillError::MarksNotPassed) {
+            self.mark_limit *= 2;
+        }
+    }
+}
+
+/// A bound as the store keeps it.
+fn shown(bound: &KeyBound) -> String {
+    // Texts only, so there is nothing that could fail.
+    serde_json::to_string(bound).unwrap_or_default()
+}
+
+fn bound(shown: Option<&str>) -> Result<Option<KeyBound>, BackfillError> {
+    shown.map(|shown| serde_json::from_str(shown).map_err(|_| BackfillError::Bound)).transpose()
+}
+
+/// A chunk that is being written.
+struct Writing {
+    shared: Arc<Shared>,
+    source: Arc<SourceTable>,
+    table: usize,
+    mark_limit: Duration,
+    busy: Busy,
+    left_out: u64,
+    sum: ChunkWritten,
+    /// Those that the places in `sum` mean.
+    rows: Vec<Row>,
+    took: Duration,
+}
+
+impl Writing {
+    /// Writes rows at their high mark's place in the stream, but for those that are doubtful, whose keys are returned.
+    async fn write(&mut self, window: Opened, mut rows: Vec<Row>) -> Result<Vec<CopyKey>, BackfillError> {
+        let closed = self.close(window, &mut rows).await?;
+        let doubtful = closed.1.window.take_doubtful(&self.shared.families, self.table, &mut rows);
+        self.put(&closed.1, rows).await?;
+        Ok(doubtful.iter().map(|row| self.source.key_of(row)).collect())
+    }
+
+    /// Reads rows again while nobody can change them, and writes those that exist.
+    async fn settle(&mut self, keys: &[CopyKey]) -> Result<(), BackfillError> {
+        for keys in keys.chunks(KEYS_AT_A_TIME) {
+            let (number, source) = (self.shared.next_number(), self.source.clone());
+            let slot = self.busy.slot()?;
+            let window = self.shared.windows.open(self.table, slot.number, number);
+            let read = slot.read_held(&source, keys, number).await;
+            if read.is_err() {
+                slot.forget_source();
+            }
+            let mut rows = read?;
+            // What is not there any more has been changed as well.
+            self.left_out += (keys.len() - rows.len()) as u64;
+            let closed = self.close(window, &mut rows).await?;
+            self.put(&closed.1, rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the high mark, and leaves out what was changed before it.
+    async fn close(&mut self, mut window: Opened, rows: &mut Vec<Row>) -> Result<(Opened, Closed), BackfillError> {
+        let closed = tokio::time::timeout(self.mark_limit, &mut window.closed).await;
+        let Ok(Ok(closed)) = closed else { return Err(BackfillError::MarksNotPassed) };
+        self.left_out += closed.window.leave_out(&self.shared.mappings[self.table], rows) as u64;
+        Ok((window, closed))
+    }
+
+    /// Waits until the stream has come to the high mark's place, where it rests, and writes.
+    async fn put(&mut self, closed: &Closed, rows: Vec<Row>) -> Result<(), BackfillError> {
+        let (mut applied, place) = (self.shared.applied.clone(), closed.stop.after());
+        let reached = applied.wait_for(|view| view.applied_seq >= place).await;
+        let concurrent = reached.map_err(|_| BackfillError::Ended)?.looks_for_concurrent;
+        let concurrent = concurrent || self.shared.wishes.borrow().opposite_declared;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let to_write = ChunkToWrite {
+            table: self.table,
+            rows: &rows,
+            seen: &closed.seen,
+            unwritten: &self.shared.windows.unwritten(),
+            concurrent,
+            parents_later: self.shared.order.in_circle[self.table],
+        };
+        let written = match self.busy.slot()?.writer.write(&to_write).await? {
+            ChunkEnd::Written(written) => written,
+            ChunkEnd::OppositeAway => return Err(BackfillError::OppositeAway),
+        };
+        self.took += begun.elapsed();
+        self.add(written, rows);
+        Ok(())
+    }
+
+    fn add(&mut self, written: ChunkWritten, rows: Vec<Row>) {
+        let before = self.rows.len();
+        self.sum.filled += written.filled;
+        self.sum.replaced += written.replaced;
+        self.sum.same += written.same;
+        self.sum.concurrent += written.concurrent;
+        self.sum.kept.extend(written.kept.into_iter().map(|place| before + place));
+        self.sum.refused.extend(written.refused.into_iter().map(|(place, why)| (before + place, why)));
+        self.rows.extend(rows);
+    }
+
+    fn written(self, read: u64, through: Option<KeyBound>, took: Duration) -> WrittenChunk {
+        let Writing { left_out, sum, rows, .. } = self;
+        WrittenChunk { through, read, left_out, written: sum, rows, took: took + self.took }
+    }
+}

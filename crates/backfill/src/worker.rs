@@ -1,0 +1,282 @@
+//! The process's part: it follows what is wished, and copies the tables whose turn it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossfade_applier::{Applier, Probe, ProgressView, Uncopied, Wishes};
+use crossfade_catalog::Servers;
+use crossfade_message::{BackfillWish, CopyState, Store, TableCopy};
+use crossfade_model::{TableName, TableShape};
+use crossfade_rules::TableMapping;
+use crossfade_rules::chunk::{CopyOrder, Families};
+use crossfade_throttle::Throttle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::copy::Copy;
+use crate::error::BackfillError;
+use crate::order::{ready, uncopied};
+use crate::slot::Slots;
+use crate::windows::Windows;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Where nobody looks at a bar, the log tells how far the copying is.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// After an error that passes by itself.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long rows that the target refuses are left before they are tried again; twice as long after each time.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const LAST_RETRY: Duration = Duration::from_secs(120);
+
+/// Numbers of one process's marks, at most. They are higher than those of all processes before it.
+const EPOCH_SHIFT: u32 = 32;
+
+/// Bounds of the work.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Chunks that are read, wait and are written at a time, of all tables together.
+    pub workers: u16,
+    /// How long it is to take to read and write a chunk.
+    pub chunk_time: Duration,
+    pub chunk_bytes: usize,
+}
+
+/// What the work needs to know.
+pub struct Backfill {
+    pub pair: String,
+    pub store: Store,
+    /// Of the forward direction's lease.
+    pub epoch: u64,
+    pub source: Servers,
+    /// A replica of the source that chunks are read from, if not at the source.
+    pub replica: Option<Servers>,
+    pub mappings: Arc<[TableMapping]>,
+    /// As many as `mappings`: the source's definitions.
+    pub source_shapes: Vec<Arc<TableShape>>,
+    pub windows: Arc<Windows>,
+    pub uncopied: Uncopied,
+    pub applied: watch::Receiver<ProgressView>,
+    pub wishes: watch::Receiver<Wishes>,
+    /// Asked before each chunk.
+    pub throttle: Throttle,
+    pub limits: Limits,
+    pub probe: Probe,
+}
+
+/// What all copies share.
+pub(crate) struct Shared {
+    pub store: Store,
+    pub epoch: u64,
+    pub mappings: Arc<[TableMapping]>,
+    pub source_shapes: Vec<Arc<TableShape>>,
+    pub order: CopyOrder,
+    pub families: Families,
+    pub windows: Arc<Windows>,
+    pub slots: Arc<Slots>,
+    pub applied: watch::Receiver<ProgressView>,
+    pub wishes: watch::Receiver<Wishes>,
+    pub throttle: Throttle,
+    pub limits: Limits,
+    pub probe: Probe,
+    numbers: AtomicU64,
+}
+
+impl Shared {
+    /// The numbers of a window's two marks, of which this is the first.
+    pub fn next_number(&self) -> u64 {
+        (self.epoch << EPOCH_SHIFT) + self.numbers.fetch_add(2, Ordering::Relaxed)
+    }
+}
+
+/// When a table's refused rows are tried again.
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Backfill {
+    /// Copies as long as it is wished, until `stop`. Never fails: what goes wrong stops its table, or is tried again.
+    ///
+    /// `applier` is the direction's own, before it runs.
+    pub fn run(self, applier: &Applier, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let writers = (0..self.limits.workers).map(|worker| applier.chunk_writer(worker)).collect();
+        let uncopied = self.uncopied.clone();
+        let shared = Arc::new(Shared {
+            slots: Arc::new(Slots::new(writers, &self.source, self.replica.as_ref(), &self.pair)),
+            order: CopyOrder::of(&self.mappings),
+            families: Families::of(&self.mappings),
+            store: self.store,
+            epoch: self.epoch,
+            mappings: self.mappings,
+            source_shapes: self.source_shapes,
+            windows: self.windows,
+            applied: self.applied,
+            wishes: self.wishes,
+            throttle: self.throttle,
+            limits: self.limits,
+            probe: self.probe,
+            numbers: AtomicU64::new(0),
+        });
+        let work =
+            Work { shared, uncopied, tables: JoinSet::new(), at_work: BTreeMap::new(), retries: BTreeMap::new() };
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work.run() => {}
+            }
+        }
+    }
+}
+
+/// The copies under way. Dropping it ends them; what is not committed is rolled back.
+struct Work {
+    shared: Arc<Shared>,
+    uncopied: Uncopied,
+    tables: JoinSet<TableName>,
+    /// The round in which each table is copied.
+    at_work: BTreeMap<TableName, u64>,
+    retries: BTreeMap<TableName, Retry>,
+}
+
+impl Work {
+    async fn run(mut self) {
+        let mut is_adopted = false;
+        let mut told = Instant::now();
+        loop {
+            let looked = self.look(&mut is_adopted, &mut told).await;
+            if let Err(error) = looked {
+                // The store is away, or not yet of this version; the reader and the applier tell.
+                tracing::debug!(error = error.told(), "it is not known what is to be copied");
+            }
+            tokio::select! {
+                Some(ended) = self.tables.join_next() => self.ended(ended),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<TableName, tokio::task::JoinError>) {
+        match ended {
+            Ok(table) => drop(self.at_work.remove(&table)),
+            // Nobody knows which one it was; all begin again where they were.
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!("the copying of a table ended without a word; all tables are looked at anew");
+                }
+                self.tables.abort_all();
+                self.at_work.clear();
+            }
+        }
+    }
+
+    async fn look(&mut self, is_adopted: &mut bool, told: &mut Instant) -> Result<(), BackfillError> {
+        let store = self.shared.store.clone();
+        if !*is_adopted {
+            store.adopt_copies(self.shared.epoch).await?;
+            *is_adopted = true;
+        }
+        let copies = store.copies().await?;
+        self.uncopied.set(uncopied(&self.shared.mappings, &copies));
+        let is_wished = store.backfill_wish().await? == Some(BackfillWish::Run);
+        let begins_anew = |copy: &&TableCopy| self.at_work.get(&copy.table).is_some_and(|round| *round != copy.round);
+        if !is_wished || copies.iter().any(|copy| begins_anew(&copy)) {
+            // What is under way is not committed, and is read again later.
+            self.tables.abort_all();
+            while self.tables.join_next().await.is_some() {}
+            self.at_work.clear();
+        }
+        if !is_wished {
+            return Ok(());
+        }
+        // Tables that came with a later start.
+        store.adopt_copies(self.shared.epoch).await?;
+        for (table, copy) in ready(&self.shared.mappings, &self.shared.order, &copies) {
+            if !self.at_work.contains_key(&copy.table) && self.is_due(copy) {
+                self.begin(table, copy);
+            }
+        }
+        if told.elapsed() >= TELL_EVERY {
+            *told = Instant::now();
+            tell(&copies);
+        }
+        Ok(())
+    }
+
+    /// Refused rows of a table that is copied are tried again after a while.
+    fn is_due(&mut self, copy: &TableCopy) -> bool {
+        if copy.state != CopyState::Copied {
+            self.retries.remove(&copy.table);
+            return true;
+        }
+        let now = Instant::now();
+        let first = || Retry { at: now + FIRST_RETRY, pause: FIRST_RETRY };
+        let retry = self.retries.entry(copy.table.clone()).or_insert_with(first);
+        if now < retry.at {
+            return false;
+        }
+        retry.pause = (retry.pause * 2).min(LAST_RETRY);
+        retry.at = now + retry.pause;
+        true
+    }
+
+    fn begin(&mut self, table: usize, copy: &TableCopy) {
+        self.at_work.insert(copy.table.clone(), copy.round);
+        let (shared, copy) = (self.shared.clone(), copy.clone());
+        self.tables.spawn(async move {
+            copy_table(shared, table, &copy).await;
+            copy.table
+        });
+    }
+}
+
+/// Copies a table to its end, or until a person must do something.
+async fn copy_table(shared: Arc<Shared>, table: usize, begun: &TableCopy) {
+    let store = shared.store.clone();
+    let owner = crossfade_message::CopyOwner { table: begun.table.clone(), round: begun.round, epoch: shared.epoch };
+    let Some(mut copy) = Copy::new(shared, table, begun) else {
+        let reason = "it has no key to be read by, or its definition has changed since the process started";
+        stop(&store, &owner, reason).await;
+        return;
+    };
+    let mut known = begun.clone();
+    loop {
+        let Err(error) = copy.run(&known).await else { return };
+        if !error.passes() {
+            return stop(&store, &owner, &error.told()).await;
+        }
+        copy.failed(&error);
+        tracing::info!(table = %owner.table, error = error.told(), "a chunk is read again");
+        tokio::time::sleep(PAUSE).await;
+        match store.copies().await.map(|copies| copies.into_iter().find(|copy| copy.table == begun.table)) {
+            Ok(Some(now)) if now.round == begun.round => known = now,
+            // Somebody wants something else of it.
+            Ok(_) => return,
+            Err(error) => tracing::debug!(%error, "the store is away"),
+        }
+    }
+}
+
+/// A copy that is taken over, or begins anew, is no longer this one's to stop.
+async fn stop(store: &Store, owner: &crossfade_message::CopyOwner, reason: &str) {
+    match store.set_copy_state(owner, CopyState::Stopped, Some(reason)).await {
+        Ok(()) => tracing::error!(table = %owner.table, reason, "the table is not copied further"),
+        Err(error) => tracing::debug!(table = %owner.table, %error, reason, "a copy ended"),
+    }
+}
+
+fn tell(copies: &[TableCopy]) {
+    let open: Vec<&TableCopy> = copies.iter().filter(|copy| copy.state != CopyState::Copied).collect();
+    if open.is_empty() {
+        return;
+    }
+    let total: u64 = copies.iter().map(|copy| copy.total_rows.unwrap_or(0).max(copy.counts.read)).sum();
+    let read: u64 = copies.iter().map(|copy| copy.counts.read).sum();
+    let rate: f64 = open.iter().filter(|copy| copy.state == CopyState::Copying).map(|copy| copy.rows_per_second).sum();
+    tracing::info!(tables = open.len(), rows = read, of = total, rows_per_second = rate as u64, "copying");
+}

@@ -1,0 +1,354 @@
+//! `crossfade backfill`: having the rows copied that were there before the migration began. The forward process does it.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossfade_catalog::Servers;
+use crossfade_config::Settings;
+use crossfade_message::{BackfillWish, CopyCounts, CopyState, NotedRow, Store, StreamStatus, TableCopy};
+use crossfade_model::{Direction, TableName};
+use serde::Serialize;
+
+use super::messages::table_name;
+use super::{new_table, open_known_store, print_json, print_table};
+use crate::args::{BackfillRestartArgs, BackfillStartArgs, BackfillStatusArgs};
+use crate::failure::{Failure, Kind};
+use crate::output::out;
+use crate::pair::Pair;
+
+/// Rows of a table that are listed for a person to look at.
+const LISTED_ROWS: u32 = 20;
+
+/// Cells of a bar.
+const BAR: u64 = 20;
+
+/// How far the copying is.
+#[derive(Serialize)]
+struct Progress {
+    /// `run`, `pause`, or nothing before anybody has started it.
+    wish: Option<&'static str>,
+    /// Whether a process runs that copies.
+    is_served: bool,
+    /// Why the copying waits, where it does.
+    waits_for: Option<String>,
+    rows: u64,
+    total_rows: u64,
+    percent: f64,
+    rows_per_second: f64,
+    /// Changes that are captured and not applied yet; chunks wait for them.
+    changes_to_apply: u64,
+    /// Until all is copied and applied. Unknown where nothing is known of the rate, or nothing is copied at the moment.
+    seconds_left: Option<u64>,
+    tables: Vec<TableLine>,
+}
+
+#[derive(Serialize)]
+struct TableLine {
+    table: String,
+    state: &'static str,
+    reason: Option<String>,
+    rows: u64,
+    total_rows: Option<u64>,
+    percent: f64,
+    rows_per_second: f64,
+    seconds_left: Option<u64>,
+    filled: u64,
+    replaced: u64,
+    same: u64,
+    kept: u64,
+    changed: u64,
+    refused: u64,
+    chunks: u64,
+    started_at: Option<String>,
+    copied_at: Option<String>,
+    refused_rows: Vec<RowLine>,
+    kept_rows: Vec<RowLine>,
+}
+
+#[derive(Serialize)]
+struct RowLine {
+    key: Box<serde_json::value::RawValue>,
+    error: Option<String>,
+    attempts: u32,
+}
+
+pub async fn start(settings: Arc<Settings>, args: &BackfillStartArgs) -> anyhow::Result<()> {
+    let store = open_known_store(&settings).await?;
+    let pair = Pair::read(settings).await?;
+    let mut tables: Vec<TableName> = Vec::new();
+    for name in &args.tables {
+        tables.push(table_of(&pair, name)?);
+    }
+    if tables.is_empty() {
+        tables = pair.mappings(Direction::Forward).iter().map(|mapping| mapping.source.clone()).collect();
+    }
+    for mapping in pair.mappings(Direction::Forward).iter().filter(|mapping| mapping.keyless) {
+        if tables.contains(&mapping.source) {
+            eprintln!("{}: has no key, so it cannot be copied in chunks; load it before `init`", mapping.source);
+        }
+        tables.retain(|table| *table != mapping.source);
+    }
+    let old = Servers::new(pair.settings.old.urls());
+    let expected = crossfade_backfill::expected_rows(&old, &tables).await?;
+    let tables: Vec<(TableName, Option<u64>)> = tables.into_iter().zip(expected).collect();
+    let added = store.add_copies(&tables).await?;
+    store.resume_copies().await?;
+    store.set_backfill_wish(BackfillWish::Run).await?;
+    store.journal("backfill", &format!("started, {added} tables more are to be copied")).await?;
+    eprintln!("{added} of {} tables are new and will be copied", tables.len());
+    tell_who_does_it(&store).await
+}
+
+pub async fn pause(settings: &Settings) -> anyhow::Result<()> {
+    let store = open_known_store(settings).await?;
+    store.set_backfill_wish(BackfillWish::Pause).await?;
+    store.journal("backfill", "paused").await?;
+    eprintln!("the copying rests until `crossfade backfill resume`; changes are carried all the same");
+    Ok(())
+}
+
+pub async fn resume(settings: &Settings) -> anyhow::Result<()> {
+    let store = open_known_store(settings).await?;
+    store.resume_copies().await?;
+    store.set_backfill_wish(BackfillWish::Run).await?;
+    store.journal("backfill", "resumed").await?;
+    tell_who_does_it(&store).await
+}
+
+pub async fn restart(settings: Arc<Settings>, args: &BackfillRestartArgs) -> anyhow::Result<()> {
+    let store = open_known_store(&settings).await?;
+    let pair = Pair::read(settings).await?;
+    // What users have written on the new side and the old side has not got yet would be deleted with the rest.
+    if store.wish(Direction::Reverse).await?.is_some_and(|wish| wish.declared) {
+        let message = "a table is cleared before it is copied again, and users may write on the new side";
+        let hint =
+            "once nobody writes there and reverse has caught up, declare it off: `crossfade stop reverse --capture`";
+        return Err(Failure::new(Kind::Finding, message, hint).into());
+    }
+    for name in &args.tables {
+        let table = &table_of(&pair, name)?;
+        if !store.restart_copy(table).await? {
+            let message = format!("{table} has never been copied");
+            return Err(Failure::new(Kind::Finding, message, "run `crossfade backfill start --table`").into());
+        }
+        store.journal("backfill", &format!("{table} is cleared and copied again")).await?;
+        eprintln!("{table}: is cleared on the new side and copied again; the others stay");
+    }
+    store.set_backfill_wish(BackfillWish::Run).await?;
+    tell_who_does_it(&store).await
+}
+
+/// Exit code 1 where something needs a person: a table is stopped, or rows are refused or differ.
+pub async fn status(settings: &Settings, args: &BackfillStatusArgs) -> anyhow::Result<ExitCode> {
+    let store = open_known_store(settings).await?;
+    loop {
+        let progress = read(&store).await?;
+        let is_over = progress.tables.iter().all(|line| line.state == "copied" || line.state == "stopped");
+        if args.json {
+            print_json(&progress)?;
+        } else {
+            print(&progress, args.watch && std::io::stdout().is_terminal());
+        }
+        if !args.watch || is_over {
+            let needs_a_person =
+                progress.tables.iter().any(|line| line.state == "stopped" || line.refused > 0 || line.kept > 0);
+            return Ok(ExitCode::from(u8::from(needs_a_person)));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The old side's name of a table that either side's name is given of.
+fn table_of(pair: &Pair, name: &str) -> anyhow::Result<TableName> {
+    let wanted = table_name(name)?;
+    let found =
+        pair.mappings(Direction::Forward).iter().find(|mapping| [&mapping.source, &mapping.target].contains(&&wanted));
+    let unknown = || Failure::new(Kind::Usage, format!("{wanted} is not synced"), "name a table of the configuration");
+    Ok(found.ok_or_else(unknown)?.source.clone())
+}
+
+async fn tell_who_does_it(store: &Store) -> anyhow::Result<()> {
+    if is_served(store).await? {
+        eprintln!("the forward process copies; `crossfade backfill status --watch` shows how far it is");
+    } else {
+        eprintln!("nothing is copied before the forward process runs: `crossfade sync forward`");
+    }
+    Ok(())
+}
+
+async fn is_served(store: &Store) -> anyhow::Result<bool> {
+    let leases = store.leases().await?;
+    Ok(leases.iter().any(|lease| lease.live && lease.subject == Direction::Forward.as_str()))
+}
+
+async fn read(store: &Store) -> anyhow::Result<Progress> {
+    let mut tables = Vec::new();
+    for copy in store.copies().await? {
+        let refused = match copy.refused {
+            0 => Vec::new(),
+            _ => store.refused_rows(&copy.table, LISTED_ROWS).await?,
+        };
+        let kept = match copy.counts.kept {
+            0 => Vec::new(),
+            _ => store.kept_rows(&copy.table, LISTED_ROWS).await?,
+        };
+        tables.push(line(copy, &refused, &kept));
+    }
+    let wish = store.backfill_wish().await?.map(BackfillWish::as_str);
+    let is_served = is_served(store).await?;
+    let rows = tables.iter().map(|line| line.rows).sum();
+    let total_rows = tables.iter().map(|line| line.total_rows.unwrap_or(0).max(line.rows)).sum();
+    let is_known = tables.iter().all(|line| line.total_rows.is_some());
+    let is_copying = wish == Some("run") && is_served;
+    let rows_per_second = match is_copying {
+        true => tables.iter().filter(|line| line.state == "copying").map(|line| line.rows_per_second).sum(),
+        false => 0.0,
+    };
+    let (changes_to_apply, applying) = to_apply(&store.stream_statuses().await?);
+    let copying = seconds(total_rows - rows, rows_per_second).filter(|_| is_known);
+    let seconds_left = copying.map(|copying| copying + applying.unwrap_or(0));
+    let throttled = store.throttled().await?;
+    let waits = throttled.into_iter().find(|waits| waits.subject == Direction::Forward.as_str());
+    Ok(Progress {
+        wish,
+        is_served,
+        waits_for: waits.map(|waits| waits.reason).filter(|_| is_copying),
+        rows,
+        total_rows,
+        percent: percent(rows, total_rows),
+        rows_per_second,
+        changes_to_apply,
+        seconds_left,
+        tables,
+    })
+}
+
+/// What the forward direction has captured and not applied, and how many seconds that takes at its pace of late.
+fn to_apply(streams: &[StreamStatus]) -> (u64, Option<u64>) {
+    let forward = streams.iter().find(|stream| stream.stream.starts_with(Direction::Forward.as_str()));
+    let Some(stream) = forward else { return (0, None) };
+    let changes = stream.last_seq.saturating_sub(stream.settled_seq);
+    let rate = stream.report.as_ref().map_or(0, |report| report.counters.rows_per_second);
+    (changes, seconds(changes, rate as f64))
+}
+
+fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
+    let CopyCounts { read, filled, replaced, same, kept: kept_count, changed } = copy.counts;
+    let is_over = copy.state == CopyState::Copied;
+    // Of a table that is copied all rows are, however many were there when it began.
+    let total = if is_over { Some(read) } else { copy.total_rows.map(|total| total.max(read)) };
+    let rows_per_second = if copy.state == CopyState::Copying { copy.rows_per_second } else { 0.0 };
+    TableLine {
+        table: copy.table.to_string(),
+        state: copy.state.as_str(),
+        reason: copy.reason,
+        rows: read,
+        total_rows: total,
+        percent: if is_over { 100.0 } else { percent(read, total.unwrap_or(0)) },
+        rows_per_second,
+        seconds_left: total.and_then(|total| seconds(total - read, rows_per_second)),
+        filled,
+        replaced,
+        same,
+        kept: kept_count,
+        changed,
+        refused: copy.refused,
+        chunks: copy.chunks,
+        started_at: copy.started_at.map(|at| at.to_rfc3339()),
+        copied_at: copy.copied_at.map(|at| at.to_rfc3339()),
+        refused_rows: refused.iter().filter_map(row_line).collect(),
+        kept_rows: kept.iter().filter_map(row_line).collect(),
+    }
+}
+
+fn row_line(row: &NotedRow) -> Option<RowLine> {
+    let key = serde_json::value::RawValue::from_string(row.key.to_json()).ok()?;
+    Some(RowLine { key, error: row.error.clone(), attempts: row.attempts })
+}
+
+/// Of nothing, nothing is copied yet.
+fn percent(rows: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { (rows as f64 * 1000.0 / total as f64).floor() / 10.0 }
+}
+
+fn seconds(rows: u64, per_second: f64) -> Option<u64> {
+    (rows == 0 || per_second > 0.0).then(|| if rows == 0 { 0 } else { (rows as f64 / per_second).ceil() as u64 })
+}
+
+fn print(progress: &Progress, clear: bool) {
+    if clear {
+        // Home and clear to the end of the screen.
+        crate::output::part("\x1b[H\x1b[J");
+    }
+    if progress.tables.is_empty() {
+        out!("nothing is to be copied: run `crossfade backfill start`");
+        return;
+    }
+    let mut table = new_table(&[
+        "table", "state", "", "rows", "of", "%", "rows/s", "left", "replaced", "same", "kept", "changed", "refused",
+    ]);
+    for line in &progress.tables {
+        table.add_row([
+            line.table.clone(),
+            line.state.to_owned(),
+            bar(line.percent),
+            line.rows.to_string(),
+            line.total_rows.map_or_else(|| "-".to_owned(), |total| total.to_string()),
+            format!("{:.1}", line.percent),
+            format!("{:.0}", line.rows_per_second),
+            left(line.seconds_left.filter(|_| line.state == "copying")),
+            line.replaced.to_string(),
+            line.same.to_string(),
+            line.kept.to_string(),
+            line.changed.to_string(),
+            line.refused.to_string(),
+        ]);
+    }
+    print_table(&table);
+    out!(
+        "in all: {} {} of {} rows, {:.1} %, {:.0} rows/s, {} changes to apply, left {}",
+        bar(progress.percent),
+        progress.rows,
+        progress.total_rows,
+        progress.percent,
+        progress.rows_per_second,
+        progress.changes_to_apply,
+        left(progress.seconds_left)
+    );
+    let states: BTreeSet<&str> = progress.tables.iter().map(|line| line.state).collect();
+    let is_open = states.iter().any(|state| ["waiting", "clearing", "copying"].contains(state));
+    if is_open && progress.wish == Some("pause") {
+        out!("paused: `crossfade backfill resume` lets it go on");
+    } else if is_open && !progress.is_served {
+        out!("no process copies: run `crossfade sync forward`");
+    }
+    if let Some(reason) = progress.waits_for.as_ref().filter(|_| is_open) {
+        out!("waits: {reason}; `crossfade throttle` shows and sets the limits");
+    }
+    for line in &progress.tables {
+        if let Some(reason) = &line.reason {
+            out!("{}: stopped: {reason}; mend it, then run `crossfade backfill resume`", line.table);
+        }
+        for row in &line.refused_rows {
+            let error = row.error.as_deref().unwrap_or_default();
+            out!("{}: {} is refused ({} attempts): {error}", line.table, row.key, row.attempts);
+        }
+        for row in &line.kept_rows {
+            out!("{}: {} differs, and is kept as the new side has it", line.table, row.key);
+        }
+    }
+}
+
+fn bar(percent: f64) -> String {
+    let full = ((percent / 100.0) * BAR as f64) as u64;
+    let cells = |cell: &str, count: u64| cell.repeat(usize::try_from(count).unwrap_or(0));
+    format!("{}{}", cells("#", full.min(BAR)), cells(".", BAR.saturating_sub(full)))
+}
+
+fn left(seconds: Option<u64>) -> String {
+    seconds
+        .map_or_else(|| "-".to_owned(), |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string())
+}

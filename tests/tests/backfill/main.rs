@@ -1,0 +1,11 @@
+//! What was there before the migration began is copied beside live traffic.
+
+mod beside_writers;
+mod cascades;
+mod copying;
+mod half_filled;
+mod progress;
+mod replica;
+mod seeded;
+mod throttled;
+mod writers;

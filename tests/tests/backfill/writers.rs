@@ -1,0 +1,171 @@
+//! Users of both sides who write the same rows, those that are being copied among them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::Result;
+use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+
+/// Tables of several kinds of keys.
+pub const TABLES: [&str; 5] = [
+    "CREATE TABLE item (id INT NOT NULL PRIMARY KEY, v VARCHAR(40), \
+     updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))",
+    "CREATE TABLE word (word VARCHAR(40) NOT NULL PRIMARY KEY, v VARCHAR(40), \
+     updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)) \
+     DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
+    "CREATE TABLE two (a INT NOT NULL, b VARCHAR(12) CHARACTER SET latin1 NOT NULL, v VARCHAR(40), PRIMARY KEY (a, b), \
+     updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))",
+    "CREATE TABLE parent (id INT NOT NULL PRIMARY KEY, v VARCHAR(40), \
+     updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))",
+    "CREATE TABLE child (id INT NOT NULL PRIMARY KEY, parent_id INT NOT NULL, v VARCHAR(40), \
+     updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6), \
+     FOREIGN KEY (parent_id) REFERENCES parent (id))",
+];
+
+/// Fills the tables with so many rows each; a parent has several children.
+pub async fn load(pool: &Pool, schema: &str, rows: u64) -> Result<()> {
+    let mut connection = pool.get_conn().await?;
+    connection.query_drop(format!("USE `{schema}`")).await?;
+    for first in (1..=rows).step_by(500) {
+        let ids = first..(first + 500).min(rows + 1);
+        let values = |row: &dyn Fn(u64) -> String| ids.clone().map(row).collect::<Vec<_>>().join(",");
+        for (table, columns, row) in [
+            ("item", "id, v", &(|id| format!("({id}, 'old {id}')")) as &dyn Fn(u64) -> String),
+            ("word", "word, v", &|id| format!("('{}', 'old {id}')", word(id))),
+            ("two", "a, b, v", &|id| format!("({}, '{}', 'old {id}')", id / 10, two(id))),
+            ("parent", "id, v", &|id| format!("({id}, 'old {id}')")),
+            ("child", "id, parent_id, v", &|id| format!("({id}, {}, 'old {id}')", id / 3 + 1)),
+        ] {
+            connection.query_drop(format!("INSERT INTO {table} ({columns}) VALUES {}", values(row))).await?;
+        }
+    }
+    Ok(())
+}
+
+/// One row under two spellings for half of the keys.
+fn word(id: u64) -> String {
+    format!("Wört {}", id.wrapping_mul(2_654_435_761) % 1_000_003)
+}
+
+fn two(id: u64) -> String {
+    format!("é{}", id % 10)
+}
+
+/// Who writes.
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    changes: Arc<AtomicU64>,
+    deletes: Arc<AtomicU64>,
+    tasks: JoinSet<Result<()>>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    pub changes: u64,
+    pub deletes: u64,
+}
+
+/// Statements that fail, since a row is locked, gone, or lacks its parent, are no matter.
+impl Writers {
+    /// Begins to write about `rate` statements a second. `with_families`: parents and children, too.
+    pub fn start(pool: &Pool, schema: &str, rows: u64, rate: u64, with_families: bool, side: &'static str) -> Writers {
+        const CONNECTIONS: u64 = 3;
+        let (stop, changes, deletes) = (Arc::default(), Arc::default(), Arc::default());
+        let mut tasks = JoinSet::new();
+        for writer in 0..CONNECTIONS {
+            let writer = Writer {
+                pool: pool.clone(),
+                schema: schema.to_owned(),
+                rows,
+                pause: Duration::from_micros(1_000_000 * CONNECTIONS / rate),
+                with_families,
+                side,
+                random: StdRng::seed_from_u64(writer + side.len() as u64 * 100),
+                stop: Arc::clone(&stop),
+                changes: Arc::clone(&changes),
+                deletes: Arc::clone(&deletes),
+            };
+            tasks.spawn(writer.run());
+        }
+        Writers { stop, changes, deletes, tasks }
+    }
+
+    /// Ends all writers.
+    pub async fn finish(mut self) -> Result<Written> {
+        self.stop.store(true, Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended??;
+        }
+        Ok(Written { changes: self.changes.load(Relaxed), deletes: self.deletes.load(Relaxed) })
+    }
+}
+
+struct Writer {
+    pool: Pool,
+    schema: String,
+    rows: u64,
+    pause: Duration,
+    with_families: bool,
+    side: &'static str,
+    random: StdRng,
+    stop: Arc<AtomicBool>,
+    changes: Arc<AtomicU64>,
+    deletes: Arc<AtomicU64>,
+}
+
+impl Writer {
+    async fn run(mut self) -> Result<()> {
+        let mut connection = self.pool.get_conn().await?;
+        connection.query_drop(format!("USE `{}`", self.schema)).await?;
+        let mut due = tokio::time::interval(self.pause);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.stop.load(Relaxed) {
+            due.tick().await;
+            let (statement, is_delete) = self.statement();
+            if connection.query_drop(statement).await.is_ok() {
+                self.changes.fetch_add(connection.affected_rows(), Relaxed);
+                if is_delete {
+                    self.deletes.fetch_add(connection.affected_rows(), Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self) -> (String, bool) {
+        let id = self.random.random_range(1..=self.rows + self.rows / 10);
+        let value = format!("{} {}", self.side, self.random.random_range(0..1_000_000_u32));
+        let (table, key, columns) = match self.random.random_range(0..if self.with_families { 5 } else { 3 }) {
+            0 => ("item", format!("id = {id}"), format!("id, v) VALUES ({id}")),
+            1 => {
+                // Keys that only the server takes for one.
+                let word = if self.random.random() { word(id) } else { word(id).to_uppercase() };
+                ("word", format!("word = '{word}'"), format!("word, v) VALUES ('{word}'"))
+            }
+            2 => {
+                let (a, b) = (id / 10, two(id));
+                ("two", format!("a = {a} AND b = '{b}'"), format!("a, b, v) VALUES ({a}, '{b}'"))
+            }
+            3 => ("parent", format!("id = {id}"), format!("id, v) VALUES ({id}")),
+            _ => {
+                let parent = self.random.random_range(1..=self.rows / 3);
+                ("child", format!("id = {id}"), format!("id, parent_id, v) VALUES ({id}, {parent}"))
+            }
+        };
+        match self.random.random_range(0..10) {
+            0..5 => (format!("UPDATE {table} SET v = '{value}' WHERE {key}"), false),
+            5..7 => (format!("DELETE FROM {table} WHERE {key}"), true),
+            7 if table == "item" => {
+                let to = self.random.random_range(1..=self.rows + self.rows / 10);
+                (format!("UPDATE item SET id = {to}, v = '{value}' WHERE {key}"), false)
+            }
+            _ => (format!("INSERT INTO {table} ({columns}, '{value}') ON DUPLICATE KEY UPDATE v = '{value}'"), false),
+        }
+    }
+}
