@@ -18,6 +18,17 @@ impl Copies {
         Ok(Copies(serde_json::from_str(&output).context("`backfill status --json` gave something else than JSON")?))
     }
 
+    /// Waits until more rows are counted as copied than these.
+    pub async fn until_more_than(migration: &Migration, rows: u64, limit: Duration) -> Result<Copies> {
+        until("more rows copied", limit, || async {
+            let copies = Copies::read(migration).await?;
+            let is_more = copies.total("rows") > rows;
+            Ok(if is_more { Progress::Reached(copies) } else { Progress::NotYet(copies.0.to_string()) })
+        })
+        .await
+        .with_context(|| migration.log_ends())
+    }
+
     /// Waits until every table is copied, and all that was refused is settled.
     pub async fn until_copied(migration: &Migration, limit: Duration) -> Result<Copies> {
         until("all tables copied", limit, || async {
