@@ -7,6 +7,7 @@ pub const AWAY: &[&str] = &[
     "the source cannot be read; trying again",
     "the store is away",
     "applying failed; trying again",
+    "applying failed; beginning again",
     "the target does not tell whether a transaction was committed; asking again",
     "messages cannot be read; trying again",
     "settling waits for the store",

@@ -163,6 +163,32 @@ async fn a_lost_move_waits_for_its_row(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A row leaves its key for one under which the target refuses it at first; another row has taken the old key when it can
+/// be written.
+async fn a_late_move_ends_no_other_row(flavor: Flavor) -> Result<()> {
+    let create = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, u VARCHAR(20) NOT NULL UNIQUE, {clock})";
+    let mut migration = started(flavor, "late_move", &[create]).await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, u) VALUES (1, 'a')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let taken = "INSERT INTO {schema}.t (id, u, updated_at) VALUES (20, 'z', '2001-01-01 00:00:00')";
+    migration.on(&migration.new, &[taken]).await?;
+    let statements = [
+        "BEGIN",
+        "UPDATE {schema}.t SET id = 10, u = 'z' WHERE id = 1",
+        "INSERT INTO {schema}.t (id, u) VALUES (1, 'b')",
+        "INSERT INTO {schema}.t (id, u) VALUES (20, 'a')",
+        "COMMIT",
+    ];
+    migration.on(&migration.old, &statements).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    until_nothing_is_aside(&migration).await?;
+    let found =
+        format!("SELECT COUNT(*) FROM `{}`.t WHERE (id, u) IN ((10, 'z'), (1, 'b'), (20, 'a'))", migration.schema);
+    ensure!(number(&migration.new, &found).await? == 3, "the rows of old are not there");
+    migration.stop_both().await
+}
+
 /// Each side gives one unique value to a row of its own. Both wait; when a person changes one, both sides become equal.
 async fn a_unique_value_of_two_rows_waits_for_a_person(flavor: Flavor) -> Result<()> {
     let mut migration = started(
@@ -252,6 +278,7 @@ on_both_brands! {
     only_the_refused_rows_wait: p7_refused_rows_on_mysql, p7_refused_rows_on_mariadb;
     a_refused_move_waits_whole: p7_refused_move_on_mysql, p7_refused_move_on_mariadb;
     a_lost_move_waits_for_its_row: p4_a_lost_move_on_mysql, p4_a_lost_move_on_mariadb;
+    a_late_move_ends_no_other_row: p4_a_late_move_on_mysql, p4_a_late_move_on_mariadb;
     a_unique_value_of_two_rows_waits_for_a_person: p7_unique_of_two_on_mysql, p7_unique_of_two_on_mariadb;
     what_cannot_be_judged_is_held: p7_held_on_mysql, p7_held_on_mariadb;
     what_has_no_room_waits: p7_no_room_on_mysql, p7_no_room_on_mariadb;

@@ -193,7 +193,10 @@ impl Context<'_> {
         }
         let judged = &mut changes[place];
         let kept = let_go.map(|columns| judged.let_go(&columns));
+        // It has left its old key when it was passed over; later changes may have put another row there.
+        judged.has_left = true;
         let written = self.write_change(conn, judged).await?;
+        judged.has_left = false;
         if let Some(kept) = kept {
             judged.take_back(kept);
         }

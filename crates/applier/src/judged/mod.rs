@@ -84,6 +84,8 @@ pub(crate) struct JudgedChange<'a> {
     replaced: Option<Row>,
     pub merges: bool,
     pub ends: Vec<PartEnd>,
+    /// The row has left its old key already, and another one may stand there.
+    pub has_left: bool,
     pub successor: Option<Row>,
     pub along: Vec<RowChange>,
 }
@@ -220,6 +222,7 @@ impl<'a> JudgedChange<'a> {
             replaced: None,
             merges: false,
             ends: Vec::new(),
+            has_left: false,
             successor: None,
             along: Vec::new(),
         }
@@ -266,7 +269,7 @@ impl<'a> JudgedChange<'a> {
     }
 
     pub fn leaves(&self) -> bool {
-        self.aside.is_none() && is_write(self.departure)
+        self.aside.is_none() && is_write(self.departure) && !self.has_left
     }
 
     pub fn writes(&self) -> bool {
