@@ -142,3 +142,14 @@ async fn captured_of(migration: &Migration, direction: Direction) -> Result<(hot
         hotset::Changes { inserts: of_users("insert"), updates: of_users("update"), deletes: of_users("delete") };
     Ok((changes, sum(&|_, by_user| !by_user)))
 }
+
+/// No row event on any table of the migration while nobody writes.
+pub async fn binlogs_are_quiet(migration: &Migration) -> Result<()> {
+    // The silence itself is what is measured here, so this wait is for a time and not for a state.
+    let since = (binlog_window::now(&migration.old).await?, binlog_window::now(&migration.new).await?);
+    tokio::time::sleep(SILENCE).await;
+    let on_old = binlog_window::row_events(&migration.old, &since.0, &["crossfade"]).await?;
+    let on_new = binlog_window::row_events(&migration.new, &since.1, &["crossfade"]).await?;
+    ensure!(on_old.is_empty() && on_new.is_empty(), "changes go round in silence: old {on_old:?}, new {on_new:?}");
+    Ok(())
+}
