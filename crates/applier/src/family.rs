@@ -327,25 +327,56 @@ pub(crate) async fn return_rows(
     returning: Returning<'_>,
 ) -> Result<Option<bool>, ApplyError> {
     let target = &shared.tables[table];
-    let rows = target.lock_where(conn, target.key(), &[returning.key]).await?;
+    let rows = target.lock_where(conn, target.key(), std::slice::from_ref(&returning.key)).await?;
     if rows.is_empty() {
         return Ok(Some(false));
     }
-    let parents: Vec<&Row> = rows.iter().collect();
-    let cascades = |link: &ChildLink| link.on_delete != ReferentialAction::Restrict;
-    let mut family = descendants(shared, conn, table, &parents, cascades).await?;
+    let mut family = cascading(shared, conn, table, &rows).await?;
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
+    Ok(give_back(shared, conn, family, &returning).await?.then_some(true))
+}
+
+/// Sends back what would have cascaded from a row's end, but not the row. `false`: the opposite reader did not get there in time.
+pub(crate) async fn return_children(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    returning: Returning<'_>,
+) -> Result<bool, ApplyError> {
+    let target = &shared.tables[table];
+    let rows = target.lock_where(conn, target.key(), std::slice::from_ref(&returning.key)).await?;
+    let children = cascading(shared, conn, table, &rows).await?;
+    Ok(children.is_empty() || give_back(shared, conn, children, &returning).await?)
+}
+
+async fn cascading(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    rows: &[Row],
+) -> Result<Vec<(usize, Row)>, ApplyError> {
+    let parents: Vec<&Row> = rows.iter().collect();
+    descendants(shared, conn, table, &parents, |link| link.on_delete != ReferentialAction::Restrict).await
+}
+
+/// `false`: the opposite reader did not get there in time.
+async fn give_back(
+    shared: &Shared,
+    conn: &mut Conn,
+    rows: Vec<(usize, Row)>,
+    returning: &Returning<'_>,
+) -> Result<bool, ApplyError> {
     let is_known = match returning.hold_limit {
         Some(limit) => shared.hold.captured_under_locks(conn, limit).await?,
         None => false,
     };
     if !is_known && returning.hold_limit.is_some() {
-        return Ok(None);
+        return Ok(false);
     }
     let mut lookup = shared.lookup.lock().await;
     lookup.refresh().await?;
     let (mut returned, mut origins) = (Vec::new(), Vec::new());
-    for (table, row) in family {
+    for (table, row) in rows {
         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
         let key = target.key_of(&row);
         let subject = Subject { mapping, key: &key, effective: None, seen: returning.seen, returned: false };
@@ -358,7 +389,7 @@ pub(crate) async fn return_rows(
     let mut messages = numbered(returned, Origin::Returned);
     messages.iter_mut().zip(origins).for_each(|(message, origin)| message.origin = origin);
     send_back(shared, conn, &messages).await?;
-    Ok(Some(true))
+    Ok(true)
 }
 
 /// Has changes captured by the opposite stream, at the place of this transaction in the target's binlog.

@@ -109,6 +109,13 @@ pub(crate) struct Manner {
     pub blind: bool,
 }
 
+impl Manner {
+    /// How long the opposite reader may be waited for; `None`: not at all.
+    pub fn may_hold(self) -> Option<Duration> {
+        (!self.sighted_only).then_some(self.hold_limit)
+    }
+}
+
 /// A lane's task.
 pub(crate) struct Work {
     pub plan: LanePlan,

@@ -7,14 +7,14 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crossfade_model::{Clock, Message, Origin, Row, RowChange, RowOp};
+use crossfade_model::{Clock, Message, Origin, ReferentialAction, Row, RowChange, RowOp};
 use crossfade_rules::moves::undo_clock;
 use mysql_async::Conn;
 
 use crate::error::ApplyError;
-use crate::family::{numbered, send_back};
+use crate::family::{self, Returning, numbered, send_back};
 use crate::judged::{JudgedStep, LostMove};
-use crate::lane::Shared;
+use crate::lane::{Manner, Shared};
 
 /// What was found here under the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,31 @@ pub(crate) async fn undo(shared: &Shared, conn: &mut Conn, steps: &[JudgedStep<'
     let messages: Vec<Message> = messages.map(|(message, effective)| Message { effective, ..message }).collect();
     send_back(shared, conn, &messages).await?;
     Ok(undoing.found)
+}
+
+/// What went with a row whose end is undone, and perhaps is in no binlog, comes back after it. `false`: the opposite reader did
+/// not get there in time.
+pub(crate) async fn return_children(
+    shared: &Shared,
+    conn: &mut Conn,
+    steps: &[JudgedStep<'_>],
+    manner: Manner,
+) -> Result<bool, ApplyError> {
+    let mut known = BTreeSet::new();
+    let ends: Vec<LostMove<'_>> = steps.iter().flat_map(JudgedStep::lost_moves).filter(|lost| !lost.is_there).collect();
+    // Who ended the row last had seen most.
+    for lost in ends.iter().rev() {
+        let may_cascade = shared.children[lost.table].iter().any(|link| link.on_delete != ReferentialAction::Restrict);
+        if !may_cascade || !known.insert((lost.table, shared.exact_key(lost.table, lost.reached))) {
+            continue;
+        }
+        let key = shared.tables[lost.table].key_of(lost.reached);
+        let returning = Returning { key, seen: lost.seen, hold_limit: manner.may_hold() };
+        if !family::return_children(shared, conn, lost.table, returning).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Undoing<'_> {

@@ -66,6 +66,9 @@ impl JudgedLane<'_> {
             return Ok(Written::NotCaptured);
         }
         self.missed |= undone::undo(shared, conn, &self.steps).await? == undone::Found::Absent;
+        if !undone::return_children(shared, conn, &self.steps, manner).await? {
+            return Ok(Written::NotCaptured);
+        }
         let ahead = along::tell(shared, conn, self).await?;
         Ok(if ahead.is_empty() { Written::AsJudged { all_there: !self.missed } } else { Written::Ahead(ahead) })
     }
@@ -117,7 +120,7 @@ impl JudgedLane<'_> {
         manner: Manner,
     ) -> Result<bool, ApplyError> {
         let mut all_there = ALL_THERE;
-        let hold_limit = (!manner.sighted_only).then_some(manner.hold_limit);
+        let hold_limit = manner.may_hold();
         for ended in self.steps.iter().flat_map(JudgedStep::ruled) {
             let target = &shared.tables[ended.table];
             match ended.ruling {
@@ -393,7 +396,7 @@ impl Context<'_> {
         endings: &[Ending<'_>],
         moves: bool,
     ) -> Result<Endings, ApplyError> {
-        let hold_limit = (!self.manner.sighted_only).then_some(self.manner.hold_limit);
+        let hold_limit = self.manner.may_hold();
         let found = family::judge_endings(self.shared, conn, table, endings, moves, hold_limit).await?;
         match (found, self.shared.family) {
             (Endings::Disputed(losses), FamilyPolicy::ChildGoes) => {

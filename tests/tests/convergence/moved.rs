@@ -341,6 +341,44 @@ async fn a_parent_that_moves_on(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A parent leaves its key, another one takes that key, gets a child, and ends with it, which no binlog tells. The other side has
+/// given the first one a child: it stays, and so does the child of the other one, which refers to it now.
+async fn a_child_that_went_silently(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+    let mut builder = Server::builder(flavor).relaxed();
+    for (name, value) in options {
+        builder = builder.option(name, value);
+    }
+    let servers = SharedPair::own(builder).await?;
+    let mut migration = Migration::on_servers(&Setup::new(flavor, "silently"), servers).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.notes (id INT PRIMARY KEY, place INT, {CLOCK}, \
+                 FOREIGN KEY (place) REFERENCES {{schema}}.places (id) ON DELETE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.places (id) VALUES (4)"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let moves = [
+        "BEGIN",
+        "UPDATE {schema}.places SET id = 6 WHERE id = 4",
+        "INSERT INTO {schema}.places (id) VALUES (4)",
+        "INSERT INTO {schema}.notes (id, place) VALUES (9, 4)",
+        "DELETE FROM {schema}.places WHERE id = 4",
+        "COMMIT",
+    ];
+    migration.on(&migration.old, &moves).await?;
+    migration.on(&migration.new, &["INSERT INTO {schema}.notes (id, place) VALUES (1, 4)"]).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    until_nothing_waits(&migration).await?;
+    migration.stop_both().await
+}
+
 const PARENTS_STAY: &str = "1p1,2p2,3p3,4p4,5p5,6p6 1,4 2,5 3>3,6>6";
 const CHILDREN_GO: &str = "21p1,22p2,23p3,24p4,25p5,26p6   3>,6>";
 const NATIVE: [(&str, &str); 1] = [("innodb_native_foreign_keys", "ON")];
@@ -413,4 +451,14 @@ async fn p4_children_of_moved_parents_go_with_unlogged_cascades_on_mysql() -> Re
 #[tokio::test]
 async fn p4_children_of_moved_parents_go_on_mariadb() -> Result<()> {
     moved_parents(Flavor::MariaDb, "child-goes", &[], CHILDREN_GO).await
+}
+
+#[tokio::test]
+async fn p4_a_child_that_went_silently_on_mysql() -> Result<()> {
+    a_child_that_went_silently(Flavor::MySql, &NATIVE).await
+}
+
+#[tokio::test]
+async fn p4_a_child_that_went_silently_on_mariadb() -> Result<()> {
+    a_child_that_went_silently(Flavor::MariaDb, &[]).await
 }

@@ -162,13 +162,20 @@ pub(crate) struct LostMove<'a> {
     /// Nothing on its way to the source tells of it.
     pub is_untold: bool,
     pub effective: Option<Clock>,
+    /// What the one who made the change had seen.
+    pub seen: &'a Seen,
 }
 
 impl<'a> LostMove<'a> {
-    fn new(table: usize, images: [&'a Option<Row>; 2], undo: Undo, effective: Option<Clock>) -> Option<LostMove<'a>> {
+    fn new(
+        table: usize,
+        images: [&'a Option<Row>; 2],
+        undo: Undo,
+        (effective, seen): (Option<Clock>, &'a Seen),
+    ) -> Option<LostMove<'a>> {
         let [before, after] = images.map(Option::as_ref);
         let (left, reached) = (before.filter(|_| undo.left && after.is_some()), after.or(before)?);
-        Some(LostMove { table, left, reached, is_there: after.is_some(), is_untold: undo.reached, effective })
+        Some(LostMove { table, left, reached, is_there: after.is_some(), is_untold: undo.reached, effective, seen })
     }
 }
 
@@ -238,15 +245,16 @@ impl<'a> JudgedStep<'a> {
                 .iter()
                 .filter(|row| row.aside.is_none())
                 .filter_map(|row| {
-                    LostMove::new(*table, [&row.net.before, &row.net.after], row.undo?, row.net.effective)
+                    let net = row.net;
+                    LostMove::new(*table, [&net.before, &net.after], row.undo?, (net.effective, &*net.seen))
                 })
                 .collect(),
             JudgedStep::InOrder(changes) => changes
                 .iter()
                 .filter(|judged| judged.aside.is_none())
                 .filter_map(|judged| {
-                    let MappedChange { table, before, after, effective, .. } = judged.change;
-                    LostMove::new(*table, [before, after], judged.undo?, *effective)
+                    let MappedChange { table, before, after, effective, seen, .. } = judged.change;
+                    LostMove::new(*table, [before, after], judged.undo?, (*effective, &**seen))
                 })
                 .collect(),
         }
