@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// Changes a second on each side. A busy machine that could not carry them would never let a chunk have its place.
 fn rate() -> u64 {
-    u64::from(rounds(60, 300))
+    u64::from(rounds(30, 300))
 }
 
 /// Loaded on the old side only. Chunks are small, so that there are many of them.
