@@ -204,7 +204,8 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
     let is_known = tables.iter().all(|line| line.total_rows.is_some());
     let is_copying = wish == Some("run") && is_served;
     let rows_per_second = match is_copying {
-        true => tables.iter().filter(|line| line.state == "copying").map(|line| line.rows_per_second).sum(),
+        // Not `sum`, which says of nothing that it is -0.0.
+        true => tables.iter().filter(|line| line.state == "copying").fold(0.0, |sum, line| sum + line.rows_per_second),
         false => 0.0,
     };
     let (changes_to_apply, applying) = to_apply(&store.stream_statuses().await?);
