@@ -180,8 +180,10 @@ impl Context<'_> {
             let Some(row) = &change.after else { return Ok(MadeUp::No) };
             let values: Vec<&Value> = link.columns.iter().map(|column| &row[*column]).collect();
             let of_parent = &self.shared.tables[changes[parent].change.table];
-            // An end that lost took nobody along, if there is a row that it should have ended.
+            // An end that lost took nobody along, if there is a row that it should have ended; that which lost to another end
+            // had none to end here, and whatever is there now has come since.
             let took_along = changes[parent].arrives()
+                || changes[parent].lost_to_an_end()
                 || of_parent.lock_where(conn, &link.referred, std::slice::from_ref(&values)).await?.is_empty();
             if took_along && link.on_delete == ReferentialAction::SetNull {
                 let_go = Some(link.columns);

@@ -379,6 +379,43 @@ async fn a_child_that_went_silently(flavor: Flavor, options: &[(&str, &str)]) ->
     migration.stop_both().await
 }
 
+/// A parent ends on both sides, on one with a child of its own, which no binlog tells; and then it is there again.
+async fn a_child_whose_parent_ended_twice(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+    let mut builder = Server::builder(flavor).relaxed();
+    for (name, value) in options {
+        builder = builder.option(name, value);
+    }
+    let servers = SharedPair::own(builder).await?;
+    let mut migration = Migration::on_servers(&Setup::new(flavor, "ended_twice"), servers).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.notes (id INT PRIMARY KEY, place INT, {CLOCK}, \
+                 FOREIGN KEY (place) REFERENCES {{schema}}.places (id) ON DELETE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.places (id) VALUES (4)"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let ends = [
+        "BEGIN",
+        "INSERT INTO {schema}.notes (id, place) VALUES (9, 4)",
+        "DELETE FROM {schema}.places WHERE id = 4",
+        "INSERT INTO {schema}.places (id, updated_at) VALUES (4, '2035-01-01 00:00:00')",
+        "COMMIT",
+    ];
+    migration.on(&migration.old, &ends).await?;
+    // MariaDB tells the time of a delete in whole seconds.
+    migration.on(&migration.new, &["DO SLEEP(2.1)", "DELETE FROM {schema}.places WHERE id = 4"]).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    until_nothing_waits(&migration).await?;
+    migration.stop_both().await
+}
+
 const PARENTS_STAY: &str = "1p1,2p2,3p3,4p4,5p5,6p6 1,4 2,5 3>3,6>6";
 const CHILDREN_GO: &str = "21p1,22p2,23p3,24p4,25p5,26p6   3>,6>";
 const NATIVE: [(&str, &str); 1] = [("innodb_native_foreign_keys", "ON")];
@@ -461,4 +498,14 @@ async fn p4_a_child_that_went_silently_on_mysql() -> Result<()> {
 #[tokio::test]
 async fn p4_a_child_that_went_silently_on_mariadb() -> Result<()> {
     a_child_that_went_silently(Flavor::MariaDb, &[]).await
+}
+
+#[tokio::test]
+async fn p4_a_child_whose_parent_ended_twice_on_mysql() -> Result<()> {
+    a_child_whose_parent_ended_twice(Flavor::MySql, &NATIVE).await
+}
+
+#[tokio::test]
+async fn p4_a_child_whose_parent_ended_twice_on_mariadb() -> Result<()> {
+    a_child_whose_parent_ended_twice(Flavor::MariaDb, &[]).await
 }

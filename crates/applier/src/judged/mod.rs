@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use crossfade_message::ConflictCounts;
 use crossfade_model::{Row, RowChange, RowOp, TableName};
-use crossfade_rules::decide::WriteReason;
+use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::merge::PartEnd;
 use crossfade_rules::plan::Dependence;
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
@@ -241,6 +241,12 @@ impl<'a> JudgedChange<'a> {
     /// Why it has lost at one of its keys.
     pub fn lost_half(&self) -> Option<Loss> {
         [self.verdict, self.departure].into_iter().find_map(loss_of)
+    }
+
+    /// It has lost to a delete of the row.
+    pub fn lost_to_an_end(&self) -> bool {
+        let is_end = |loss: Loss| matches!(loss.reason, LossReason::LaterClock { op: RowOp::Delete, .. });
+        self.undo.is_none() && loss_of(self.verdict).is_some_and(is_end)
     }
 
     /// Who wins at its keys, whatever became of it since.
