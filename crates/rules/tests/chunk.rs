@@ -13,19 +13,7 @@ use crossfade_rules::{Event, LastConcurrent, Policy, TableMapping, TableRule, Ve
 use proptest::prelude::*;
 
 fn column(name: &str) -> Column {
-    Column {
-        name: name.to_owned(),
-        kind: ColumnKind::Integer { bytes: 8, unsigned: false },
-        nullable: false,
-        generated: false,
-        invisible: false,
-        auto_increment: false,
-        has_default: false,
-        on_update_now: false,
-        declared: String::new(),
-        charset: None,
-        collation: None,
-    }
+    Column::plain(name, ColumnKind::Integer { bytes: 8, unsigned: false })
 }
 
 fn mapping(table: &str, parents: &[&str], clock: Option<&str>) -> TableMapping {

@@ -341,15 +341,14 @@ async fn a_parent_that_moves_on(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
-/// A parent leaves its key, another one takes that key, gets a child, and ends with it, which no binlog tells. The other side has
-/// given the first one a child: it stays, and so does the child of the other one, which refers to it now.
-async fn a_child_that_went_silently(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+/// Servers of its own with a place 4 on both sides, notes that go with their place, and both directions at rest.
+async fn resting_with_notes(flavor: Flavor, name: &'static str, options: &[(&str, &str)]) -> Result<Migration> {
     let mut builder = Server::builder(flavor).relaxed();
     for (name, value) in options {
         builder = builder.option(name, value);
     }
     let servers = SharedPair::own(builder).await?;
-    let mut migration = Migration::on_servers(&Setup::new(flavor, "silently"), servers).await?;
+    let mut migration = Migration::on_servers(&Setup::new(flavor, name), servers).await?;
     migration
         .on_both(&[
             &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, {CLOCK})"),
@@ -364,6 +363,13 @@ async fn a_child_that_went_silently(flavor: Flavor, options: &[(&str, &str)]) ->
     migration.on(&migration.old, &["INSERT INTO {schema}.places (id) VALUES (4)"]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.rest(&Direction::BOTH).await?;
+    Ok(migration)
+}
+
+/// A parent leaves its key, another one takes that key, gets a child, and ends with it, which no binlog tells. The other side has
+/// given the first one a child: it stays, and so does the child of the other one, which refers to it now.
+async fn a_child_that_went_silently(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+    let mut migration = resting_with_notes(flavor, "silently", options).await?;
     let moves = [
         "BEGIN",
         "UPDATE {schema}.places SET id = 6 WHERE id = 4",
@@ -381,26 +387,7 @@ async fn a_child_that_went_silently(flavor: Flavor, options: &[(&str, &str)]) ->
 
 /// A parent ends on both sides, on one with a child of its own, which no binlog tells; and then it is there again.
 async fn a_child_whose_parent_ended_twice(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
-    let mut builder = Server::builder(flavor).relaxed();
-    for (name, value) in options {
-        builder = builder.option(name, value);
-    }
-    let servers = SharedPair::own(builder).await?;
-    let mut migration = Migration::on_servers(&Setup::new(flavor, "ended_twice"), servers).await?;
-    migration
-        .on_both(&[
-            &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, {CLOCK})"),
-            &format!(
-                "CREATE TABLE {{schema}}.notes (id INT PRIMARY KEY, place INT, {CLOCK}, \
-                 FOREIGN KEY (place) REFERENCES {{schema}}.places (id) ON DELETE CASCADE)"
-            ),
-        ])
-        .await?;
-    migration.init().await?;
-    migration.start_both().await?;
-    migration.on(&migration.old, &["INSERT INTO {schema}.places (id) VALUES (4)"]).await?;
-    migration.until_quiet_and_equal(LIMIT).await?;
-    migration.rest(&Direction::BOTH).await?;
+    let mut migration = resting_with_notes(flavor, "ended_twice", options).await?;
     let ends = [
         "BEGIN",
         "INSERT INTO {schema}.notes (id, place) VALUES (9, 4)",
