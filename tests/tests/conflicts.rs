@@ -39,8 +39,11 @@ async fn both_write_at_once(migration: &Migration) -> Result<()> {
             &migration.old,
             &[
                 "UPDATE {schema}.t SET v = 'old' WHERE id = 1",
+                // Only what is judged together is known to be overtaken.
+                "BEGIN",
                 "UPDATE {schema}.t SET v = 'old' WHERE id = 2",
                 "UPDATE {schema}.t SET v = 'older' WHERE id = 2",
+                "COMMIT",
                 "UPDATE {schema}.t SET v = 'old' WHERE id = 3",
                 "UPDATE {schema}.pairs SET v = 'old'",
             ],
