@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crossfade_model::{Message, Origin, ReferentialAction, Row, RowChange, RowOp, Seen, TableLayout, Value};
 use crossfade_rules::LastConcurrent;
-use crossfade_rules::decide::{Loss, LossReason, LossStatus};
+use crossfade_rules::decide::{Loss, LossReason};
 use crossfade_rules::mapping::ChildLink;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -119,7 +119,7 @@ pub(crate) async fn judge_endings(
 }
 
 fn lost_to(winner: u64, reason: LossReason) -> Loss {
-    Loss { status: LossStatus::ConflictLost, winner, reason }
+    Loss { winner, reason }
 }
 
 /// Rows of the child table that refer to one of these parents, locked.

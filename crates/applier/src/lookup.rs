@@ -157,7 +157,7 @@ impl Lookup {
     ) -> Result<Verdict, ApplyError> {
         let concurrent = self.last_concurrent(subject, table, conn).await?;
         let Subject { effective, returned, .. } = *subject;
-        let event = Event { side: self.side, effective, overtaken: false, returned };
+        let event = Event { side: self.side, effective, returned };
         Ok(decide(&event, concurrent.as_ref(), subject.mapping.policy, self.prefer))
     }
 

@@ -16,9 +16,6 @@ pub struct Event {
     /// Where its user wrote it.
     pub side: Side,
     pub effective: Option<Clock>,
-    /// The source itself holds something newer than the event's contents by now: a later change of the same row is
-    /// captured. Only the status of a loser depends on it.
-    pub overtaken: bool,
     /// It only gives a row back to the side that has ended it, as it was there before.
     pub returned: bool,
 }
@@ -50,18 +47,9 @@ pub enum WriteReason {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
-    pub status: LossStatus,
     /// The message of the opposite stream that won.
     pub winner: u64,
     pub reason: LossReason,
-}
-
-/// How a loser stands in the message table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LossStatus {
-    ConflictLost,
-    /// Its contents had been overtaken on its own side anyway.
-    Stale,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,15 +80,6 @@ pub enum LossReason {
     SmallerValue,
 }
 
-impl LossStatus {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LossStatus::ConflictLost => "conflict_lost",
-            LossStatus::Stale => "stale",
-        }
-    }
-}
-
 /// Decides whether an event is written on the target.
 ///
 /// With nothing concurrent the event is written, whatever the clocks say. Else the later effective clock wins, and equal
@@ -117,10 +96,7 @@ pub fn decide(event: &Event, concurrent: Option<&LastConcurrent>, policy: Policy
     };
     match lost {
         None => Verdict::Write(WriteReason::Won { loser: other.seq }),
-        Some(reason) => {
-            let status = if event.overtaken { LossStatus::Stale } else { LossStatus::ConflictLost };
-            Verdict::Lose(Loss { status, winner: other.seq, reason })
-        }
+        Some(reason) => Verdict::Lose(Loss { winner: other.seq, reason }),
     }
 }
 
@@ -172,7 +148,7 @@ mod tests {
     const CLOCKS: [Option<Clock>; 4] = [None, Some(Clock(i64::MIN)), Some(Clock(0)), Some(Clock(1))];
 
     fn event(side: Side, effective: Option<Clock>) -> Event {
-        Event { side, effective, overtaken: false, returned: false }
+        Event { side, effective, returned: false }
     }
 
     fn other(effective: Option<Clock>) -> LastConcurrent {
@@ -257,11 +233,9 @@ mod tests {
             Verdict::Write(reason) => panic!("written: {reason:?}"),
         };
         let loss = lose(event(Side::Old, None), Some(Clock(7)), Policy::Newest);
-        assert_eq!((loss.winner, loss.status.as_str()), (8, "conflict_lost"));
+        assert_eq!(loss.winner, 8);
         assert_eq!(loss.reason.to_string(), "a concurrent delete has the later clock: 7 against none");
-        let overtaken = Event { overtaken: true, ..event(Side::Old, Some(Clock(7))) };
-        let loss = lose(overtaken, Some(Clock(7)), Policy::Newest);
-        assert_eq!(loss.status.as_str(), "stale");
+        let loss = lose(event(Side::Old, Some(Clock(7))), Some(Clock(7)), Policy::Newest);
         assert_eq!(loss.reason.to_string(), "a concurrent change has the same clock (7), and ties go to new");
         let loss = lose(event(Side::Old, Some(Clock(7))), None, Policy::PreferNew);
         assert_eq!(loss.reason.to_string(), "a concurrent change was made on new, which this table prefers");

@@ -24,7 +24,7 @@ pub mod seen;
 pub mod trouble;
 
 pub use concurrent::{ConcurrentIndex, OppositeChange};
-pub use decide::{Event, LastConcurrent, Loss, LossStatus, Verdict, decide};
+pub use decide::{Event, LastConcurrent, Loss, Verdict, decide};
 pub use effective::EffectiveClocks;
 pub use error::RulesError;
 pub use holder::{Admission, LastChange, admit};

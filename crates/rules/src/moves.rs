@@ -134,12 +134,12 @@ pub fn undo_clock(kind: ClockKind, lost: Option<Clock>, now_micros: i64) -> Cloc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::{LossReason, LossStatus};
+    use crate::decide::LossReason;
 
     const WON: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
 
     fn loss(winner: u64) -> Loss {
-        Loss { status: LossStatus::ConflictLost, winner, reason: LossReason::ChildGiven }
+        Loss { winner, reason: LossReason::ChildGiven }
     }
 
     /// A change from one key to another with the message that beats it at each; 0 stands for no key and nobody.

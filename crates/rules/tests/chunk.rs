@@ -238,7 +238,7 @@ impl World {
         }
         let Some(change) = self.captured[from].get(self.delivered[from]).cloned() else { return };
         self.delivered[from] += 1;
-        let event = Event { side, effective: change.effective, overtaken: false, returned: false };
+        let event = Event { side, effective: change.effective, returned: false };
         let concurrent = self.concurrent(to, change.seen);
         if matches!(decide(&event, concurrent.as_ref(), self.mapping.policy, Side::New), Verdict::Write(_)) {
             let changes_old = to == 0;

@@ -425,12 +425,7 @@ impl RowAtWork<'_> {
             (Winner::Old, ..) | (Winner::Newest, Some(_), None) => Side::Old,
             (Winner::New, ..) | (Winner::Newest, None, _) => Side::New,
             (Winner::Newest, Some(old), Some(new)) => {
-                let event = Event {
-                    side: Side::Old,
-                    effective: clock(mapping, Side::Old, old),
-                    overtaken: false,
-                    returned: false,
-                };
+                let event = Event { side: Side::Old, effective: clock(mapping, Side::Old, old), returned: false };
                 let other = LastConcurrent {
                     seq: 0,
                     effective: clock(mapping, Side::New, new),

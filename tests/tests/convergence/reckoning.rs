@@ -1,8 +1,9 @@
 //! What must be true when all is quiet.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use crossfade_testkit::compare::{self, Comparison, TablePair};
 use crossfade_testkit::{binlog_window, hotset, sql};
 use crossfade_tests::{Direction, Migration};
@@ -48,8 +49,7 @@ pub async fn rows_are_equal(migration: &Migration) -> Result<u64> {
     let pairs: Vec<TablePair> = hotset::Table::ALL.into_iter().map(pair).collect();
     let comparison = compare::tables(&migration.old, &migration.new, &pairs).await?;
     if !comparison.is_equal() {
-        let messages = migration.crossfade(&["messages", "list", "--limit", "100000", "--json"]).await?;
-        std::fs::write(migration.folder.join("messages.json"), messages)?;
+        keep_what_was_written(migration).await?;
         bail!(
             "{} rows differ when all is quiet\n{comparison}\n{}",
             comparison.differences(),
@@ -57,6 +57,22 @@ pub async fn rows_are_equal(migration: &Migration) -> Result<u64> {
         );
     }
     Ok(comparison.rows_compared())
+}
+
+/// Leaves the messages and both binlogs beside the logs: servers end with the test.
+async fn keep_what_was_written(migration: &Migration) -> Result<()> {
+    let messages = migration.crossfade(&["messages", "list", "--limit", "100000", "--json"]).await?;
+    std::fs::write(migration.folder.join("messages.json"), messages)?;
+    for (side, pool) in [("old", &migration.old), ("new", &migration.new)] {
+        let mut connection = pool.get_conn().await?;
+        let base: Option<String> = connection.query_first("SELECT @@log_bin_basename").await?;
+        let folder = base.as_deref().and_then(|base| Path::new(base).parent()).context("no folder of binlogs")?;
+        let logs: Vec<mysql_async::Row> = connection.query("SHOW BINARY LOGS").await?;
+        for name in logs.iter().filter_map(|log| log.get::<String, _>(0)) {
+            std::fs::copy(folder.join(&name), migration.folder.join(format!("{side}.{name}")))?;
+        }
+    }
+    Ok(())
 }
 
 /// The lives of the first few rows that differ, on both sides.
@@ -94,12 +110,14 @@ pub async fn every_change_was_captured_once(migration: &Migration) -> Result<Cap
         let written = hotset::changes(source, &migration.schema).await?;
         let (found, returned) = captured_of(migration, direction).await?;
         let marks = marks(migration, direction, source).await?;
-        ensure!(
-            found == written && (returned > 0) == (marks > 0) && returned >= marks,
-            "{} captured {found:?}, but users made {written:?}, and {marks} times something went back, in {returned} messages: \
-             echoes were captured, or changes lost",
-            direction.as_str()
-        );
+        if found != written || (returned > 0) != (marks > 0) || returned < marks {
+            keep_what_was_written(migration).await?;
+            bail!(
+                "{} captured {found:?}, but users made {written:?}, and {marks} times something went back, in {returned} \
+                 messages: echoes were captured, or changes lost",
+                direction.as_str()
+            );
+        }
         captured.returned += returned;
         match direction {
             Direction::Forward => captured.forward = written.total(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crossfade_message::{ConflictCounts, Outcome, Status};
 use crossfade_model::{Clock, MessageId, Row, TableName};
-use crossfade_rules::decide::{LossReason, LossStatus};
+use crossfade_rules::decide::LossReason;
 use crossfade_rules::merge::PartEnd;
 use crossfade_rules::{Loss, Verdict};
 
@@ -69,9 +69,9 @@ impl JudgedLane<'_> {
             }
             let counts = conflicts.entry(shared.mappings[ended.table].source.clone()).or_default();
             match ended.verdict {
-                Verdict::Lose(loss) => {
+                Verdict::Lose(_) => {
                     for seq in &ended.seqs {
-                        match outcome(shared, &ended, *seq, loss).status {
+                        match losers_status(&ended, *seq) {
                             Status::Stale => counts.stale += 1,
                             _ => counts.lost += 1,
                         }
@@ -147,16 +147,19 @@ pub(super) fn existence(ends: &[PartEnd]) -> Verdict {
     ends.last().map_or(UNDISPUTED, |end| end.existence)
 }
 
+/// Stale is what had a later change of the same row with it, which lost too.
+fn losers_status(ended: &Ended, seq: u64) -> Status {
+    match ended.seqs.last().is_some_and(|last| seq < *last) {
+        true => Status::Stale,
+        false => Status::ConflictLost,
+    }
+}
+
 fn outcome(shared: &Shared, ended: &Ended, seq: u64, loss: Loss) -> Outcome {
     Outcome {
         seq,
         table: shared.mappings[ended.table].source.clone(),
-        status: match loss.status {
-            // A later change of the same row came with it, and lost too.
-            _ if ended.seqs.last().is_some_and(|last| seq < *last) => Status::Stale,
-            LossStatus::ConflictLost => Status::ConflictLost,
-            LossStatus::Stale => Status::Stale,
-        },
+        status: losers_status(ended, seq),
         reason: loss.reason.to_string(),
         winner: Some(MessageId { stream: crate::opposite_stream(&shared.owner.stream), seq: loss.winner }),
         source_clock: ended.effective,

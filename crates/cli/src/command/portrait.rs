@@ -204,11 +204,7 @@ impl Painter<'_> {
                 (Status::Applied, format!("it is written: it wins against {opposite}:{loser}"))
             }
             Verdict::Lose(loss) => {
-                let status = match loss.status {
-                    crossfade_rules::LossStatus::ConflictLost => Status::ConflictLost,
-                    crossfade_rules::LossStatus::Stale => Status::Stale,
-                };
-                (status, format!("it loses against {opposite}:{}: {}", loss.winner, loss.reason))
+                (Status::ConflictLost, format!("it loses against {opposite}:{}: {}", loss.winner, loss.reason))
             }
         };
         if foreseen.merges && foreseen.verdict != Verdict::Write(WriteReason::NothingConcurrent) {

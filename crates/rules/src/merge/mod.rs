@@ -42,7 +42,7 @@ pub use column_set::ColumnSet;
 pub use number::with_difference;
 pub use window::{KeyHashes, Window};
 
-use crate::decide::{Event, LastConcurrent, Loss, LossReason, LossStatus, Verdict, WriteReason, decide};
+use crate::decide::{Event, LastConcurrent, Loss, LossReason, Verdict, WriteReason, decide};
 use crate::mapping::TableMapping;
 
 /// What a change does to the row of one key.
@@ -243,7 +243,7 @@ impl<'a> Merging<'a> {
 
     fn against(&self, part: &Part, other: &Concurrent) -> Verdict {
         let Part { effective, returned, .. } = *part;
-        let event = Event { side: self.mapping.direction.source(), effective, overtaken: false, returned };
+        let event = Event { side: self.mapping.direction.source(), effective, returned };
         let Concurrent { seq, effective, returned, .. } = *other;
         let last = LastConcurrent { seq, effective, op: other.effect.op(), returned };
         decide(&event, Some(&last), self.mapping.policy, self.prefer)
@@ -385,7 +385,7 @@ impl RowMerging<'_, '_> {
         let Some(other) = images.first().and_then(|images| value(&images.after, column)) else { return Ok(()) };
         if number::prevails(rule, other, after) {
             let reason = if rule == MergeRule::Max { LossReason::GreaterValue } else { LossReason::SmallerValue };
-            end.lose(column, Loss { status: LossStatus::ConflictLost, winner: writer.seq, reason });
+            end.lose(column, Loss { winner: writer.seq, reason });
             let other = other.clone();
             self.set(column, other);
         } else {

@@ -333,7 +333,7 @@ impl Product {
                 Err(unknown) => answers.find(&unknown),
             }
         };
-        let event = Event { side: SIDES[side], effective: ending.effective, overtaken: false, returned: false };
+        let event = Event { side: SIDES[side], effective: ending.effective, returned: false };
         decide(&event, concurrent.as_ref(), self.setting.policy, self.setting.prefer)
     }
 

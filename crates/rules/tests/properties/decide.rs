@@ -2,7 +2,7 @@
 
 use crossfade_model::{Clock, RowOp, Side};
 use crossfade_rules::decide::LossReason;
-use crossfade_rules::{Event, LastConcurrent, LossStatus, Policy, Verdict, decide};
+use crossfade_rules::{Event, LastConcurrent, Policy, Verdict, decide};
 use proptest::prelude::*;
 
 use crate::seeded;
@@ -29,7 +29,7 @@ fn ops() -> impl Strategy<Value = RowOp> {
 }
 
 fn verdict(side: Side, clock: Option<Clock>, other: Option<Clock>, policy: Policy, prefer: Side) -> Verdict {
-    let event = Event { side, effective: clock, overtaken: false, returned: false };
+    let event = Event { side, effective: clock, returned: false };
     decide(
         &event,
         Some(&LastConcurrent { seq: 3, effective: other, op: RowOp::Update, returned: false }),
@@ -53,21 +53,19 @@ proptest! {
         prop_assert_ne!(old_wins, wins(Side::New, new, old, policy, prefer));
     }
 
-    /// Neither how the other changed the row nor what became of the event meanwhile decides who wins; and nothing that
-    /// was decided turns when it is decided again.
+    /// How the other changed the row does not decide who wins; and nothing that was decided turns when it is decided again.
     #[test]
     fn only_clocks_and_sides_decide(
         side in sides(), clock in clocks(), other in clocks(), policy in policies(), prefer in sides(),
-        op in ops(), seq: u64, overtaken: bool,
+        op in ops(), seq: u64,
     ) {
-        let event = Event { side, effective: clock, overtaken, returned: false };
+        let event = Event { side, effective: clock, returned: false };
         let concurrent = LastConcurrent { seq, effective: other, op, returned: false };
         let decided = decide(&event, Some(&concurrent), policy, prefer);
         prop_assert_eq!(decided, decide(&event, Some(&concurrent), policy, prefer));
         prop_assert_eq!(matches!(decided, Verdict::Write(_)), wins(side, clock, other, policy, prefer));
         if let Verdict::Lose(loss) = decided {
             prop_assert_eq!(loss.winner, seq);
-            prop_assert_eq!(loss.status == LossStatus::Stale, overtaken);
             let fits = match loss.reason {
                 LossReason::LaterClock { event, winner, op: by } => event == clock && winner == other && by == op && other > clock,
                 LossReason::EqualClocks { clock: equal, preferred } => {
@@ -94,9 +92,9 @@ proptest! {
 
     #[test]
     fn nothing_concurrent_is_always_written(
-        side in sides(), clock in clocks(), policy in policies(), prefer in sides(), overtaken: bool,
+        side in sides(), clock in clocks(), policy in policies(), prefer in sides(),
     ) {
-        let event = Event { side, effective: clock, overtaken, returned: false };
+        let event = Event { side, effective: clock, returned: false };
         prop_assert!(matches!(decide(&event, None, policy, prefer), Verdict::Write(_)));
     }
 }
