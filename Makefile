@@ -3,8 +3,9 @@
 CARGO ?= cargo
 # Extra arguments for the demonstration, as in: make demo DEMO="--flavor mariadb --seconds 60"
 DEMO ?=
-# Tests at a time: they wait more than they work.
-TEST_THREADS ?= 4
+# Tests at a time in a suite, and suites at a time: they wait more than they work.
+TEST_THREADS ?= 3
+SUITES_AT_ONCE ?= 2
 # One test binary for `make soak`, as in: make soak SUITE=kill_matrix
 SUITE ?=
 
@@ -23,10 +24,8 @@ demo: servers ## A whole pair at work on two private servers, in under 90 s afte
 	$(CARGO) build --release -p crossfade-cli
 	target/release/crossfade --log warn demo $(DEMO)
 
-# The end-to-end tests start the binary; cargo does not build another package's binary for a test.
 test: servers ## All tests, as the continuous integration runs them
-	$(CARGO) build --workspace --bins
-	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace --no-fail-fast
+	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) SUITES_AT_ONCE=$(SUITES_AT_ONCE) scripts/test.sh
 
 soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, faults, ping_pong, two_ways, idle, …
 	$(CARGO) build --release -p crossfade-cli

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# All tests: those of the crates one after the other, then the end-to-end suites, several at a time, since they wait more than
+# they work. A suite's output is printed whole when the suite has ended. Nothing is left out because something else failed.
+#
+# CARGO, TEST_THREADS (tests at a time in a suite), SUITES_AT_ONCE
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+cargo="${CARGO:-cargo}"
+export RUST_TEST_THREADS="${TEST_THREADS:-3}"
+
+# The suites start the binary, and cargo does not build another package's binary for a test.
+"$cargo" build --workspace --bins
+
+status=0
+"$cargo" test --workspace --exclude crossfade-tests --no-fail-fast || status=1
+
+listing="$(mktemp)"
+outputs="$(mktemp -d)"
+trap 'rm -rf "$listing" "$outputs"' EXIT
+"$cargo" test -p crossfade-tests --no-run 2>&1 | tee "$listing"
+
+suite() {
+    local name="$1" program="$2" output
+    output="$outputs/$(basename "$program")"
+    local ended=0
+    (cd tests && exec "$program") >"$output" 2>&1 || ended=$?
+    {
+        flock 9
+        echo "     Running $name (${program#"$PWD"/})"
+        cat "$output"
+        # A suite that was killed has no result of its own.
+        if ((ended != 0)); then echo "error: $name ended with $ended"; fi
+    } 9>"$outputs/lock"
+    return "$ended"
+}
+export -f suite
+export outputs
+
+sed -nE "s|^ *Executable (.*) \((.*)\)$|\1\t$PWD/\2|p" "$listing" |
+    xargs --delimiter '\n' --max-args 1 --max-procs "${SUITES_AT_ONCE:-2}" \
+        bash -c 'IFS=$'"'\t'"' read -r name program <<<"$1"; suite "$name" "$program"' suite || status=1
+exit "$status"
