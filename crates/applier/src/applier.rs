@@ -380,7 +380,9 @@ impl Applier {
             drop(parking);
             match lookup.refresh().await {
                 // What a lane cannot judge without the store, it confirms before its commit, and waits for the store there.
-                Err(error) if error.remedy() == Remedy::RetryLater => tracing::warn!(%error, "the store is away"),
+                Err(error) if error.remedy() == Remedy::RetryLater => {
+                    tracing::warn!(error = with_causes(&error), "the store is away")
+                }
                 refreshed => refreshed?,
             }
         }
@@ -447,7 +449,9 @@ impl Applier {
         match self.shared.store.settle(&self.options.stream, applied).await {
             Ok(()) => self.settled_seq = applied,
             // The checkpoint is the truth; settling follows when the store is back.
-            Err(error) if error.is_transient() => tracing::warn!(%error, "settling waits for the store"),
+            Err(error) if error.is_transient() => {
+                tracing::warn!(error = with_causes(&error), "settling waits for the store")
+            }
             Err(error) => return Err(error.into()),
         }
         self.settled_at = Instant::now();

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
-use crate::error::ApplyError;
+use crate::error::{ApplyError, with_causes};
 use crate::session;
 
 /// A wait that has taken this long tells that the opposite reader is away, or far behind, …
@@ -236,9 +236,10 @@ impl HoldWorker {
         loop {
             match self.beat(conn).await {
                 Ok(counter) => return self.wait_for(counter).await,
+                Err(error) if !error.may_be_over_later() => return Err(error),
                 Err(error) => {
                     *conn = None;
-                    tracing::warn!(error = %error, "the heartbeat on the target failed; trying again");
+                    tracing::warn!(error = with_causes(&error), "the heartbeat on the target failed; trying again");
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
@@ -266,8 +267,9 @@ impl HoldWorker {
             match self.store.heartbeat_passed(&self.opposite, self.writer.as_str()).await {
                 Ok(passed) if passed >= counter => return Ok(()),
                 Ok(_) => {}
+                Err(error) if !error.is_transient() => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(error = %error, "the store cannot be read; trying again");
+                    tracing::warn!(error = with_causes(&error), "the store cannot be read; trying again");
                     pause = Duration::from_millis(500);
                 }
             }

@@ -8,7 +8,7 @@ use crossfade_message::Edit;
 
 use crate::applier::Applier;
 use crate::edited;
-use crate::error::ApplyError;
+use crate::error::{ApplyError, with_causes};
 use crate::lane::{Entry, Work};
 use crate::{session, tombstone};
 
@@ -48,20 +48,23 @@ impl Applier {
         if self.purged_at.elapsed() < PURGE_EVERY {
             return Ok(());
         }
-        let conn = self.lanes[0].connection(&self.shared).await;
-        let purged = match conn {
-            Ok(conn) => session::answered(tombstone::purge(&self.shared, conn)).await,
-            Err(error) => Err(error),
-        };
+        let purged = self.purge_tombstones().await;
         // Where one step was not enough, the next one has its turn after the next batch.
         if !matches!(purged, Ok(true)) {
             self.purged_at = Instant::now();
         }
         if let Err(error) = purged {
             self.lanes[0].forget_connection();
-            tracing::warn!(%error, "old tombstones could not be purged");
+            tracing::warn!(error = with_causes(&error), "old tombstones could not be purged");
         }
         Ok(())
+    }
+
+    async fn purge_tombstones(&mut self) -> Result<bool, ApplyError> {
+        // The store first: a session that says nothing meanwhile may be dropped.
+        let through = self.shared.store.seen_by_all(&self.shared.owner.stream).await?;
+        let conn = self.lanes[0].connection(&self.shared).await?;
+        session::answered(tombstone::purge(&self.shared.owner, conn, through)).await
     }
 
     /// Tries what is set aside and due once more, group by group.

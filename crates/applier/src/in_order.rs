@@ -29,9 +29,19 @@ struct Round<'l> {
 
 /// Whether something made up for a change that was passed over.
 enum MadeUp {
-    Yes,
+    /// `all_there`: as of [`Written::AsJudged`].
+    Yes {
+        all_there: bool,
+    },
     No,
     Otherwise(Written),
+}
+
+/// What was made up for, all in all.
+struct Made {
+    /// Places of the changes for which there is nothing.
+    left: Vec<usize>,
+    all_there: bool,
 }
 
 impl Context<'_> {
@@ -49,18 +59,18 @@ impl Context<'_> {
             }
             let mut round = Round { aside: aside.clone(), passed_over: Vec::new(), last: &last };
             let written = self.write_round(conn, changes, &open, &mut round).await?;
-            let Written::AsJudged { .. } = written else { return Ok(written) };
+            let Written::AsJudged { all_there } = written else { return Ok(written) };
             let Round { aside: now_aside, passed_over, .. } = round;
-            let left = match self.make_up(conn, changes, passed_over).await? {
-                Ok(left) => left,
+            let made = match self.make_up(conn, changes, passed_over).await? {
+                Ok(made) => made,
                 Err(otherwise) => return Ok(otherwise),
             };
-            if left.is_empty() {
+            if made.left.is_empty() {
                 *aside = now_aside;
-                return Ok(written);
+                return Ok(Written::AsJudged { all_there: all_there && made.all_there });
             }
             // Once more, and what depends on these waits with them.
-            last.extend(left);
+            last.extend(made.left);
             conn.query_drop("ROLLBACK TO SAVEPOINT round").await?;
             open.iter().for_each(|place| changes[*place].aside = None);
         }
@@ -100,7 +110,7 @@ impl Context<'_> {
                 Some(Cause::Refused(_)) if !round.last.contains(&place) && self.is_of_one_row(judged.change) => {
                     judged.aside = None;
                     round.passed_over.push(place);
-                    self.leave(conn, judged).await?;
+                    all_there &= self.leave(conn, judged).await?;
                 }
                 Some(_) => round.aside.add(&judged.dependence(planner)),
                 None => {}
@@ -122,26 +132,26 @@ impl Context<'_> {
         change.op == RowOp::Delete && links.any(|link| link.on_delete != ReferentialAction::Restrict)
     }
 
-    /// A moved row that cannot arrive leaves its old key all the same.
-    async fn leave(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<(), ApplyError> {
+    /// A moved row that cannot arrive leaves its old key all the same. `false`: it was not there.
+    async fn leave(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<bool, ApplyError> {
         let target = &self.shared.tables[judged.change.table];
         if let (Some(before), Some(after)) = (&judged.change.before, &judged.change.after) {
             let key = target.key_of(before);
             if judged.leaves() && key != target.key_of(after) {
-                target.delete(conn, &[key]).await?;
+                return Ok(target.delete(conn, &[key]).await?);
             }
         }
-        Ok(())
+        Ok(ALL_THERE)
     }
 
-    /// Looks for what makes up for changes that were passed over; returns those for which there is nothing.
+    /// Looks for what makes up for changes that were passed over.
     async fn make_up(
         &self,
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
         mut passed_over: Vec<usize>,
-    ) -> Result<Result<Vec<usize>, Written>, ApplyError> {
-        let mut left = Vec::new();
+    ) -> Result<Result<Made, Written>, ApplyError> {
+        let (mut left, mut all_there) = (Vec::new(), ALL_THERE);
         // The last one first: it may stand in for those before.
         while let Some(place) = passed_over.pop() {
             let stands_in = |later: usize| {
@@ -160,12 +170,12 @@ impl Context<'_> {
                 continue;
             }
             match self.make_up_one(conn, changes, place).await? {
-                MadeUp::Yes => {}
+                MadeUp::Yes { all_there: there } => all_there &= there,
                 MadeUp::No => left.push(place),
                 MadeUp::Otherwise(written) => return Ok(Err(written)),
             }
         }
-        Ok(Ok(left))
+        Ok(Ok(Made { left, all_there }))
     }
 
     async fn make_up_one(
@@ -189,8 +199,8 @@ impl Context<'_> {
                 let_go = Some(link.columns);
             } else if took_along {
                 let target = &self.shared.tables[change.table];
-                target.delete(conn, &[target.key_of(row)]).await?;
-                return Ok(MadeUp::Yes);
+                let all_there = target.delete(conn, &[target.key_of(row)]).await?;
+                return Ok(MadeUp::Yes { all_there });
             }
         }
         let judged = &mut changes[place];
@@ -203,7 +213,7 @@ impl Context<'_> {
             judged.take_back(kept);
         }
         match (written, judged.aside.take()) {
-            (Written::AsJudged { .. }, None) => Ok(MadeUp::Yes),
+            (Written::AsJudged { all_there }, None) => Ok(MadeUp::Yes { all_there }),
             (Written::AsJudged { .. }, Some(_)) => Ok(MadeUp::No),
             (otherwise, _) => Ok(MadeUp::Otherwise(otherwise)),
         }

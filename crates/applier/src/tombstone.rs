@@ -8,6 +8,7 @@ use crossfade_model::{Clock, Row, RowChange, RowOp};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Value as Param};
 
+use crate::checkpoint::CheckpointOwner;
 use crate::error::ApplyError;
 use crate::judged::JudgedStep;
 use crate::lane::Shared;
@@ -93,16 +94,16 @@ fn params(shared: &Shared, grave: &Grave<'_>) -> [Param; 8] {
     ]
 }
 
-/// Forgets old tombstones that no change still to come can be judged by. Returns whether there may be more.
-pub(crate) async fn purge(shared: &Shared, conn: &mut Conn) -> Result<bool, ApplyError> {
-    let through = shared.store.seen_by_all(&shared.owner.stream).await?;
+/// Forgets old tombstones that no change still to come can be judged by: of messages up to `through`. Returns whether there may
+/// be more.
+pub(crate) async fn purge(owner: &CheckpointOwner, conn: &mut Conn, through: u64) -> Result<bool, ApplyError> {
     conn.exec_drop(
         format!(
             "DELETE FROM crossfade.tombstone WHERE pair = ? AND deleted_at < UTC_TIMESTAMP(6) - INTERVAL {} SECOND \
              AND stream = ? AND seq <= ? LIMIT {PURGED_AT_A_TIME}",
             KEPT_AT_LEAST.as_secs()
         ),
-        (&shared.owner.pair, shared.owner.stream.as_str(), through),
+        (&owner.pair, owner.stream.as_str(), through),
     )
     .await?;
     Ok(conn.affected_rows() == PURGED_AT_A_TIME as u64)

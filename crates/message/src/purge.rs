@@ -127,13 +127,10 @@ impl Store {
         // The oldest message that is not settled, or is set aside, has seen the least; where there is none, the next one
         // will have seen at least what its stream has.
         let rows = sqlx::query(
-            "SELECT s.stream, s.seen,
-                    (SELECT b.seen FROM message_block b
-                      WHERE b.pair = s.pair AND b.stream = s.stream AND b.last_seq >= LEAST(s.settled_seq + 1,
-                        COALESCE((SELECT MIN(f.seq) FROM failure f WHERE f.pair = s.pair AND f.stream = s.stream), ~0),
-                        COALESCE((SELECT MIN(o.seq) FROM outcome o
-                                   WHERE o.pair = s.pair AND o.stream = s.stream AND o.status = 'held'), ~0))
-                      ORDER BY b.last_seq LIMIT 1) AS pending_seen
+            "SELECT s.stream, s.seen, s.settled_seq,
+                    (SELECT MIN(f.seq) FROM failure f WHERE f.pair = s.pair AND f.stream = s.stream) AS failed_seq,
+                    (SELECT MIN(o.seq) FROM outcome o
+                      WHERE o.pair = s.pair AND o.stream = s.stream AND o.status = 'held') AS held_seq
              FROM stream s LEFT JOIN direction d ON d.pair = s.pair AND d.direction = ?
              WHERE s.pair = ? AND s.stream LIKE ? AND COALESCE(d.declared, TRUE)",
         )
@@ -145,18 +142,34 @@ impl Store {
         .map_err(during())?;
         let mut least = Vec::new();
         for row in rows {
-            let seen: String = row.try_get("seen").map_err(during())?;
-            let pending: Option<String> = row.try_get("pending_seen").map_err(during())?;
-            let seen: Vec<Seen> = match pending {
+            let opposite: String = row.try_get("stream").map_err(during())?;
+            let settled: u64 = row.try_get("settled_seq").map_err(during())?;
+            let failed: Option<u64> = row.try_get("failed_seq").map_err(during())?;
+            let held: Option<u64> = row.try_get("held_seq").map_err(during())?;
+            let pending = [Some(settled + 1), failed, held].into_iter().flatten().min().unwrap_or(u64::MAX);
+            let seen: Vec<Seen> = match self.seen_of_block(pair, &opposite, pending).await? {
                 Some(pending) => from_json("seen of a block", &pending)?,
-                None => vec![from_json("seen of a stream", &seen)?],
+                None => vec![from_json("seen of a stream", &row.try_get::<String, _>("seen").map_err(during())?)?],
             };
             let through =
                 |seen: &Seen| seen.streams.get(stream.as_str()).map_or(0, |progress| progress.in_effect_through());
-            let opposite: String = row.try_get("stream").map_err(during())?;
             least.push((opposite, seen.iter().map(through).min().unwrap_or(0)));
         }
         Ok(least)
+    }
+
+    /// What the changes of the block have seen that a message is in, or of the next one. The number is bound, so that the block
+    /// is found by its key: a number that a subquery gives would be compared with every block's.
+    async fn seen_of_block(&self, pair: &str, stream: &str, seq: u64) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT seen FROM message_block WHERE pair = ? AND stream = ? AND last_seq >= ? ORDER BY last_seq LIMIT 1",
+        )
+        .bind(pair)
+        .bind(stream)
+        .bind(seq)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::during("tell what changes have seen"))
     }
 
     async fn drop_partition(&self, partition: &DayPartition) -> Result<(), StoreError> {

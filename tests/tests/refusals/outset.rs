@@ -10,6 +10,8 @@ use crossfade_tests::lines::{AWAY, KILLED};
 use crossfade_tests::on_both_brands;
 use crossfade_tests::{Direction, Migration, Setup, SideUrls, account_url};
 
+use mysql_async::prelude::Queryable;
+
 use crate::{
     LIMIT, PLAIN, forward, forward_alone, insert, is_green, never_green, prepare, reason, state, until_all_is_well,
     until_number, until_status,
@@ -18,6 +20,8 @@ use crate::{
 on_both_brands! {
     a_target_that_is_away_is_waited_for: p7_started_before_its_target_on_mysql, p7_started_before_its_target_on_mariadb;
     a_store_that_is_away_is_waited_for: p7_started_before_its_store_on_mysql, p7_started_before_its_store_on_mariadb;
+    a_store_that_goes_away_at_the_start_is_waited_for:
+        p7_its_store_goes_at_the_start_on_mysql, p7_its_store_goes_at_the_start_on_mariadb;
     what_nobody_waits_for_is_told: p7_why_it_cannot_start_on_mysql, p7_why_it_cannot_start_on_mariadb;
 }
 
@@ -112,6 +116,39 @@ async fn a_store_that_is_away_is_waited_for(flavor: Flavor) -> Result<()> {
     proxy.come_back();
     let status = until_all_is_well(&migration).await?;
     ensure!(status.number("forward", "last_seq") == 1 && status.number("reverse", "last_seq") == 0, "{}", status.0);
+    migration.stop_both().await
+}
+
+/// A process that has taken the lease, and reads from the store what it needs to run, loses the store at that moment.
+async fn a_store_that_goes_away_at_the_start_is_waited_for(flavor: Flavor) -> Result<()> {
+    let (mut migration, proxy) = through_proxy(flavor, "store_goes", true).await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &[&insert([(1, 1)])]).await?;
+    until_all_is_well(&migration).await?;
+    migration.stop_both().await?;
+    let mut locker = mysql_async::Conn::from_url(SharedPair::get(flavor).await.new().root_url()).await?;
+    locker.query_drop("LOCK TABLES crossfade.message_block WRITE").await?;
+    migration.start(Direction::Forward, &[])?;
+    until("it reads messages", LIMIT, || async {
+        let mut looker = mysql_async::Conn::from_url(SharedPair::get(flavor).await.new().root_url()).await?;
+        let sessions: Vec<mysql_async::Row> = looker.query("SHOW FULL PROCESSLIST").await?;
+        let reads = |row: &mysql_async::Row| {
+            row.get::<Option<String>, _>(7).flatten().is_some_and(|statement| statement.contains("message_block"))
+                && row.get::<Option<String>, _>(6).flatten().is_some_and(|state| state.contains("Waiting for table"))
+        };
+        let found = sessions.iter().any(reads);
+        Ok(if found { Progress::Reached(()) } else { Progress::NotYet(format!("{} sessions", sessions.len())) })
+    })
+    .await?;
+    proxy.go_away();
+    until_logged(&migration, Direction::Forward, WAITS).await?;
+    locker.query_drop("UNLOCK TABLES").await?;
+    let ended = migration.process(Direction::Forward)?.exit_status()?;
+    ensure!(ended.is_none(), "it has ended: {ended:?}");
+    proxy.come_back();
+    migration.start(Direction::Reverse, &[])?;
+    let status = until_all_is_well(&migration).await?;
+    ensure!(status.number("forward", "last_seq") == 1, "{}", status.0);
     migration.stop_both().await
 }
 

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use chrono::{NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use crossfade_config::Settings;
 use crossfade_message::ListedMessage;
-use crossfade_model::{CalendarDate, ColumnKind, Direction, Message, TableName, TimeOfDay, Value};
+use crossfade_model::{ColumnKind, Direction, Message, TableName, Value};
 use crossfade_rules::TableMapping;
 use crossfade_rules::key::{change_has_key, folded_hash};
 use serde_json::value::RawValue;
 
-use super::messages::{operation, optional, seen, table_name};
-use super::{add_row, new_table, open_store, print_json, print_table};
+use super::messages::{counted, operation, optional, seen, table_name};
+use super::{add_row, new_table, open_known_store, print_json, print_table, value};
 use crate::args::HistoryArgs;
 use crate::failure::{Failure, Kind};
 use crate::pair::Pair;
@@ -21,13 +20,12 @@ const CHANGE_CHARS: usize = 100;
 
 pub async fn run(settings: Arc<Settings>, args: &HistoryArgs) -> anyhow::Result<()> {
     let name = table_name(&args.table)?;
-    let pair = Pair::read(settings.clone()).await?;
+    let pair = Pair::read_as_is(settings.clone()).await?;
     let mapping = mapping_of(&pair, &name)?;
     let key = key_values(mapping, &args.key)?;
     let values: Vec<&Value> = key.iter().collect();
     let hash = folded_hash(&mapping.identity, &values);
-    let store = open_store(&settings);
-    store.version_check().await?;
+    let store = open_known_store(&settings).await?;
     let life = store.history(&[hash], |message| touches(&pair, message, mapping, hash)).await?;
     let messages: Vec<ListedMessage> = life.into_iter().map(|event| event.listed).collect();
     if args.output.json {
@@ -58,7 +56,7 @@ fn print(messages: &[ListedMessage]) {
         );
     }
     print_table(&table);
-    eprintln!("{} messages", messages.len());
+    eprintln!("{}", counted(messages.len()));
 }
 
 /// What a change did: the columns that it changed, or the whole row that came or went.
@@ -102,78 +100,23 @@ fn key_values(mapping: &TableMapping, parts: &[String]) -> anyhow::Result<Vec<Va
         .into());
     }
     let of_column = |((index, text), column): ((&usize, &String), &&str)| {
-        typed(&mapping.columns[*index].source_kind, text).ok_or_else(|| {
+        typed(&mapping.columns[*index].source_kind, text).map_err(|why| {
             let hint = "write it as `messages list` shows it, bytes as 0x and hexadecimal digits";
-            Failure::new(Kind::Usage, format!("`{text}` is no value of the key column {column}"), hint).into()
+            let message = format!("`{text}` is no value of the key column {column}: {why}");
+            Failure::new(Kind::Usage, message, hint).into()
         })
     };
     mapping.row_key.iter().zip(parts).zip(&columns).map(of_column).collect()
 }
 
-/// A value of a column, as hashing it needs it; `None` where the text is none.
-fn typed(kind: &ColumnKind, text: &str) -> Option<Value> {
-    Some(match kind {
-        ColumnKind::Integer { .. } | ColumnKind::Year | ColumnKind::Bit { .. } => {
-            text.parse().map(Value::Int).or_else(|_| text.parse().map(Value::UInt)).ok()?
-        }
-        ColumnKind::Float => Value::Float(text.parse().ok()?),
-        ColumnKind::Double => Value::Double(text.parse().ok()?),
-        ColumnKind::Decimal { .. } => {
-            text.parse::<f64>().ok()?;
-            Value::Decimal(text.to_owned())
-        }
-        ColumnKind::Bytes { .. } | ColumnKind::Geometry | ColumnKind::Vector => Value::Bytes(bytes(text)?),
-        ColumnKind::Date | ColumnKind::Datetime { .. } | ColumnKind::Timestamp { .. } => datetime(text)?,
-        ColumnKind::Time { .. } => time(text)?,
-        _ => Value::Text(text.to_owned()),
-    })
-}
-
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) else {
-        return Some(text.as_bytes().to_vec());
-    };
-    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
+/// A value of a column. Bytes that are not written as hexadecimal digits are taken as they stand.
+fn typed(kind: &ColumnKind, text: &str) -> Result<Value, String> {
+    let is_of_bytes = matches!(kind, ColumnKind::Bytes { .. } | ColumnKind::Geometry | ColumnKind::Vector);
+    if !is_of_bytes || text.starts_with("0x") || text.starts_with("0X") {
+        return value::from_text(kind, text);
     }
-    let pair = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    pairs.iter().map(pair).collect()
-}
-
-/// A date, with or without a time of day; times are UTC, as the message table shows them.
-fn datetime(text: &str) -> Option<Value> {
-    use chrono::Datelike;
-    let (date, time) = match NaiveDateTime::parse_from_str(&text.replacen('T', " ", 1), "%Y-%m-%d %H:%M:%S%.f") {
-        Ok(both) => (both.date(), both.time()),
-        Err(_) => (NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?, NaiveTime::default()),
-    };
-    let small = |number: u32| u8::try_from(number).ok();
-    let date =
-        CalendarDate { year: u16::try_from(date.year()).ok()?, month: small(date.month())?, day: small(date.day())? };
-    let time = TimeOfDay {
-        hour: small(time.hour())?,
-        minute: small(time.minute())?,
-        second: small(time.second())?,
-        micros: time.nanosecond() / 1_000,
-    };
-    Some(Value::Datetime(date, time))
-}
-
-/// `[-]hours:minutes:seconds[.fraction]`, up to 838 hours.
-fn time(text: &str) -> Option<Value> {
-    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let mut parts = whole.splitn(3, ':');
-    let (hours, minute, second) = (parts.next()?, parts.next()?, parts.next()?);
-    let micros = if fraction.is_empty() { 0 } else { format!("{fraction:0<6}").get(..6)?.parse().ok()? };
-    Some(Value::Time {
-        negative,
-        hours: hours.parse().ok()?,
-        minute: minute.parse().ok()?,
-        second: second.parse().ok()?,
-        micros,
-    })
+    let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    value::from_text(kind, &format!("0x{digits}"))
 }
 
 /// Whether a message, of either direction, is of the row whose key folds to `hash`.
@@ -185,6 +128,8 @@ fn touches(pair: &Pair, message: &Message, mapping: &TableMapping, hash: u64) ->
 
 #[cfg(test)]
 mod tests {
+    use crossfade_model::{CalendarDate, TimeOfDay};
+
     use super::*;
 
     fn same_key(kind: &ColumnKind, text: &str, value: &Value) -> bool {
@@ -204,7 +149,11 @@ mod tests {
         assert!(same_key(&ColumnKind::Text { charset: "utf8mb4".to_owned() }, "Ada", &Value::Text("ada".to_owned())));
         assert!(same_key(&ColumnKind::Bytes { fixed_len: 4 }, "0x0aFF", &Value::Bytes(vec![10, 255, 0, 0])));
         assert!(same_key(&ColumnKind::Bytes { fixed_len: 0 }, "ab", &Value::Bytes(b"ab".to_vec())));
+        assert!(same_key(&ColumnKind::Bytes { fixed_len: 4 }, "ab", &Value::Bytes(vec![b'a', b'b', 0, 0])));
+        assert!(same_key(&ColumnKind::Year, "2024", &Value::Year(2024)));
+        assert!(same_key(&ColumnKind::Bit { bits: 9 }, "300", &Value::Bit(300)));
         assert!(same_key(&ColumnKind::Date, "2024-02-29", &Value::Date(date)));
+        assert!(same_key(&ColumnKind::Date, "0000-00-00", &Value::Date(CalendarDate::default())));
         let datetime = ColumnKind::Datetime { fraction_digits: 6 };
         assert!(same_key(&datetime, "2024-02-29 12:00:01.5", &Value::Datetime(date, noon)));
         let timestamp = ColumnKind::Timestamp { fraction_digits: 6 };
@@ -224,7 +173,7 @@ mod tests {
             (&date, "yesterday"),
             (&ColumnKind::Time { fraction_digits: 0 }, "noon"),
         ] {
-            assert_eq!(typed(kind, text), None, "{text}");
+            assert!(typed(kind, text).is_err(), "{text}");
         }
     }
 }

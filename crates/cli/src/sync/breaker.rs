@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::wishes::Watched;
+use crate::failure::with_causes;
 
 /// Between two attempts to reach a store that is away.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -45,7 +46,10 @@ async fn stop_both(store: &Store, reason: &str) -> anyhow::Result<()> {
         match store.stop_both(reason).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, "the store is away; nothing is applied until it has been told to stop both directions");
+                tracing::warn!(
+                    error = with_causes(&error.into()),
+                    "the store is away; nothing is applied until it has been told to stop both directions"
+                );
                 tokio::time::sleep(STORE_PAUSE).await;
             }
             Err(error) => return Err(error.into()),

@@ -119,7 +119,7 @@ impl Capture {
                     self.state = state;
                     // A count that is a little too low bounds a little less.
                     if let Err(error) = self.gate.moved(&self.state).await {
-                        tracing::warn!(%error, "the backlog could not be measured anew");
+                        tracing::warn!(error = with_causes(&error.into()), "the backlog could not be measured anew");
                     }
                     if self.state.epoch != epoch {
                         let message = format!("another process has taken the stream over: {reason}");
@@ -183,7 +183,7 @@ impl Capture {
             match self.store.stream_state(&self.state.stream).await {
                 Ok(state) => return Ok(Some(state)),
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, "the store is away; trying again");
+                    tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
                     tokio::select! {
                         () = self.stop.cancelled() => return Ok(None),
                         () = tokio::time::sleep(Duration::from_millis(500)) => {}
@@ -265,7 +265,7 @@ impl Capture {
                         break;
                     }
                     Err(error) if error.is_transient() => {
-                        tracing::warn!(%error, "the store is away; trying again");
+                        tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
                         tokio::select! {
                             () = self.stop.cancelled() => return Ok(None),
                             () = tokio::time::sleep(Duration::from_millis(500)) => {}
@@ -345,7 +345,7 @@ impl Capture {
                 }
                 Err(CaptureError::Superseded { reason, .. }) => return Ok(Some(Ended::Superseded(reason))),
                 Err(CaptureError::Store(error)) if error.is_transient() => {
-                    tracing::warn!(%error, "the store is away; trying again");
+                    tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
                     tokio::select! {
                         () = self.stop.cancelled() => return Ok(Some(Ended::Stopped)),
                         () = tokio::time::sleep(pause) => {}
@@ -377,11 +377,11 @@ impl Capture {
 
     /// Clocks that are not settled in time are not lost, but decide less exactly.
     async fn settle_clocks(&mut self) {
-        let settled = settled_through(&self.store, &self.state).await;
-        if let Err(error) = &settled {
-            tracing::warn!(%error, "the store could not say which clocks still matter");
-        }
-        self.clocks.settle(settled.unwrap_or(0));
+        let settled = settled_through(&self.store, &self.state).await.unwrap_or_else(|error| {
+            tracing::warn!(error = with_causes(&error.into()), "the store could not say which clocks still matter");
+            0
+        });
+        self.clocks.settle(settled);
     }
 
     /// What needs no save has nevertheless been read.

@@ -56,7 +56,7 @@ use gate::Gate;
 use lease::Lease;
 pub use lease::is_dead;
 use memory::Shares;
-use outset::Outset;
+use outset::{Begun, Outset};
 pub use report::last_counters;
 use report::{Observed, Reporter};
 pub use serve::serve;
@@ -91,7 +91,6 @@ pub async fn run(
 
 async fn run_with(pair: &Pair, store: &Store, outset: &Outset<'_>, probe: failpoint::Probe) -> anyhow::Result<()> {
     let Outset { direction, holder, stop, .. } = *outset;
-    let until_caught_up = !outset.waits;
     let lease = match Lease::acquire(store, direction, holder, pair.rules_hash, stop).await {
         Ok(Some(lease)) => lease,
         Ok(None) => return Ok(()),
@@ -103,7 +102,9 @@ async fn run_with(pair: &Pair, store: &Store, outset: &Outset<'_>, probe: failpo
     // From the first moment on: whoever waits for a server before it runs keeps its lease meanwhile.
     let ended = tokio::select! {
         lost = lease.clone().renew(store.clone()) => lost,
-        ended = hold_lease_and_run(pair, store, direction, until_caught_up, &lease, probe, stop) => ended,
+        ended = outset.until_begun(store, lease.epoch(), async |begun| {
+            hold_lease_and_run(pair, store, outset, &lease, probe.clone(), begun).await
+        }) => ended,
     };
     if let Err(error) = &ended {
         report::failed(store, &stream_of(direction), lease.epoch(), error).await;
@@ -115,12 +116,13 @@ async fn run_with(pair: &Pair, store: &Store, outset: &Outset<'_>, probe: failpo
 async fn hold_lease_and_run(
     pair: &Pair,
     store: &Store,
-    direction: Direction,
-    until_caught_up: bool,
+    outset: &Outset<'_>,
     lease: &Lease,
     probe: failpoint::Probe,
-    stop: &CancellationToken,
+    begun: &Begun,
 ) -> anyhow::Result<()> {
+    let Outset { direction, stop, .. } = *outset;
+    let until_caught_up = !outset.waits;
     let settings = &pair.settings;
     let stream = stream_of(direction);
     report::starting(store, &stream, lease.epoch()).await?;
@@ -138,6 +140,7 @@ async fn hold_lease_and_run(
     };
     // Everything below ends with this; `stop` alone means that a person asked.
     let running = stop.child_token();
+    let _ends_with_this = running.clone().drop_guard();
     let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
     let throttle = throttle::watch(settings, store, &running).await;
     let shares = Shares::of(settings);
@@ -198,6 +201,7 @@ async fn hold_lease_and_run(
         keeps,
     };
     let reporter = Reporter::new(source.clone(), store, &stream, observed).await?;
+    begun.note();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(capture_while_wished(capture, reader, wishes.clone(), running.clone()));
     // A run that is to end by itself copies nothing: nobody knows when that would be.

@@ -5,11 +5,14 @@
 //! reason for either is kept in the store, as far as nobody else runs the direction.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use crossfade_applier::ApplyError;
 use crossfade_catalog::CatalogError;
 use crossfade_config::Settings;
-use crossfade_message::{RULES_UNKNOWN, Store, StoreError};
+use crossfade_message::{Epoch, RULES_UNKNOWN, Store, StoreError};
 use crossfade_model::Direction;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +35,20 @@ pub struct Outset<'a> {
     /// A run that is to end by itself has nobody who waits for it.
     pub waits: bool,
     pub stop: &'a CancellationToken,
+}
+
+/// Noted once everything runs: each part then waits for servers by itself.
+#[derive(Default)]
+pub struct Begun(AtomicBool);
+
+impl Begun {
+    pub fn note(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn is_noted(&self) -> bool {
+        self.0.load(Relaxed)
+    }
 }
 
 impl Outset<'_> {
@@ -100,6 +117,29 @@ impl Outset<'_> {
         read
     }
 
+    /// Runs with the lease. Where a server goes away before the run has begun, that begins anew until the server is back.
+    pub async fn until_begun(
+        &self,
+        store: &Store,
+        epoch: Epoch,
+        mut run: impl AsyncFnMut(&Begun) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        loop {
+            let begun = Begun::default();
+            match run(&begun).await {
+                Err(error) if self.waits && !begun.is_noted() && passes(&error) && !self.stop.is_cancelled() => {
+                    tracing::warn!(hint = hint(&error), "{}; waiting for it", with_causes(&error));
+                    report::retrying(store, &stream_of(self.direction), epoch, with_causes(&error)).await;
+                }
+                ended => return ended,
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
     /// Asks until there is an answer, or a failure that does not pass by itself.
     async fn awaiting<T>(&self, mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
         let mut told: Option<(Instant, String)> = None;
@@ -141,5 +181,6 @@ fn passes(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<CatalogError>().is_some_and(|error| error.remedy().passes())
             || cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient)
+            || cause.downcast_ref::<ApplyError>().is_some_and(|error| error.remedy().passes())
     })
 }

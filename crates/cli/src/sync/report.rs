@@ -235,7 +235,7 @@ impl Reporter {
 /// Keeps the reason for which a stream has stopped, so that `status` tells it when nobody runs any more.
 pub async fn failed(store: &Store, stream: &StreamId, epoch: Epoch, error: &anyhow::Error) {
     if let Err(error) = tell(store, stream, epoch, Health::Stopped { reason: Some(with_causes(error)) }).await {
-        tracing::warn!(%error, "the reason could not be kept in the store");
+        tracing::warn!(error = with_causes(&error), "the reason could not be kept in the store");
     }
 }
 

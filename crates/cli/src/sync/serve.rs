@@ -42,6 +42,7 @@ async fn serve_under(
     refuse_unrecognised(store, direction).await?;
     let state = adopt(store, &stream, lease, stop).await?;
     let running = stop.child_token();
+    let _ends_with_this = running.clone().drop_guard();
     let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
     // Rows that go round are for the process to find: here nothing is applied but what was asked for.
     let (alarms, _alarmed) = mpsc::channel(1);
