@@ -24,6 +24,7 @@ pub const AWAY: &[&str] = &[
     "the checkpoints could not be taken over; trying again",
     "the stream could not be taken over; trying again",
     "the reason could not be kept in the store",
+    "; waiting for it",
 ];
 
 /// A process is killed: the next one waits until the servers have dropped its sessions, and their locks.

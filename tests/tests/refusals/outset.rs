@@ -37,7 +37,6 @@ async fn through_proxy(flavor: Flavor, name: &'static str, store_too: bool) -> R
     let migration = Migration::new(&Setup { settings, urls: Some(urls), ..Setup::new(flavor, name) }).await?;
     migration.expect_lines(AWAY);
     migration.expect_lines(KILLED);
-    migration.expect_lines(&[WAITS]);
     prepare(&migration, &[PLAIN]).await?;
     Ok((migration, proxy))
 }
