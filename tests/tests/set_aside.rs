@@ -274,6 +274,26 @@ async fn what_has_no_room_waits(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// What is behind rows that wait for the opposite reader needs room too. Nobody has to be asked for it: they go on when he is back.
+async fn what_is_behind_held_rows_waits(flavor: Flavor) -> Result<()> {
+    let table = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, {clock})";
+    let mut migration = started(flavor, "behind_held", &[table]).await?;
+    migration.expect_lines(&["applying failed; beginning again"]);
+    migration.process(Direction::Reverse)?.kill9().await?;
+    let rows: Vec<String> = (1..=600).map(|id| format!("({id}, 'x')")).collect();
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (1000, 'x')"]).await?;
+    until_status(&migration, "one held", |status| status.number("forward", "held") == 1).await?;
+    migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t (id, v) VALUES {}", rows.join(","))]).await?;
+    until_status(&migration, "all held", |status| status.number("forward", "held") == 601).await?;
+    migration.on(&migration.old, &["UPDATE {schema}.t SET v = 'y'"]).await?;
+    let waits = until_status(&migration, "no room", |status| status.state("forward") == Some("retrying")).await?;
+    ensure!(waits.0.to_string().contains("no more may be set aside"), "{}", waits.0);
+    migration.start(Direction::Reverse, &[])?;
+    until_nothing_is_aside(&migration).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 on_both_brands! {
     only_the_refused_rows_wait: p7_refused_rows_on_mysql, p7_refused_rows_on_mariadb;
     a_refused_move_waits_whole: p7_refused_move_on_mysql, p7_refused_move_on_mariadb;
@@ -282,4 +302,5 @@ on_both_brands! {
     a_unique_value_of_two_rows_waits_for_a_person: p7_unique_of_two_on_mysql, p7_unique_of_two_on_mariadb;
     what_cannot_be_judged_is_held: p7_held_on_mysql, p7_held_on_mariadb;
     what_has_no_room_waits: p7_no_room_on_mysql, p7_no_room_on_mariadb;
+    what_is_behind_held_rows_waits: p7_behind_held_on_mysql, p7_behind_held_on_mariadb;
 }

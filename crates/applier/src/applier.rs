@@ -205,10 +205,11 @@ impl Applier {
     async fn run_until_stopped(&mut self) -> Result<(), ApplyError> {
         self.check_against_stream().await?;
         self.take_over_parking().await?;
-        self.finish_partial_batch().await?;
-        if !self.shared.parking.lock().await.has_room_for(1) {
+        // Before what is half done: the rest of that may have to be set aside too.
+        if self.shared.parking.lock().await.is_short_of_room() {
             self.retry_all().await?;
         }
+        self.finish_partial_batch().await?;
         let stop = self.options.stop.clone();
         let mut ahead = None;
         loop {

@@ -59,6 +59,10 @@ pub enum ApplyError {
     },
     #[error("too much of {stream} cannot be applied: {tripped}")]
     CircuitOpen { stream: StreamId, tripped: Tripped },
+    #[error(
+        "{held} changes of {stream} wait until the opposite direction has captured what users did, and no more may be set aside"
+    )]
+    NoRoom { stream: StreamId, held: usize },
     #[error("a batch cannot be planned")]
     Plan(#[source] crossfade_rules::RulesError),
     #[error("the wait for the opposite reader has ended")]
@@ -84,6 +88,7 @@ impl ApplyError {
             ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
             ApplyError::Connect(source) => source.remedy(),
             ApplyError::SessionGone => Remedy::OutcomeUnknown,
+            ApplyError::NoRoom { .. } => Remedy::RetryLater,
             _ => Remedy::Stop,
         }
     }
@@ -127,6 +132,10 @@ impl ApplyError {
                 "`crossfade messages list --status failed` shows what the target refuses; mend the cause, or raise \
                  `max_parked` or `max_parked_share` in `[apply]` and start the process again; then let the direction go on by \
                  `crossfade start forward` or `reverse`: it tries all of them first. Nothing is lost meanwhile"
+            }
+            ApplyError::NoRoom { .. } => {
+                "see by `crossfade status` whether the opposite direction's process runs; what waits goes on by itself when that has \
+                 caught up"
             }
             ApplyError::Unmappable { .. } => "run `crossfade check`; it names the columns and the remedy",
             ApplyError::Plan(error) => error.hint(),

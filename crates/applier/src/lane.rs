@@ -25,6 +25,7 @@ use tokio::sync::Mutex;
 
 use crate::Probe;
 use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
+use crate::circuit::Tripped;
 use crate::counters::Counters;
 use crate::edited::{self, EditedMessage};
 use crate::error::{ApplyError, is_duplicate_key, with_causes};
@@ -484,12 +485,14 @@ async fn commit(
         && let Err(tripped) = parking.admits(&asides, &refused, step.batch_last)
     {
         // Where nothing is refused, other lanes have taken the room meanwhile; the opposite reader can be waited for.
-        let is_held = refused.is_empty() && asides.values().any(|message| message.cause == Cause::Held);
-        return if is_held {
-            Ok(Attempt::NotCaptured)
-        } else {
-            Err(ApplyError::CircuitOpen { stream: stream.clone(), tripped })
-        };
+        if refused.is_empty() && asides.values().any(|message| message.cause == Cause::Held) {
+            return Ok(Attempt::NotCaptured);
+        }
+        let held = parking.counts().held;
+        return Err(match tripped {
+            Tripped::Parked { .. } if held > 0 => ApplyError::NoRoom { stream: stream.clone(), held },
+            tripped => ApplyError::CircuitOpen { stream: stream.clone(), tripped },
+        });
     }
     edited::settle(shared, conn, lane, &work.edited, &asides).await?;
     set_aside(shared, conn, &parking, &asides, &applied, now).await?;

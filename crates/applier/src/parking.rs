@@ -177,6 +177,11 @@ impl Parking {
         self.circuit.holds(self.entries.len() + more)
     }
 
+    /// There is no room for more, or what is held may soon leave some.
+    pub fn is_short_of_room(&self) -> bool {
+        !self.has_room_for(1) || self.counts().held > 0
+    }
+
     /// Whether a batch that ends with `batch_last` may set these aside, beside what is here. Nothing is entered by this.
     pub fn admits(&mut self, asides: &AsideMessages, refused: &[u64], batch_last: u64) -> Result<(), Tripped> {
         let new = asides.keys().filter(|seq| !self.entries.contains_key(seq)).count();
