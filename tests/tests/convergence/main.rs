@@ -6,6 +6,7 @@
 
 mod absent;
 mod faults;
+mod followers;
 mod mend;
 mod moved;
 mod orphans;
