@@ -20,6 +20,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::error::ApplyError;
+use crate::followers;
 use crate::lane::Shared;
 use crate::lookup::{Lookup, Subject};
 
@@ -40,6 +41,14 @@ pub(crate) enum Ruling {
 }
 
 impl Ruling {
+    /// The same over a change that may be one of a row's key: a row that cannot come stays where it was.
+    pub fn over(self, moves: bool) -> Ruling {
+        match self {
+            Ruling::Goes(loss) if moves => Ruling::Undone(loss),
+            ruling => ruling,
+        }
+    }
+
     /// The image with the key of the row that it is about, where that is one.
     pub fn row_of<'r>(&self, before: Option<&'r Row>, after: Option<&'r Row>) -> Option<&'r Row> {
         match self {
@@ -52,6 +61,8 @@ impl Ruling {
 /// A row that is to be deleted, or to leave its key.
 pub(crate) struct Ending<'a> {
     pub before: &'a Row,
+    /// What it becomes under its new key.
+    pub moves_to: Option<&'a Row>,
     /// What the one who ended it had seen.
     pub seen: &'a Seen,
 }
@@ -239,15 +250,23 @@ fn links_of(shared: &Shared, child: usize) -> impl Iterator<Item = (usize, &Chil
 /// Deletes what hangs on a row that is to be deleted, or to leave its key, the youngest generation first, and lets go what
 /// merely refers to nothing from then on. The side that ended the row is told of what it had not seen, and of what hangs on
 /// that: it may have got these rows since, and their parent again.
+///
+/// Where the row moves, what that side knew has followed it there, perhaps without a word in the binlog, and follows it here.
 pub(crate) async fn end_children(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
     ending: &Ending<'_>,
 ) -> Result<(), ApplyError> {
+    let moves = ending.moves_to.is_some();
+    let mut there = match ending.moves_to {
+        Some(after) => followers::that_left_their_keys(shared, conn, table, (ending.before, after)).await?,
+        None => BTreeMap::new(),
+    };
     let (mut family, mut let_go) = (Vec::new(), Vec::new());
     let mut known = BTreeSet::from([(table, shared.exact_key(table, ending.before))]);
     let mut generation = vec![(table, ending.before.clone(), false)];
+    let mut is_first = true;
     while !generation.is_empty() {
         let mut next = Vec::new();
         for (parent_table, row, is_news) in &generation {
@@ -257,6 +276,10 @@ pub(crate) async fn end_children(
                     let is_news = *is_news
                         || given(shared, &mut lookup, conn, (link.child, &child), ending.seen).await?.is_some();
                     drop(lookup);
+                    let follows = moves && is_first && link.on_update != ReferentialAction::Restrict;
+                    if follows && !is_news {
+                        continue;
+                    }
                     if link.on_delete == ReferentialAction::SetNull {
                         let_go.push((link, child, is_news));
                     } else if known.insert((link.child, shared.exact_key(link.child, &child))) {
@@ -266,7 +289,7 @@ pub(crate) async fn end_children(
             }
         }
         family.extend(next.iter().cloned());
-        generation = next;
+        (generation, is_first) = (next, false);
     }
     let mut told = Vec::new();
     for (link, child, is_news) in let_go {
@@ -283,7 +306,9 @@ pub(crate) async fn end_children(
         let target = &shared.tables[table];
         target.delete(conn, &[target.key_of(&row)]).await?;
         if is_news {
-            told.push(change(&shared.layouts[table], RowOp::Delete, Some(row), None));
+            let followed = there.remove(&(table, shared.exact_key(table, &row)));
+            let ends = [Some(row), followed].into_iter().flatten();
+            told.extend(ends.map(|row| change(&shared.layouts[table], RowOp::Delete, Some(row), None)));
         }
     }
     send_back(shared, conn, &numbered(told, Origin::Ruled)).await
@@ -333,7 +358,8 @@ pub(crate) async fn return_rows(
     }
     let mut family = cascading(shared, conn, table, &rows).await?;
     family.splice(0..0, rows.into_iter().map(|row| (table, row)));
-    Ok(give_back(shared, conn, family, &returning).await?.then_some(true))
+    let family = family.into_iter().map(GivenBack::whole).collect();
+    Ok(give_back(shared, conn, family, (returning.seen, returning.hold_limit)).await?.then_some(true))
 }
 
 /// Sends back what would have cascaded from a row's end, but not the row. `false`: the opposite reader did not get there in time.
@@ -345,11 +371,26 @@ pub(crate) async fn return_children(
 ) -> Result<bool, ApplyError> {
     let target = &shared.tables[table];
     let rows = target.lock_where(conn, target.key(), std::slice::from_ref(&returning.key)).await?;
-    let children = cascading(shared, conn, table, &rows).await?;
-    Ok(children.is_empty() || give_back(shared, conn, children, &returning).await?)
+    let children: Vec<GivenBack> =
+        cascading(shared, conn, table, &rows).await?.into_iter().map(GivenBack::whole).collect();
+    Ok(children.is_empty() || give_back(shared, conn, children, (returning.seen, returning.hold_limit)).await?)
 }
 
-async fn cascading(
+/// A row as it is here, which goes back to the side that has lost it or has it otherwise.
+pub(crate) struct GivenBack {
+    pub table: usize,
+    pub row: Row,
+    /// As it is on that side.
+    pub there: Option<Row>,
+}
+
+impl GivenBack {
+    pub fn whole((table, row): (usize, Row)) -> GivenBack {
+        GivenBack { table, row, there: None }
+    }
+}
+
+pub(crate) async fn cascading(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
@@ -360,30 +401,31 @@ async fn cascading(
 }
 
 /// `false`: the opposite reader did not get there in time.
-async fn give_back(
+pub(crate) async fn give_back(
     shared: &Shared,
     conn: &mut Conn,
-    rows: Vec<(usize, Row)>,
-    returning: &Returning<'_>,
+    rows: Vec<GivenBack>,
+    (seen, hold_limit): (&Seen, Option<Duration>),
 ) -> Result<bool, ApplyError> {
-    let is_known = match returning.hold_limit {
+    let is_known = match hold_limit {
         Some(limit) => shared.hold.captured_under_locks(conn, limit).await?,
         None => false,
     };
-    if !is_known && returning.hold_limit.is_some() {
+    if !is_known && hold_limit.is_some() {
         return Ok(false);
     }
     let mut lookup = shared.lookup.lock().await;
     lookup.refresh().await?;
     let (mut returned, mut origins) = (Vec::new(), Vec::new());
-    for (table, row) in rows {
+    for GivenBack { table, row, there } in rows {
         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
         let key = target.key_of(&row);
-        let subject = Subject { mapping, key: &key, effective: None, seen: returning.seen, returned: false };
+        let subject = Subject { mapping, key: &key, effective: None, seen, returned: false };
         let unseen = lookup.last_concurrent(&subject, target, conn).await?;
         let is_given_back = is_known && unseen.is_none_or(|last| last.returned);
         origins.push(if is_given_back { Origin::Returned } else { Origin::Ruled });
-        returned.push(change(&shared.layouts[table], RowOp::Insert, None, Some(row)));
+        let op = if there.is_some() { RowOp::Update } else { RowOp::Insert };
+        returned.push(change(&shared.layouts[table], op, there, Some(row)));
     }
     drop(lookup);
     let mut messages = numbered(returned, Origin::Returned);

@@ -30,6 +30,7 @@ mod error;
 mod evidence;
 mod family;
 mod feed;
+mod followers;
 mod hold;
 mod housekeeping;
 mod in_order;

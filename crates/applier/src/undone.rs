@@ -7,12 +7,13 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crossfade_model::{Clock, Message, Origin, ReferentialAction, Row, RowChange, RowOp};
+use crossfade_model::{Clock, Message, Origin, ReferentialAction, Row, RowChange, RowOp, Seen};
 use crossfade_rules::moves::undo_clock;
 use mysql_async::Conn;
 
 use crate::error::ApplyError;
 use crate::family::{self, Returning, numbered, send_back};
+use crate::followers::{self, Follower};
 use crate::judged::{JudgedStep, LostMove};
 use crate::lane::{Manner, Shared};
 
@@ -24,41 +25,83 @@ pub(crate) enum Found {
     Absent,
 }
 
+/// What came of undoing.
+pub(crate) struct Undone<'s> {
+    pub found: Found,
+    pub followers: Vec<Followers<'s>>,
+}
+
+/// What has followed a row to its new key where it was moved.
+pub(crate) struct Followers<'s> {
+    rows: Vec<Follower>,
+    /// What the one who moved the row had seen.
+    seen: &'s Seen,
+}
+
 /// What goes back, and what of it was looked at.
 struct Undoing<'s> {
     shared: &'s Shared,
     known: BTreeSet<(usize, u64)>,
+    /// The youngest generation of followers comes last, and ends first.
+    follower_ends: Vec<(RowChange, Option<Clock>)>,
     ends: Vec<(RowChange, Option<Clock>)>,
     rows: Vec<(RowChange, Option<Clock>)>,
+    followers: Vec<Followers<'s>>,
+    /// Of these the lane has changes of their own.
+    changed: BTreeSet<(usize, u64)>,
     found: Found,
 }
 
-pub(crate) async fn undo(shared: &Shared, conn: &mut Conn, steps: &[JudgedStep<'_>]) -> Result<Found, ApplyError> {
-    let (ends, rows) = (Vec::new(), Vec::new());
-    let mut undoing = Undoing { shared, known: BTreeSet::new(), ends, rows, found: Found::Rows };
+pub(crate) async fn undo<'s>(
+    shared: &'s Shared,
+    conn: &mut Conn,
+    steps: &'s [JudgedStep<'_>],
+) -> Result<Undone<'s>, ApplyError> {
     let lost_moves: Vec<LostMove<'_>> = steps.iter().flat_map(JudgedStep::lost_moves).collect();
+    if lost_moves.is_empty() {
+        return Ok(Undone { found: Found::Rows, followers: Vec::new() });
+    }
+    let endings = steps.iter().flat_map(JudgedStep::endings);
+    let mut undoing = Undoing {
+        shared,
+        known: BTreeSet::new(),
+        follower_ends: Vec::new(),
+        ends: Vec::new(),
+        rows: Vec::new(),
+        followers: Vec::new(),
+        changed: endings.map(|ended| (ended.table, shared.exact_key(ended.table, ended.before))).collect(),
+        found: Found::Rows,
+    };
     for lost in &lost_moves {
         undoing.look_where_it_went(conn, lost).await?;
     }
     for lost in &lost_moves {
         undoing.look_where_it_was(conn, lost).await?;
     }
+    let Undoing { follower_ends, ends, rows, followers, found, .. } = undoing;
     // Values are given up before they are taken.
-    let (changes, clocks): (Vec<RowChange>, Vec<_>) = undoing.ends.into_iter().chain(undoing.rows).unzip();
+    let goes_back = follower_ends.into_iter().rev().chain(ends).chain(rows);
+    let (changes, clocks): (Vec<RowChange>, Vec<_>) = goes_back.unzip();
     let messages = numbered(changes, Origin::Ruled).into_iter().zip(clocks);
     let messages: Vec<Message> = messages.map(|(message, effective)| Message { effective, ..message }).collect();
     send_back(shared, conn, &messages).await?;
-    Ok(undoing.found)
+    Ok(Undone { found, followers })
 }
 
-/// What went with a row whose end is undone, and perhaps is in no binlog, comes back after it. `false`: the opposite reader did
-/// not get there in time.
+/// What went with a row whose end is undone, or followed one whose move is, and perhaps is in no binlog, comes back after it.
+/// `false`: the opposite reader did not get there in time.
 pub(crate) async fn return_children(
     shared: &Shared,
     conn: &mut Conn,
     steps: &[JudgedStep<'_>],
+    followers: Vec<Followers<'_>>,
     manner: Manner,
 ) -> Result<bool, ApplyError> {
+    for Followers { rows, seen } in followers {
+        if !followers::give_back(shared, conn, rows, (seen, manner.may_hold())).await? {
+            return Ok(false);
+        }
+    }
     let mut known = BTreeSet::new();
     let ends: Vec<LostMove<'_>> = steps.iter().flat_map(JudgedStep::lost_moves).filter(|lost| !lost.is_there).collect();
     // Who ended the row last had seen most.
@@ -76,7 +119,7 @@ pub(crate) async fn return_children(
     Ok(true)
 }
 
-impl Undoing<'_> {
+impl<'s> Undoing<'s> {
     async fn look_where_it_went(&mut self, conn: &mut Conn, lost: &LostMove<'_>) -> Result<(), ApplyError> {
         let here = self.row_at(conn, lost.table, lost.reached).await?;
         let comes = here.is_some();
@@ -100,7 +143,13 @@ impl Undoing<'_> {
         Ok(())
     }
 
-    async fn look_where_it_was(&mut self, conn: &mut Conn, lost: &LostMove<'_>) -> Result<(), ApplyError> {
+    async fn look_where_it_was(&mut self, conn: &mut Conn, lost: &LostMove<'s>) -> Result<(), ApplyError> {
+        if let Some(before) = lost.moved_from
+            && !self.shared.children[lost.table].is_empty()
+            && let Some(row) = self.row_at(conn, lost.table, before).await?
+        {
+            self.look_who_followed(conn, lost, (before, row)).await?;
+        }
         let Some(left) = lost.left else { return Ok(()) };
         match self.row_at(conn, lost.table, left).await? {
             Some(row) => {
@@ -111,9 +160,39 @@ impl Undoing<'_> {
         Ok(())
     }
 
+    /// What refers here to the row that stays has gone with it where it was moved. Where that is in the binlog, the change of
+    /// its own tells what becomes of it.
+    async fn look_who_followed(
+        &mut self,
+        conn: &mut Conn,
+        lost: &LostMove<'s>,
+        (before, row): (&Row, Row),
+    ) -> Result<(), ApplyError> {
+        let mut there = row.clone();
+        for (column, (left, reached)) in before.iter().zip(lost.reached.iter()).enumerate() {
+            if left != reached {
+                there[column] = reached.clone();
+            }
+        }
+        let mut rows = followers::of_row(self.shared, conn, lost.table, (row, there)).await?;
+        rows.retain(|row| !self.changed.contains(&(row.table, self.shared.exact_key(row.table, &row.row))));
+        for row in rows.iter().filter(|row| row.has_left_its_key(self.shared)) {
+            let end = self.change(row.table, RowOp::Delete, Some(row.there.clone()), None);
+            self.follower_ends.push((end, self.clock_in(row.table, None)));
+        }
+        if !rows.is_empty() {
+            self.followers.push(Followers { rows, seen: lost.seen });
+        }
+        Ok(())
+    }
+
     fn clock(&self, lost: &LostMove<'_>) -> Option<Clock> {
-        let clock = self.shared.mappings[lost.table].clock.as_ref();
-        clock.map(|clock| undo_clock(clock.kind, lost.effective, now_micros()))
+        self.clock_in(lost.table, lost.effective)
+    }
+
+    fn clock_in(&self, table: usize, lost: Option<Clock>) -> Option<Clock> {
+        let clock = self.shared.mappings[table].clock.as_ref();
+        clock.map(|clock| undo_clock(clock.kind, lost, now_micros()))
     }
 
     /// What is here under the key of this image, locked.

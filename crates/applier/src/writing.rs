@@ -65,8 +65,9 @@ impl JudgedLane<'_> {
         if !self.carry_out_rulings(shared, conn, manner).await? {
             return Ok(Written::NotCaptured);
         }
-        self.missed |= undone::undo(shared, conn, &self.steps).await? == undone::Found::Absent;
-        if !undone::return_children(shared, conn, &self.steps, manner).await? {
+        let undone = undone::undo(shared, conn, &self.steps).await?;
+        self.missed |= undone.found == undone::Found::Absent;
+        if !undone::return_children(shared, conn, &self.steps, undone.followers, manner).await? {
             return Ok(Written::NotCaptured);
         }
         let ahead = along::tell(shared, conn, self).await?;
@@ -176,8 +177,9 @@ impl Part<'_> {
         }
         if self.kind == ChangeKind::Delete {
             let gone = rows.iter().filter(|row| row.arrives()).map(|row| row.net);
-            let gone: Vec<Ending<'_>> =
-                gone.filter_map(|net| Some(Ending { before: net.before.as_ref()?, seen: &net.seen })).collect();
+            let gone: Vec<Ending<'_>> = gone
+                .filter_map(|net| Some(Ending { before: net.before.as_ref()?, moves_to: None, seen: &net.seen }))
+                .collect();
             uncopied::end_children(self.shared, conn, self.table, &gone).await?;
         } else if self.kind != ChangeKind::Insert {
             let changed = rows.iter().filter(|row| row.arrives());
@@ -235,6 +237,7 @@ impl Part<'_> {
             Refused::Aside(cause) => row.aside = Some(cause),
             Refused::NotCaptured => return Ok(Some(Written::NotCaptured)),
             Refused::Ruled(ruling) => {
+                let ruling = ruling.over(self.kind == ChangeKind::KeyChange);
                 let ruled = row.net.seqs.iter().map(|seq| (seq, ruling.clone()));
                 return Ok(Some(Written::Ruled(ruled.collect())));
             }
@@ -297,7 +300,8 @@ impl Part<'_> {
             .filter_map(|place| {
                 let net = rows[*place].net;
                 let seen = net.moved_from.as_ref().map_or(&net.seen, |departure| &departure.seen);
-                net.before.as_ref().map(|before| Ending { before, seen })
+                let moves_to = net.after.as_ref().filter(|_| moves);
+                net.before.as_ref().map(|before| Ending { before, moves_to, seen })
             })
             .collect();
         let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
@@ -451,7 +455,8 @@ impl Context<'_> {
         let moves = judged.moves_away(target);
         let ends = moves || judged.deletes(mapping) && judged.successor.is_none();
         if let (true, Some(before)) = (self.concurrent && ends, &change.before) {
-            let ending = Ending { before, seen: &change.seen };
+            let moves_to = change.after.as_ref().filter(|_| moves);
+            let ending = Ending { before, moves_to, seen: &change.seen };
             match self.endings(conn, change.table, &[ending], moves).await? {
                 Endings::Undisputed | Endings::Undecided(_) => {}
                 Endings::NotCaptured => return Ok(Written::NotCaptured),
@@ -466,7 +471,7 @@ impl Context<'_> {
         if let (true, Some(before)) = (judged.arrives() && !mapping.keyless, &change.before) {
             match judged.after() {
                 None => {
-                    let ending = Ending { before, seen: &change.seen };
+                    let ending = Ending { before, moves_to: None, seen: &change.seen };
                     uncopied::end_children(self.shared, conn, change.table, &[ending]).await?;
                 }
                 Some(after) => {
@@ -507,7 +512,7 @@ impl Context<'_> {
                     Refused::Written => {}
                     Refused::Aside(cause) => judged.aside = Some(cause),
                     Refused::NotCaptured => return Ok(Written::NotCaptured),
-                    Refused::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling)].into())),
+                    Refused::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling.over(moves))].into())),
                 }
             }
             Err(source) => return Err(row_error(mapping, std::iter::once(change.seq), source)),

@@ -5,7 +5,9 @@
 //! `CROSSFADE_SOAK=1` runs twenty seeds per kind of server, with three times the faults.
 
 mod absent;
+mod chains;
 mod faults;
+mod followers;
 mod mend;
 mod moved;
 mod orphans;

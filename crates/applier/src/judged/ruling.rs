@@ -155,6 +155,8 @@ pub(crate) struct LostMove<'a> {
     pub table: usize,
     /// The row under the key that it left; of that nothing on its way to the source tells.
     pub left: Option<&'a Row>,
+    /// The row under the key that it left, whoever tells of it.
+    pub moved_from: Option<&'a Row>,
     /// The row under the key that it reached, or that it deleted.
     pub reached: &'a Row,
     /// The source has the row there.
@@ -174,8 +176,10 @@ impl<'a> LostMove<'a> {
         (effective, seen): (Option<Clock>, &'a Seen),
     ) -> Option<LostMove<'a>> {
         let [before, after] = images.map(Option::as_ref);
-        let (left, reached) = (before.filter(|_| undo.left && after.is_some()), after.or(before)?);
-        Some(LostMove { table, left, reached, is_there: after.is_some(), is_untold: undo.reached, effective, seen })
+        let (moved_from, reached) = (before.filter(|_| after.is_some()), after.or(before)?);
+        let left = moved_from.filter(|_| undo.left);
+        let (is_there, is_untold) = (after.is_some(), undo.reached);
+        Some(LostMove { table, left, moved_from, reached, is_there, is_untold, effective, seen })
     }
 }
 

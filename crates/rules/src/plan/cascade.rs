@@ -3,6 +3,9 @@
 //! MySQL from 9.6 writes what ON UPDATE CASCADE changed into the binlog, and writes it before the change of the parent
 //! that caused it. Applied in that order, a child would refer to a parent that is not there yet. With the parent first,
 //! the target's own cascade moves the children, and their changes then find them moved.
+//!
+//! A key that is only spelled otherwise is found in either order. But where children have the new spelling already, MySQL 9.7
+//! says of the change of their parent that it is done, and has not done it.
 
 use crossfade_model::Row;
 
@@ -33,8 +36,8 @@ fn first_follower(tables: &[PlannedTable], changes: &[MappedChange]) -> Option<u
     for (key, planned) in table.keys.iter().enumerate().filter(|(_, key)| key.referred) {
         let mut of = |row: &Row| tokens.of(Fineness::Folded, (parent.table, key), &planned.columns, row);
         let new = of(after);
-        // Children of a key that is only spelled otherwise find their parent in either order.
-        if new.is_none() || of(before) == new {
+        let is_left = planned.columns.iter().any(|column| before.get(*column) != after.get(*column));
+        if new.is_none() || !is_left {
             continue;
         }
         let mut gives_up = |change: &MappedChange| change.before.as_ref().is_some_and(|row| of(row) == new);

@@ -314,6 +314,9 @@ fn only_those_follow_a_parent_that_took_its_key_from_it() {
     // A child that went to another parent does not follow.
     let elsewhere = [(CHILDREN, "z s t", "z r"), (CHILDREN, "m p", "m q t"), (PARENTS, "p", "q")];
     assert_eq!(of_one(&elsewhere), ["InOrder: 1 3 2"]);
+    // So it is where the key is only spelled otherwise.
+    let respelled = [(CHILDREN, "k a", "k A"), (PARENTS, "a", "A"), (CHILDREN, "k A", "k a"), (PARENTS, "A", "a")];
+    assert_eq!(of_one(&respelled), ["InOrder: 2 1 4 3"]);
 }
 
 #[test]

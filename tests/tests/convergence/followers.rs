@@ -1,0 +1,173 @@
+//! P4 for children that follow their parent to its new key. MariaDB, and MySQL before 9.6, do that without a word in the binlog;
+//! where the change of the key loses, they come back all the same, and where it wins they do not go.
+
+use anyhow::{Result, ensure};
+use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_testkit::sql;
+use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
+use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
+
+use crate::orphans::{CLOCK, LIMIT, until_nothing_waits};
+
+/// Each with its columns, and with what is asked of its rows in the end.
+const TABLES: [(&str, &str, &str); 6] = [
+    ("places", "id INT PRIMARY KEY, v INT", "id"),
+    ("guests", "id INT PRIMARY KEY, place INT, v INT, {place} ON UPDATE CASCADE", "id, '>', place"),
+    ("notes", "id INT PRIMARY KEY, place INT, v INT, {place} ON UPDATE CASCADE ON DELETE CASCADE", "id, '>', place"),
+    (
+        "pages",
+        "id INT PRIMARY KEY, note INT, FOREIGN KEY (note) REFERENCES {schema}.notes (id) ON DELETE CASCADE",
+        "id, '>', note",
+    ),
+    ("rooms", "place INT, n INT, v INT, PRIMARY KEY (place, n), {place} ON UPDATE CASCADE", "n, '>', place"),
+    (
+        "seats",
+        "id INT PRIMARY KEY, place INT, {place} ON UPDATE SET NULL ON DELETE SET NULL",
+        "id, '>', COALESCE(place, '')",
+    ),
+];
+
+/// Places that change their keys: the first has a child that the other side changes or gives, the second is changed itself.
+const PLACES: [[u32; 2]; 2] = [[1, 2], [3, 4]];
+
+fn tables() -> Vec<String> {
+    let place = "FOREIGN KEY (place) REFERENCES {schema}.places (id)";
+    let create =
+        |(name, columns, _): (&str, &str, &str)| format!("CREATE TABLE {{schema}}.{name} ({columns}, {CLOCK})");
+    TABLES.into_iter().map(|table| create(table).replace("{place}", place)).collect()
+}
+
+async fn run(migration: &Migration, pool: &Pool, statements: &[String]) -> Result<()> {
+    migration.on(pool, &statements.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+/// What there is before: two children of every kind, and the grandchildren.
+fn before(place: u32) -> Vec<String> {
+    let mut texts = vec![format!("INSERT INTO {{schema}}.places (id, v) VALUES ({place}, 1)")];
+    for id in [place * 10 + 1, place * 10 + 2] {
+        for table in ["guests", "notes", "seats"] {
+            texts.push(format!("INSERT INTO {{schema}}.{table} (id, place) VALUES ({id}, {place})"));
+        }
+        texts.push(format!("INSERT INTO {{schema}}.pages (id, note) VALUES ({id}, {id})"));
+        texts.push(format!("INSERT INTO {{schema}}.rooms (place, n) VALUES ({place}, {id})"));
+    }
+    texts
+}
+
+/// What the side does that moves nothing, without having seen the move.
+fn meanwhile([first, second]: [u32; 2]) -> Vec<String> {
+    let (changed, given) = (first * 10 + 2, first * 10 + 3);
+    vec![
+        format!("UPDATE {{schema}}.guests SET v = 2 WHERE id = {changed}"),
+        format!("UPDATE {{schema}}.notes SET v = 2 WHERE id = {changed}"),
+        format!("UPDATE {{schema}}.rooms SET v = 2 WHERE n = {changed}"),
+        format!("INSERT INTO {{schema}}.seats (id, place) VALUES ({given}, {first})"),
+        format!("UPDATE {{schema}}.places SET v = 2 WHERE id = {second}"),
+    ]
+}
+
+async fn children_that_followed(servers: &'static SharedPair, rule: &str, left: Option<[&str; 6]>) -> Result<()> {
+    let settings = format!("[conflict]\nfk_conflict = \"{rule}\"\n");
+    let setup = Setup { settings, ..Setup::new(servers.flavor(), "followers") };
+    let mut migration = Migration::on_servers(&setup, servers).await?;
+    let (old, new) = (migration.old.clone(), migration.new.clone());
+    for pool in [&old, &new] {
+        run(&migration, pool, &tables()).await?;
+    }
+    migration.init().await?;
+    migration.start_both().await?;
+    for place in PLACES.into_iter().flatten() {
+        run(&migration, &old, &before(place)).await?;
+    }
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    for (places, (mover, other)) in PLACES.into_iter().zip([(&old, &new), (&new, &old)]) {
+        let moves = places.map(|id| format!("UPDATE {{schema}}.places SET id = {} WHERE id = {id}", id + 10));
+        run(&migration, mover, &moves).await?;
+        run(&migration, other, &meanwhile(places)).await?;
+    }
+    migration.go_on(&Direction::BOTH).await?;
+    until_nothing_waits(&migration).await?;
+    for ((name, _, what), left) in TABLES.into_iter().zip(left.into_iter().flatten()) {
+        let query = format!(
+            "SELECT GROUP_CONCAT({what} ORDER BY CONCAT({what}) SEPARATOR ' ') FROM {}.{name}",
+            sql::name(&migration.schema)
+        );
+        let found: Option<String> = old.get_conn().await?.query_first(query).await?;
+        ensure!(found.as_deref() == Some(left), "{found:?} are left of {name}, not {left}");
+    }
+    migration.stop_both().await
+}
+
+/// A parent's key is only spelled otherwise. Where its children have that spelling first, MySQL 9.7 drops the parent's change.
+async fn a_parent_that_is_spelled_otherwise(flavor: Flavor) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, "spelled")).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.users (name VARCHAR(20) PRIMARY KEY, v INT, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.mails (id INT PRIMARY KEY, name VARCHAR(20), {CLOCK}, \
+                 FOREIGN KEY (name) REFERENCES {{schema}}.users (name) ON UPDATE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let rows = [
+        "INSERT INTO {schema}.users (name, v) VALUES ('ada', 1)",
+        "INSERT INTO {schema}.mails (id, name) VALUES (1, 'ada')",
+    ];
+    migration.on(&migration.old, &rows).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.on(&migration.old, &["UPDATE {schema}.users SET name = 'Ada', v = 2 WHERE name = 'ada'"]).await?;
+    until_nothing_waits(&migration).await?;
+    let query =
+        format!("SELECT CONCAT_WS(' ', u.name, v, m.name) FROM {0}.users u, {0}.mails m", sql::name(&migration.schema));
+    let found: Option<String> = migration.new.get_conn().await?.query_first(query).await?;
+    ensure!(found.as_deref() == Some("Ada 2 Ada"), "{found:?} are there");
+    migration.stop_both().await
+}
+
+on_both_brands! {
+    a_parent_that_is_spelled_otherwise: p4_a_parent_spelled_otherwise_on_mysql, p4_a_parent_spelled_otherwise_on_mariadb;
+}
+
+const ALL: &str = "11>1 12>1 21>2 22>2 31>3 32>3 41>4 42>4";
+const ALL_PAGES: &str = "11>11 12>12 21>21 22>22 31>31 32>32 41>41 42>42";
+const ALL_SEATS: &str = "11>1 12>1 13>1 21>2 22>2 31>3 32>3 33>3 41>4 42>4";
+const PARENTS_STAY: [&str; 6] = ["1 2 3 4", ALL, ALL, ALL_PAGES, ALL, ALL_SEATS];
+
+/// What the other side has not touched has followed.
+const MOST: &str = "11>11 21>2 22>2 31>13 41>4 42>4";
+const MOST_PAGES: &str = "11>11 21>21 22>22 31>31 41>41 42>42";
+const EMPTY_SEATS: &str = "11> 12> 13> 21>2 22>2 31> 32> 33> 41>4 42>4";
+const CHILDREN_GO: [&str; 6] = ["11 13 2 4", MOST, MOST, MOST_PAGES, MOST, EMPTY_SEATS];
+
+#[tokio::test]
+async fn p4_followers_come_back_on_mysql() -> Result<()> {
+    // Each has a change of its own, which makes the parent stay under both keys.
+    children_that_followed(SharedPair::get(Flavor::MySql).await, "parent-returns", None).await
+}
+
+#[tokio::test]
+async fn p4_followers_come_back_where_cascades_are_unlogged() -> Result<()> {
+    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
+    children_that_followed(SharedPair::own(builder).await?, "parent-returns", Some(PARENTS_STAY)).await
+}
+
+#[tokio::test]
+async fn p4_followers_come_back_on_mariadb() -> Result<()> {
+    children_that_followed(SharedPair::get(Flavor::MariaDb).await, "parent-returns", Some(PARENTS_STAY)).await
+}
+
+#[tokio::test]
+async fn p4_followers_may_go_on_mysql() -> Result<()> {
+    // Each has a change of its own, which goes with a parent that does not come.
+    children_that_followed(SharedPair::get(Flavor::MySql).await, "child-goes", None).await
+}
+
+#[tokio::test]
+async fn p4_followers_do_not_go_on_mariadb() -> Result<()> {
+    children_that_followed(SharedPair::get(Flavor::MariaDb).await, "child-goes", Some(CHILDREN_GO)).await
+}
