@@ -205,9 +205,15 @@ impl Applier {
     async fn run_until_stopped(&mut self) -> Result<(), ApplyError> {
         self.check_against_stream().await?;
         self.take_over_parking().await?;
+        if self.checkpoints.partial_batch().is_some() && self.rest_until_wished().await {
+            self.shared.parking.lock().await.begin_anew(Instant::now());
+        }
         // Before what is half done: the rest of that may have to be set aside too.
         if self.shared.parking.lock().await.is_short_of_room() {
             self.retry_all().await?;
+        }
+        if self.options.stop.is_cancelled() {
+            return Ok(());
         }
         self.finish_partial_batch().await?;
         let stop = self.options.stop.clone();
@@ -299,6 +305,22 @@ impl Applier {
             self.lanes.push(Lane::new());
         }
         self.run_batch(planned, &done).await
+    }
+
+    /// Waits until applying is wished; returns whether it was not.
+    async fn rest_until_wished(&mut self) -> bool {
+        let mut wishes = self.options.wishes.clone();
+        if wishes.borrow_and_update().apply {
+            return false;
+        }
+        self.shared.progress.rests(true);
+        tokio::select! {
+            () = self.options.stop.cancelled() => {}
+            // What follows the wishes ends with the process.
+            _ = wishes.wait_for(|wishes| wishes.apply) => {}
+        }
+        self.shared.progress.rests(false);
+        true
     }
 
     /// The batch that is to come, once it is there and wished to be applied.

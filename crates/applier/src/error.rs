@@ -88,7 +88,6 @@ impl ApplyError {
             ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
             ApplyError::Connect(source) => source.remedy(),
             ApplyError::SessionGone => Remedy::OutcomeUnknown,
-            ApplyError::NoRoom { .. } => Remedy::RetryLater,
             _ => Remedy::Stop,
         }
     }
@@ -156,7 +155,12 @@ impl ApplyError {
             self,
             ApplyError::Target(_) | ApplyError::Row { .. } | ApplyError::Connect(_) | ApplyError::CircuitOpen { .. }
         );
-        is_of_the_target || self.remedy().passes()
+        is_of_the_target || self.passes_by_itself()
+    }
+
+    /// Nobody needs to do anything about it, but what is under way has to be begun again.
+    pub(crate) fn passes_by_itself(&self) -> bool {
+        matches!(self, ApplyError::NoRoom { .. }) || self.remedy().passes()
     }
 }
 

@@ -379,7 +379,8 @@ impl Parking {
                 op: message.change.op,
                 dependences: vec![Arc::new(dependence)],
                 seen: message.seen.clone(),
-                cause: None,
+                // The store has a failure of whatever is not merely held.
+                cause: (!attempts.contains_key(&message.seq)).then_some(Cause::Held),
                 attempts: attempts.get(&message.seq).copied().unwrap_or(0),
                 due: Some(now),
                 untold: false,

@@ -55,7 +55,7 @@ impl Applier {
         loop {
             let (what, hint) = (with_causes(&error), error.hint().unwrap_or_default());
             let reason = if hint.is_empty() { what.clone() } else { format!("{what}; {hint}") };
-            let waiting = if error.remedy().passes() {
+            let waiting = if error.passes_by_itself() {
                 tracing::warn!(error = what, "applying failed; beginning again");
                 Waiting::Retry(what)
             } else {
@@ -67,6 +67,10 @@ impl Applier {
             let rested = async {
                 match &error {
                     ApplyError::CircuitOpen { .. } => return self.wish_to_rest(&reason).await,
+                    // Those who wait for the opposite reader leave room as soon as he has got there.
+                    ApplyError::NoRoom { .. } => {
+                        self.shared.hold.captured_within(pause).await?;
+                    }
                     _ => tokio::time::sleep(pause).await,
                 }
                 Ok(())

@@ -13,6 +13,7 @@ use crate::{
 
 on_both_brands! {
     too_many_refused_rows_stop_the_direction: p7_circuit_on_mysql, p7_circuit_on_mariadb;
+    a_batch_half_done_rests_too: p7_circuit_half_done_on_mysql, p7_circuit_half_done_on_mariadb;
 }
 
 /// Ten rows of the last 10,000 messages may be refused here.
@@ -70,6 +71,29 @@ async fn too_many_refused_rows_stop_the_direction(flavor: Flavor) -> Result<()> 
     let status = until_all_is_well(&migration).await?;
     ensure!(status.number("forward", "last_seq") == 201 && status.number("reverse", "last_seq") == 0, "{}", status.0);
     until_number(&migration.new, &there, 201).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
+/// Some lanes of a batch have committed when another one opens the circuit: what is left of it is not tried again and again.
+async fn a_batch_half_done_rests_too(flavor: Flavor) -> Result<()> {
+    let setup = Setup { settings: SETTINGS.to_owned(), ..Setup::new(flavor, "half_done") };
+    let mut migration = started(&setup, &[PLAIN]).await?;
+    migration.expect_lines(&["too much of forward/old cannot be applied"]);
+    migration.on(&migration.new, &["ALTER TABLE {schema}.t ADD CONSTRAINT below CHECK (n < 1000)"]).await?;
+    // Each of four lanes has some of the twenty, and less than ten.
+    migration.on(&migration.old, &[&insert((1..=2_000).map(|id| (id, if id % 100 == 0 { 5_000 } else { 1 })))]).await?;
+    let opened = until_status(&migration, "the circuit open", |status| state(status) == "stopped").await?;
+    let some = opened.number("forward", "open_failures");
+    ensure!((1..=10).contains(&some), "no lane has committed, or all have: {}", opened.0);
+    never_green(&migration, Duration::from_secs(2)).await?;
+    let log = std::fs::read_to_string(migration.log(Direction::Forward))?;
+    ensure!(log.matches("nothing is applied meanwhile").count() == 1, "told again and again: {log}");
+
+    let mend = if flavor == Flavor::MySql { "DROP CHECK below" } else { "DROP CONSTRAINT below" };
+    migration.on(&migration.new, &[&format!("ALTER TABLE {{schema}}.t {mend}")]).await?;
+    migration.crossfade(&["start", "forward"]).await?;
+    until_all_is_well(&migration).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.stop_both().await
 }
