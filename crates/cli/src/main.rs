@@ -3,6 +3,7 @@
 mod args;
 mod command;
 mod demo;
+mod differences;
 mod failure;
 mod meeting;
 mod output;

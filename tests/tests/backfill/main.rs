@@ -6,6 +6,7 @@ mod copying;
 mod half_filled;
 mod progress;
 mod replica;
+mod scale;
 mod seeded;
 mod throttled;
 mod writers;

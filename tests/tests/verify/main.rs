@@ -2,6 +2,7 @@
 //! only under way is taken for a difference.
 
 mod cases;
+mod continuous;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

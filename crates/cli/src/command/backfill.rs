@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossfade_backfill::History;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::{BackfillWish, CopyCounts, CopyState, NotedRow, Store, StreamStatus, TableCopy};
@@ -37,6 +38,7 @@ struct Progress {
     rows: u64,
     total_rows: u64,
     percent: f64,
+    /// In the second half of the time so far, with what stops and crashes have cost.
     rows_per_second: f64,
     /// Changes that are captured and not applied yet; chunks wait for them.
     changes_to_apply: u64,
@@ -202,15 +204,19 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
     let rows = tables.iter().map(|line| line.rows).sum();
     let total_rows = tables.iter().map(|line| line.total_rows.unwrap_or(0).max(line.rows)).sum();
     let is_known = tables.iter().all(|line| line.total_rows.is_some());
-    let is_copying = wish == Some("run") && is_served;
-    let rows_per_second = match is_copying {
-        // Not `sum`, which says of nothing that it is -0.0.
-        true => tables.iter().filter(|line| line.state == "copying").fold(0.0, |sum, line| sum + line.rows_per_second),
-        false => 0.0,
+    let is_open = tables.iter().any(|line| !["copied", "stopped"].contains(&line.state));
+    let is_copying = is_open && wish == Some("run") && is_served;
+    let history = History::parse(store.copy_history().await?.as_deref());
+    let speed = history.speed(chrono::Utc::now().timestamp_micros()).filter(|_| is_copying);
+    let rows_per_second = speed.map_or(0.0, |speed| speed.rows_per_second);
+    let changes_to_apply = to_apply(&store.stream_statuses().await?);
+    let seconds_left = match is_open {
+        true => speed.filter(|_| is_known).and_then(|speed| {
+            let copying = seconds(total_rows - rows, speed.rows_per_second)?;
+            Some(copying + seconds(changes_to_apply, speed.applied_per_second).unwrap_or(0))
+        }),
+        false => Some(0),
     };
-    let (changes_to_apply, applying) = to_apply(&store.stream_statuses().await?);
-    let copying = seconds(total_rows - rows, rows_per_second).filter(|_| is_known);
-    let seconds_left = copying.map(|copying| copying + applying.unwrap_or(0));
     let throttled = store.throttled().await?;
     let waits = throttled.into_iter().find(|waits| waits.subject == Direction::Forward.as_str());
     Ok(Progress {
@@ -227,13 +233,10 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
     })
 }
 
-/// What the forward direction has captured and not applied, and how many seconds that takes at its pace of late.
-fn to_apply(streams: &[StreamStatus]) -> (u64, Option<u64>) {
+/// What the forward direction has captured and not applied.
+fn to_apply(streams: &[StreamStatus]) -> u64 {
     let forward = streams.iter().find(|stream| stream.stream.starts_with(Direction::Forward.as_str()));
-    let Some(stream) = forward else { return (0, None) };
-    let changes = stream.last_seq.saturating_sub(stream.settled_seq);
-    let rate = stream.report.as_ref().map_or(0, |report| report.counters.rows_per_second);
-    (changes, seconds(changes, rate as f64))
+    forward.map_or(0, |stream| stream.last_seq.saturating_sub(stream.settled_seq))
 }
 
 fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {

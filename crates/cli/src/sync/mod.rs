@@ -8,6 +8,7 @@ mod breaker;
 mod canary;
 mod capture;
 mod clocks;
+mod comparing;
 mod failpoint;
 mod follow;
 mod gate;
@@ -44,13 +45,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::open_store;
+use crate::command::{open_store, verify};
 use crate::failure::with_causes;
 use crate::meeting::Source;
 use crate::pair::{Pair, stream_of};
 use crate::store_home;
 use canary::Canary;
 use capture::{Capture, CaptureView};
+use comparing::Comparing;
 use follow::Followed;
 use gate::Gate;
 use lease::Lease;
@@ -214,8 +216,17 @@ async fn hold_lease_and_run(
             applied: applied.clone(),
             wishes: wishes.for_applier(),
             throttle: throttle.clone(),
+            probe: probe.clone(),
+        };
+        let comparing = Comparing {
+            settings: settings.clone(),
+            store: store.clone(),
+            epoch: lease.epoch().0,
+            tables: verify::tables(pair, &[])?,
+            throttle: throttle.clone(),
             probe,
         };
+        tasks.spawn(comparing.run(running.clone()));
         let copying = backfill::of(pair, store, parts).run(&applier, running.clone());
         tasks.spawn(async move {
             copying.await;
