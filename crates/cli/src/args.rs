@@ -64,7 +64,7 @@ pub enum Command {
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
     /// Run one direction: capture what users write to its source, apply it to the other side
-    #[command(after_help = "Examples:\n  crossfade sync forward\n  crossfade sync reverse --until-caught-up")]
+    #[command(after_help = SYNC_EXAMPLES)]
     Sync(SyncArgs),
     /// Show where both directions stand, and what each waits for
     #[command(after_help = STATUS_EXAMPLES)]
@@ -185,7 +185,22 @@ pub struct SyncArgs {
     /// End once everything is applied that the source has now
     #[arg(long)]
     pub until_caught_up: bool,
+    /// First read the source again from this mark on: what is not in the message table is captured, and nothing twice
+    #[arg(long, value_name = "MARK")]
+    pub from_mark: Option<String>,
 }
+
+const SYNC_EXAMPLES: &str = "\
+Examples:
+  crossfade sync forward
+  crossfade sync reverse --until-caught-up
+  crossfade sync forward --from-mark start       `crossfade mark list` shows the marks
+
+--from-mark reads the source's binlog again from the mark up to where the direction was, before it goes on there. A change that is in
+the message table is known by its place in the binlog and stays as it is; one that is not (of a table that was added to the
+configuration since, say) is captured now, and judged as any other. What was applied is not applied again. It is refused where the
+source has purged what followed the mark, or the message table what was captured since, and where the direction has not read as far.
+It may be repeated.";
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {

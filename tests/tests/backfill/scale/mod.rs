@@ -36,14 +36,14 @@ struct Scale {
 }
 
 impl Scale {
-    /// `CROSSFADE_SCALE_ROWS` asks for another number of rows, at the rate of the long form.
+    /// `CROSSFADE_SCALE_ROWS` asks for another number of rows; a development build does not carry the rate of the long form.
     fn wanted() -> Result<Scale> {
         let asked = std::env::var("CROSSFADE_SCALE_ROWS").ok().map(|rows| rows.parse()).transpose();
         let asked: Option<u64> = asked.context("CROSSFADE_SCALE_ROWS is no number")?;
         let is_long = is_soak() || asked.is_some();
         Ok(Scale {
             rows: asked.unwrap_or_else(|| u64::from(rounds(4_000, 1_000_000))),
-            rate: if is_long { 330 } else { 40 },
+            rate: if is_soak() { 330 } else { 40 },
             kill_every: Duration::from_secs(if is_long { 5 } else { 1 }),
             most_kills: if is_long { u64::MAX } else { 4 },
         })
