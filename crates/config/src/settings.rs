@@ -119,6 +119,8 @@ pub struct BackfillSettings {
 pub struct VerifySettings {
     /// Whether it does, where nobody has wished anything since.
     pub continuous: bool,
+    /// Whether it does once when all that was to be copied is copied.
+    pub after_backfill: bool,
     /// Between the end of a round over all tables and the next one.
     pub pause: Duration,
     /// The time that a chunk is to take on the slower side.
@@ -353,6 +355,7 @@ fn verify(root: &mut Section) -> VerifySettings {
     let mut section = root.section_or_empty("verify", "[verify]");
     let verify = VerifySettings {
         continuous: section.boolean("continuous", false),
+        after_backfill: section.boolean("after_backfill", true),
         pause: section.duration("pause", Duration::from_secs(1), "1h"),
         chunk_time: section.duration("chunk_time", Duration::from_millis(10), "200ms"),
         share_ppm: section.share("share", "25%"),

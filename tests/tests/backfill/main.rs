@@ -1,6 +1,7 @@
 //! What was there before the migration began is copied beside live traffic.
 
 mod beside_writers;
+mod both_filled;
 mod cascades;
 mod copying;
 mod from_mark;

@@ -14,6 +14,7 @@ use crossfade_model::{Direction, TableName};
 use serde::Serialize;
 
 use super::messages::table_name;
+use super::rounds;
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{BackfillRestartArgs, BackfillStartArgs, BackfillStatusArgs};
 use crate::failure::{Failure, Kind};
@@ -63,6 +64,10 @@ struct TableLine {
     kept: u64,
     changed: u64,
     refused: u64,
+    /// Rows that the last comparison of all rows found on the new side alone, and those that were missing there or
+    /// differed; unknown before there was one since the table was copied.
+    only_on_new: Option<u64>,
+    differ: Option<u64>,
     chunks: u64,
     started_at: Option<String>,
     copied_at: Option<String>,
@@ -155,8 +160,7 @@ pub async fn status(settings: &Settings, args: &BackfillStatusArgs) -> anyhow::R
             print(&progress, args.watch && std::io::stdout().is_terminal());
         }
         if !args.watch || is_over {
-            let needs_a_person =
-                progress.tables.iter().any(|line| line.state == "stopped" || line.refused > 0 || line.kept > 0);
+            let needs_a_person = progress.tables.iter().any(TableLine::needs_a_person);
             return Ok(ExitCode::from(u8::from(needs_a_person)));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -188,6 +192,7 @@ async fn is_served(store: &Store) -> anyhow::Result<bool> {
 
 async fn read(store: &Store) -> anyhow::Result<Progress> {
     let mut tables = Vec::new();
+    let compared = rounds::last_whole(store).await?;
     for copy in store.copies().await? {
         let refused = match copy.refused {
             0 => Vec::new(),
@@ -197,7 +202,16 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
             0 => Vec::new(),
             _ => store.kept_rows(&copy.table, LISTED_ROWS).await?,
         };
-        tables.push(line(copy, &refused, &kept));
+        let found = compared.as_ref().filter(|one| copy.copied_at.is_some_and(|at| one.begun_at >= at));
+        let found = found.and_then(|one| {
+            let name = copy.table.to_string();
+            rounds::reports(one).into_iter().find(|report| report.table == name && report.skipped.is_none())
+        });
+        tables.push(TableLine {
+            only_on_new: found.as_ref().map(|report| report.missing_on_old),
+            differ: found.as_ref().map(|report| report.missing_on_new + report.different),
+            ..line(copy, &refused, &kept)
+        });
     }
     let wish = store.backfill_wish().await?.map(BackfillWish::as_str);
     let is_served = is_served(store).await?;
@@ -260,6 +274,8 @@ fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
         kept: kept_count,
         changed,
         refused: copy.refused,
+        only_on_new: None,
+        differ: None,
         chunks: copy.chunks,
         started_at: copy.started_at.map(|at| at.to_rfc3339()),
         copied_at: copy.copied_at.map(|at| at.to_rfc3339()),
@@ -271,6 +287,14 @@ fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
 fn row_line(row: &NotedRow) -> Option<RowLine> {
     let key = serde_json::value::RawValue::from_string(row.key.to_json()).ok()?;
     Some(RowLine { key, error: row.error.clone(), attempts: row.attempts })
+}
+
+impl TableLine {
+    /// Kept rows do not, once a comparison has found that none differs any more.
+    fn needs_a_person(&self) -> bool {
+        let differs = self.differ.unwrap_or(self.kept) > 0 || self.only_on_new > Some(0);
+        self.state == "stopped" || self.refused > 0 || differs
+    }
 }
 
 /// Of nothing, nothing is copied yet.
@@ -293,7 +317,9 @@ fn print(progress: &Progress, clear: bool) {
     }
     let mut table = new_table(&[
         "table", "state", "", "rows", "of", "%", "rows/s", "left", "replaced", "same", "kept", "changed", "refused",
+        "only new", "differ",
     ]);
+    let found = |rows: Option<u64>| rows.map_or_else(|| "-".to_owned(), |rows| rows.to_string());
     for line in &progress.tables {
         table.add_row([
             line.table.clone(),
@@ -309,6 +335,8 @@ fn print(progress: &Progress, clear: bool) {
             line.kept.to_string(),
             line.changed.to_string(),
             line.refused.to_string(),
+            found(line.only_on_new),
+            found(line.differ),
         ]);
     }
     print_table(&table);
@@ -328,6 +356,13 @@ fn print(progress: &Progress, clear: bool) {
         out!("paused: `crossfade backfill resume` lets it go on");
     } else if is_open && !progress.is_served {
         out!("no process copies: run `crossfade sync forward`");
+    }
+    if progress.tables.iter().any(|line| line.only_on_new > Some(0) || line.differ > Some(0)) {
+        out!(
+            "the new side has rows of its own, or differs: `crossfade verify show --continuous` shows them; with both directions \
+             running, `crossfade verify --repair newest` copies back what is on new alone and takes the newer row of those that \
+             differ (--dry-run first); `crossfade verify` then looks again"
+        );
     }
     if let Some(reason) = progress.waits_for.as_ref().filter(|_| is_open) {
         out!("waits: {reason}; `crossfade throttle` shows and sets the limits");

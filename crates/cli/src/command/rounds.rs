@@ -12,9 +12,11 @@ use crate::output::out;
 
 /// What the store knows of the rounds.
 pub async fn read(settings: &Settings, store: &Store) -> Result<VerifyLine, StoreError> {
-    let on = store.verify_wish().await?.map_or(settings.verify.continuous, |wish| wish.on);
+    let (wish, verify) = (store.verify_wish().await?, &settings.verify);
+    let on = wish.map_or(verify.continuous, |wish| wish.on);
+    let runs = wish.map_or(verify.continuous || verify.after_backfill, |wish| wish.on);
     let rounds: Vec<RoundLine> = store.verifications(Comparisons::Rounds, 2).await?.iter().map(line).collect();
-    let running = rounds.first().filter(|round| on && round.ended_at.is_none()).cloned();
+    let running = rounds.first().filter(|round| runs && round.ended_at.is_none()).cloned();
     Ok(VerifyLine { on, running, last: rounds.into_iter().find(|round| round.ended_at.is_some()) })
 }
 
@@ -39,8 +41,15 @@ pub fn reports(round: &Verification) -> Vec<TableReport> {
     kept.unwrap_or_default()
 }
 
+/// The last comparison of all rows of all tables that has ended, by whomever it was asked for.
+pub async fn last_whole(store: &Store) -> Result<Option<Verification>, StoreError> {
+    let mut all = store.verifications(Comparisons::Rounds, 2).await?;
+    all.extend(store.verifications(Comparisons::Asked, 20).await?.into_iter().filter(|one| one.asked.is_empty()));
+    Ok(all.into_iter().filter(|one| one.ended_at.is_some()).max_by_key(|one| one.begun_at))
+}
+
 pub fn print(verify: &VerifyLine) {
-    if !verify.on && verify.last.is_none() {
+    if !verify.on && verify.last.is_none() && verify.running.is_none() {
         return;
     }
     let mut parts = vec![match (&verify.running, verify.on) {

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_message::{Comparisons, CopyState, OpenVerification, Store, StoreError, Verification};
+use crossfade_message::{
+    Comparisons, CopyState, OpenVerification, Store, StoreError, TableCopy, Verification, VerifyWish,
+};
 use crossfade_throttle::Throttle;
 use crossfade_verify::{Filter, Options, Progress, Sides, TablePair, TableReport};
 use tokio_util::sync::CancellationToken;
@@ -68,11 +70,11 @@ impl Comparing {
         }
     }
 
-    /// It is wished, nothing is to be copied first, and a round is open or the pause after the last one is over. Who wishes
-    /// it anew need not wait.
+    /// Nothing is to be copied first, and it is wished: then a round is open, or the pause after the last one is over. Who
+    /// wishes it anew need not wait. Or something was copied since the last round.
     async fn is_due(&self) -> Result<bool, StoreError> {
         let wish = self.store.verify_wish().await?;
-        if !wish.map_or(self.settings.verify.continuous, |wish| wish.on) {
+        if self.is_unwished(wish) {
             return Ok(false);
         }
         let copies = self.store.copies().await?;
@@ -80,6 +82,10 @@ impl Comparing {
             return Ok(false);
         }
         let last = self.last_round().await?;
+        if !wish.map_or(self.settings.verify.continuous, |wish| wish.on) {
+            let is_done = |at| last.as_ref().is_some_and(|round| round.begun_at >= at && round.ended_at.is_some());
+            return Ok(copied_at(&copies).is_some_and(|at| !is_done(at)));
+        }
         let Some(ended_at) = last.and_then(|round| round.ended_at) else { return Ok(true) };
         let rested = (Utc::now() - ended_at).to_std().unwrap_or_default() >= self.settings.verify.pause;
         Ok(rested || wish.is_some_and(|wish| wish.since > ended_at))
@@ -90,10 +96,16 @@ impl Comparing {
             tokio::time::sleep(LOOK_EVERY).await;
             // What cannot be read is as it was.
             let wish = self.store.verify_wish().await;
-            if wish.is_ok_and(|wish| !wish.map_or(self.settings.verify.continuous, |wish| wish.on)) {
+            if wish.is_ok_and(|wish| self.is_unwished(wish)) {
                 return;
             }
         }
+    }
+
+    /// Not even after copying.
+    fn is_unwished(&self, wish: Option<VerifyWish>) -> bool {
+        let verify = &self.settings.verify;
+        !wish.map_or(verify.continuous || verify.after_backfill, |wish| wish.on)
     }
 
     async fn last_round(&self) -> Result<Option<Verification>, StoreError> {
@@ -123,7 +135,11 @@ impl Comparing {
     }
 
     async fn open(&self) -> anyhow::Result<(OpenVerification, Vec<TableReport>)> {
-        if let Some(open) = self.last_round().await?.filter(|round| round.ended_at.is_none()) {
+        let copied_at = copied_at(&self.store.copies().await?);
+        // What was compared before something was copied does not count.
+        let is_open =
+            |round: &Verification| round.ended_at.is_none() && copied_at.is_none_or(|at| round.begun_at >= at);
+        if let Some(open) = self.last_round().await?.filter(is_open) {
             let mut reports = rounds::reports(&open);
             // Another configuration may have other tables.
             let is_known = |report: &TableReport| {
@@ -161,6 +177,10 @@ impl Comparing {
             keep_per_table: KEPT_PER_TABLE,
         }
     }
+}
+
+fn copied_at(copies: &[TableCopy]) -> Option<DateTime<Utc>> {
+    copies.iter().filter_map(|copy| copy.copied_at).max()
 }
 
 fn tell(round: OpenVerification, reports: &[TableReport]) {

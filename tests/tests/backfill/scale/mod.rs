@@ -163,6 +163,7 @@ async fn many_rows_beside_users_and_kills(flavor: Flavor) -> Result<()> {
         honesty: told.judge(begun, ended),
     };
     outcome.print();
+    println!("{}", told.course(begun, ended));
     ensure!(code == Some(0) && outcome.differences == 0, "{verified}");
     ensure!(verified["rows_old"].as_u64() == Some(comparison.rows_compared()), "{verified}\n{comparison}");
     ensure!(status.total("open_failures") == 0, "rows were parked: {}", status.0);
