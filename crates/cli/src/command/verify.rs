@@ -64,7 +64,7 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
     let pair = Pair::read(settings.clone()).await?;
     let tables = tables(&pair, &args.tables)?;
     let throttle = throttle::watch(&settings, &store, &stop).await;
-    let options = options(args, throttle)?;
+    let options = options(args, throttle.clone())?;
     let sides = Sides {
         pair: settings.pair.clone(),
         old: Servers::new(settings.old.urls()),
@@ -78,7 +78,7 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
     let comparing = crossfade_verify::compare(&sides, &tables, &options, &progress, keeper.clone());
     let reports = tokio::select! {
         reports = comparing => reports?,
-        () = show(&progress) => Vec::new(),
+        () = show(&progress, &throttle) => Vec::new(),
         () = stop.cancelled() => {
             let hint = "run it again; `crossfade verify show` has what was found so far";
             return Err(Failure::new(Kind::Finding, "the comparison was broken off", hint).into());
@@ -254,19 +254,30 @@ fn print(summary: &Summary<'_>) {
     }
 }
 
-/// Shows how far it is, for ever.
-async fn show(progress: &Progress) {
+/// Shows how far it is, and why it waits, for ever.
+async fn show(progress: &Progress, throttle: &Throttle) {
     let is_terminal = std::io::stderr().is_terminal();
     let bar = if is_terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent} %  {msg}  {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut told = Instant::now();
+    let mut waits_for: Option<String> = None;
     loop {
+        let reason = throttle.reason().map(|reason| reason.to_string());
+        if reason != waits_for {
+            match &reason {
+                Some(reason) => bar.suspend(|| tracing::info!(reason, "comparing waits for the databases")),
+                None => bar.suspend(|| tracing::info!("comparing goes on")),
+            }
+            waits_for = reason;
+        }
         tokio::time::sleep(DRAW_EVERY).await;
         let view = progress.view();
         bar.set_length(view.rows_expected.max(view.rows_done).max(1));
         bar.set_position(view.rows_done);
-        bar.set_message(format!("{} of {} tables, {} rows differ", view.tables_done, view.tables, view.mismatches));
+        let waits = waits_for.as_ref().map(|reason| format!("; waits: {reason}")).unwrap_or_default();
+        let (done, tables, mismatches) = (view.tables_done, view.tables, view.mismatches);
+        bar.set_message(format!("{done} of {tables} tables, {mismatches} rows differ{waits}"));
         if !is_terminal && told.elapsed() >= TELL_EVERY {
             told = Instant::now();
             tracing::info!(
