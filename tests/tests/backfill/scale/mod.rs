@@ -97,13 +97,13 @@ impl Outcome {
     }
 }
 
-async fn loaded_on_old(flavor: Flavor, rows: Rows) -> Result<(Migration, u64)> {
+async fn loaded_on_old(flavor: Flavor, scale: &Scale) -> Result<(Migration, u64)> {
     // Small chunks in the short form, so that there are many of them.
-    let settings = if is_soak() { "" } else { "[backfill]\nchunk_bytes = \"64KiB\"\n" };
+    let settings = if scale.rows < 50_000 { "[backfill]\nchunk_bytes = \"64KiB\"\n" } else { "" };
     let migration = Migration::new(&Setup { settings: settings.to_owned(), ..Setup::new(flavor, "scale") }).await?;
     let statements: Vec<String> = std::iter::once("USE {schema}".to_owned()).chain(tables::definitions()).collect();
     migration.on_both(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    let loaded = tables::load(&migration.old, &migration.schema, rows).await?;
+    let loaded = tables::load(&migration.old, &migration.schema, Rows::new(scale.rows)).await?;
     migration.init().await?;
     migration.expect_lines(KILLED);
     Ok((migration, loaded))
@@ -135,7 +135,7 @@ async fn copied_under_kills(migration: &mut Migration, scale: &Scale, told: &mut
 async fn many_rows_beside_users_and_kills(flavor: Flavor) -> Result<()> {
     let scale = Scale::wanted()?;
     let (rows, rate) = (Rows::new(scale.rows), scale.rate);
-    let (mut migration, loaded) = loaded_on_old(flavor, rows).await?;
+    let (mut migration, loaded) = loaded_on_old(flavor, &scale).await?;
     migration.start_both().await?;
     let users = |pool, side| Writers::start(pool, &migration.schema, rate, Shoppers { rows, side });
     let (old, new) = (users(&migration.old, "old"), users(&migration.new, "new"));
