@@ -226,8 +226,9 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
     let changes_to_apply = to_apply(&store.stream_statuses().await?);
     let seconds_left = match is_open {
         true => speed.filter(|_| is_known).and_then(|speed| {
+            // Chunks wait for the changes before them, so both go on together.
             let copying = seconds(total_rows - rows, speed.rows_per_second)?;
-            Some(copying + seconds(changes_to_apply, speed.applied_per_second).unwrap_or(0))
+            Some(copying.max(seconds(changes_to_apply, speed.applied_per_second).unwrap_or(0)))
         }),
         false => Some(0),
     };
