@@ -98,8 +98,9 @@ impl Outcome {
 }
 
 async fn loaded_on_old(flavor: Flavor, scale: &Scale) -> Result<(Migration, u64)> {
-    // Small chunks in the short form, so that there are many of them.
-    let settings = if scale.rows < 50_000 { "[backfill]\nchunk_bytes = \"64KiB\"\n" } else { "" };
+    // Small chunks and a bounded rate in the short form: there are many of them, and time enough to kill.
+    let small = "[backfill]\nchunk_bytes = \"64KiB\"\n\n[throttle]\nrows_per_second = 1000\n";
+    let settings = if scale.rows < 50_000 { small } else { "" };
     let migration = Migration::new(&Setup { settings: settings.to_owned(), ..Setup::new(flavor, "scale") }).await?;
     let statements: Vec<String> = std::iter::once("USE {schema}".to_owned()).chain(tables::definitions()).collect();
     migration.on_both(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
