@@ -27,7 +27,7 @@ demo: servers ## A whole pair at work on two private servers, in under 90 s afte
 test: servers ## All tests, as the continuous integration runs them
 	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) SUITES_AT_ONCE=$(SUITES_AT_ONCE) scripts/test.sh
 
-soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, faults, ping_pong, two_ways, idle, …
+soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, backfill, faults, ping_pong, two_ways, idle, …
 	$(CARGO) build --release -p crossfade-cli
 	CROSSFADE_SOAK=1 $(CARGO) test --release -p crossfade-tests --test $(if $(SUITE),$(SUITE),'*') --no-fail-fast -- --nocapture
 

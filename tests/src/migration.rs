@@ -231,6 +231,15 @@ impl Migration {
         Ok(())
     }
 
+    /// As [`start`](Self::start), with more words after `sync` and the direction.
+    pub fn start_with(&mut self, direction: Direction, words: &[&str]) -> Result<()> {
+        let words: Vec<&str> = ["sync", direction.as_str()].into_iter().chain(words.iter().copied()).collect();
+        let process = Process::start(&self.binary, &self.arguments(&words), &[], &self.log(direction))?;
+        *self.slot(direction) = Some(process);
+        self.ended_well = false;
+        Ok(())
+    }
+
     /// Starts another process for a direction, beside the one that runs it. Dropping it kills it.
     pub fn standby(&self, direction: Direction) -> Result<Process> {
         let log = self.folder.join(format!("{}-standby{LOG_END}", direction.as_str()));

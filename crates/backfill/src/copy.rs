@@ -60,7 +60,8 @@ impl Copy {
     pub fn new(shared: Arc<Shared>, table: usize, copy: &TableCopy) -> Option<Copy> {
         let source = Arc::new(SourceTable::new(&shared.mappings[table], shared.source_shapes.get(table)?)?);
         let owner = CopyOwner { table: copy.table.clone(), round: copy.round, epoch: shared.epoch };
-        let pace = Pace::new(shared.limits.chunk_time);
+        let usual = copy.counts.read / copy.chunks.max(1);
+        let pace = Pace::new(shared.limits.chunk_time, usual);
         Some(Copy { shared, table, source, owner, pace, mark_limit: FIRST_MARK_LIMIT })
     }
 

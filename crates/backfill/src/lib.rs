@@ -18,6 +18,7 @@
 
 mod copy;
 mod error;
+mod history;
 mod order;
 mod pace;
 mod slot;
@@ -28,6 +29,7 @@ mod windows;
 mod worker;
 
 pub use error::BackfillError;
+pub use history::{History, Speed};
 pub use source::expected_rows;
 pub use windows::Windows;
 pub use worker::{Backfill, Limits};

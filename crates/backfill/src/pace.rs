@@ -24,9 +24,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Chunks are to take `target`, to be read and written.
-    pub fn new(target: Duration) -> Pace {
-        Pace { target, rows: FIRST_ROWS, fitting: MOST_ROWS, begun: Instant::now(), done: VecDeque::new() }
+    /// Chunks are to take `target`, to be read and written. Those that are written already had `usual` rows, 0 where there are
+    /// none: a copy that goes on need not find out anew.
+    pub fn new(target: Duration, usual: u64) -> Pace {
+        let rows = usize::try_from(usual).unwrap_or(MOST_ROWS).clamp(FIRST_ROWS, MOST_ROWS);
+        Pace { target, rows, fitting: MOST_ROWS, begun: Instant::now(), done: VecDeque::new() }
     }
 
     pub fn rows(&self) -> usize {
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn chunks_grow_and_shrink_towards_the_time_that_they_are_to_take() {
-        let mut pace = Pace::new(Duration::from_millis(500));
+        let mut pace = Pace::new(Duration::from_millis(500), 0);
         pace.took(500, Duration::from_millis(10));
         assert_eq!(pace.rows(), 1_000, "at most twice as large");
         pace.took(1_000, Duration::from_millis(400));
@@ -96,5 +98,6 @@ mod tests {
             pace.took(pace.rows(), Duration::ZERO);
         }
         assert_eq!(pace.rows(), MOST_ROWS);
+        assert_eq!(Pace::new(Duration::from_millis(500), 4_000).rows(), 4_000, "it goes on with what was usual");
     }
 }

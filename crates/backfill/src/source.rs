@@ -187,6 +187,8 @@ impl SourceTable {
 /// How many rows a table of the source may have, by its server's own estimate; `None` where it does not say.
 pub async fn expected_rows(source: &Servers, tables: &[TableName]) -> Result<Vec<Option<u64>>, BackfillError> {
     let mut conn = source.connect(Purpose::Catalog).await?;
+    // MySQL would tell what it had found out yesterday (manual, INFORMATION_SCHEMA.STATISTICS).
+    conn.query_drop("/*!80000 SET SESSION information_schema_stats_expiry = 0 */").await?;
     let mut expected = Vec::with_capacity(tables.len());
     for table in tables {
         let estimate: Option<Option<u64>> = conn

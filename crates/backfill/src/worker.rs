@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossfade_applier::{Applier, Probe, ProgressView, Uncopied, Wishes};
 use crossfade_catalog::Servers;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::copy::Copy;
 use crate::error::BackfillError;
+use crate::history::History;
 use crate::order::{ready, uncopied};
 use crate::slot::Slots;
 use crate::windows::Windows;
@@ -26,6 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where nobody looks at a bar, the log tells how far the copying is.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// How often it is kept how the copying gets on.
+const NOTE_EVERY: Duration = Duration::from_secs(2);
 
 /// After an error that passes by itself.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -123,8 +127,14 @@ impl Backfill {
             probe: self.probe,
             numbers: AtomicU64::new(0),
         });
-        let work =
-            Work { shared, uncopied, tables: JoinSet::new(), at_work: BTreeMap::new(), retries: BTreeMap::new() };
+        let work = Work {
+            shared,
+            uncopied,
+            tables: JoinSet::new(),
+            at_work: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            pace: None,
+        };
         async move {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -142,6 +152,8 @@ struct Work {
     /// The round in which each table is copied.
     at_work: BTreeMap<TableName, u64>,
     retries: BTreeMap<TableName, Retry>,
+    /// How the copying gets on, once it is read, and when that was kept last.
+    pace: Option<(History, Instant)>,
 }
 
 impl Work {
@@ -184,6 +196,7 @@ impl Work {
         let copies = store.copies().await?;
         self.uncopied.set(uncopied(&self.shared.mappings, &copies));
         let is_wished = store.backfill_wish().await? == Some(BackfillWish::Run);
+        self.note_pace(&copies, is_wished).await?;
         let begins_anew = |copy: &&TableCopy| self.at_work.get(&copy.table).is_some_and(|round| *round != copy.round);
         if !is_wished || copies.iter().any(|copy| begins_anew(&copy)) {
             // What is under way is not committed, and is read again later.
@@ -203,9 +216,43 @@ impl Work {
         }
         if told.elapsed() >= TELL_EVERY {
             *told = Instant::now();
-            tell(&copies);
+            tell(&copies, self.pace.as_ref().map(|(history, _)| history));
         }
         Ok(())
+    }
+
+    /// Keeps how the copying gets on as long as there is something to copy.
+    async fn note_pace(&mut self, copies: &[TableCopy], is_wished: bool) -> Result<(), BackfillError> {
+        let store = &self.shared.store;
+        let is_open = |copy: &TableCopy| !matches!(copy.state, CopyState::Copied | CopyState::Stopped);
+        if !copies.iter().any(is_open) {
+            // The next copying has a pace of its own.
+            if self.pace.take().is_some() {
+                store.keep_copy_history(self.shared.epoch, &History::default().to_json()).await?;
+            }
+            return Ok(());
+        }
+        let (history, kept_at) = match &mut self.pace {
+            Some(pace) => (&mut pace.0, &mut pace.1),
+            None => {
+                let history = History::parse(store.copy_history().await?.as_deref());
+                let long_ago = Instant::now().checked_sub(NOTE_EVERY).unwrap_or_else(Instant::now);
+                let pace = self.pace.insert((history, long_ago));
+                (&mut pace.0, &mut pace.1)
+            }
+        };
+        if kept_at.elapsed() < NOTE_EVERY {
+            return Ok(());
+        }
+        *kept_at = Instant::now();
+        let rows = copies.iter().map(|copy| copy.counts.read).sum();
+        let applied = self.shared.applied.borrow().applied_seq;
+        let was_at_work = history.note(now_micros(), is_wished, rows, applied);
+        if !is_wished && !was_at_work {
+            // A pause writes nothing.
+            return Ok(());
+        }
+        Ok(store.keep_copy_history(self.shared.epoch, &history.to_json()).await?)
     }
 
     /// Refused rows of a table that is copied are tried again after a while.
@@ -270,13 +317,27 @@ async fn stop(store: &Store, owner: &crossfade_message::CopyOwner, reason: &str)
     }
 }
 
-fn tell(copies: &[TableCopy]) {
+fn now_micros() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn tell(copies: &[TableCopy], history: Option<&History>) {
     let open: Vec<&TableCopy> = copies.iter().filter(|copy| copy.state != CopyState::Copied).collect();
     if open.is_empty() {
         return;
     }
     let total: u64 = copies.iter().map(|copy| copy.total_rows.unwrap_or(0).max(copy.counts.read)).sum();
     let read: u64 = copies.iter().map(|copy| copy.counts.read).sum();
-    let rate: f64 = open.iter().filter(|copy| copy.state == CopyState::Copying).map(|copy| copy.rows_per_second).sum();
-    tracing::info!(tables = open.len(), rows = read, of = total, rows_per_second = rate as u64, "copying");
+    let rate = history.and_then(|history| history.speed(now_micros())).map_or(0.0, |speed| speed.rows_per_second);
+    let left = (rate > 0.0).then(|| Duration::from_secs((total.saturating_sub(read) as f64 / rate) as u64));
+    tracing::info!(
+        tables = open.len(),
+        rows = read,
+        of = total,
+        percent = read * 100 / total.max(1),
+        rows_per_second = rate as u64,
+        left = left.map(tracing::field::debug),
+        "copying"
+    );
 }

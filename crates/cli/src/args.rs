@@ -64,7 +64,7 @@ pub enum Command {
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
     /// Run one direction: capture what users write to its source, apply it to the other side
-    #[command(after_help = "Examples:\n  crossfade sync forward\n  crossfade sync reverse --until-caught-up")]
+    #[command(after_help = SYNC_EXAMPLES)]
     Sync(SyncArgs),
     /// Show where both directions stand, and what each waits for
     #[command(after_help = STATUS_EXAMPLES)]
@@ -185,7 +185,22 @@ pub struct SyncArgs {
     /// End once everything is applied that the source has now
     #[arg(long)]
     pub until_caught_up: bool,
+    /// First read the source again from this mark on: what is not in the message table is captured, and nothing twice
+    #[arg(long, value_name = "MARK")]
+    pub from_mark: Option<String>,
 }
+
+const SYNC_EXAMPLES: &str = "\
+Examples:
+  crossfade sync forward
+  crossfade sync reverse --until-caught-up
+  crossfade sync forward --from-mark start       `crossfade mark list` shows the marks
+
+--from-mark reads the source's binlog again from the mark up to where the direction was, before it goes on there. A change that is in
+the message table is known by its place in the binlog and stays as it is; one that is not (of a table that was added to the
+configuration since, say) is captured now, and judged as any other. What was applied is not applied again. It is refused where the
+source has purged what followed the mark, or the message table what was captured since, and where the direction has not read as far.
+It may be repeated.";
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -562,6 +577,7 @@ Examples:
   crossfade verify show                     the rows that differ, column by column
   crossfade verify --repair old-wins --dry-run
   crossfade verify --table app.users --repair newest
+  crossfade verify --continuous             the forward process compares again and again; `--continuous off` ends that
 
 Both sides are compared in chunks of each table's key, by checksums that the servers compute. A chunk that differs is read row
 by row, and a row that differs is looked at again after both directions have passed a fresh mark: it counts once it has stayed
@@ -613,8 +629,23 @@ pub struct VerifyArgs {
     /// With --repair: only show which rows would be written
     #[arg(long, requires = "repair")]
     pub dry_run: bool,
+    /// Have the forward process compare all tables again and again, in the background, or no longer; `[verify]` bounds it
+    #[arg(
+        long,
+        value_name = "SWITCH",
+        num_args = 0..=1,
+        default_missing_value = "on",
+        conflicts_with_all = ["tables", "condition", "sample", "since", "repair", "json"]
+    )]
+    pub continuous: Option<Switch>,
     #[command(flatten)]
     pub output: JsonOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -631,16 +662,19 @@ pub enum RepairWinner {
 pub enum VerifyCommand {
     /// Show the rows that a comparison found missing or different, column by column
     #[command(
-        after_help = "Examples:\n  crossfade verify show\n  crossfade verify show --table app.users --limit 5\n  crossfade verify show --json | jq '.differences[].row_key'"
+        after_help = "Examples:\n  crossfade verify show\n  crossfade verify show --table app.users --limit 5\n  crossfade verify show --continuous\n  crossfade verify show --json | jq '.differences[].row_key'"
     )]
     Show(VerifyShowArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct VerifyShowArgs {
-    /// The comparison's number; the last one if left out
+    /// The comparison's number; the last one that somebody has asked for if left out
     #[arg(long, value_name = "NUMBER")]
     pub id: Option<u64>,
+    /// The last round that the forward process has ended in the background; without one, that which is under way
+    #[arg(long, conflicts_with = "id")]
+    pub continuous: bool,
     /// Only this table, as the old side names it: schema.table
     #[arg(long, value_name = "TABLE")]
     pub table: Option<String>,

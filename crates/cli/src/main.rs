@@ -3,6 +3,7 @@
 mod args;
 mod command;
 mod demo;
+mod differences;
 mod failure;
 mod meeting;
 mod output;
@@ -91,7 +92,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut settings = Settings::load(&cli.config)?;
     // A process that runs until it is stopped waits for its store, too.
     if let Command::Sync(args) = &cli.command {
-        sync::run(settings, args.direction.into(), args.until_caught_up, stop_on_signals()?).await?;
+        let from_mark = args.from_mark.clone();
+        sync::run(settings, args.direction.into(), args.until_caught_up, from_mark, stop_on_signals()?).await?;
         return Ok(ExitCode::SUCCESS);
     }
     if !matches!(cli.command, Command::Check(_)) {

@@ -30,7 +30,7 @@ pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use settings::{
     ApplySettings, BackfillSettings, ConflictSettings, HttpSettings, MemorySettings, Settings, SideSettings,
-    StoreSettings,
+    StoreSettings, VerifySettings,
 };
 pub use table::{Policy, SelectedTable, TablePattern, TableSettings};
 pub use throttle::{ThrottleLimits, ThrottleSettings};

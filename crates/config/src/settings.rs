@@ -33,6 +33,7 @@ pub struct Settings {
     pub conflict: ConflictSettings,
     pub apply: ApplySettings,
     pub backfill: BackfillSettings,
+    pub verify: VerifySettings,
     pub throttle: ThrottleSettings,
     pub memory: MemorySettings,
     pub http: HttpSettings,
@@ -111,6 +112,21 @@ pub struct BackfillSettings {
     pub chunk_bytes: u64,
     /// A replica of the old side that chunks are read from; `None` for the old side itself.
     pub from: Option<ServerUrl>,
+}
+
+/// Comparing both sides again and again, in the background of the forward process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifySettings {
+    /// Whether it does, where nobody has wished anything since.
+    pub continuous: bool,
+    /// Whether it does once when all that was to be copied is copied.
+    pub after_backfill: bool,
+    /// Between the end of a round over all tables and the next one.
+    pub pause: Duration,
+    /// The time that a chunk is to take on the slower side.
+    pub chunk_time: Duration,
+    /// Of the time the share in which chunks are read, as parts of a million; more than 0.
+    pub share_ppm: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,6 +226,7 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let conflict = conflict(&mut root);
     let apply = apply(&mut root);
     let backfill = backfill(&mut root);
+    let verify = verify(&mut root);
     let throttle = throttle::read(&mut root);
     let memory = memory(&mut root, &apply);
     let http = http(&mut root);
@@ -224,6 +241,7 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
         conflict,
         apply,
         backfill,
+        verify,
         throttle,
         memory,
         http,
@@ -331,6 +349,26 @@ fn backfill(root: &mut Section) -> BackfillSettings {
     };
     section.finish();
     backfill
+}
+
+fn verify(root: &mut Section) -> VerifySettings {
+    let mut section = root.section_or_empty("verify", "[verify]");
+    let verify = VerifySettings {
+        continuous: section.boolean("continuous", false),
+        after_backfill: section.boolean("after_backfill", true),
+        pause: section.duration("pause", Duration::from_secs(1), "1h"),
+        chunk_time: section.duration("chunk_time", Duration::from_millis(10), "200ms"),
+        share_ppm: section.share("share", "25%"),
+    };
+    if verify.share_ppm == 0 {
+        section.problem(
+            section.line,
+            "`share` of `[verify]` is nothing, so nothing would ever be compared",
+            "write more than 0%, or `continuous = false`",
+        );
+    }
+    section.finish();
+    verify
 }
 
 fn memory(root: &mut Section, apply: &ApplySettings) -> MemorySettings {

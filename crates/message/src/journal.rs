@@ -90,6 +90,16 @@ impl Store {
         }
     }
 
+    /// Other pairs in this store that have a mark of this name.
+    pub async fn pairs_with_mark(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar("SELECT pair FROM mark WHERE name = ? AND pair <> ? ORDER BY pair LIMIT 10")
+            .bind(name)
+            .bind(&*self.pair)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(StoreError::during("read the marks"))
+    }
+
     /// Oldest first.
     pub async fn marks(&self) -> Result<Vec<Mark>, StoreError> {
         let during = || StoreError::during("read the marks");

@@ -9,6 +9,7 @@
 //! and what is told of a canary a minute.
 
 mod backfill;
+mod backfill_pace;
 mod backlog;
 pub mod block;
 mod canary;
@@ -59,4 +60,4 @@ pub use standby::Standby;
 pub use store::{Probe, SCHEMA, Store};
 pub use stream::{ConflictCounts, StreamCounters, StreamReport, StreamState, StreamStatus, TagProof, WaitCounts, Wish};
 pub use throttle::Throttled;
-pub use verification::{ListedDifference, NewDifference, Verification};
+pub use verification::{Comparisons, ListedDifference, NewDifference, OpenVerification, Verification, VerifyWish};

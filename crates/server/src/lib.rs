@@ -18,7 +18,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use status::{StandbyLine, Status, StoreLine, StreamLine};
+pub use status::{RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
 pub use view::{Ask, View};
 
 #[derive(Debug, thiserror::Error)]

@@ -59,8 +59,26 @@ impl Collector for Metrics {
         ] {
             gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value as f64)?;
         }
-        Ok(())
+        verify_rounds(&mut encoder, status)
     }
+}
+
+/// Of the last round that has ended in the background; nothing of it before there was one.
+fn verify_rounds(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), fmt::Error> {
+    let help = "Whether both sides are to be compared in the background";
+    let on = encoder.encode_descriptor("verify_continuous", help, None, MetricType::Gauge)?;
+    gauge(on, f64::from(u8::from(status.verify.on)))?;
+    let Some(last) = &status.verify.last else { return Ok(()) };
+    let ended = last.ended_at.map_or(0.0, |at| at.timestamp_micros() as f64 / 1e6);
+    for (name, help, value) in [
+        ("verify_round_ended_timestamp_seconds", "When the last round of comparing has ended", ended),
+        ("verify_round_rows", "Rows that the last round has compared", last.rows as f64),
+        ("verify_round_differences", "Rows that the last round found missing or different", last.differences as f64),
+        ("verify_round_unconfirmed", "Rows of which the last round could not tell", last.unconfirmed as f64),
+    ] {
+        gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value)?;
+    }
+    Ok(())
 }
 
 type Gauge = (&'static str, &'static str, fn(&StreamLine) -> Option<f64>);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use crossfade_message::{ConflictCounts, Health, TagProof, WaitCounts};
 use serde::Serialize;
 
@@ -12,6 +13,32 @@ pub struct Status {
     pub pair: String,
     pub streams: Vec<StreamLine>,
     pub store: StoreLine,
+    pub verify: VerifyLine,
+}
+
+/// Comparing both sides again and again, in the background of the forward process.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct VerifyLine {
+    /// Whether it is wished.
+    pub on: bool,
+    /// The round that is under way.
+    pub running: Option<RoundLine>,
+    /// The last one that has ended.
+    pub last: Option<RoundLine>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct RoundLine {
+    /// For `verify show --id`.
+    pub verification: u64,
+    pub begun_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub tables: u64,
+    pub tables_done: u64,
+    /// Rows, differences and what is unconfirmed are those of the tables that are done.
+    pub rows: u64,
+    pub differences: u64,
+    pub unconfirmed: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -84,13 +84,17 @@ impl TableComparison<'_> {
         let begun = Instant::now();
         let (old, new) = self.checksums(chunk).await?;
         let rows = old.rows.max(new.rows);
-        size.note(rows, rows.saturating_mul(row_bytes), begun.elapsed());
+        let took = begun.elapsed();
+        size.note(rows, rows.saturating_mul(row_bytes), took);
         self.report.chunks += 1;
         self.report.rows_old += old.rows;
         self.report.rows_new += new.rows;
         self.progress.with(|view| view.rows_done += rows);
         if old != new {
             self.find_rows(chunk, rows).await?;
+        }
+        if self.options.share < 1.0 {
+            tokio::time::sleep(took.mul_f64(1.0 / self.options.share - 1.0)).await;
         }
         Ok(())
     }

@@ -66,6 +66,8 @@ pub struct Options {
     pub chunk_time: Duration,
     /// Most bytes of a chunk, as the server estimates its rows.
     pub chunk_bytes: u64,
+    /// After each chunk it rests so long that chunks are read in this share of the time; more than 0, and 1 for no rest.
+    pub share: f64,
     /// Tables that are compared at a time.
     pub parallel: usize,
     /// Asked before each chunk.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crossfade_message::row_key_json;
 use crossfade_model::{Row, RowChange, RowOp, TableLayout, TableName};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::suspect::Seen;
 use crate::table::ColumnNames;
 
 /// What was found of one table.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TableReport {
     /// As the old side names it.
     pub table: String,

@@ -5,17 +5,27 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
+use crossfade_testkit::workload::Side;
 use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup, rounds};
 
 use crate::progress::Copies;
-use crate::writers::{TABLES, Writers, load};
+use crate::writers::{Clerks, TABLES, Writers, load};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Changes a second on each side. A busy machine that could not carry them would never let a chunk have its place.
 fn rate() -> u64 {
     u64::from(rounds(30, 300))
+}
+
+fn writers_of(migration: &Migration, side: Side, rows: u64) -> Writers {
+    let (pool, name) = match side {
+        Side::Old => (&migration.old, "old"),
+        Side::New => (&migration.new, "new"),
+    };
+    let clerks = Clerks { rows, with_families: side == Side::Old, side: name };
+    Writers::start(pool, &migration.schema, rate(), clerks)
 }
 
 /// Loaded on the old side only. Chunks are small, so that there are many of them.
@@ -34,8 +44,8 @@ async fn copied_while_both_sides_are_written(flavor: Flavor) -> Result<()> {
     let rows = u64::from(rounds(6_000, 60_000));
     let mut migration = loaded_on_old(flavor, "backfill_both", rows).await?;
     migration.start_both().await?;
-    let old = Writers::start(&migration.old, &migration.schema, rows, rate(), true, "old");
-    let new = Writers::start(&migration.new, &migration.schema, rows, rate(), false, "new");
+    let old = writers_of(&migration, Side::Old, rows);
+    let new = writers_of(&migration, Side::New, rows);
     migration.crossfade(&["backfill", "start"]).await?;
     let copies = Copies::until_copied(&migration, LIMIT).await?;
     let (old, new) = (old.finish().await?, new.finish().await?);
@@ -55,8 +65,8 @@ async fn killed_again_and_again(flavor: Flavor) -> Result<()> {
     migration.expect_lines(KILLED);
     migration.start(Direction::Reverse, &[])?;
     migration.crossfade(&["backfill", "start"]).await?;
-    let old = Writers::start(&migration.old, &migration.schema, rows, rate(), true, "old");
-    let new = Writers::start(&migration.new, &migration.schema, rows, rate(), false, "new");
+    let old = writers_of(&migration, Side::Old, rows);
+    let new = writers_of(&migration, Side::New, rows);
     let mut before = 0;
     for point in ["chunk-read:4", "mid-chunk:4", "after-chunk-commit:4", "after-capture:40", "mid-lane:20"] {
         migration.start(Direction::Forward, &[("CROSSFADE_FAILPOINT", point)])?;

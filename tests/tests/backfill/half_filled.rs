@@ -41,6 +41,8 @@ async fn rows_of_the_new_side_count(flavor: Flavor) -> Result<()> {
     ];
     migration.on(&migration.new, &of_new).await?;
     migration.init().await?;
+    // All is compared once after the copying.
+    migration.expect_lines(&["rows differ between the sides"]);
     migration.start(Direction::Forward, &[])?;
     migration.crossfade(&["backfill", "start"]).await?;
     let copies = until("all but the refused row is copied", LIMIT, || async {

@@ -10,6 +10,10 @@ use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// At most so much of what was missed is made up for.
+const CATCHES_UP: Duration = Duration::from_millis(200);
 
 /// Tables of several kinds of keys.
 pub const TABLES: [&str; 5] = [
@@ -56,12 +60,29 @@ fn two(id: u64) -> String {
     format!("é{}", id % 10)
 }
 
+/// What users do next.
+pub trait Users: Clone + Send + Sync + 'static {
+    fn statement(&self, random: &mut StdRng) -> Statement;
+    /// Each side's users are to write rows of their own choice.
+    fn seed(&self) -> u64;
+}
+
+pub struct Statement {
+    pub sql: String,
+    pub is_delete: bool,
+}
+
 /// Who writes.
 pub struct Writers {
     stop: Arc<AtomicBool>,
-    changes: Arc<AtomicU64>,
-    deletes: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     tasks: JoinSet<Result<()>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    changes: AtomicU64,
+    deletes: AtomicU64,
 }
 
 /// What was written.
@@ -73,27 +94,29 @@ pub struct Written {
 
 /// Statements that fail, since a row is locked, gone, or lacks its parent, are no matter.
 impl Writers {
-    /// Begins to write about `rate` statements a second. `with_families`: parents and children, too.
-    pub fn start(pool: &Pool, schema: &str, rows: u64, rate: u64, with_families: bool, side: &'static str) -> Writers {
+    /// Begins to make about `rate` changes a second.
+    pub fn start(pool: &Pool, schema: &str, rate: u64, users: impl Users) -> Writers {
         const CONNECTIONS: u64 = 3;
-        let (stop, changes, deletes) = (Arc::default(), Arc::default(), Arc::default());
+        let (stop, counts) = (Arc::<AtomicBool>::default(), Arc::<Counts>::default());
         let mut tasks = JoinSet::new();
-        for writer in 0..CONNECTIONS {
+        for connection in 0..CONNECTIONS {
             let writer = Writer {
                 pool: pool.clone(),
                 schema: schema.to_owned(),
-                rows,
                 pause: Duration::from_micros(1_000_000 * CONNECTIONS / rate),
-                with_families,
-                side,
-                random: StdRng::seed_from_u64(writer + side.len() as u64 * 100),
-                stop: Arc::clone(&stop),
-                changes: Arc::clone(&changes),
-                deletes: Arc::clone(&deletes),
+                users: users.clone(),
+                random: StdRng::seed_from_u64(users.seed() + connection),
+                stop: stop.clone(),
+                counts: counts.clone(),
             };
             tasks.spawn(writer.run());
         }
-        Writers { stop, changes, deletes, tasks }
+        Writers { stop, counts, tasks }
+    }
+
+    /// What is written by now.
+    pub fn written(&self) -> Written {
+        Written { changes: self.counts.changes.load(Relaxed), deletes: self.counts.deletes.load(Relaxed) }
     }
 
     /// Ends all writers.
@@ -102,50 +125,73 @@ impl Writers {
         while let Some(ended) = self.tasks.join_next().await {
             ended??;
         }
-        Ok(Written { changes: self.changes.load(Relaxed), deletes: self.deletes.load(Relaxed) })
+        Ok(self.written())
     }
 }
 
-struct Writer {
+struct Writer<U> {
     pool: Pool,
     schema: String,
-    rows: u64,
     pause: Duration,
-    with_families: bool,
-    side: &'static str,
+    users: U,
     random: StdRng,
     stop: Arc<AtomicBool>,
-    changes: Arc<AtomicU64>,
-    deletes: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
-impl Writer {
+impl<U: Users> Writer<U> {
     async fn run(mut self) -> Result<()> {
         let mut connection = self.pool.get_conn().await?;
         connection.query_drop(format!("USE `{}`", self.schema)).await?;
-        let mut due = tokio::time::interval(self.pause);
-        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut due = Instant::now();
         while !self.stop.load(Relaxed) {
-            due.tick().await;
-            let (statement, is_delete) = self.statement();
-            if connection.query_drop(statement).await.is_ok() {
-                self.changes.fetch_add(connection.affected_rows(), Relaxed);
-                if is_delete {
-                    self.deletes.fetch_add(connection.affected_rows(), Relaxed);
-                }
+            tokio::time::sleep_until(due).await;
+            let Statement { sql, is_delete } = self.users.statement(&mut self.random);
+            let changed = connection.query_drop(sql).await.is_ok() && connection.affected_rows() > 0;
+            if changed {
+                self.counts.changes.fetch_add(1, Relaxed);
+                self.counts.deletes.fetch_add(u64::from(is_delete), Relaxed);
             }
+            // One that met no row is soon followed by another. What a slow moment has cost is made up for, within bounds.
+            due += if changed { self.pause } else { self.pause / 4 };
+            due = due.max(Instant::now() - CATCHES_UP);
         }
         Ok(())
     }
+}
 
-    fn statement(&mut self) -> (String, bool) {
-        let id = self.random.random_range(1..=self.rows + self.rows / 10);
-        let value = format!("{} {}", self.side, self.random.random_range(0..1_000_000_u32));
-        let (table, key, columns) = match self.random.random_range(0..if self.with_families { 5 } else { 3 }) {
+pub fn seed_of(side: &str) -> u64 {
+    side.bytes().map(|byte| u64::from(byte) * 100).sum()
+}
+
+/// Users of the tables of several kinds of keys. `with_families`: parents and children, too.
+#[derive(Clone, Copy)]
+pub struct Clerks {
+    pub rows: u64,
+    pub with_families: bool,
+    pub side: &'static str,
+}
+
+impl Users for Clerks {
+    fn statement(&self, random: &mut StdRng) -> Statement {
+        let (sql, is_delete) = self.next(random);
+        Statement { sql, is_delete }
+    }
+
+    fn seed(&self) -> u64 {
+        seed_of(self.side)
+    }
+}
+
+impl Clerks {
+    fn next(&self, random: &mut StdRng) -> (String, bool) {
+        let id = random.random_range(1..=self.rows + self.rows / 10);
+        let value = format!("{} {}", self.side, random.random_range(0..1_000_000_u32));
+        let (table, key, columns) = match random.random_range(0..if self.with_families { 5 } else { 3 }) {
             0 => ("item", format!("id = {id}"), format!("id, v) VALUES ({id}")),
             1 => {
                 // Keys that only the server takes for one.
-                let word = if self.random.random() { word(id) } else { word(id).to_uppercase() };
+                let word = if random.random() { word(id) } else { word(id).to_uppercase() };
                 ("word", format!("word = '{word}'"), format!("word, v) VALUES ('{word}'"))
             }
             2 => {
@@ -154,15 +200,15 @@ impl Writer {
             }
             3 => ("parent", format!("id = {id}"), format!("id, v) VALUES ({id}")),
             _ => {
-                let parent = self.random.random_range(1..=self.rows / 3);
+                let parent = random.random_range(1..=self.rows / 3);
                 ("child", format!("id = {id}"), format!("id, parent_id, v) VALUES ({id}, {parent}"))
             }
         };
-        match self.random.random_range(0..10) {
+        match random.random_range(0..10) {
             0..5 => (format!("UPDATE {table} SET v = '{value}' WHERE {key}"), false),
             5..7 => (format!("DELETE FROM {table} WHERE {key}"), true),
             7 if table == "item" => {
-                let to = self.random.random_range(1..=self.rows + self.rows / 10);
+                let to = random.random_range(1..=self.rows + self.rows / 10);
                 (format!("UPDATE item SET id = {to}, v = '{value}' WHERE {key}"), false)
             }
             _ => (format!("INSERT INTO {table} ({columns}, '{value}') ON DUPLICATE KEY UPDATE v = '{value}'"), false),

@@ -1,7 +1,10 @@
 //! Both sides compared by `crossfade verify`: what is equal is not reported, what was damaged is named, and nothing that is
 //! only under way is taken for a difference.
 
+mod books;
 mod cases;
+mod continuous;
+mod throttled;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

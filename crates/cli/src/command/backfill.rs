@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossfade_backfill::History;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::{BackfillWish, CopyCounts, CopyState, NotedRow, Store, StreamStatus, TableCopy};
@@ -13,6 +14,7 @@ use crossfade_model::{Direction, TableName};
 use serde::Serialize;
 
 use super::messages::table_name;
+use super::rounds;
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{BackfillRestartArgs, BackfillStartArgs, BackfillStatusArgs};
 use crate::failure::{Failure, Kind};
@@ -37,6 +39,7 @@ struct Progress {
     rows: u64,
     total_rows: u64,
     percent: f64,
+    /// In the second half of the time so far, with what stops and crashes have cost.
     rows_per_second: f64,
     /// Changes that are captured and not applied yet; chunks wait for them.
     changes_to_apply: u64,
@@ -61,6 +64,10 @@ struct TableLine {
     kept: u64,
     changed: u64,
     refused: u64,
+    /// Rows that the last comparison of all rows found on the new side alone, and those that were missing there or
+    /// differed; unknown before there was one since the table was copied.
+    only_on_new: Option<u64>,
+    differ: Option<u64>,
     chunks: u64,
     started_at: Option<String>,
     copied_at: Option<String>,
@@ -153,8 +160,7 @@ pub async fn status(settings: &Settings, args: &BackfillStatusArgs) -> anyhow::R
             print(&progress, args.watch && std::io::stdout().is_terminal());
         }
         if !args.watch || is_over {
-            let needs_a_person =
-                progress.tables.iter().any(|line| line.state == "stopped" || line.refused > 0 || line.kept > 0);
+            let needs_a_person = progress.tables.iter().any(TableLine::needs_a_person);
             return Ok(ExitCode::from(u8::from(needs_a_person)));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -186,6 +192,7 @@ async fn is_served(store: &Store) -> anyhow::Result<bool> {
 
 async fn read(store: &Store) -> anyhow::Result<Progress> {
     let mut tables = Vec::new();
+    let compared = rounds::last_whole(store).await?;
     for copy in store.copies().await? {
         let refused = match copy.refused {
             0 => Vec::new(),
@@ -195,22 +202,36 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
             0 => Vec::new(),
             _ => store.kept_rows(&copy.table, LISTED_ROWS).await?,
         };
-        tables.push(line(copy, &refused, &kept));
+        let found = compared.as_ref().filter(|one| copy.copied_at.is_some_and(|at| one.begun_at >= at));
+        let found = found.and_then(|one| {
+            let name = copy.table.to_string();
+            rounds::reports(one).into_iter().find(|report| report.table == name && report.skipped.is_none())
+        });
+        tables.push(TableLine {
+            only_on_new: found.as_ref().map(|report| report.missing_on_old),
+            differ: found.as_ref().map(|report| report.missing_on_new + report.different),
+            ..line(copy, &refused, &kept)
+        });
     }
     let wish = store.backfill_wish().await?.map(BackfillWish::as_str);
     let is_served = is_served(store).await?;
     let rows = tables.iter().map(|line| line.rows).sum();
     let total_rows = tables.iter().map(|line| line.total_rows.unwrap_or(0).max(line.rows)).sum();
     let is_known = tables.iter().all(|line| line.total_rows.is_some());
-    let is_copying = wish == Some("run") && is_served;
-    let rows_per_second = match is_copying {
-        // Not `sum`, which says of nothing that it is -0.0.
-        true => tables.iter().filter(|line| line.state == "copying").fold(0.0, |sum, line| sum + line.rows_per_second),
-        false => 0.0,
+    let is_open = tables.iter().any(|line| !["copied", "stopped"].contains(&line.state));
+    let is_copying = is_open && wish == Some("run") && is_served;
+    let history = History::parse(store.copy_history().await?.as_deref());
+    let speed = history.speed(chrono::Utc::now().timestamp_micros()).filter(|_| is_copying);
+    let rows_per_second = speed.map_or(0.0, |speed| speed.rows_per_second);
+    let changes_to_apply = to_apply(&store.stream_statuses().await?);
+    let seconds_left = match is_open {
+        true => speed.filter(|_| is_known).and_then(|speed| {
+            // Chunks wait for the changes before them, so both go on together.
+            let copying = seconds(total_rows - rows, speed.rows_per_second)?;
+            Some(copying.max(seconds(changes_to_apply, speed.applied_per_second).unwrap_or(0)))
+        }),
+        false => Some(0),
     };
-    let (changes_to_apply, applying) = to_apply(&store.stream_statuses().await?);
-    let copying = seconds(total_rows - rows, rows_per_second).filter(|_| is_known);
-    let seconds_left = copying.map(|copying| copying + applying.unwrap_or(0));
     let throttled = store.throttled().await?;
     let waits = throttled.into_iter().find(|waits| waits.subject == Direction::Forward.as_str());
     Ok(Progress {
@@ -227,13 +248,10 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
     })
 }
 
-/// What the forward direction has captured and not applied, and how many seconds that takes at its pace of late.
-fn to_apply(streams: &[StreamStatus]) -> (u64, Option<u64>) {
+/// What the forward direction has captured and not applied.
+fn to_apply(streams: &[StreamStatus]) -> u64 {
     let forward = streams.iter().find(|stream| stream.stream.starts_with(Direction::Forward.as_str()));
-    let Some(stream) = forward else { return (0, None) };
-    let changes = stream.last_seq.saturating_sub(stream.settled_seq);
-    let rate = stream.report.as_ref().map_or(0, |report| report.counters.rows_per_second);
-    (changes, seconds(changes, rate as f64))
+    forward.map_or(0, |stream| stream.last_seq.saturating_sub(stream.settled_seq))
 }
 
 fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
@@ -257,6 +275,8 @@ fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
         kept: kept_count,
         changed,
         refused: copy.refused,
+        only_on_new: None,
+        differ: None,
         chunks: copy.chunks,
         started_at: copy.started_at.map(|at| at.to_rfc3339()),
         copied_at: copy.copied_at.map(|at| at.to_rfc3339()),
@@ -268,6 +288,14 @@ fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
 fn row_line(row: &NotedRow) -> Option<RowLine> {
     let key = serde_json::value::RawValue::from_string(row.key.to_json()).ok()?;
     Some(RowLine { key, error: row.error.clone(), attempts: row.attempts })
+}
+
+impl TableLine {
+    /// Kept rows do not, once a comparison has found that none differs any more.
+    fn needs_a_person(&self) -> bool {
+        let differs = self.differ.unwrap_or(self.kept) > 0 || self.only_on_new > Some(0);
+        self.state == "stopped" || self.refused > 0 || differs
+    }
 }
 
 /// Of nothing, nothing is copied yet.
@@ -290,7 +318,9 @@ fn print(progress: &Progress, clear: bool) {
     }
     let mut table = new_table(&[
         "table", "state", "", "rows", "of", "%", "rows/s", "left", "replaced", "same", "kept", "changed", "refused",
+        "only new", "differ",
     ]);
+    let found = |rows: Option<u64>| rows.map_or_else(|| "-".to_owned(), |rows| rows.to_string());
     for line in &progress.tables {
         table.add_row([
             line.table.clone(),
@@ -306,6 +336,8 @@ fn print(progress: &Progress, clear: bool) {
             line.kept.to_string(),
             line.changed.to_string(),
             line.refused.to_string(),
+            found(line.only_on_new),
+            found(line.differ),
         ]);
     }
     print_table(&table);
@@ -325,6 +357,13 @@ fn print(progress: &Progress, clear: bool) {
         out!("paused: `crossfade backfill resume` lets it go on");
     } else if is_open && !progress.is_served {
         out!("no process copies: run `crossfade sync forward`");
+    }
+    if progress.tables.iter().any(|line| line.only_on_new > Some(0) || line.differ > Some(0)) {
+        out!(
+            "the new side has rows of its own, or differs: `crossfade verify show --continuous` shows them; with both directions \
+             running, `crossfade verify --repair newest` copies back what is on new alone and takes the newer row of those that \
+             differ (--dry-run first); `crossfade verify` then looks again"
+        );
     }
     if let Some(reason) = progress.waits_for.as_ref().filter(|_| is_open) {
         out!("waits: {reason}; `crossfade throttle` shows and sets the limits");

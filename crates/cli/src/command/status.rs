@@ -11,6 +11,7 @@ use crossfade_message::{ConflictCounts, Health, LeaseStatus, Standby, Store, Str
 use crossfade_model::{Direction, StreamId};
 use crossfade_server::{StandbyLine, Status, StoreLine, StreamLine};
 
+use super::rounds;
 use super::{add_row, new_table, open_known_store, open_store, print_json, print_table, wait};
 use crate::args::StatusArgs;
 use crate::failure::with_causes;
@@ -109,6 +110,7 @@ pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> 
         pair: settings.pair.clone(),
         streams,
         store: StoreLine { bytes: size.bytes, messages: size.messages, growth_per_day: size.growth_bytes_per_day },
+        verify: rounds::read(settings, store).await?,
     })
 }
 
@@ -259,6 +261,7 @@ fn print(status: &Status, clear: bool) {
         status.store.messages,
         mebibytes(status.store.growth_per_day)
     );
+    rounds::print(&status.verify);
 }
 
 fn tag(proof: &TagProof) -> String {

@@ -1,19 +1,16 @@
 //! `crossfade verify`: compares both sides.
 
 use std::io::IsTerminal;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_message::{NewDifference, Store, image_json};
-use crossfade_model::{Direction, Row, Side, TableLayout};
+use crossfade_message::Store;
+use crossfade_model::{Direction, Side};
 use crossfade_throttle::Throttle;
-use crossfade_verify::{
-    Difference, Filter, Keeper, Options, Progress, RepairReport, Sides, TablePair, TableReport, VerifyError, share,
-};
+use crossfade_verify::{Filter, Options, Progress, RepairReport, Sides, TablePair, TableReport, share};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -21,24 +18,21 @@ use tokio_util::sync::CancellationToken;
 use super::messages::table_name;
 use super::verify_repair::{self, Captured, Wanted};
 use super::{add_row, new_table, open_known_store, print_json, print_table, verify_show};
-use crate::args::{VerifyArgs, VerifyCommand};
+use crate::args::{Switch, VerifyArgs, VerifyCommand};
+use crate::differences::InStore;
 use crate::failure::{Failure, Kind};
 use crate::pair::Pair;
 use crate::sync::throttle;
 
 /// Most bytes of a chunk, as the server estimates its rows.
-const CHUNK_BYTES: u64 = 64 << 20;
+pub const CHUNK_BYTES: u64 = 64 << 20;
 
 /// Without a terminal, a line this often is enough.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
-/// An image that is larger is not kept.
-const LARGEST_IMAGE_BYTES: usize = 1 << 20;
-
-/// So many rows of a table are mended at a time; so many differences are remembered with their values meanwhile.
+/// So many rows of a table are mended at a time.
 const REPAIRED_AT_A_TIME: u64 = 100_000;
-const REMEMBERED_WHOLE: usize = 1_000;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -63,32 +57,35 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
         return Ok(0);
     }
     let store = open_known_store(&settings).await?;
+    if let Some(wish) = args.continuous {
+        continuous(&store, wish).await?;
+        return Ok(0);
+    }
     let pair = Pair::read(settings.clone()).await?;
     let tables = tables(&pair, &args.tables)?;
     let throttle = throttle::watch(&settings, &store, &stop).await;
-    let options = options(args, throttle)?;
+    let options = options(args, throttle.clone())?;
     let sides = Sides {
         pair: settings.pair.clone(),
         old: Servers::new(settings.old.urls()),
         new: Servers::new(settings.new.urls()),
         store: store.clone(),
     };
-    let verification = store.begin_verification(&asked(args)).await?;
+    let verification = store.begin_verification(&asked(args), None, None).await?;
     let captured = Captured::now(&store).await?;
-    let repaired = args.repair.map(|_| Mutex::default());
-    let keeper = Arc::new(InStore { store: store.clone(), verification, repaired });
+    let keeper = Arc::new(InStore::new(&store, verification, args.repair.is_some()));
     let progress = Progress::default();
     let comparing = crossfade_verify::compare(&sides, &tables, &options, &progress, keeper.clone());
     let reports = tokio::select! {
         reports = comparing => reports?,
-        () = show(&progress) => Vec::new(),
+        () = show(&progress, &throttle) => Vec::new(),
         () = stop.cancelled() => {
             let hint = "run it again; `crossfade verify show` has what was found so far";
             return Err(Failure::new(Kind::Finding, "the comparison was broken off", hint).into());
         }
     };
     store.end_verification(verification, &serde_json::to_string(&reports)?).await?;
-    let mut summary = summary(verification, &reports, args.max_mismatch.0);
+    let mut summary = summary(verification.id, &reports, args.max_mismatch.0);
     if let Some(winner) = args.repair {
         let wanted = Wanted { winner, dry_run: args.dry_run };
         let found = (keeper.to_repair(), captured);
@@ -114,8 +111,26 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
     Ok(u8::from(!summary.passed))
 }
 
+/// What the forward process is wished to do; it obeys within a second.
+async fn continuous(store: &Store, wish: Switch) -> anyhow::Result<()> {
+    let on = wish == Switch::On;
+    store.set_verify_wish(on).await?;
+    store.journal("verify", if on { "comparing in the background was begun" } else { "… was ended" }).await?;
+    let is_served =
+        store.leases().await?.iter().any(|lease| lease.live && lease.subject == Direction::Forward.as_str());
+    match (on, is_served) {
+        (true, true) => eprintln!(
+            "the forward process compares all tables again and again; `crossfade status` tells of the last round, \
+             `crossfade verify show --continuous` shows its differences"
+        ),
+        (true, false) => eprintln!("nothing is compared before the forward process runs: `crossfade sync forward`"),
+        (false, _) => eprintln!("nothing is compared in the background until `crossfade verify --continuous`"),
+    }
+    Ok(())
+}
+
 /// The tables that are asked for, or all.
-fn tables(pair: &Pair, names: &[String]) -> anyhow::Result<Vec<TablePair>> {
+pub fn tables(pair: &Pair, names: &[String]) -> anyhow::Result<Vec<TablePair>> {
     let mappings = pair.mappings(Direction::Forward);
     let mut wanted = Vec::new();
     for name in names {
@@ -154,6 +169,7 @@ fn options(args: &VerifyArgs, throttle: Throttle) -> anyhow::Result<Options> {
         sample: args.sample.map(|share| share.0 / 100.0),
         chunk_time: *args.chunk_time,
         chunk_bytes: CHUNK_BYTES,
+        share: 1.0,
         parallel: args.parallel.into(),
         throttle,
         patience: *args.wait,
@@ -238,19 +254,30 @@ fn print(summary: &Summary<'_>) {
     }
 }
 
-/// Shows how far it is, for ever.
-async fn show(progress: &Progress) {
+/// Shows how far it is, and why it waits, for ever.
+async fn show(progress: &Progress, throttle: &Throttle) {
     let is_terminal = std::io::stderr().is_terminal();
     let bar = if is_terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent} %  {msg}  {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut told = Instant::now();
+    let mut waits_for: Option<String> = None;
     loop {
+        let reason = throttle.reason().map(|reason| reason.to_string());
+        if reason != waits_for {
+            match &reason {
+                Some(reason) => bar.suspend(|| tracing::info!(reason, "comparing waits for the databases")),
+                None => bar.suspend(|| tracing::info!("comparing goes on")),
+            }
+            waits_for = reason;
+        }
         tokio::time::sleep(DRAW_EVERY).await;
         let view = progress.view();
         bar.set_length(view.rows_expected.max(view.rows_done).max(1));
         bar.set_position(view.rows_done);
-        bar.set_message(format!("{} of {} tables, {} rows differ", view.tables_done, view.tables, view.mismatches));
+        let waits = waits_for.as_ref().map(|reason| format!("; waits: {reason}")).unwrap_or_default();
+        let (done, tables, mismatches) = (view.tables_done, view.tables, view.mismatches);
+        bar.set_message(format!("{done} of {tables} tables, {mismatches} rows differ{waits}"));
         if !is_terminal && told.elapsed() >= TELL_EVERY {
             told = Instant::now();
             tracing::info!(
@@ -263,58 +290,5 @@ async fn show(progress: &Progress) {
                 "comparing"
             );
         }
-    }
-}
-
-/// Keeps differences in the store, and at hand where they are to be mended.
-struct InStore {
-    store: Store,
-    verification: u64,
-    repaired: Option<Mutex<Vec<Difference>>>,
-}
-
-impl InStore {
-    fn to_repair(&self) -> Vec<Difference> {
-        let taken =
-            |kept: &Mutex<Vec<Difference>>| std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-        self.repaired.as_ref().map(taken).unwrap_or_default()
-    }
-
-    fn remember(&self, difference: &Difference) {
-        let Some(kept) = &self.repaired else { return };
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut difference = difference.clone();
-        if kept.len() >= REMEMBERED_WHOLE {
-            // Their values are read again under locks.
-            (difference.old, difference.new) = (None, None);
-        }
-        kept.push(difference);
-    }
-}
-
-impl Keeper for InStore {
-    fn keep(&self, difference: Difference) -> Pin<Box<dyn Future<Output = Result<(), VerifyError>> + Send + '_>> {
-        Box::pin(async move {
-            self.remember(&difference);
-            let kept = kept(difference);
-            Ok(self.store.keep_difference(self.verification, &kept).await?)
-        })
-    }
-}
-
-fn kept(difference: Difference) -> NewDifference {
-    let key = difference.row_key();
-    let image = |side: &Option<(TableLayout, Row)>| {
-        side.as_ref().map(|(layout, row)| image_json(layout, row)).filter(|json| json.len() <= LARGEST_IMAGE_BYTES)
-    };
-    let columns: Vec<serde_json::Value> =
-        difference.columns.iter().map(|names| serde_json::json!({ "old": names.old, "new": names.new })).collect();
-    NewDifference {
-        table: difference.table,
-        kind: difference.kind.as_str(),
-        row_key: key,
-        columns: serde_json::Value::from(columns).to_string(),
-        old_image: image(&difference.old),
-        new_image: image(&difference.new),
     }
 }

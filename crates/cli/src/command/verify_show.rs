@@ -1,7 +1,7 @@
 //! `crossfade verify show`: the rows that a comparison found missing or different, column by column.
 
 use crossfade_config::Settings;
-use crossfade_message::{ListedDifference, Verification};
+use crossfade_message::{Comparisons, ListedDifference, Store, Verification};
 use serde::Serialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
@@ -26,9 +26,12 @@ struct Shown {
 pub async fn run(settings: &Settings, args: &VerifyShowArgs) -> anyhow::Result<()> {
     let table = args.table.as_deref().map(table_name).transpose()?;
     let store = open_known_store(settings).await?;
-    let Some(verification) = store.verification(args.id).await? else {
-        let message = "there is no such comparison";
-        return Err(Failure::new(Kind::Finding, message, "`crossfade verify` compares both sides").into());
+    let Some(verification) = find(&store, args).await? else {
+        let (message, hint) = match args.continuous {
+            true => ("no round was begun in the background", "`crossfade verify --continuous` has them begun"),
+            false => ("there is no such comparison", "`crossfade verify` compares both sides"),
+        };
+        return Err(Failure::new(Kind::Finding, message, hint).into());
     };
     let differences = store.differences(verification.id, table.as_ref(), args.limit).await?;
     if args.output.json {
@@ -43,8 +46,22 @@ pub async fn run(settings: &Settings, args: &VerifyShowArgs) -> anyhow::Result<(
     print_table(&shown);
     let when = verification.begun_at.format("%Y-%m-%d %H:%M:%S");
     let state = if verification.ended_at.is_some() { "" } else { ", which has not ended" };
-    eprintln!("{} rows of comparison {}, begun {when} UTC{state}", differences.len(), verification.id);
+    let kind = if verification.continuous { "the background's comparison" } else { "comparison" };
+    eprintln!("{} rows of {kind} {}, begun {when} UTC{state}", differences.len(), verification.id);
     Ok(())
+}
+
+async fn find(store: &Store, args: &VerifyShowArgs) -> anyhow::Result<Option<Verification>> {
+    if let Some(id) = args.id {
+        return Ok(store.verification(id).await?);
+    }
+    let last = |kind| store.verifications(kind, 2);
+    let rounds = last(Comparisons::Rounds).await?;
+    let round = rounds.iter().find(|round| round.ended_at.is_some()).or(rounds.first()).cloned();
+    if args.continuous {
+        return Ok(round);
+    }
+    Ok(last(Comparisons::Asked).await?.into_iter().next().or(round))
 }
 
 /// A line for each column that differs; of a missing row for each that it has.

@@ -11,7 +11,7 @@ use crossfade_applier::{Feed, canary_writer, opposite_stream};
 use crossfade_backfill::Windows;
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
 use crossfade_message::{BacklogBlock, CaptureError, PassedHeartbeat, Store, StreamState};
-use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
+use crossfade_model::{Clock, Message, Origin, Position, ResumePoint, RowChange, Seen, TransactionHead};
 use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -290,19 +290,7 @@ impl Capture {
         let returned =
             returned.into_iter().map(|Message { change, origin, effective, .. }| (change, origin, effective));
         for (change, origin, at_least) in captured.chain(returned) {
-            let seq = self.state.next_seq() + pending.messages.len() as u64;
-            let judged = self.clocks.judge_at_least(&change, seq, head.committed_at_micros, at_least);
-            pending.bytes += change.memory_bytes();
-            pending.key_hashes.push(judged.key_hashes);
-            pending.messages.push(Message {
-                seq,
-                change,
-                origin,
-                seen: head.seen.clone(),
-                committed_at_micros: head.committed_at_micros,
-                source_position: head.source_position.clone(),
-                effective: judged.effective,
-            });
+            self.add(pending, &head, (change, origin), at_least);
         }
         let canary = (head.origin == Origin::User && !heartbeats.is_empty())
             .then(|| canary_writer(&opposite_stream(&self.state.stream)));
@@ -327,6 +315,47 @@ impl Capture {
         pending.end = Some((resume, (*head.seen).clone()));
         if !pending.is_due() {
             self.publish(pending);
+        }
+    }
+
+    /// A change becomes a message of the batch.
+    fn add(
+        &mut self,
+        pending: &mut Pending,
+        head: &TransactionHead,
+        (change, origin): (RowChange, Origin),
+        at_least: Option<Clock>,
+    ) {
+        let seq = self.state.next_seq() + pending.messages.len() as u64;
+        let judged = self.clocks.judge_at_least(&change, seq, head.committed_at_micros, at_least);
+        pending.bytes += change.memory_bytes();
+        pending.key_hashes.push(judged.key_hashes);
+        pending.messages.push(Message {
+            seq,
+            change,
+            origin,
+            seen: head.seen.clone(),
+            committed_at_micros: head.committed_at_micros,
+            source_position: head.source_position.clone(),
+            effective: judged.effective,
+        });
+    }
+
+    /// Captures changes that should have been captured long ago. Where the stream is read on does not change.
+    pub(super) async fn capture_late(&mut self, parts: Vec<TransactionPart>) -> anyhow::Result<()> {
+        let mut pending = Pending::default();
+        for part in parts {
+            for change in part.changes {
+                self.add(&mut pending, &part.head, (change, Origin::User), None);
+            }
+        }
+        if pending.messages.is_empty() {
+            return Ok(());
+        }
+        pending.end = Some((self.state.position.clone(), self.state.seen.clone()));
+        match self.capture(&mut pending).await? {
+            None => Ok(()),
+            Some(_) => anyhow::bail!("the stream was moved, or the process was asked to stop, before all was captured"),
         }
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Order of start: lease, stream, checkpoints, reader. Order of shutdown: reader and capture, applier, settling, lease.
 
+mod again;
 mod backfill;
 mod backlog;
 mod breaker;
 mod canary;
 mod capture;
 mod clocks;
+mod comparing;
 mod failpoint;
 mod follow;
 mod gate;
@@ -37,20 +39,21 @@ use crossfade_backfill::Windows;
 use crossfade_binlog::ReaderOptions;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_message::{Store, StreamState, Wish};
+use crossfade_message::{Mark, Store, StreamState, Wish};
 use crossfade_model::{Direction, Position, Side, StreamId};
 use crossfade_throttle::Throttle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::open_store;
+use crate::command::{open_store, verify};
 use crate::failure::with_causes;
 use crate::meeting::Source;
 use crate::pair::{Pair, stream_of};
 use crate::store_home;
 use canary::Canary;
 use capture::{Capture, CaptureView};
+use comparing::Comparing;
 use follow::Followed;
 use gate::Gate;
 use lease::Lease;
@@ -73,6 +76,7 @@ pub async fn run(
     settings: Settings,
     direction: Direction,
     until_caught_up: bool,
+    from_mark: Option<String>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let probe = failpoint::from_environment()?;
@@ -81,15 +85,23 @@ pub async fn run(
     let Some(settings) = outset.find_store(settings).await? else { return Ok(()) };
     let store = open_store(&settings).with_probe(probe.clone());
     let running = async {
-        match outset.pair(&settings, &store).await? {
-            Some(pair) => run_with(&pair, &store, &outset, probe).await,
-            None => Ok(()),
-        }
+        let Some(pair) = outset.pair(&settings, &store).await? else { return Ok(()) };
+        let mark = match &from_mark {
+            Some(name) => Some(again::find(&store, direction, name).await?),
+            None => None,
+        };
+        run_with(&pair, &store, &outset, mark.as_ref(), probe).await
     };
     store_home::followed(&settings, &store, running).await
 }
 
-async fn run_with(pair: &Pair, store: &Store, outset: &Outset<'_>, probe: failpoint::Probe) -> anyhow::Result<()> {
+async fn run_with(
+    pair: &Pair,
+    store: &Store,
+    outset: &Outset<'_>,
+    mark: Option<&Mark>,
+    probe: failpoint::Probe,
+) -> anyhow::Result<()> {
     let Outset { direction, holder, stop, .. } = *outset;
     let lease = match Lease::acquire(store, direction, holder, pair.rules_hash, stop).await {
         Ok(Some(lease)) => lease,
@@ -103,7 +115,7 @@ async fn run_with(pair: &Pair, store: &Store, outset: &Outset<'_>, probe: failpo
     let ended = tokio::select! {
         lost = lease.clone().renew(store.clone()) => lost,
         ended = outset.until_begun(store, lease.epoch(), async |begun| {
-            hold_lease_and_run(pair, store, outset, &lease, probe.clone(), begun).await
+            hold_lease_and_run(pair, store, (outset, mark), &lease, probe.clone(), begun).await
         }) => ended,
     };
     if let Err(error) = &ended {
@@ -116,7 +128,7 @@ async fn run_with(pair: &Pair, store: &Store, outset: &Outset<'_>, probe: failpo
 async fn hold_lease_and_run(
     pair: &Pair,
     store: &Store,
-    outset: &Outset<'_>,
+    (outset, mark): (&Outset<'_>, Option<&Mark>),
     lease: &Lease,
     probe: failpoint::Probe,
     begun: &Begun,
@@ -170,7 +182,7 @@ async fn hold_lease_and_run(
     let uncopied = given.uncopied.clone();
     let windows = Arc::new(Windows::new(pair.mappings(direction).into()));
     let (applier, applied, hold_worker) = Applier::open(applier_options(pair, store, direction, given)).await?;
-    let capture = Capture {
+    let mut capture = Capture {
         gate: Gate::new(settings, &source, store, &state, applied.clone()).await?,
         clocks: clocks::remembered(store, pair.mappings(direction), &state, shares.clock_rows).await?,
         store: store.clone(),
@@ -184,6 +196,9 @@ async fn hold_lease_and_run(
     };
     let mut reader = reader_options(pair, direction, &source.servers, shares);
     reader.echo_watch = Some(backfill::echo_watch(&windows));
+    if let Some(mark) = mark {
+        again::read_again(&mut capture, mark, reader.clone()).await?;
+    }
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
     let before = report::last_counters(store, &stream).await?;
@@ -214,8 +229,17 @@ async fn hold_lease_and_run(
             applied: applied.clone(),
             wishes: wishes.for_applier(),
             throttle: throttle.clone(),
+            probe: probe.clone(),
+        };
+        let comparing = Comparing {
+            settings: settings.clone(),
+            store: store.clone(),
+            epoch: lease.epoch().0,
+            tables: verify::tables(pair, &[])?,
+            throttle: throttle.clone(),
             probe,
         };
+        tasks.spawn(comparing.run(running.clone()));
         let copying = backfill::of(pair, store, parts).run(&applier, running.clone());
         tasks.spawn(async move {
             copying.await;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Ask, Status, StoreLine, StreamLine, View};
+use crate::{Ask, RoundLine, Status, StoreLine, StreamLine, VerifyLine, View};
 
 fn line(stream: &str, state: &str, reason: Option<&str>) -> StreamLine {
     StreamLine {
@@ -52,7 +52,19 @@ fn line(stream: &str, state: &str, reason: Option<&str>) -> StreamLine {
 }
 
 fn status(streams: Vec<StreamLine>) -> Status {
-    Status { pair: "p".to_owned(), streams, store: StoreLine { bytes: 1, messages: 2, growth_per_day: 3 } }
+    let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0);
+    let last = RoundLine {
+        verification: 7,
+        begun_at: at(1_000).unwrap_or_default(),
+        ended_at: at(2_000),
+        tables: 3,
+        tables_done: 3,
+        rows: 500,
+        differences: 4,
+        unconfirmed: 0,
+    };
+    let verify = VerifyLine { on: true, running: None, last: Some(last) };
+    Status { pair: "p".to_owned(), streams, store: StoreLine { bytes: 1, messages: 2, growth_per_day: 3 }, verify }
 }
 
 /// Answers of a server that knows `seen`, each as its code and body.
@@ -145,6 +157,9 @@ async fn metrics_tell_what_status_tells() {
         "crossfade_hold_wait_seconds_bucket{le=\"0.1\",stream=\"forward/old\"} 6",
         "crossfade_hold_wait_seconds_bucket{le=\"+Inf\",stream=\"forward/old\"} 9",
         "crossfade_store_messages 2.0",
+        "crossfade_verify_continuous 1.0",
+        "crossfade_verify_round_ended_timestamp_seconds 2000.0",
+        "crossfade_verify_round_differences 4.0",
         "# EOF",
     ] {
         assert!(text.contains(sample), "no `{sample}` in\n{text}");

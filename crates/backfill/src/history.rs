@@ -1,0 +1,172 @@
+//! How the copying has got on so far: what the time left is reckoned from.
+//!
+//! It outlives the process that copies, so the time that crashes, take-overs and waits have cost counts as well. Time in which
+//! nothing was to be copied does not.
+
+use serde::{Deserialize, Serialize};
+
+/// Samples that are kept; where there are more, every second one goes.
+const MOST_SAMPLES: usize = 64;
+
+const FIRST_SAMPLE_EVERY_MS: u64 = 1_000;
+
+/// A process that was away for longer was stopped: the time above this is no part of the work.
+const LONGEST_GAP_MS: u64 = 60_000;
+
+/// How old what is known may be before the rest of its age counts as time in which nothing was copied.
+const FRESH_MS: u64 = 3_000;
+
+/// The pace is that of the second half of the time so far, but of so long at least.
+const SHORTEST_SPAN_MS: u64 = 20_000;
+
+/// With less than this there is nothing to reckon from.
+const LEAST_SPAN_MS: u64 = 2_000;
+
+/// What was done by when. The owner keeps it as JSON in the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// When it was noted last, in microseconds of UTC.
+    noted_at_micros: i64,
+    works: bool,
+    latest: Sample,
+    samples: Vec<Sample>,
+    sample_every_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Sample {
+    /// Time so far in which something was to be copied.
+    worked_ms: u64,
+    /// Rows that were read, of all tables together.
+    rows: u64,
+    /// Changes that were applied.
+    applied: u64,
+}
+
+/// How fast the copying goes on the whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Speed {
+    pub rows_per_second: f64,
+    pub applied_per_second: f64,
+}
+
+impl History {
+    /// By what the store keeps. What cannot be read is begun anew.
+    pub fn parse(kept: Option<&str>) -> History {
+        kept.and_then(|kept| serde_json::from_str(kept).ok()).unwrap_or_default()
+    }
+
+    /// As the store keeps it.
+    pub fn to_json(&self) -> String {
+        // Numbers only, so there is nothing that could fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// So many rows are read and changes applied by now; `works`: something was to be copied since the last note. Tells
+    /// whether that was so at the last note.
+    pub fn note(&mut self, now_micros: i64, works: bool, rows: u64, applied: u64) -> bool {
+        let worked_before = std::mem::replace(&mut self.works, works);
+        if rows < self.latest.rows {
+            // A table begins anew.
+            *self = History { works, ..History::default() };
+        }
+        // A process that has just begun does not know yet.
+        let applied = applied.max(self.latest.applied);
+        let worked = if works && !self.samples.is_empty() { self.gap_ms(now_micros) } else { 0 };
+        self.latest = Sample { worked_ms: self.latest.worked_ms + worked, rows, applied };
+        self.noted_at_micros = now_micros;
+        let due = self.samples.last().map_or(0, |last| last.worked_ms + self.sample_every_ms);
+        if self.latest.worked_ms < due {
+            return worked_before;
+        }
+        self.sample_every_ms = self.sample_every_ms.max(FIRST_SAMPLE_EVERY_MS);
+        self.samples.push(self.latest);
+        if self.samples.len() > MOST_SAMPLES {
+            let mut place = 0;
+            self.samples.retain(|_| {
+                place += 1;
+                place % 2 == 1
+            });
+            self.sample_every_ms *= 2;
+        }
+        worked_before
+    }
+
+    /// `None` where too little is known.
+    pub fn speed(&self, now_micros: i64) -> Option<Speed> {
+        let silent_ms = self.gap_ms(now_micros).saturating_sub(FRESH_MS);
+        let worked_ms = self.latest.worked_ms + silent_ms;
+        let from_ms = worked_ms.saturating_sub(SHORTEST_SPAN_MS.max(worked_ms / 2));
+        let from = self.samples.iter().rfind(|sample| sample.worked_ms <= from_ms).or(self.samples.first())?;
+        let span_ms = worked_ms - from.worked_ms;
+        if span_ms < LEAST_SPAN_MS {
+            return None;
+        }
+        let per_second = |number: u64| number as f64 * 1_000.0 / span_ms as f64;
+        Some(Speed {
+            rows_per_second: per_second(self.latest.rows - from.rows),
+            applied_per_second: per_second(self.latest.applied - from.applied),
+        })
+    }
+
+    fn gap_ms(&self, now_micros: i64) -> u64 {
+        let gap = now_micros.saturating_sub(self.noted_at_micros) / 1_000;
+        u64::try_from(gap).unwrap_or(0).min(LONGEST_GAP_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    /// Notes once a second, from a beginning on.
+    fn noted(history: &mut History, from: i64, seconds: i64, works: bool, rows_per_second: u64) {
+        let rows = history.latest.rows;
+        for second in 1..=seconds {
+            let done = rows + second.unsigned_abs() * rows_per_second;
+            history.note((from + second) * SECOND, works, done, done / 10);
+        }
+    }
+
+    fn rate(history: &History, at: i64) -> f64 {
+        history.speed(at * SECOND).map_or(f64::NAN, |speed| speed.rows_per_second)
+    }
+
+    #[test]
+    fn the_second_half_of_the_time_counts() {
+        let mut history = History::default();
+        history.note(0, true, 0, 0);
+        assert_eq!(history.speed(SECOND), None);
+        noted(&mut history, 0, 500, true, 100);
+        assert!((rate(&history, 500) - 100.0).abs() < 1.0, "{}", rate(&history, 500));
+        noted(&mut history, 500, 500, true, 300);
+        assert!((rate(&history, 1_000) - 300.0).abs() < 10.0, "{}", rate(&history, 1_000));
+        assert!(history.samples.len() <= MOST_SAMPLES, "{}", history.samples.len());
+        assert_eq!(History::parse(Some(&history.to_json())), history);
+    }
+
+    #[test]
+    fn time_that_a_dead_process_has_cost_counts_and_a_pause_does_not() {
+        let mut history = History::default();
+        history.note(0, true, 0, 0);
+        noted(&mut history, 0, 30, true, 100);
+        // Nothing is heard of it.
+        assert!((rate(&history, 45) - 43.0).abs() < 1.0, "{}", rate(&history, 45));
+        noted(&mut history, 45, 1, true, 0);
+        assert!((rate(&history, 46) - 30.0).abs() < 1.0, "{}", rate(&history, 46));
+        let before = rate(&history, 46);
+        noted(&mut history, 46, 1_000, false, 0);
+        assert!((rate(&history, 1_046) - before).abs() < 1.0, "{}", rate(&history, 1_046));
+    }
+
+    #[test]
+    fn a_table_that_begins_anew_begins_the_history_anew() {
+        let mut history = History::default();
+        history.note(0, true, 0, 0);
+        noted(&mut history, 0, 30, true, 100);
+        history.note(31 * SECOND, true, 10, 400);
+        assert_eq!((history.speed(31 * SECOND), history.samples.len()), (None, 1));
+    }
+}

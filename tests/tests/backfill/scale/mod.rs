@@ -1,0 +1,186 @@
+//! Many rows of many tables, copied under live writes on both sides and with kill -9 every few seconds.
+//!
+//! Prints what `docs/soak.md` keeps, and how honest the time left was that `backfill status` told meanwhile.
+
+mod honesty;
+mod tables;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use crossfade_servers::Flavor;
+use crossfade_tests::lines::KILLED;
+use crossfade_tests::{Direction, Migration, Setup, is_soak, on_both_brands, rounds};
+use serde_json::Value;
+
+use self::honesty::{Honesty, TimesTold};
+use self::tables::{Rows, Shoppers};
+use crate::progress::Copies;
+use crate::writers::{Writers, Written};
+
+const LIMIT: Duration = Duration::from_secs(1_800);
+
+/// Between two looks at how far the copying is.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+
+/// The long form's promise.
+const LEAST_CHANGES_PER_SECOND: f64 = 300.0;
+
+/// What one run does.
+struct Scale {
+    rows: u64,
+    /// Changes a second that are asked of each side's users.
+    rate: u64,
+    kill_every: Duration,
+    most_kills: u64,
+}
+
+impl Scale {
+    /// `CROSSFADE_SCALE_ROWS` asks for another number of rows; a development build does not carry the rate of the long form.
+    fn wanted() -> Result<Scale> {
+        let asked = std::env::var("CROSSFADE_SCALE_ROWS").ok().map(|rows| rows.parse()).transpose();
+        let asked: Option<u64> = asked.context("CROSSFADE_SCALE_ROWS is no number")?;
+        let is_long = is_soak() || asked.is_some();
+        Ok(Scale {
+            rows: asked.unwrap_or_else(|| u64::from(rounds(4_000, 1_000_000))),
+            rate: if is_soak() { 330 } else { 40 },
+            kill_every: Duration::from_secs(if is_long { 5 } else { 1 }),
+            most_kills: if is_long { u64::MAX } else { 4 },
+        })
+    }
+}
+
+/// What one run has come to.
+struct Outcome {
+    flavor: Flavor,
+    rows: u64,
+    seconds: f64,
+    old: Written,
+    new: Written,
+    kills: u64,
+    echoes: u64,
+    differences: u64,
+    honesty: Option<Honesty>,
+}
+
+impl Outcome {
+    const HEAD: &str = "| server | rows | seconds | rows/s | changes/s old | changes/s new | deletes old | deletes new | kills \
+                        | echoes recognised | differences | time left told to real: median | worst | within 25 % |";
+
+    fn per_second(&self, number: u64) -> f64 {
+        number as f64 / self.seconds
+    }
+
+    fn print(&self) {
+        let left = match self.honesty {
+            Some(Honesty { median, worst, within_a_quarter, told, .. }) => {
+                format!("{median:.2} | {worst:.2} | {:.0} % of {told}", within_a_quarter * 100.0)
+            }
+            None => "- | - | -".to_owned(),
+        };
+        println!(
+            "{}\n|{}\n| {:?} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {} | {left} |",
+            Self::HEAD,
+            "---|".repeat(14),
+            self.flavor,
+            self.rows,
+            self.seconds,
+            self.per_second(self.rows),
+            self.per_second(self.old.changes),
+            self.per_second(self.new.changes),
+            self.old.deletes,
+            self.new.deletes,
+            self.kills,
+            self.echoes,
+            self.differences,
+        );
+    }
+}
+
+async fn loaded_on_old(flavor: Flavor, scale: &Scale) -> Result<(Migration, u64)> {
+    // Small chunks and a bounded rate in the short form: there are many of them, and time enough to kill.
+    let small = "[backfill]\nchunk_bytes = \"64KiB\"\n\n[throttle]\nrows_per_second = 1000\n";
+    let settings = if scale.rows < 50_000 { small } else { "" };
+    let migration = Migration::new(&Setup { settings: settings.to_owned(), ..Setup::new(flavor, "scale") }).await?;
+    let statements: Vec<String> = std::iter::once("USE {schema}".to_owned()).chain(tables::definitions()).collect();
+    migration.on_both(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let loaded = tables::load(&migration.old, &migration.schema, Rows::new(scale.rows)).await?;
+    migration.init().await?;
+    migration.expect_lines(KILLED);
+    Ok((migration, loaded))
+}
+
+/// Kills and looks until all tables are copied; gives the number of kills. None comes before something was copied since the last one:
+/// on a slow machine a process would be killed again before it has begun.
+async fn copied_under_kills(migration: &mut Migration, scale: &Scale, told: &mut TimesTold) -> Result<u64> {
+    let end = Instant::now() + LIMIT;
+    let (mut killed_at, mut killed_with, mut kills) = (Instant::now(), 0, 0);
+    let mut turns = Direction::BOTH.into_iter().cycle();
+    loop {
+        let copies = Copies::read(migration).await?;
+        told.note(&copies.0);
+        if !copies.tables().is_empty() && copies.tables().iter().all(|table| table["state"] == "copied") {
+            return Ok(kills);
+        }
+        ensure!(Instant::now() < end, "not copied within {LIMIT:?}: {}\n{}", copies.0, migration.log_ends());
+        if kills < scale.most_kills && killed_at.elapsed() >= scale.kill_every && copies.total("rows") > killed_with {
+            let direction = turns.next().context("there are two")?;
+            migration.process(direction)?.kill9().await?;
+            migration.start(direction, &[])?;
+            (killed_at, killed_with, kills) = (Instant::now(), copies.total("rows"), kills + 1);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn many_rows_beside_users_and_kills(flavor: Flavor) -> Result<()> {
+    let scale = Scale::wanted()?;
+    let (rows, rate) = (Rows::new(scale.rows), scale.rate);
+    let (mut migration, loaded) = loaded_on_old(flavor, &scale).await?;
+    migration.start_both().await?;
+    let users = |pool, side| Writers::start(pool, &migration.schema, rate, Shoppers { rows, side });
+    let (old, new) = (users(&migration.old, "old"), users(&migration.new, "new"));
+    migration.crossfade(&["backfill", "start"]).await?;
+    let begun = Instant::now();
+    let mut told = TimesTold::default();
+    let kills = copied_under_kills(&mut migration, &scale, &mut told).await?;
+    let ended = Instant::now();
+    let written = (old.written(), new.written());
+    old.finish().await?;
+    new.finish().await?;
+    let copies = Copies::until_copied(&migration, LIMIT).await?;
+    let (status, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
+    let (code, output, errors) = migration.crossfade_any(&["verify", "--json"]).await?;
+    let verified: Value = serde_json::from_str(&output).with_context(|| format!("{code:?}: {errors}"))?;
+    let outcome = Outcome {
+        flavor,
+        rows: loaded,
+        seconds: (ended - begun).as_secs_f64(),
+        old: written.0,
+        new: written.1,
+        kills,
+        echoes: status.total("echoes"),
+        differences: verified["mismatches"].as_u64().unwrap_or(u64::MAX),
+        honesty: told.judge(begun, ended),
+    };
+    outcome.print();
+    println!("{}", told.course(begun, ended));
+    ensure!(code == Some(0) && outcome.differences == 0, "{verified}");
+    ensure!(verified["rows_old"].as_u64() == Some(comparison.rows_compared()), "{verified}\n{comparison}");
+    ensure!(status.total("open_failures") == 0, "rows were parked: {}", status.0);
+    // Something happened: rows were deleted and changed while they were copied, and processes killed.
+    ensure!(outcome.kills >= 2 && copies.total("filled") > loaded / 2, "{} kills: {}", outcome.kills, copies.0);
+    ensure!(copies.total("changed") > 0, "nobody changed a row that was being copied: {}", copies.0);
+    ensure!(outcome.old.deletes > 10 && outcome.new.deletes > 0, "{:?} {:?}", outcome.old, outcome.new);
+    if is_soak() {
+        let slower = outcome.per_second(outcome.old.changes.min(outcome.new.changes));
+        ensure!(slower >= LEAST_CHANGES_PER_SECOND, "users made only {slower:.0} changes a second");
+        let honesty = outcome.honesty.context("no time left was told")?;
+        ensure!(honesty.within_a_quarter >= 0.9 && honesty.untold == 0, "{honesty:?}");
+    }
+    migration.stop_both().await
+}
+
+on_both_brands! {
+    p6_many_rows_beside_users_and_kills => many_rows_beside_users_and_kills,
+}
