@@ -320,11 +320,10 @@ impl MergedPlace {
 }
 
 fn key_place(opposite: &[TableMapping], mappings: &[TableMapping], layout: &TableLayout) -> Option<KeyPlace> {
-    let place = |name: &String| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
     let of_message = opposite.iter().find(|mapping| mapping.source == layout.name)?;
-    let columns = of_message.row_key.iter().map(|index| place(&of_message.columns.get(*index)?.source));
+    let columns = of_message.row_key.iter().map(|index| layout.column(&of_message.columns.get(*index)?.source));
     let merging = mappings.iter().find(|mapping| mapping.identity == of_message.identity && mapping.merge.is_some());
-    let merged = merging.map(|mapping| mapping.columns.iter().map(|column| place(&column.target)).collect());
+    let merged = merging.map(|mapping| mapping.columns.iter().map(|column| layout.column(&column.target)).collect());
     Some(KeyPlace {
         identity: of_message.identity.clone(),
         columns: columns.collect::<Option<Vec<usize>>>()?,

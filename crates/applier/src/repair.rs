@@ -99,8 +99,7 @@ impl Repairer {
 
     /// A row of the source in the order of the mapping's columns.
     pub fn carried(mapping: &TableMapping, (layout, row): &(TableLayout, Row)) -> Option<Row> {
-        let place = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-        mapping.columns.iter().map(|column| row.get(place(&column.source)?).cloned()).collect()
+        mapping.columns.iter().map(|column| row.get(layout.column(&column.source)?).cloned()).collect()
     }
 
     /// Learns what users of the target have done up to now. `false`: its reader did not get there in time, so nobody can tell.

@@ -32,7 +32,7 @@ pub fn own(
 
 /// [`own`] for a captured change, whose images are in the order of its layout. `None` where the layout lacks the column.
 pub fn own_of_change(column: &ClockColumn, change: &RowChange, committed_at_micros: i64) -> Option<Clock> {
-    let index = change.layout.columns.iter().position(|name| name.eq_ignore_ascii_case(&column.source))?;
+    let index = change.layout.column(&column.source)?;
     own(column, index, change.op, change.before.as_ref(), change.after.as_ref(), committed_at_micros)
 }
 

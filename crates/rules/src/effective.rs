@@ -196,10 +196,12 @@ impl EffectiveClocks {
 
     fn place(&self, layout: &Arc<TableLayout>) -> Option<Place> {
         let (_, mapping) = self.mappings.get(&layout.name)?;
-        let index_of = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-        let key =
-            mapping.row_key.iter().map(|index| index_of(&mapping.columns[*index].source)).collect::<Option<_>>()?;
-        let clock = mapping.clock.as_ref().and_then(|clock| index_of(&clock.source));
+        let key = mapping
+            .row_key
+            .iter()
+            .map(|index| layout.column(&mapping.columns[*index].source))
+            .collect::<Option<_>>()?;
+        let clock = mapping.clock.as_ref().and_then(|clock| layout.column(&clock.source));
         Some(Place { _layout: layout.clone(), table: layout.name.clone(), key, clock })
     }
 }
