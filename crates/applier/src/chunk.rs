@@ -289,7 +289,7 @@ impl Writing<'_> {
         let mut found = Vec::new();
         for place in places {
             let key = key_of(place);
-            let subject = Subject { mapping, key: &key, effective: None, seen: self.chunk.seen, returned: false };
+            let subject = Subject { mapping, key: &key, seen: self.chunk.seen };
             if lookup.last_concurrent(&subject, target, conn).await?.is_some() {
                 found.push(place);
             }

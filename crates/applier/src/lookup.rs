@@ -63,10 +63,7 @@ impl Known for Found {
 pub(crate) struct Subject<'a> {
     pub mapping: &'a TableMapping,
     pub key: &'a [&'a Value],
-    pub effective: Option<Clock>,
     pub seen: &'a Seen,
-    /// It only gives the row back.
-    pub returned: bool,
 }
 
 impl Lookup {
@@ -147,16 +144,16 @@ impl Lookup {
         Ok(())
     }
 
-    /// Decides from what is captured and read so far. `conn` answers whether two keys are one where only the server can
-    /// tell.
+    /// Decides from what is captured and read so far. `returned`: the change only gives the row back. `conn` answers whether
+    /// two keys are one where only the server can tell.
     pub async fn judge(
         &mut self,
         subject: &Subject<'_>,
+        (effective, returned): (Option<Clock>, bool),
         table: &TargetTable,
         conn: &mut Conn,
     ) -> Result<Verdict, ApplyError> {
         let concurrent = self.last_concurrent(subject, table, conn).await?;
-        let Subject { effective, returned, .. } = *subject;
         let event = Event { side: self.side, effective, returned };
         Ok(decide(&event, concurrent.as_ref(), subject.mapping.policy, self.prefer))
     }

@@ -128,9 +128,8 @@ impl Repairer {
         if !self.outlook.opposite_declared {
             return Ok(true);
         }
-        let subject =
-            Subject { mapping: &self.outlook.mappings[table], key, effective, seen: &self.seen, returned: false };
-        let verdict = self.lookup.judge(&subject, &self.tables[table], conn).await?;
+        let subject = Subject { mapping: &self.outlook.mappings[table], key, seen: &self.seen };
+        let verdict = self.lookup.judge(&subject, (effective, false), &self.tables[table], conn).await?;
         Ok(matches!(verdict, Verdict::Write(_)))
     }
 
