@@ -82,7 +82,7 @@ pub struct ColumnLine {
 /// What would become of a message that is set aside.
 #[derive(Serialize)]
 pub struct Prospect {
-    /// `applied`, `conflict_lost` or `stale`, if the target takes it.
+    /// `applied` or `conflict_lost`, if the target takes it.
     pub status: Status,
     pub text: String,
     /// Messages that are tried before it.
