@@ -13,7 +13,6 @@ use crossfade_rules::trouble::Remedy;
 use mysql_async::prelude::Queryable;
 
 use crate::applier::Applier;
-use crate::checkpoint::PARKED_LANE;
 use crate::error::{ApplyError, with_causes};
 use crate::lane::pauses;
 use crate::progress::Waiting;
@@ -90,9 +89,7 @@ impl Applier {
             conn.query_drop("BEGIN").await?;
             let mut parked = owner.parked(conn).await?;
             parked.retain(|seq| !seqs.contains(seq));
-            if !owner.set_parked(conn, &parked).await? {
-                return Err(ApplyError::CheckpointMissing { stream: owner.stream.clone(), lane: PARKED_LANE });
-            }
+            owner.set_parked(conn, &parked).await?;
             Ok(conn.query_drop("COMMIT").await?)
         };
         if let Err(error) = session::answered(given_up).await {

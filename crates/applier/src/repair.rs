@@ -14,7 +14,7 @@ use crossfade_rules::{Remedy, TableMapping, Verdict};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::checkpoint::REPAIR_LANE;
+use crate::checkpoint::tag_repair;
 use crate::error::{ApplyError, row_remedy};
 use crate::hold::beat;
 use crate::lookup::{Lookup, Subject};
@@ -185,14 +185,7 @@ impl Repairer {
     /// Writes the repair's own row of the checkpoint: the first change of every transaction of a repair. It is no lane's, and says
     /// nothing of what was applied.
     pub async fn tag(&self, conn: &mut Conn) -> Result<(), NotWritten> {
-        let tagged = conn.exec_drop(
-            "INSERT INTO crossfade.checkpoint \
-             (pair, stream, lane, seq, batch_first, batch_last, lanes, plan_hash, epoch, writes, updated_at) \
-             VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0, 1, UTC_TIMESTAMP(6)) \
-             ON DUPLICATE KEY UPDATE writes = writes + 1, updated_at = UTC_TIMESTAMP(6)",
-            (&self.pair, self.outlook.stream.as_str(), REPAIR_LANE),
-        );
-        Ok(tagged.await?)
+        Ok(tag_repair(conn, &self.pair, &self.outlook.stream).await?)
     }
 }
 
