@@ -46,15 +46,12 @@ impl Applier {
         let messages = store.read_some(stream, &seqs).await?;
         let outcome_of = |request: &&Request| {
             let place = messages.binary_search_by_key(&request.seq, |message| message.seq).ok()?;
-            Some(Outcome {
-                seq: request.seq,
-                table: messages[place].change.layout.name.clone(),
-                status: Status::Discarded,
-                reason: reason_of(request),
-                winner: None,
-                source_clock: None,
-                target_clock: None,
-            })
+            Some(Outcome::undisputed(
+                request.seq,
+                messages[place].change.layout.name.clone(),
+                Status::Discarded,
+                reason_of(request),
+            ))
         };
         let outcomes: Vec<Outcome> = requests.iter().filter_map(outcome_of).collect();
         Ok(store.record_outcomes(stream, &outcomes).await?)

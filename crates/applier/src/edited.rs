@@ -118,15 +118,12 @@ pub(crate) async fn settle(
 impl EditedMessage {
     fn outcome(&self, mapping: &TableMapping, told: &str) -> Outcome {
         let names: Vec<&str> = self.columns.iter().map(|column| mapping.columns[*column].source.as_str()).collect();
-        Outcome {
-            seq: self.seq,
-            table: mapping.source.clone(),
-            status: Status::Applied,
-            reason: format!("with the values that {} gave for {}, {told}", self.by, names.join(", ")),
-            winner: None,
-            source_clock: None,
-            target_clock: None,
-        }
+        Outcome::undisputed(
+            self.seq,
+            mapping.source.clone(),
+            Status::Applied,
+            format!("with the values that {} gave for {}, {told}", self.by, names.join(", ")),
+        )
     }
 
     /// From the row as the source has it to the row as it is here now.

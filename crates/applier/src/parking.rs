@@ -439,15 +439,12 @@ fn failure(
 }
 
 fn held_outcome(seq: u64, table: TableName) -> Outcome {
-    Outcome {
+    Outcome::undisputed(
         seq,
         table,
-        status: Status::Held,
-        reason: "the opposite direction has not yet told what users did on the target".to_owned(),
-        winner: None,
-        source_clock: None,
-        target_clock: None,
-    }
+        Status::Held,
+        "the opposite direction has not yet told what users did on the target".to_owned(),
+    )
 }
 
 /// Which changes are tied to each other, whatever the direction of the tie.

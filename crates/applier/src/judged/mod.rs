@@ -25,7 +25,7 @@ use crate::table::TargetTable;
 use ending::{Ended, Tally, existence};
 use ruling::{Undo, loss_of, without};
 
-pub(crate) use ending::{LeftRow, winners_clock};
+pub(crate) use ending::{LeftRow, lost_against};
 pub(crate) use ruling::{LastingEnd, LostMove};
 pub(crate) use successor::Taken;
 pub(crate) use verdict::Judged;
