@@ -133,7 +133,7 @@ impl Outlook {
         let holds_back = |(seq, earlier): (u64, _)| {
             let mut this = Dependences::default();
             this.add(&earlier);
-            this.hold_back(&last).then_some(seq)
+            this.holds_back(&last).then_some(seq)
         };
         Ok(dependences.into_iter().filter_map(holds_back).collect())
     }

@@ -307,7 +307,7 @@ impl Parking {
             for entry in self.entries.values_mut() {
                 let mut this = Dependences::default();
                 entry.dependences.iter().for_each(|dependence| this.add(dependence));
-                if message.dependences.iter().any(|dependence| this.hold_back(dependence)) {
+                if message.dependences.iter().any(|dependence| this.holds_back(dependence)) {
                     entry.due = Some(now);
                 }
             }

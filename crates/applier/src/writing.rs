@@ -35,7 +35,7 @@ impl JudgedLane<'_> {
         self.find_successors(shared);
         let mut aside = Dependences::default();
         for index in 0..self.steps.len() {
-            self.steps[index].hold_back(&shared.planner, &mut aside, |acts| acts);
+            self.steps[index].hold_back(&shared.planner, &mut aside, true);
             let written = match &mut self.steps[index] {
                 JudgedStep::Net { table, kind, rows } => {
                     let part =
@@ -233,10 +233,10 @@ impl Part<'_> {
         // A row that is merely put into its place needs nothing else to be done.
         let before_parent = matches!(self.kind, ChangeKind::Insert | ChangeKind::Update) && !row.merges;
         match context.refused(conn, self.table, (row.after(), &row.net.seen), before_parent, source).await? {
-            Refused::Written => {}
-            Refused::Aside(cause) => row.aside = Some(cause),
-            Refused::NotCaptured => return Ok(Some(Written::NotCaptured)),
-            Refused::Ruled(ruling) => {
+            AfterRefusal::Written => {}
+            AfterRefusal::Aside(cause) => row.aside = Some(cause),
+            AfterRefusal::NotCaptured => return Ok(Some(Written::NotCaptured)),
+            AfterRefusal::Ruled(ruling) => {
                 let ruling = ruling.over(self.kind == ChangeKind::KeyChange);
                 let ruled = row.net.seqs.iter().map(|seq| (seq, ruling.clone()));
                 return Ok(Some(Written::Ruled(ruled.collect())));
@@ -383,7 +383,7 @@ pub(crate) struct Context<'s> {
 }
 
 /// What becomes of a row that the target refuses.
-enum Refused {
+enum AfterRefusal {
     /// It was written all the same, before its parent.
     Written,
     Aside(Cause),
@@ -420,12 +420,12 @@ impl Context<'_> {
         (after, seen): (Option<&Row>, &Seen),
         before_parent: bool,
         source: mysql_async::Error,
-    ) -> Result<Refused, ApplyError> {
+    ) -> Result<AfterRefusal, ApplyError> {
         let goes = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes && is_missing_parent(&source);
         if let Some(after) = after.filter(|_| goes) {
             match family::judge_orphan(self.shared, conn, table, (after, seen), self.manner.hold_limit).await? {
-                Orphan::NotCaptured => return Ok(Refused::NotCaptured),
-                Orphan::Ruled(ruling) => return Ok(Refused::Ruled(ruling)),
+                Orphan::NotCaptured => return Ok(AfterRefusal::NotCaptured),
+                Orphan::Ruled(ruling) => return Ok(AfterRefusal::Ruled(ruling)),
                 Orphan::Unexplained => {}
             }
         }
@@ -433,12 +433,12 @@ impl Context<'_> {
             before_parent && is_missing_parent(&source) && uncopied::parents_come_later(self.shared, table);
         if let Some(after) = after.filter(|_| may_come_first) {
             return Ok(match uncopied::put_before_parent(&self.shared.tables[table], conn, after).await {
-                Ok(()) => Refused::Written,
-                Err(error) if row_remedy(&error) == Remedy::Park => Refused::Aside(Cause::refused(error)),
+                Ok(()) => AfterRefusal::Written,
+                Err(error) if row_remedy(&error) == Remedy::Park => AfterRefusal::Aside(Cause::refused(error)),
                 Err(error) => return Err(row_error(&self.shared.mappings[table], std::iter::empty(), error)),
             });
         }
-        Ok(Refused::Aside(Cause::refused(source)))
+        Ok(AfterRefusal::Aside(Cause::refused(source)))
     }
 }
 
@@ -509,10 +509,10 @@ impl Context<'_> {
                 let before_parent = !mapping.keyless && !moves && merged.is_none();
                 let row: (_, &Seen) = (judged.after(), &change.seen);
                 match self.refused(conn, change.table, row, before_parent, source).await? {
-                    Refused::Written => {}
-                    Refused::Aside(cause) => judged.aside = Some(cause),
-                    Refused::NotCaptured => return Ok(Written::NotCaptured),
-                    Refused::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling.over(moves))].into())),
+                    AfterRefusal::Written => {}
+                    AfterRefusal::Aside(cause) => judged.aside = Some(cause),
+                    AfterRefusal::NotCaptured => return Ok(Written::NotCaptured),
+                    AfterRefusal::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling.over(moves))].into())),
                 }
             }
             Err(source) => return Err(row_error(mapping, std::iter::once(change.seq), source)),
