@@ -34,7 +34,7 @@ pub(crate) async fn take(
 ) -> Result<Vec<RowChange>, Error> {
     let (Some(before), Some(successor)) = (before, successor) else { return Ok(Vec::new()) };
     // Nobody can give it another child.
-    shared.tables[table].lock(conn, &[shared.tables[table].key_of(before)], false).await?;
+    shared.tables[table].lock_and_tell(conn, &[shared.tables[table].key_of(before)]).await?;
     // Until their parent comes the children refer to nothing.
     conn.query_drop("SET foreign_key_checks = 0").await?;
     let taken = take_unchecked(shared, conn, (table, before.clone(), successor.clone())).await;
@@ -76,7 +76,7 @@ pub(crate) async fn tell(
     let (mut told, mut ahead) = (Vec::new(), BTreeMap::new());
     for Taken { table, seqs, successor, along } in lane.steps.iter_mut().flat_map(JudgedStep::taken_along) {
         let target = &shared.tables[table];
-        if target.lock(conn, &[target.key_of(&successor)], false).await?[0].is_none() {
+        if !target.lock_and_tell(conn, &[target.key_of(&successor)]).await?[0] {
             ahead.extend(seqs.into_iter().map(|seq| (seq, Cause::Behind)));
         }
         told.extend(along);

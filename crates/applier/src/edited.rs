@@ -139,8 +139,8 @@ impl EditedMessage {
         let after = if left.merged {
             target.lock_where(conn, target.key(), std::slice::from_ref(&key)).await?.pop()
         } else {
-            let found = target.lock(conn, std::slice::from_ref(&key), false).await?;
-            found[0].is_some().then(|| left.row.clone())
+            let found = target.lock_and_tell(conn, std::slice::from_ref(&key)).await?;
+            found[0].then(|| left.row.clone())
         };
         let Some(after) = after else { return Ok(Back::Stays("the row has gone with its parent")) };
         let mut before = after.clone();

@@ -101,7 +101,7 @@ pub(crate) async fn judge_endings(
     }
     let target = &shared.tables[table];
     let keys: Vec<Vec<&Value>> = endings.iter().map(|ending| target.key_of(ending.before)).collect();
-    target.lock(conn, &keys, false).await?;
+    target.lock_and_tell(conn, &keys).await?;
     let befores: Vec<&Row> = endings.iter().map(|ending| ending.before).collect();
     let children = hanging_on(shared, conn, table, &befores, moves).await?;
     if children.is_empty() {

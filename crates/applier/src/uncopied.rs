@@ -105,12 +105,8 @@ pub(crate) async fn put_before_parent(
 ) -> Result<(), mysql_async::Error> {
     conn.query_drop("SET SESSION foreign_key_checks = 0").await?;
     let written = async {
-        let found = target.lock(conn, &[target.key_of(row)], false).await?;
-        if found[0].is_some() {
-            target.overwrite(conn, &[row]).await
-        } else {
-            insert_absent(target, conn, vec![row]).await
-        }
+        let found = target.lock_and_tell(conn, &[target.key_of(row)]).await?;
+        if found[0] { target.overwrite(conn, &[row]).await } else { insert_absent(target, conn, vec![row]).await }
     }
     .await;
     conn.query_drop("SET SESSION foreign_key_checks = 1").await?;

@@ -17,7 +17,7 @@ use crate::lane::{Care, Manner, Shared};
 use crate::merging::{MergedRow, RowWork, merge_rows};
 use crate::parking::Cause;
 use crate::read::same_image;
-use crate::table::{Found, TargetTable};
+use crate::table::TargetTable;
 use crate::tombstone;
 use crate::uncopied;
 use crate::undone;
@@ -356,7 +356,7 @@ impl Part<'_> {
         for row in rows.iter_mut().filter(|row| row.writes() && !row.merges) {
             let sighted = match (&row.net.before, sight) {
                 (Some(before), Some(mapping)) if !row.net.transient => {
-                    let found = target.lock(conn, &[target.key_of(before)], true).await?;
+                    let found = target.lock_rows(conn, &[target.key_of(before)]).await?;
                     is_sighted(mapping, found[0].as_ref(), row.net)
                 }
                 _ => false,
@@ -557,13 +557,23 @@ async fn put(
     winners.retain(|row| row.after().is_some());
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.after()).map(|after| target.key_of(after)).collect();
-    let found = target.lock(conn, &keys, sight.is_some()).await?;
-    for (row, found) in winners.iter_mut().zip(&found) {
-        row.sighted = sight.is_some_and(|mapping| is_sighted(mapping, found.as_ref(), row.net));
-    }
+    let is_there = match sight {
+        None => {
+            let found = target.lock_and_tell(conn, &keys).await?;
+            winners.iter_mut().for_each(|row| row.sighted = false);
+            found
+        }
+        Some(mapping) => {
+            let found = target.lock_rows(conn, &keys).await?;
+            for (row, found) in winners.iter_mut().zip(&found) {
+                row.sighted = is_sighted(mapping, found.as_ref(), row.net);
+            }
+            found.iter().map(Option::is_some).collect()
+        }
+    };
     let (mut present, mut absent) = (Vec::new(), Vec::new());
-    for (row, found) in winners.iter().zip(&found) {
-        if found.is_some() { present.extend(row.after()) } else { absent.extend(row.after()) }
+    for (row, is_there) in winners.iter().zip(is_there) {
+        if is_there { present.extend(row.after()) } else { absent.extend(row.after()) }
     }
     target.overwrite(conn, &present).await?;
     insert_absent(target, conn, absent).await
@@ -582,10 +592,10 @@ pub(crate) async fn insert_absent(
             done => return done,
         };
         let keys: Vec<Vec<&Value>> = absent.iter().map(|row| target.key_of(row)).collect();
-        let found = target.lock(conn, &keys, false).await?;
+        let found = target.lock_and_tell(conn, &keys).await?;
         let (mut present, mut missing) = (Vec::new(), Vec::new());
-        for (row, found) in absent.iter().zip(&found) {
-            if found.is_some() { present.push(*row) } else { missing.push(*row) }
+        for (row, is_there) in absent.iter().zip(found) {
+            if is_there { present.push(*row) } else { missing.push(*row) }
         }
         if present.is_empty() {
             return Err(duplicate);
@@ -595,11 +605,11 @@ pub(crate) async fn insert_absent(
     }
 }
 
-fn is_sighted(mapping: &TableMapping, found: Option<&Found>, net: &NetChange) -> bool {
+fn is_sighted(mapping: &TableMapping, found: Option<&Row>, net: &NetChange) -> bool {
     let (Some(found), Some(before)) = (found, &net.before) else { return false };
     mapping.shows_untouched(before)
         && mapping.moves_clock(before, net.after.as_deref(), net.effective)
-        && same_image(&found.row, before)
+        && same_image(found, before)
 }
 
 async fn delete(
@@ -612,7 +622,7 @@ async fn delete(
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.net.before.as_ref()).map(|before| target.key_of(before)).collect();
     if let Some(mapping) = sight {
-        let found = target.lock(conn, &keys, true).await?;
+        let found = target.lock_rows(conn, &keys).await?;
         for (row, found) in winners.iter_mut().zip(&found) {
             row.sighted = !row.net.transient && is_sighted(mapping, found.as_ref(), row.net);
         }
@@ -640,8 +650,8 @@ async fn move_row(
     arrive: bool,
 ) -> Result<bool, mysql_async::Error> {
     let (old_key, new_key) = (target.key_of(before), target.key_of(after));
-    let found = target.lock(conn, &[old_key.clone(), new_key.clone()], false).await?;
-    let (old_there, new_there) = (found[0].is_some(), found[1].is_some());
+    let found = target.lock_and_tell(conn, &[old_key.clone(), new_key.clone()]).await?;
+    let (old_there, new_there) = (found[0], found[1]);
     match (leave, arrive) {
         (true, true) if old_there && !new_there => target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE),
         // Keys that only the server takes for one: the row is found under both.
@@ -682,8 +692,8 @@ async fn write_in_order(
             move_row(target, conn, before, after, leave, arrive).await
         }
         (_, _, Some(after)) if arrive => {
-            let found = target.lock(conn, &[target.key_of(after)], false).await?;
-            if found[0].is_some() {
+            let found = target.lock_and_tell(conn, &[target.key_of(after)]).await?;
+            if found[0] {
                 target.overwrite(conn, &[after]).await?;
             } else {
                 insert_absent(target, conn, vec![after]).await?;
