@@ -14,7 +14,7 @@ use crossfade_model::{
     Clock, ColumnKind, Direction, FamilyPolicy, MergeRule, ReferentialAction, Side, TableName, Value,
 };
 
-pub use problem::{MappingProblem, Severity};
+pub use problem::{MappingProblem, Misfit, Severity};
 pub use projection::Projection;
 pub(crate) use relations::find_target;
 pub use relations::{ChildLink, child_links};
