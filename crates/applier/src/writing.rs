@@ -579,13 +579,15 @@ async fn put(
     insert_absent(target, conn, absent).await
 }
 
+/// Makes a row what it is to be, whether it exists or not.
+pub(crate) async fn put_one(target: &TargetTable, conn: &mut Conn, row: &Row) -> Result<(), mysql_async::Error> {
+    let found = target.lock_and_tell(conn, &[target.key_of(row)]).await?;
+    if found[0] { target.overwrite(conn, &[row]).await } else { insert_absent(target, conn, vec![row]).await }
+}
+
 /// Inserts rows that were not there a moment ago. A row that a user has inserted since is locked and overwritten; each
 /// round locks at least one more row, so this ends. A duplicate of another key's value is an error.
-pub(crate) async fn insert_absent(
-    target: &TargetTable,
-    conn: &mut Conn,
-    mut absent: Vec<&Row>,
-) -> Result<(), mysql_async::Error> {
+async fn insert_absent(target: &TargetTable, conn: &mut Conn, mut absent: Vec<&Row>) -> Result<(), mysql_async::Error> {
     loop {
         let duplicate = match target.insert(conn, &absent).await {
             Err(error) if is_duplicate_key(&error) => error,
@@ -691,15 +693,7 @@ async fn write_in_order(
         (RowOp::Update, Some(before), Some(after)) if target.key_of(before) != target.key_of(after) => {
             move_row(target, conn, before, after, leave, arrive).await
         }
-        (_, _, Some(after)) if arrive => {
-            let found = target.lock_and_tell(conn, &[target.key_of(after)]).await?;
-            if found[0] {
-                target.overwrite(conn, &[after]).await?;
-            } else {
-                insert_absent(target, conn, vec![after]).await?;
-            }
-            Ok(ALL_THERE)
-        }
+        (_, _, Some(after)) if arrive => put_one(target, conn, after).await.map(|()| ALL_THERE),
         (RowOp::Delete, Some(before), None) if arrive => target.delete(conn, &[target.key_of(before)]).await,
         _ => Ok(ALL_THERE),
     }
