@@ -15,6 +15,7 @@ use crossfade_model::{Message, Origin, Position, ResumePoint, Seen};
 use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::clocks::settled_through;
 use super::failpoint::Probe;
@@ -208,7 +209,8 @@ impl Capture {
     async fn read_and_capture(&mut self, options: ReaderOptions) -> anyhow::Result<Ended> {
         let stop_reading = self.stop.child_token();
         let (parts, queue) = queue::bounded(self.shares.queue_bytes);
-        let reading = tokio::spawn(read(options, parts, stop_reading.clone(), self.view.clone()));
+        let reading = read(options, parts, stop_reading.clone(), self.view.clone());
+        let reading = AbortOnDropHandle::new(tokio::spawn(reading));
         let captured = self.capture_parts(queue).await;
         stop_reading.cancel();
         let read = reading.await.context("the reader's task ended")?;
