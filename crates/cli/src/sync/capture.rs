@@ -33,6 +33,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How often a silent reader is asked whether it is connected.
 const TROUBLE_EVERY: Duration = Duration::from_millis(500);
 
+/// The store is asked again so late, where it is away or does not say yet what is awaited.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
 /// How long the process of the other direction has to put this stream back, when both are started after a fail-over.
 const PUT_BACK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -146,9 +149,8 @@ impl Capture {
             if Instant::now() >= end {
                 return Err(error);
             }
-            tokio::select! {
-                () = self.stop.cancelled() => return Ok(Ended::Stopped),
-                () = tokio::time::sleep(TROUBLE_EVERY) => {}
+            if !self.pause(STORE_PAUSE).await {
+                return Ok(Ended::Stopped);
             }
         }
     }
@@ -185,13 +187,20 @@ impl Capture {
                 Ok(state) => return Ok(Some(state)),
                 Err(error) if error.is_transient() => {
                     tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
-                    tokio::select! {
-                        () = self.stop.cancelled() => return Ok(None),
-                        () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                    if !self.pause(STORE_PAUSE).await {
+                        return Ok(None);
                     }
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// `false` when asked to stop meanwhile.
+    async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
         }
     }
 
@@ -348,9 +357,8 @@ impl Capture {
                 Err(CaptureError::Superseded { reason, .. }) => return Ok(Some(Ended::Superseded(reason))),
                 Err(CaptureError::Store(error)) if error.is_transient() => {
                     tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
-                    tokio::select! {
-                        () = self.stop.cancelled() => return Ok(Some(Ended::Stopped)),
-                        () = tokio::time::sleep(pause) => {}
+                    if !self.pause(pause).await {
+                        return Ok(Some(Ended::Stopped));
                     }
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
