@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use crossfade_model::{Origin, Row, RowChange, RowOp, Value};
 use crossfade_rules::TableMapping;
-use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use crate::error::ApplyError;
@@ -17,6 +16,7 @@ use crate::family::{change, children_by, numbered, send_back};
 use crate::judged::{JudgedLane, JudgedStep, Taken};
 use crate::lane::Shared;
 use crate::parking::Cause;
+use crate::session;
 
 /// Whether a row that comes has a unique value of one that ends.
 pub(crate) fn succeeds(mapping: &TableMapping, ended: &Row, comes: &Row) -> bool {
@@ -34,12 +34,10 @@ pub(crate) async fn take(
 ) -> Result<Vec<RowChange>, Error> {
     let (Some(before), Some(successor)) = (before, successor) else { return Ok(Vec::new()) };
     // Nobody can give it another child.
-    shared.tables[table].lock(conn, &[shared.tables[table].key_of(before)], false).await?;
+    shared.tables[table].lock_and_tell(conn, &[shared.tables[table].key_of(before)]).await?;
     // Until their parent comes the children refer to nothing.
-    conn.query_drop("SET foreign_key_checks = 0").await?;
-    let taken = take_unchecked(shared, conn, (table, before.clone(), successor.clone())).await;
-    conn.query_drop("SET foreign_key_checks = 1").await?;
-    taken
+    let ended = (table, before.clone(), successor.clone());
+    session::unchecked(conn, async |conn| take_unchecked(shared, conn, ended).await).await
 }
 
 /// Children whose own key is part of the reference take theirs along.
@@ -76,7 +74,7 @@ pub(crate) async fn tell(
     let (mut told, mut ahead) = (Vec::new(), BTreeMap::new());
     for Taken { table, seqs, successor, along } in lane.steps.iter_mut().flat_map(JudgedStep::taken_along) {
         let target = &shared.tables[table];
-        if target.lock(conn, &[target.key_of(&successor)], false).await?[0].is_none() {
+        if !target.lock_and_tell(conn, &[target.key_of(&successor)]).await?[0] {
             ahead.extend(seqs.into_iter().map(|seq| (seq, Cause::Behind)));
         }
         told.extend(along);

@@ -96,8 +96,9 @@ pub struct Applier {
     pub(crate) breaker: Breaker,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) checkpoints: StreamProgress,
-    /// What the youngest batch of before this process was planned by, and what this process plans by.
+    /// What the youngest batch of before this process was planned by.
     pub(crate) planned_by: u64,
+    /// What this process plans by.
     plan_hash: u64,
     settled_seq: u64,
     settled_at: Instant,

@@ -10,7 +10,7 @@ use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 use crossfade_message::{ListedMessage, Store, StoreError};
-use crossfade_model::{Direction, Message, Row, StreamId, TableLayout, TableName, Value};
+use crossfade_model::{Direction, Message, Row, StreamId, TableName, Value};
 use crossfade_rules::clock::clock_of;
 use crossfade_rules::key::{Fineness, change_has_key, folded_hash, render};
 use crossfade_rules::{Plan, Step, TableMapping};
@@ -186,7 +186,7 @@ enum Version {
 fn version(mapping: &TableMapping, message: &Message) -> Version {
     let change = &message.change;
     let Some(after) = &change.after else { return Version::Deleted };
-    let value = |name: &str| after.get(place(&change.layout, name)?);
+    let value = |name: &str| after.get(change.layout.column(name)?);
     let strict = mapping.clock.as_ref().filter(|_| mapping.strict_clock);
     if let Some(clock) = strict.and_then(|clock| clock_of(clock, value(&clock.source)?)) {
         return Version::Clock(clock.0);
@@ -203,10 +203,6 @@ fn version(mapping: &TableMapping, message: &Message) -> Version {
     let mut image = Vec::new();
     columns.iter().for_each(|(_, value)| render(Fineness::Exact, value.unwrap_or(&Value::Null), &mut image));
     Version::Image(image)
-}
-
-fn place(layout: &TableLayout, name: &str) -> Option<usize> {
-    layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name))
 }
 
 /// What one direction carried of a row without the other in between.

@@ -13,7 +13,12 @@ use crate::error::ApplyError;
 pub(crate) const PARKED_LANE: u16 = u16::MAX;
 
 /// The row by which repairs are tagged; it is no lane's, and says nothing.
-pub(crate) const REPAIR_LANE: u16 = u16::MAX - 1;
+const REPAIR_LANE: u16 = u16::MAX - 1;
+
+/// Adds a row of which nothing is applied; what becomes of one that is there follows.
+const ADD_ROW: &str = "INSERT INTO crossfade.checkpoint \
+    (pair, stream, lane, seq, batch_first, batch_last, lanes, plan_hash, epoch, writes, updated_at) \
+    VALUES (?, ?, ?, 0, 0, 0, ?, 0, ?, 1, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE";
 
 /// Identifies the checkpoint rows of one stream, and who may write them.
 #[derive(Debug, Clone)]
@@ -94,14 +99,8 @@ impl CheckpointOwner {
     /// Repeatable. Fails when a row already belongs to a younger epoch.
     pub async fn take_over(&self, conn: &mut Conn, lanes: u16) -> Result<TakenOver, ApplyError> {
         for lane in (0..lanes).chain([PARKED_LANE]) {
-            conn.exec_drop(
-                "INSERT INTO crossfade.checkpoint \
-                 (pair, stream, lane, seq, batch_first, batch_last, lanes, plan_hash, epoch, writes, updated_at) \
-                 VALUES (?, ?, ?, 0, 0, 0, ?, 0, ?, 1, UTC_TIMESTAMP(6)) \
-                 ON DUPLICATE KEY UPDATE writes = writes + 1",
-                (&self.pair, self.stream.as_str(), lane, lanes, self.epoch),
-            )
-            .await?;
+            let row = (&self.pair, self.stream.as_str(), lane, lanes, self.epoch);
+            conn.exec_drop(format!("{ADD_ROW} writes = writes + 1"), row).await?;
         }
         conn.exec_drop(
             "UPDATE crossfade.checkpoint SET epoch = ?, writes = writes + 1 WHERE pair = ? AND stream = ? AND epoch <= ?",
@@ -151,15 +150,9 @@ impl CheckpointOwner {
     /// Makes the row that tags and fences what one worker writes beside the lanes; repeatable. Rows of younger processes stay
     /// theirs, and are then not found.
     pub async fn open_side_lane(&self, conn: &mut Conn, lane: u16) -> Result<(), ApplyError> {
-        conn.exec_drop(
-            "INSERT INTO crossfade.checkpoint \
-             (pair, stream, lane, seq, batch_first, batch_last, lanes, plan_hash, epoch, writes, updated_at) \
-             VALUES (?, ?, ?, 0, 0, 0, 0, 0, ?, 1, UTC_TIMESTAMP(6)) \
-             ON DUPLICATE KEY UPDATE epoch = GREATEST(epoch, VALUES(epoch)), writes = writes + 1",
-            (&self.pair, self.stream.as_str(), lane, self.epoch),
-        )
-        .await?;
-        Ok(())
+        let row = (&self.pair, self.stream.as_str(), lane, 0, self.epoch);
+        let known = "epoch = GREATEST(epoch, VALUES(epoch)), writes = writes + 1";
+        Ok(conn.exec_drop(format!("{ADD_ROW} {known}"), row).await?)
     }
 
     /// Tags a transaction beside the lanes, and waits for one of the same worker whose end is not known.
@@ -190,9 +183,16 @@ impl CheckpointOwner {
     }
 
     /// Writes what is set aside from now on, inside the open transaction.
-    pub async fn set_parked(&self, conn: &mut Conn, parked: &BTreeSet<u64>) -> Result<bool, ApplyError> {
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::CheckpointMissing`] where the row is not there for this epoch.
+    pub async fn set_parked(&self, conn: &mut Conn, parked: &BTreeSet<u64>) -> Result<(), ApplyError> {
         let numbers: Vec<String> = parked.iter().map(u64::to_string).collect();
-        self.update_parked(conn, Some(format!("[{}]", numbers.join(",")))).await
+        if !self.update_parked(conn, Some(format!("[{}]", numbers.join(",")))).await? {
+            return Err(ApplyError::CheckpointMissing { stream: self.stream.clone(), lane: PARKED_LANE });
+        }
+        Ok(())
     }
 
     async fn update_parked(&self, conn: &mut Conn, parked: Option<String>) -> Result<bool, ApplyError> {
@@ -259,6 +259,12 @@ impl CheckpointOwner {
             }),
         }
     }
+}
+
+/// Writes the repair's row of a stream, which belongs to no process: the first change of every transaction of a repair.
+pub(crate) async fn tag_repair(conn: &mut Conn, pair: &str, stream: &StreamId) -> Result<(), mysql_async::Error> {
+    let known = "writes = writes + 1, updated_at = UTC_TIMESTAMP(6)";
+    conn.exec_drop(format!("{ADD_ROW} {known}"), (pair, stream.as_str(), REPAIR_LANE, 0, 0)).await
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

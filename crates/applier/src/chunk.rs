@@ -289,7 +289,7 @@ impl Writing<'_> {
         let mut found = Vec::new();
         for place in places {
             let key = key_of(place);
-            let subject = Subject { mapping, key: &key, effective: None, seen: self.chunk.seen, returned: false };
+            let subject = Subject { mapping, key: &key, seen: self.chunk.seen };
             if lookup.last_concurrent(&subject, target, conn).await?.is_some() {
                 found.push(place);
             }
@@ -351,11 +351,11 @@ impl Writing<'_> {
         let (mapping, target) = (&self.shared.mappings[self.chunk.table], self.target());
         let row_of = |place: &usize| &self.chunk.rows[*place];
         let keys: Vec<Vec<&Value>> = piece.iter().map(|place| target.key_of(row_of(place))).collect();
-        let found = target.lock(conn, &keys, true).await?;
+        let found = target.lock_rows(conn, &keys).await?;
         let (mut absent, mut older) = (Vec::new(), Vec::new());
         for (place, found) in piece.iter().zip(&found) {
             let row = row_of(place);
-            let there = found.as_ref().map(|found| (&found.row, same_image(&found.row, row)));
+            let there = found.as_ref().map(|found| (found, same_image(found, row)));
             let copied = judge_copy(mapping, row, there);
             match copied {
                 Copied::Fill => absent.push(row),

@@ -13,7 +13,6 @@ use crossfade_rules::trouble::Remedy;
 use mysql_async::prelude::Queryable;
 
 use crate::applier::Applier;
-use crate::checkpoint::PARKED_LANE;
 use crate::error::{ApplyError, with_causes};
 use crate::lane::pauses;
 use crate::progress::Waiting;
@@ -47,15 +46,12 @@ impl Applier {
         let messages = store.read_some(stream, &seqs).await?;
         let outcome_of = |request: &&Request| {
             let place = messages.binary_search_by_key(&request.seq, |message| message.seq).ok()?;
-            Some(Outcome {
-                seq: request.seq,
-                table: messages[place].change.layout.name.clone(),
-                status: Status::Discarded,
-                reason: reason_of(request),
-                winner: None,
-                source_clock: None,
-                target_clock: None,
-            })
+            Some(Outcome::undisputed(
+                request.seq,
+                messages[place].change.layout.name.clone(),
+                Status::Discarded,
+                reason_of(request),
+            ))
         };
         let outcomes: Vec<Outcome> = requests.iter().filter_map(outcome_of).collect();
         Ok(store.record_outcomes(stream, &outcomes).await?)
@@ -90,9 +86,7 @@ impl Applier {
             conn.query_drop("BEGIN").await?;
             let mut parked = owner.parked(conn).await?;
             parked.retain(|seq| !seqs.contains(seq));
-            if !owner.set_parked(conn, &parked).await? {
-                return Err(ApplyError::CheckpointMissing { stream: owner.stream.clone(), lane: PARKED_LANE });
-            }
+            owner.set_parked(conn, &parked).await?;
             Ok(conn.query_drop("COMMIT").await?)
         };
         if let Err(error) = session::answered(given_up).await {

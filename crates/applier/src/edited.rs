@@ -118,15 +118,12 @@ pub(crate) async fn settle(
 impl EditedMessage {
     fn outcome(&self, mapping: &TableMapping, told: &str) -> Outcome {
         let names: Vec<&str> = self.columns.iter().map(|column| mapping.columns[*column].source.as_str()).collect();
-        Outcome {
-            seq: self.seq,
-            table: mapping.source.clone(),
-            status: Status::Applied,
-            reason: format!("with the values that {} gave for {}, {told}", self.by, names.join(", ")),
-            winner: None,
-            source_clock: None,
-            target_clock: None,
-        }
+        Outcome::undisputed(
+            self.seq,
+            mapping.source.clone(),
+            Status::Applied,
+            format!("with the values that {} gave for {}, {told}", self.by, names.join(", ")),
+        )
     }
 
     /// From the row as the source has it to the row as it is here now.
@@ -142,8 +139,8 @@ impl EditedMessage {
         let after = if left.merged {
             target.lock_where(conn, target.key(), std::slice::from_ref(&key)).await?.pop()
         } else {
-            let found = target.lock(conn, std::slice::from_ref(&key), false).await?;
-            found[0].is_some().then(|| left.row.clone())
+            let found = target.lock_and_tell(conn, std::slice::from_ref(&key)).await?;
+            found[0].then(|| left.row.clone())
         };
         let Some(after) = after else { return Ok(Back::Stays("the row has gone with its parent")) };
         let mut before = after.clone();

@@ -101,7 +101,7 @@ pub(crate) async fn judge_endings(
     }
     let target = &shared.tables[table];
     let keys: Vec<Vec<&Value>> = endings.iter().map(|ending| target.key_of(ending.before)).collect();
-    target.lock(conn, &keys, false).await?;
+    target.lock_and_tell(conn, &keys).await?;
     let befores: Vec<&Row> = endings.iter().map(|ending| ending.before).collect();
     let children = hanging_on(shared, conn, table, &befores, moves).await?;
     if children.is_empty() {
@@ -158,7 +158,7 @@ async fn given(
 ) -> Result<Option<LastConcurrent>, ApplyError> {
     let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
     let key = target.key_of(row);
-    let subject = Subject { mapping, key: &key, effective: None, seen, returned: false };
+    let subject = Subject { mapping, key: &key, seen };
     Ok(lookup.last_concurrent(&subject, target, conn).await?.filter(|given| given.op != RowOp::Delete))
 }
 
@@ -227,7 +227,7 @@ pub(crate) async fn judge_orphan(
         }
         let mut lookup = shared.lookup.lock().await;
         lookup.refresh().await?;
-        let subject = Subject { mapping, key: &values, effective: None, seen, returned: false };
+        let subject = Subject { mapping, key: &values, seen };
         if let Some(ended) = lookup.last_concurrent(&subject, target, conn).await?
             && ended.op == RowOp::Delete
         {
@@ -420,7 +420,7 @@ pub(crate) async fn give_back(
     for GivenBack { table, row, there } in rows {
         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
         let key = target.key_of(&row);
-        let subject = Subject { mapping, key: &key, effective: None, seen, returned: false };
+        let subject = Subject { mapping, key: &key, seen };
         let unseen = lookup.last_concurrent(&subject, target, conn).await?;
         let is_given_back = is_known && unseen.is_none_or(|last| last.returned);
         origins.push(if is_given_back { Origin::Returned } else { Origin::Ruled });

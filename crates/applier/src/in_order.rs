@@ -87,7 +87,7 @@ impl Context<'_> {
         let mut all_there = ALL_THERE;
         for &place in open {
             let judged = &mut changes[place];
-            let waits = !round.aside.is_empty() && round.aside.hold_back(&judged.dependence(planner));
+            let waits = !round.aside.is_empty() && round.aside.holds_back(&judged.dependence(planner));
             if !judged.writes() {
                 // Whom a lost end took along at the source is found when those who wait have been written.
                 // What goes back is told by the rows that are here, and so waits for those as well.

@@ -24,7 +24,7 @@ use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
 
 use crate::Probe;
-use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome, PARKED_LANE};
+use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome};
 use crate::circuit::Tripped;
 use crate::counters::Counters;
 use crate::edited::{self, EditedMessage};
@@ -523,10 +523,7 @@ async fn set_aside(
     shared.reasons_in_doubt.store(true, Relaxed);
     shared.store.clear_set_aside(stream, &parking.kept_elsewhere(asides)).await?;
     parking::record(&shared.store, stream, asides, now).await?;
-    if !shared.owner.set_parked(conn, &parked).await? {
-        return Err(ApplyError::CheckpointMissing { stream: stream.clone(), lane: PARKED_LANE });
-    }
-    Ok(())
+    shared.owner.set_parked(conn, &parked).await
 }
 
 impl Shared {

@@ -44,15 +44,12 @@ impl LeftOut {
 }
 
 fn discarded(message: &Message) -> Outcome {
-    Outcome {
-        seq: message.seq,
-        table: message.change.layout.name.clone(),
-        status: Status::Discarded,
-        reason: "its table is left out of the configuration (`skip = true`)".to_owned(),
-        winner: None,
-        source_clock: None,
-        target_clock: None,
-    }
+    Outcome::undisputed(
+        message.seq,
+        message.change.layout.name.clone(),
+        Status::Discarded,
+        "its table is left out of the configuration (`skip = true`)".to_owned(),
+    )
 }
 
 impl Applier {

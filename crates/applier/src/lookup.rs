@@ -63,10 +63,7 @@ impl Known for Found {
 pub(crate) struct Subject<'a> {
     pub mapping: &'a TableMapping,
     pub key: &'a [&'a Value],
-    pub effective: Option<Clock>,
     pub seen: &'a Seen,
-    /// It only gives the row back.
-    pub returned: bool,
 }
 
 impl Lookup {
@@ -147,16 +144,16 @@ impl Lookup {
         Ok(())
     }
 
-    /// Decides from what is captured and read so far. `conn` answers whether two keys are one where only the server can
-    /// tell.
+    /// Decides from what is captured and read so far. `returned`: the change only gives the row back. `conn` answers whether
+    /// two keys are one where only the server can tell.
     pub async fn judge(
         &mut self,
         subject: &Subject<'_>,
+        (effective, returned): (Option<Clock>, bool),
         table: &TargetTable,
         conn: &mut Conn,
     ) -> Result<Verdict, ApplyError> {
         let concurrent = self.last_concurrent(subject, table, conn).await?;
-        let Subject { effective, returned, .. } = *subject;
         let event = Event { side: self.side, effective, returned };
         Ok(decide(&event, concurrent.as_ref(), subject.mapping.policy, self.prefer))
     }
@@ -320,11 +317,10 @@ impl MergedPlace {
 }
 
 fn key_place(opposite: &[TableMapping], mappings: &[TableMapping], layout: &TableLayout) -> Option<KeyPlace> {
-    let place = |name: &String| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
     let of_message = opposite.iter().find(|mapping| mapping.source == layout.name)?;
-    let columns = of_message.row_key.iter().map(|index| place(&of_message.columns.get(*index)?.source));
+    let columns = of_message.row_key.iter().map(|index| layout.column(&of_message.columns.get(*index)?.source));
     let merging = mappings.iter().find(|mapping| mapping.identity == of_message.identity && mapping.merge.is_some());
-    let merged = merging.map(|mapping| mapping.columns.iter().map(|column| place(&column.target)).collect());
+    let merged = merging.map(|mapping| mapping.columns.iter().map(|column| layout.column(&column.target)).collect());
     Some(KeyPlace {
         identity: of_message.identity.clone(),
         columns: columns.collect::<Option<Vec<usize>>>()?,

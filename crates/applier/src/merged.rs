@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crossfade_message::{ConflictCounts, Outcome, Status};
-use crossfade_model::{MessageId, TableName};
+use crossfade_model::TableName;
 use crossfade_rules::TableMapping;
 use crossfade_rules::decide::{Verdict, WriteReason};
 use crossfade_rules::merge::PartEnd;
 
-use crate::judged::{JudgedLane, JudgedStep, winners_clock};
+use crate::judged::{JudgedLane, JudgedStep, lost_against};
 use crate::lane::Shared;
 
 impl JudgedLane<'_> {
@@ -80,13 +80,6 @@ fn outcome(shared: &Shared, mapping: &TableMapping, end: &PartEnd, status: Statu
         (Status::Applied, false) => format!("merged, but for {}: {}", names.join(", "), loss.reason),
         _ => loss.reason.to_string(),
     };
-    Some(Outcome {
-        seq: end.seq,
-        table: mapping.source.clone(),
-        status,
-        reason,
-        winner: Some(MessageId { stream: crate::opposite_stream(&shared.owner.stream), seq: loss.winner }),
-        source_clock: end.effective,
-        target_clock: winners_clock(loss),
-    })
+    let outcome = Outcome::undisputed(end.seq, mapping.source.clone(), status, reason);
+    Some(lost_against(shared, loss, end.effective, outcome))
 }

@@ -81,14 +81,14 @@ pub(crate) async fn merge_rows<'r>(
 ) -> Result<Option<Vec<MergedRow<'r>>>, ApplyError> {
     let target = &shared.tables[table];
     let keys: Vec<Vec<&Value>> = works.iter().flat_map(RowWork::keys).map(|work| work.key.clone()).collect();
-    let locked = target.lock(conn, &keys, true).await?;
+    let locked = target.lock_rows(conn, &keys).await?;
     if !shared.hold.captured_under_locks(conn, hold_limit).await? {
         return Ok(None);
     }
     let mut lookup = shared.lookup.lock().await;
     lookup.refresh().await?;
     let mut evidence = Evidence { lookup: &mut lookup, shared, table, conn, found: Found::default() };
-    let mut locked = locked.into_iter().map(|found| found.map(|found| found.row));
+    let mut locked = locked.into_iter();
     let mut open = Vec::with_capacity(works.len());
     for work in works {
         open.push(OpenRow::new(work, &mut locked, &mut evidence).await?);

@@ -87,8 +87,8 @@ impl Outlook {
             lookup.advance_floor(std::iter::once(&*message.seen));
             lookup.refresh().await?;
             let (effective, returned) = (change.effective, change.origin == Origin::Returned);
-            let subject = Subject { mapping, key: &key, effective, seen: &message.seen, returned };
-            verdict = lookup.judge(&subject, &tables[change.table], conn).await?;
+            let subject = Subject { mapping, key: &key, seen: &message.seen };
+            verdict = lookup.judge(&subject, (effective, returned), &tables[change.table], conn).await?;
         }
         let columns = |row: &Row, indexes: &[usize]| -> Vec<KeyColumn> {
             indexes.iter().map(|index| KeyColumn::of(&mapping.columns[*index], &row[*index])).collect()
@@ -133,7 +133,7 @@ impl Outlook {
         let holds_back = |(seq, earlier): (u64, _)| {
             let mut this = Dependences::default();
             this.add(&earlier);
-            this.hold_back(&last).then_some(seq)
+            this.holds_back(&last).then_some(seq)
         };
         Ok(dependences.into_iter().filter_map(holds_back).collect())
     }

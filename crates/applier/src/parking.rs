@@ -307,7 +307,7 @@ impl Parking {
             for entry in self.entries.values_mut() {
                 let mut this = Dependences::default();
                 entry.dependences.iter().for_each(|dependence| this.add(dependence));
-                if message.dependences.iter().any(|dependence| this.hold_back(dependence)) {
+                if message.dependences.iter().any(|dependence| this.holds_back(dependence)) {
                     entry.due = Some(now);
                 }
             }
@@ -440,15 +440,12 @@ fn failure(
 }
 
 fn held_outcome(seq: u64, table: TableName) -> Outcome {
-    Outcome {
+    Outcome::undisputed(
         seq,
         table,
-        status: Status::Held,
-        reason: "the opposite direction has not yet told what users did on the target".to_owned(),
-        winner: None,
-        source_clock: None,
-        target_clock: None,
-    }
+        Status::Held,
+        "the opposite direction has not yet told what users did on the target".to_owned(),
+    )
 }
 
 /// Which changes are tied to each other, whatever the direction of the tie.

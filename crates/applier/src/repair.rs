@@ -14,7 +14,7 @@ use crossfade_rules::{Remedy, TableMapping, Verdict};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::checkpoint::REPAIR_LANE;
+use crate::checkpoint::tag_repair;
 use crate::error::{ApplyError, row_remedy};
 use crate::hold::beat;
 use crate::lookup::{Lookup, Subject};
@@ -99,8 +99,7 @@ impl Repairer {
 
     /// A row of the source in the order of the mapping's columns.
     pub fn carried(mapping: &TableMapping, (layout, row): &(TableLayout, Row)) -> Option<Row> {
-        let place = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-        mapping.columns.iter().map(|column| row.get(place(&column.source)?).cloned()).collect()
+        mapping.columns.iter().map(|column| row.get(layout.column(&column.source)?).cloned()).collect()
     }
 
     /// Learns what users of the target have done up to now. `false`: its reader did not get there in time, so nobody can tell.
@@ -129,9 +128,8 @@ impl Repairer {
         if !self.outlook.opposite_declared {
             return Ok(true);
         }
-        let subject =
-            Subject { mapping: &self.outlook.mappings[table], key, effective, seen: &self.seen, returned: false };
-        let verdict = self.lookup.judge(&subject, &self.tables[table], conn).await?;
+        let subject = Subject { mapping: &self.outlook.mappings[table], key, seen: &self.seen };
+        let verdict = self.lookup.judge(&subject, (effective, false), &self.tables[table], conn).await?;
         Ok(matches!(verdict, Verdict::Write(_)))
     }
 
@@ -187,14 +185,7 @@ impl Repairer {
     /// Writes the repair's own row of the checkpoint: the first change of every transaction of a repair. It is no lane's, and says
     /// nothing of what was applied.
     pub async fn tag(&self, conn: &mut Conn) -> Result<(), NotWritten> {
-        let tagged = conn.exec_drop(
-            "INSERT INTO crossfade.checkpoint \
-             (pair, stream, lane, seq, batch_first, batch_last, lanes, plan_hash, epoch, writes, updated_at) \
-             VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0, 1, UTC_TIMESTAMP(6)) \
-             ON DUPLICATE KEY UPDATE writes = writes + 1, updated_at = UTC_TIMESTAMP(6)",
-            (&self.pair, self.outlook.stream.as_str(), REPAIR_LANE),
-        );
-        Ok(tagged.await?)
+        Ok(tag_repair(conn, &self.pair, &self.outlook.stream).await?)
     }
 }
 

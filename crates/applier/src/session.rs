@@ -96,6 +96,17 @@ async fn set(conn: &mut Conn) -> Result<(), Error> {
     conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await
 }
 
+/// Does work in which no reference between rows is checked, nor followed.
+pub(crate) async fn unchecked<T, E: From<Error>>(
+    conn: &mut Conn,
+    work: impl AsyncFnOnce(&mut Conn) -> Result<T, E>,
+) -> Result<T, E> {
+    conn.query_drop("SET SESSION foreign_key_checks = 0").await?;
+    let done = work(conn).await;
+    conn.query_drop("SET SESSION foreign_key_checks = 1").await?;
+    done
+}
+
 /// The largest packet that the server takes in this session.
 pub(crate) async fn packet_bytes(conn: &mut Conn) -> Result<usize, mysql_async::Error> {
     let bytes: Option<usize> = conn.query_first("SELECT @@SESSION.max_allowed_packet").await?;

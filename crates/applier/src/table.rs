@@ -85,12 +85,6 @@ pub(crate) struct TargetTable {
     packet: PacketLimit,
 }
 
-/// A row found under a key.
-pub(crate) struct Found {
-    /// Empty where only presence was asked for.
-    pub row: Row,
-}
-
 impl TargetTable {
     pub fn new(
         name: &TableName,
@@ -252,16 +246,31 @@ impl TargetTable {
         Ok(conn.affected_rows())
     }
 
-    /// Locks the rows of these keys and tells, in the order of `keys`, which exist; with their columns if `whole`.
+    /// Locks the rows of these keys and tells, in the order of `keys`, which exist.
     ///
     /// The server compares the keys. A row whose key equals an asked one only by collation is found by asking once more
     /// for each key that found nothing.
-    pub async fn lock(
+    pub async fn lock_and_tell(&self, conn: &mut Conn, keys: &[Vec<&Cell>]) -> Result<Vec<bool>, mysql_async::Error> {
+        let found = self.lock(conn, keys, false).await?;
+        Ok(found.iter().map(Option::is_some).collect())
+    }
+
+    /// As [`lock_and_tell`](TargetTable::lock_and_tell), with all columns of the rows.
+    pub async fn lock_rows(
+        &self,
+        conn: &mut Conn,
+        keys: &[Vec<&Cell>],
+    ) -> Result<Vec<Option<Row>>, mysql_async::Error> {
+        self.lock(conn, keys, true).await
+    }
+
+    /// Rows without columns unless `whole`.
+    async fn lock(
         &self,
         conn: &mut Conn,
         keys: &[Vec<&Cell>],
         whole: bool,
-    ) -> Result<Vec<Option<Found>>, mysql_async::Error> {
+    ) -> Result<Vec<Option<Row>>, mysql_async::Error> {
         let mut found = Vec::with_capacity(keys.len());
         let mut rest = keys;
         while !rest.is_empty() {
@@ -277,24 +286,24 @@ impl TargetTable {
         conn: &mut Conn,
         keys: &[Vec<&Cell>],
         whole: bool,
-    ) -> Result<Vec<Option<Found>>, mysql_async::Error> {
+    ) -> Result<Vec<Option<Row>>, mysql_async::Error> {
         let slices: Vec<&[&Cell]> = keys.iter().map(Vec::as_slice).collect();
-        let mut rows = self.lock_rows(conn, &slices, whole).await?;
-        let mut found: Vec<Option<Found>> = Vec::with_capacity(keys.len());
+        let mut rows = self.select_locked(conn, &slices, whole).await?;
+        let mut found: Vec<Option<Row>> = Vec::with_capacity(keys.len());
         let mut by_key: std::collections::HashMap<Vec<u8>, Row> =
             rows.drain(..).map(|(key, row)| (key_bytes(key.iter()), row)).collect();
         for key in keys {
-            found.push(by_key.remove(&key_bytes(key.iter().copied())).map(|row| Found { row }));
+            found.push(by_key.remove(&key_bytes(key.iter().copied())));
         }
         if !by_key.is_empty() {
             for (slot, key) in found.iter_mut().zip(&slices).filter(|(slot, _)| slot.is_none()) {
-                *slot = self.lock_rows(conn, &[key], whole).await?.pop().map(|(_, row)| Found { row });
+                *slot = self.select_locked(conn, &[key], whole).await?.pop().map(|(_, row)| row);
             }
         }
         Ok(found)
     }
 
-    async fn lock_rows(
+    async fn select_locked(
         &self,
         conn: &mut Conn,
         keys: &[&[&Cell]],

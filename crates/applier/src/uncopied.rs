@@ -9,13 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crossfade_model::{ReferentialAction, Row, Value};
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 
 use crate::error::ApplyError;
 use crate::family::{self, Ending, children_by};
 use crate::lane::Shared;
+use crate::session;
 use crate::table::TargetTable;
-use crate::writing::insert_absent;
+use crate::writing::put_one;
 
 /// The tables that are to be copied and are not copied yet, by their places among the mappings. Until then a row that
 /// refers to one of theirs may come before it. Cheap to clone; clones know the same.
@@ -66,8 +66,7 @@ pub(crate) async fn let_children_follow(
     }
     let mut open: Vec<(usize, Row, Row)> =
         changes.iter().map(|(before, after)| (table, (*before).clone(), (*after).clone())).collect();
-    conn.query_drop("SET SESSION foreign_key_checks = 0").await?;
-    let followed = async {
+    session::unchecked(conn, async |conn| {
         while let Some((parent, before, after)) = open.pop() {
             for link in &shared.children[parent] {
                 let stays = link.referred.iter().all(|column| before[*column] == after[*column]);
@@ -91,10 +90,8 @@ pub(crate) async fn let_children_follow(
             }
         }
         Ok(())
-    };
-    let followed: Result<(), ApplyError> = followed.await;
-    conn.query_drop("SET SESSION foreign_key_checks = 1").await?;
-    followed
+    })
+    .await
 }
 
 /// Writes a row whose parent is yet to be copied.
@@ -103,16 +100,5 @@ pub(crate) async fn put_before_parent(
     conn: &mut Conn,
     row: &Row,
 ) -> Result<(), mysql_async::Error> {
-    conn.query_drop("SET SESSION foreign_key_checks = 0").await?;
-    let written = async {
-        let found = target.lock(conn, &[target.key_of(row)], false).await?;
-        if found[0].is_some() {
-            target.overwrite(conn, &[row]).await
-        } else {
-            insert_absent(target, conn, vec![row]).await
-        }
-    }
-    .await;
-    conn.query_drop("SET SESSION foreign_key_checks = 1").await?;
-    written
+    session::unchecked(conn, async |conn| put_one(target, conn, row).await).await
 }

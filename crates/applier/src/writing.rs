@@ -17,7 +17,7 @@ use crate::lane::{Care, Manner, Shared};
 use crate::merging::{MergedRow, RowWork, merge_rows};
 use crate::parking::Cause;
 use crate::read::same_image;
-use crate::table::{Found, TargetTable};
+use crate::table::TargetTable;
 use crate::tombstone;
 use crate::uncopied;
 use crate::undone;
@@ -35,7 +35,7 @@ impl JudgedLane<'_> {
         self.find_successors(shared);
         let mut aside = Dependences::default();
         for index in 0..self.steps.len() {
-            self.steps[index].hold_back(&shared.planner, &mut aside, |acts| acts);
+            self.steps[index].hold_back(&shared.planner, &mut aside, true);
             let written = match &mut self.steps[index] {
                 JudgedStep::Net { table, kind, rows } => {
                     let part =
@@ -233,10 +233,10 @@ impl Part<'_> {
         // A row that is merely put into its place needs nothing else to be done.
         let before_parent = matches!(self.kind, ChangeKind::Insert | ChangeKind::Update) && !row.merges;
         match context.refused(conn, self.table, (row.after(), &row.net.seen), before_parent, source).await? {
-            Refused::Written => {}
-            Refused::Aside(cause) => row.aside = Some(cause),
-            Refused::NotCaptured => return Ok(Some(Written::NotCaptured)),
-            Refused::Ruled(ruling) => {
+            AfterRefusal::Written => {}
+            AfterRefusal::Aside(cause) => row.aside = Some(cause),
+            AfterRefusal::NotCaptured => return Ok(Some(Written::NotCaptured)),
+            AfterRefusal::Ruled(ruling) => {
                 let ruling = ruling.over(self.kind == ChangeKind::KeyChange);
                 let ruled = row.net.seqs.iter().map(|seq| (seq, ruling.clone()));
                 return Ok(Some(Written::Ruled(ruled.collect())));
@@ -356,7 +356,7 @@ impl Part<'_> {
         for row in rows.iter_mut().filter(|row| row.writes() && !row.merges) {
             let sighted = match (&row.net.before, sight) {
                 (Some(before), Some(mapping)) if !row.net.transient => {
-                    let found = target.lock(conn, &[target.key_of(before)], true).await?;
+                    let found = target.lock_rows(conn, &[target.key_of(before)]).await?;
                     is_sighted(mapping, found[0].as_ref(), row.net)
                 }
                 _ => false,
@@ -383,7 +383,7 @@ pub(crate) struct Context<'s> {
 }
 
 /// What becomes of a row that the target refuses.
-enum Refused {
+enum AfterRefusal {
     /// It was written all the same, before its parent.
     Written,
     Aside(Cause),
@@ -420,12 +420,12 @@ impl Context<'_> {
         (after, seen): (Option<&Row>, &Seen),
         before_parent: bool,
         source: mysql_async::Error,
-    ) -> Result<Refused, ApplyError> {
+    ) -> Result<AfterRefusal, ApplyError> {
         let goes = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes && is_missing_parent(&source);
         if let Some(after) = after.filter(|_| goes) {
             match family::judge_orphan(self.shared, conn, table, (after, seen), self.manner.hold_limit).await? {
-                Orphan::NotCaptured => return Ok(Refused::NotCaptured),
-                Orphan::Ruled(ruling) => return Ok(Refused::Ruled(ruling)),
+                Orphan::NotCaptured => return Ok(AfterRefusal::NotCaptured),
+                Orphan::Ruled(ruling) => return Ok(AfterRefusal::Ruled(ruling)),
                 Orphan::Unexplained => {}
             }
         }
@@ -433,12 +433,12 @@ impl Context<'_> {
             before_parent && is_missing_parent(&source) && uncopied::parents_come_later(self.shared, table);
         if let Some(after) = after.filter(|_| may_come_first) {
             return Ok(match uncopied::put_before_parent(&self.shared.tables[table], conn, after).await {
-                Ok(()) => Refused::Written,
-                Err(error) if row_remedy(&error) == Remedy::Park => Refused::Aside(Cause::refused(error)),
+                Ok(()) => AfterRefusal::Written,
+                Err(error) if row_remedy(&error) == Remedy::Park => AfterRefusal::Aside(Cause::refused(error)),
                 Err(error) => return Err(row_error(&self.shared.mappings[table], std::iter::empty(), error)),
             });
         }
-        Ok(Refused::Aside(Cause::refused(source)))
+        Ok(AfterRefusal::Aside(Cause::refused(source)))
     }
 }
 
@@ -509,10 +509,10 @@ impl Context<'_> {
                 let before_parent = !mapping.keyless && !moves && merged.is_none();
                 let row: (_, &Seen) = (judged.after(), &change.seen);
                 match self.refused(conn, change.table, row, before_parent, source).await? {
-                    Refused::Written => {}
-                    Refused::Aside(cause) => judged.aside = Some(cause),
-                    Refused::NotCaptured => return Ok(Written::NotCaptured),
-                    Refused::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling.over(moves))].into())),
+                    AfterRefusal::Written => {}
+                    AfterRefusal::Aside(cause) => judged.aside = Some(cause),
+                    AfterRefusal::NotCaptured => return Ok(Written::NotCaptured),
+                    AfterRefusal::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling.over(moves))].into())),
                 }
             }
             Err(source) => return Err(row_error(mapping, std::iter::once(change.seq), source)),
@@ -557,35 +557,47 @@ async fn put(
     winners.retain(|row| row.after().is_some());
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.after()).map(|after| target.key_of(after)).collect();
-    let found = target.lock(conn, &keys, sight.is_some()).await?;
-    for (row, found) in winners.iter_mut().zip(&found) {
-        row.sighted = sight.is_some_and(|mapping| is_sighted(mapping, found.as_ref(), row.net));
-    }
+    let is_there = match sight {
+        None => {
+            let found = target.lock_and_tell(conn, &keys).await?;
+            winners.iter_mut().for_each(|row| row.sighted = false);
+            found
+        }
+        Some(mapping) => {
+            let found = target.lock_rows(conn, &keys).await?;
+            for (row, found) in winners.iter_mut().zip(&found) {
+                row.sighted = is_sighted(mapping, found.as_ref(), row.net);
+            }
+            found.iter().map(Option::is_some).collect()
+        }
+    };
     let (mut present, mut absent) = (Vec::new(), Vec::new());
-    for (row, found) in winners.iter().zip(&found) {
-        if found.is_some() { present.extend(row.after()) } else { absent.extend(row.after()) }
+    for (row, is_there) in winners.iter().zip(is_there) {
+        if is_there { present.extend(row.after()) } else { absent.extend(row.after()) }
     }
     target.overwrite(conn, &present).await?;
     insert_absent(target, conn, absent).await
 }
 
+/// Makes a row what it is to be, whether it exists or not.
+pub(crate) async fn put_one(target: &TargetTable, conn: &mut Conn, row: &Row) -> Result<(), mysql_async::Error> {
+    let found = target.lock_and_tell(conn, &[target.key_of(row)]).await?;
+    if found[0] { target.overwrite(conn, &[row]).await } else { insert_absent(target, conn, vec![row]).await }
+}
+
 /// Inserts rows that were not there a moment ago. A row that a user has inserted since is locked and overwritten; each
 /// round locks at least one more row, so this ends. A duplicate of another key's value is an error.
-pub(crate) async fn insert_absent(
-    target: &TargetTable,
-    conn: &mut Conn,
-    mut absent: Vec<&Row>,
-) -> Result<(), mysql_async::Error> {
+async fn insert_absent(target: &TargetTable, conn: &mut Conn, mut absent: Vec<&Row>) -> Result<(), mysql_async::Error> {
     loop {
         let duplicate = match target.insert(conn, &absent).await {
             Err(error) if is_duplicate_key(&error) => error,
             done => return done,
         };
         let keys: Vec<Vec<&Value>> = absent.iter().map(|row| target.key_of(row)).collect();
-        let found = target.lock(conn, &keys, false).await?;
+        let found = target.lock_and_tell(conn, &keys).await?;
         let (mut present, mut missing) = (Vec::new(), Vec::new());
-        for (row, found) in absent.iter().zip(&found) {
-            if found.is_some() { present.push(*row) } else { missing.push(*row) }
+        for (row, is_there) in absent.iter().zip(found) {
+            if is_there { present.push(*row) } else { missing.push(*row) }
         }
         if present.is_empty() {
             return Err(duplicate);
@@ -595,11 +607,11 @@ pub(crate) async fn insert_absent(
     }
 }
 
-fn is_sighted(mapping: &TableMapping, found: Option<&Found>, net: &NetChange) -> bool {
+fn is_sighted(mapping: &TableMapping, found: Option<&Row>, net: &NetChange) -> bool {
     let (Some(found), Some(before)) = (found, &net.before) else { return false };
     mapping.shows_untouched(before)
         && mapping.moves_clock(before, net.after.as_deref(), net.effective)
-        && same_image(&found.row, before)
+        && same_image(found, before)
 }
 
 async fn delete(
@@ -612,7 +624,7 @@ async fn delete(
     let keys: Vec<Vec<&Value>> =
         winners.iter().filter_map(|row| row.net.before.as_ref()).map(|before| target.key_of(before)).collect();
     if let Some(mapping) = sight {
-        let found = target.lock(conn, &keys, true).await?;
+        let found = target.lock_rows(conn, &keys).await?;
         for (row, found) in winners.iter_mut().zip(&found) {
             row.sighted = !row.net.transient && is_sighted(mapping, found.as_ref(), row.net);
         }
@@ -640,8 +652,8 @@ async fn move_row(
     arrive: bool,
 ) -> Result<bool, mysql_async::Error> {
     let (old_key, new_key) = (target.key_of(before), target.key_of(after));
-    let found = target.lock(conn, &[old_key.clone(), new_key.clone()], false).await?;
-    let (old_there, new_there) = (found[0].is_some(), found[1].is_some());
+    let found = target.lock_and_tell(conn, &[old_key.clone(), new_key.clone()]).await?;
+    let (old_there, new_there) = (found[0], found[1]);
     match (leave, arrive) {
         (true, true) if old_there && !new_there => target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE),
         // Keys that only the server takes for one: the row is found under both.
@@ -681,15 +693,7 @@ async fn write_in_order(
         (RowOp::Update, Some(before), Some(after)) if target.key_of(before) != target.key_of(after) => {
             move_row(target, conn, before, after, leave, arrive).await
         }
-        (_, _, Some(after)) if arrive => {
-            let found = target.lock(conn, &[target.key_of(after)], false).await?;
-            if found[0].is_some() {
-                target.overwrite(conn, &[after]).await?;
-            } else {
-                insert_absent(target, conn, vec![after]).await?;
-            }
-            Ok(ALL_THERE)
-        }
+        (_, _, Some(after)) if arrive => put_one(target, conn, after).await.map(|()| ALL_THERE),
         (RowOp::Delete, Some(before), None) if arrive => target.delete(conn, &[target.key_of(before)]).await,
         _ => Ok(ALL_THERE),
     }

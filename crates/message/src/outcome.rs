@@ -82,6 +82,13 @@ pub struct Outcome {
     pub target_clock: Option<Clock>,
 }
 
+impl Outcome {
+    /// Without a winner, and without clocks.
+    pub fn undisputed(seq: u64, table: TableName, status: Status, reason: String) -> Outcome {
+        Outcome { seq, table, status, reason, winner: None, source_clock: None, target_clock: None }
+    }
+}
+
 /// What is shown of a message beside its end.
 #[derive(Clone, Default)]
 pub(crate) struct Images {

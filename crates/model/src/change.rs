@@ -67,6 +67,14 @@ pub struct TableLayout {
     pub row_key: Vec<usize>,
 }
 
+impl TableLayout {
+    /// Index of the column of this name.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        // Column names are case-insensitive on every platform (MySQL manual, "Identifier Case Sensitivity").
+        self.columns.iter().position(|column| column.eq_ignore_ascii_case(name))
+    }
+}
+
 /// Values in the order of a [`TableLayout`]'s columns.
 pub type Row = Vec<Value>;
 

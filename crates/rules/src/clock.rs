@@ -1,6 +1,6 @@
 //! The clock of a change.
 
-use crossfade_model::{CalendarDate, Clock, Row, RowChange, RowOp, TimeOfDay, Value};
+use crossfade_model::{CalendarDate, Clock, Row, RowOp, TimeOfDay, Value};
 
 use crate::mapping::{ClockColumn, ClockKind};
 
@@ -28,12 +28,6 @@ pub fn own(
             read(before).max(Some(Clock(committed_at_micros).truncated(fraction_digits)))
         }
     }
-}
-
-/// [`own`] for a captured change, whose images are in the order of its layout. `None` where the layout lacks the column.
-pub fn own_of_change(column: &ClockColumn, change: &RowChange, committed_at_micros: i64) -> Option<Clock> {
-    let index = change.layout.columns.iter().position(|name| name.eq_ignore_ascii_case(&column.source))?;
-    own(column, index, change.op, change.before.as_ref(), change.after.as_ref(), committed_at_micros)
 }
 
 /// The effective clock of a change: the maximum of its own clock, the clock in its before image, and the effective clocks

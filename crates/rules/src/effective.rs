@@ -15,12 +15,9 @@ use std::sync::Arc;
 use crossfade_model::{Clock, Message, RowChange, TableLayout, TableName, Value};
 use rustc_hash::FxHashMap;
 
-use crate::clock::{clock_of, effective, own_of_change};
+use crate::clock::{clock_of, effective, own};
 use crate::key::folded_hash;
 use crate::mapping::TableMapping;
-
-/// Rows that are remembered: at least this many, at most twice as many.
-const REMEMBERED_ROWS: usize = 200_000;
 
 /// What capture knows of the clocks of one stream's changes.
 #[derive(Debug, Clone)]
@@ -66,12 +63,7 @@ pub struct Judged {
 }
 
 impl EffectiveClocks {
-    /// `mappings` are those of the stream's direction.
-    pub fn new(mappings: &[TableMapping]) -> EffectiveClocks {
-        EffectiveClocks::with_memory(mappings, REMEMBERED_ROWS)
-    }
-
-    /// Remembers at least so many rows, and at most twice as many.
+    /// `mappings` are those of the stream's direction. Remembers at least so many rows, and at most twice as many.
     pub fn with_memory(mappings: &[TableMapping], rows: usize) -> EffectiveClocks {
         let numbered = mappings.iter().enumerate();
         EffectiveClocks {
@@ -94,12 +86,8 @@ impl EffectiveClocks {
         }
     }
 
-    /// Judges changes in the order of the source's commits; `seq` is the number that the change gets.
-    pub fn judge(&mut self, change: &RowChange, seq: u64, committed_at_micros: i64) -> Judged {
-        self.judge_at_least(change, seq, committed_at_micros, None)
-    }
-
-    /// As [`EffectiveClocks::judge`], for a change whose clock is not to be less than one that is given.
+    /// Judges changes in the order of the source's commits; `seq` is the number that the change gets. Its clock is not to be
+    /// less than one that is given.
     pub fn judge_at_least(
         &mut self,
         change: &RowChange,
@@ -114,9 +102,9 @@ impl EffectiveClocks {
         let Some(column) = self.mappings.get(&place.table).and_then(|(_, mapping)| mapping.clock.as_ref()) else {
             return Judged { effective: None, key_hashes };
         };
-        let own = own_of_change(column, change, committed_at_micros);
-        let before =
-            place.clock.and_then(|index| change.before.as_ref()?.get(index)).and_then(|value| clock_of(column, value));
+        let (before, after) = (change.before.as_ref(), change.after.as_ref());
+        let own = place.clock.and_then(|index| own(column, index, change.op, before, after, committed_at_micros));
+        let before = place.clock.and_then(|index| before?.get(index)).and_then(|value| clock_of(column, value));
         let known = key_hashes.map(|hash| self.known(mapping, hash));
         let effective = effective(own, [before, known[0], known[1], at_least]);
         self.keep(mapping, key_hashes, seq, effective);
@@ -196,10 +184,12 @@ impl EffectiveClocks {
 
     fn place(&self, layout: &Arc<TableLayout>) -> Option<Place> {
         let (_, mapping) = self.mappings.get(&layout.name)?;
-        let index_of = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-        let key =
-            mapping.row_key.iter().map(|index| index_of(&mapping.columns[*index].source)).collect::<Option<_>>()?;
-        let clock = mapping.clock.as_ref().and_then(|clock| index_of(&clock.source));
+        let key = mapping
+            .row_key
+            .iter()
+            .map(|index| layout.column(&mapping.columns[*index].source))
+            .collect::<Option<_>>()?;
+        let clock = mapping.clock.as_ref().and_then(|clock| layout.column(&clock.source));
         Some(Place { _layout: layout.clone(), table: layout.name.clone(), key, clock })
     }
 }

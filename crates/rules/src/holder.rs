@@ -12,6 +12,8 @@
 //!
 //! What `seen` proves is in that already: where the writer of a change has seen the row as users of the target made it, it
 //! is theirs to say whose it is; where he has not, both are concurrent, and clocks have decided.
+//!
+//! The rule is written down and tested for sides with several nodes. So far a side is one node, and only tests ask it.
 
 use crossfade_model::{RowOp, StreamId};
 

@@ -37,7 +37,7 @@ pub fn change_has_key(mapping: &TableMapping, change: &RowChange, folded: u64) -
     let of_image = |image: &Row| {
         let value = |index: &usize| {
             let name = &mapping.columns.get(*index)?.source;
-            image.get(change.layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name))?)
+            image.get(change.layout.column(name)?)
         };
         let key: Option<Vec<&Value>> = mapping.row_key.iter().map(value).collect();
         key.is_some_and(|key| folded_hash(&mapping.identity, &key) == folded)

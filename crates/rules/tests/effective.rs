@@ -60,7 +60,7 @@ impl Capture {
 
     fn judge(&mut self, table: &str, before: Image<'_>, after: Image<'_>) -> Option<i64> {
         self.seq += 1;
-        let judged = self.clocks.judge(&change(table, before, after), self.seq, 0);
+        let judged = self.clocks.judge_at_least(&change(table, before, after), self.seq, 0, None);
         judged.effective.map(|clock| clock.0)
     }
 
@@ -107,9 +107,9 @@ fn what_has_no_clock_or_is_not_synced_has_none() {
     let mut capture = Capture::new(100);
     assert_eq!(capture.judge("clockless", None, Some(("a", 3))), None);
     assert_eq!(capture.judge("unknown", None, Some(("a", 3))), None);
-    let judged = capture.clocks.judge(&change("clockless", Some(("a", 3)), Some(("b", 3))), 9, 0);
+    let judged = capture.clocks.judge_at_least(&change("clockless", Some(("a", 3)), Some(("b", 3))), 9, 0, None);
     assert!(judged.key_hashes[0] != judged.key_hashes[1] && judged.key_hashes[0] != 0, "its rows are found by key");
-    let judged = capture.clocks.judge(&change("unknown", None, Some(("b", 3))), 10, 0);
+    let judged = capture.clocks.judge_at_least(&change("unknown", None, Some(("b", 3))), 10, 0, None);
     assert_eq!(judged.key_hashes, [0; 2]);
 }
 

@@ -452,18 +452,16 @@ impl RowAtWork<'_> {
         match (source, current) {
             (Some(source), None) => Some(RowRepair::Insert(Repairer::carried(mapping, source)?)),
             (None, Some((layout, row))) => {
-                let own = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
                 let row: Option<Row> =
-                    mapping.columns.iter().map(|column| row.get(own(&column.target)?).cloned()).collect();
+                    mapping.columns.iter().map(|column| row.get(layout.column(&column.target)?).cloned()).collect();
                 Some(RowRepair::Delete(row?))
             }
             (Some(source), Some((layout, current))) => {
                 let wanted = Repairer::carried(mapping, source)?;
-                let own = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
                 let key: Option<Vec<Value>> = mapping
                     .row_key
                     .iter()
-                    .map(|index| current.get(own(&mapping.columns[*index].target)?).cloned())
+                    .map(|index| current.get(layout.column(&mapping.columns[*index].target)?).cloned())
                     .collect();
                 let names = self.difference.columns.iter();
                 let names = names.map(|names| if target == Side::Old { &names.old } else { &names.new });
@@ -480,6 +478,6 @@ impl RowAtWork<'_> {
 fn clock(mapping: &TableMapping, side: Side, (layout, row): &Image) -> Option<Clock> {
     let column = mapping.clock.as_ref()?;
     let name = if side == Side::Old { &column.source } else { &column.target };
-    let place = layout.columns.iter().position(|other| other.eq_ignore_ascii_case(name))?;
+    let place = layout.column(name)?;
     clock_of(column, row.get(place)?)
 }

@@ -18,7 +18,7 @@ impl JudgedLane<'_> {
             self.steps.iter_mut().for_each(|step| step.set_aside(&whole));
             let mut aside = earlier.clone();
             for step in &mut self.steps {
-                step.hold_back(planner, &mut aside, |_| true);
+                step.hold_back(planner, &mut aside, false);
             }
             whole = self.half_aside();
             if whole.is_empty() {
@@ -110,14 +110,14 @@ impl JudgedStep<'_> {
         }
     }
 
-    /// Sets aside those that depend on what is in `aside`, as far as `which` takes them, and adds all that are set aside
+    /// Sets aside those that depend on what is in `aside`, or of these `only_acting` ones, and adds all that are set aside
     /// to it.
-    pub fn hold_back(&mut self, planner: &Planner, aside: &mut Dependences, which: impl Fn(bool) -> bool) {
+    pub fn hold_back(&mut self, planner: &Planner, aside: &mut Dependences, only_acting: bool) {
         if aside.is_empty() && !self.has_aside() {
             return;
         }
         let mut look = |dependence: Dependence, cause: &mut Option<Cause>, may_wait: bool| {
-            if cause.is_none() && may_wait && aside.hold_back(&dependence) {
+            if cause.is_none() && may_wait && aside.holds_back(&dependence) {
                 *cause = Some(Cause::Behind);
             }
             if cause.is_some() {
@@ -127,13 +127,13 @@ impl JudgedStep<'_> {
         match self {
             JudgedStep::Net { table, rows, .. } => {
                 for row in rows {
-                    let (dependence, may_wait) = (row.dependence(planner, *table), which(row.acts()));
+                    let (dependence, may_wait) = (row.dependence(planner, *table), !only_acting || row.acts());
                     look(dependence, &mut row.aside, may_wait);
                 }
             }
             JudgedStep::InOrder(changes) => {
                 for judged in changes {
-                    let (dependence, may_wait) = (judged.dependence(planner), which(judged.acts()));
+                    let (dependence, may_wait) = (judged.dependence(planner), !only_acting || judged.acts());
                     look(dependence, &mut judged.aside, may_wait);
                 }
             }

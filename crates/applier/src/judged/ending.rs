@@ -156,18 +156,22 @@ fn losers_status(ended: &Ended, seq: u64) -> Status {
 }
 
 fn outcome(shared: &Shared, ended: &Ended, seq: u64, loss: Loss) -> Outcome {
+    let table = shared.mappings[ended.table].source.clone();
+    let end = Outcome::undisputed(seq, table, losers_status(ended, seq), loss.reason.to_string());
+    lost_against(shared, loss, ended.effective, end)
+}
+
+/// Adds what a message, or a part of it, has lost against, and both clocks.
+pub(crate) fn lost_against(shared: &Shared, loss: Loss, own: Option<Clock>, end: Outcome) -> Outcome {
     Outcome {
-        seq,
-        table: shared.mappings[ended.table].source.clone(),
-        status: losers_status(ended, seq),
-        reason: loss.reason.to_string(),
         winner: Some(MessageId { stream: crate::opposite_stream(&shared.owner.stream), seq: loss.winner }),
-        source_clock: ended.effective,
+        source_clock: own,
         target_clock: winners_clock(loss),
+        ..end
     }
 }
 
-pub(crate) fn winners_clock(loss: Loss) -> Option<Clock> {
+fn winners_clock(loss: Loss) -> Option<Clock> {
     match loss.reason {
         LossReason::LaterClock { winner, .. } => winner,
         LossReason::EqualClocks { clock, .. } => clock,

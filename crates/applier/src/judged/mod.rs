@@ -25,7 +25,7 @@ use crate::table::TargetTable;
 use ending::{Ended, Tally, existence};
 use ruling::{Undo, loss_of, without};
 
-pub(crate) use ending::{LeftRow, winners_clock};
+pub(crate) use ending::{LeftRow, lost_against};
 pub(crate) use ruling::{LastingEnd, LostMove};
 pub(crate) use successor::Taken;
 pub(crate) use verdict::Judged;
@@ -148,9 +148,9 @@ impl<'a> JudgedRow<'a> {
         }
     }
 
-    /// Neither set aside nor ruled to lose.
+    /// Neither set aside nor ruled to return or to go.
     fn is_open(&self) -> bool {
-        self.aside.is_none() && !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+        self.aside.is_none() && !acts_beside_its_verdict(self.ruling.as_ref())
     }
 
     /// The row as it is written.
@@ -228,9 +228,9 @@ impl<'a> JudgedChange<'a> {
         }
     }
 
-    /// Neither set aside nor ruled to lose.
+    /// Neither set aside nor ruled to return or to go.
     fn is_open(&self) -> bool {
-        self.aside.is_none() && !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+        self.aside.is_none() && !acts_beside_its_verdict(self.ruling.as_ref())
     }
 
     /// It is lost, and what its source has done is taken back.
@@ -257,12 +257,12 @@ impl<'a> JudgedChange<'a> {
     }
 
     fn may_be_undone(&self) -> bool {
-        !matches!(self.ruling, Some(Ruling::Returns(_) | Ruling::Goes(_)))
+        !acts_beside_its_verdict(self.ruling.as_ref())
     }
 
     /// It has turned out to be lost with a change of its row's key, or not to be.
     fn loses_with_a_move(&self, lost: Option<Loss>) -> bool {
-        self.aside.is_none() && self.is_open() && self.undo.is_some() != lost.is_some()
+        self.is_open() && self.undo.is_some() != lost.is_some()
     }
 
     /// The row as it is written.

@@ -167,14 +167,13 @@ async fn judge_net(
     let Some(last) = net.after.as_ref().or(net.before.as_ref()) else { return Ok((UNDISPUTED, UNDISPUTED)) };
     let key = key_of(mapping, last);
     let (effective, returned) = (net.effective, net.origin == Origin::Returned);
-    let subject = Subject { mapping, key: &key, effective, seen: &net.seen, returned };
-    let arrival = lookup.judge(&subject, target, conn).await?;
+    let subject = Subject { mapping, key: &key, seen: &net.seen };
+    let arrival = lookup.judge(&subject, (effective, returned), target, conn).await?;
     let departure = match (&net.moved_from, &net.before) {
         (Some(departure), Some(before)) => {
             let key = key_of(mapping, before);
-            let (effective, seen) = (departure.effective, &departure.seen);
-            let subject = Subject { mapping, key: &key, effective, seen, returned: false };
-            lookup.judge(&subject, target, conn).await?
+            let subject = Subject { mapping, key: &key, seen: &departure.seen };
+            lookup.judge(&subject, (departure.effective, false), target, conn).await?
         }
         _ => UNDISPUTED,
     };
@@ -198,8 +197,8 @@ async fn judge_change(
         if let Some(image) = image {
             let key = key_of(mapping, image);
             let (effective, returned) = (change.effective, change.origin == Origin::Returned);
-            let subject = Subject { mapping, key: &key, effective, seen, returned };
-            *verdict = lookup.judge(&subject, target, conn).await?;
+            let subject = Subject { mapping, key: &key, seen };
+            *verdict = lookup.judge(&subject, (effective, returned), target, conn).await?;
         }
     }
     Ok((verdicts[0], verdicts[1]))

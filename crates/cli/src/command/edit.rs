@@ -61,8 +61,7 @@ pub async fn edited(
             }
         };
         let source = &mapping.columns[column].source;
-        let place = layout.columns.iter().position(|column| column.eq_ignore_ascii_case(source));
-        let Some(place) = place else {
+        let Some(place) = layout.column(source) else {
             problems.push(format!("{name}: the message does not have it"));
             continue;
         };

@@ -82,7 +82,7 @@ pub struct ColumnLine {
 /// What would become of a message that is set aside.
 #[derive(Serialize)]
 pub struct Prospect {
-    /// `applied`, `conflict_lost` or `stale`, if the target takes it.
+    /// `applied` or `conflict_lost`, if the target takes it.
     pub status: Status,
     pub text: String,
     /// Messages that are tried before it.
@@ -145,7 +145,7 @@ impl Painter<'_> {
         let mapping = mapping_of(pair, direction, &message.change.layout.name)?;
         let settings = &pair.settings;
         let mut target = connect_side(settings, direction.target(), Purpose::Apply).await?;
-        let outlook = outlook(pair, self.store, &id.stream).await?;
+        let outlook = outlook(pair, self.store, direction).await?;
         let set_aside = self.store.set_aside(&id.stream).await?;
         // With the values that it would be tried with.
         let edited = portrait.edits.last().and_then(|edit| edit.message.as_ref());
@@ -176,7 +176,7 @@ impl Painter<'_> {
             Direction::Reverse => (rows[1].is_some(), rows[0].is_some()),
         };
         portrait.rows = is_keyed.then_some(Rows { old, new });
-        portrait.columns = columns(message, Some((mapping, direction)), &portrait.edits, rows);
+        portrait.columns = columns(message, Some(mapping), &portrait.edits, rows);
         if !is_keyed {
             portrait.not_shown = Some("the table has no key to find the row by".to_owned());
         }
@@ -277,9 +277,8 @@ pub fn mapping_of<'p>(pair: &'p Pair, direction: Direction, table: &TableName) -
     found.with_context(|| format!("{table} is not synced {direction} any more"))
 }
 
-/// What judging messages of a stream needs.
-pub async fn outlook(pair: &Pair, store: &Store, stream: &StreamId) -> anyhow::Result<Outlook> {
-    let direction = stream.direction();
+/// What judging messages of a direction needs.
+pub async fn outlook(pair: &Pair, store: &Store, direction: Direction) -> anyhow::Result<Outlook> {
     let opposite = store.wish(direction.opposite()).await?;
     Ok(Outlook {
         store: store.clone(),
@@ -302,7 +301,7 @@ fn object(json: &str) -> Image {
 /// One line per column of the message. `rows` are those of the source and of the target.
 fn columns(
     message: &Message,
-    mapped: Option<(&TableMapping, Direction)>,
+    mapped: Option<&TableMapping>,
     edits: &[ShownEdit],
     rows: [Option<Image>; 2],
 ) -> Vec<ColumnLine> {
@@ -312,8 +311,8 @@ fn columns(
     let edited = edits.last().and_then(|edit| edit.image.as_ref()).map(|image| object(image.get()));
     let of_column = |name: &Arc<str>| {
         let of = |image: &Option<Image>| image.as_ref().and_then(|image| image.get(&**name)).cloned();
-        let carried = mapped
-            .and_then(|(mapping, _)| mapping.columns.iter().find(|column| column.source.eq_ignore_ascii_case(name)));
+        let carried =
+            mapped.and_then(|mapping| mapping.columns.iter().find(|column| column.source.eq_ignore_ascii_case(name)));
         let at = |row: &Option<Image>, name: &str| {
             let found = row.as_ref()?.iter().find(|(column, _)| column.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.clone())
@@ -321,8 +320,8 @@ fn columns(
         let source = at(&rows[0], name);
         let target = carried.and_then(|column| at(&rows[1], &column.target));
         let differs = mapped.is_some() && carried.is_some() && !is_same(source.as_ref(), target.as_ref());
-        let (old, new) = match mapped {
-            Some((_, Direction::Reverse)) => (target, source),
+        let (old, new) = match mapped.map(|mapping| mapping.direction) {
+            Some(Direction::Reverse) => (target, source),
             _ => (source, target),
         };
         let edited = of(&edited).filter(|value| Some(value) != of(&after).as_ref());

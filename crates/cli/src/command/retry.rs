@@ -112,7 +112,7 @@ pub async fn discard(settings: Arc<Settings>, args: &DiscardArgs, stop: Cancella
     tell(lines, args.output.json)
 }
 
-/// Whether a message is still set aside, or has ended without its correction.
+/// Whether a message is still set aside.
 fn still_waits(end: &RequestEnd) -> bool {
     matches!(end.status, Status::Failed | Status::Held)
 }

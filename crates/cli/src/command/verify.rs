@@ -63,7 +63,7 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
     }
     let pair = Pair::read(settings.clone()).await?;
     let tables = tables(&pair, &args.tables)?;
-    let throttle = throttle::watch(&settings, &store, &stop).await;
+    let (throttle, _following_limits) = throttle::watch(&settings, &store, &stop).await;
     let options = options(args, throttle.clone())?;
     let sides = Sides {
         pair: settings.pair.clone(),

@@ -44,7 +44,7 @@ pub async fn run(
     wanted: Wanted,
 ) -> anyhow::Result<RepairReport> {
     let repairer = async |direction: Direction, through: u64| {
-        let outlook = outlook(pair, &sides.store, &stream_of(direction)).await?;
+        let outlook = outlook(pair, &sides.store, direction).await?;
         let target: Servers = if direction.target() == Side::Old { sides.old.clone() } else { sides.new.clone() };
         anyhow::Ok(Repairer::new(outlook, &sides.pair, target, through))
     };

@@ -15,6 +15,7 @@ use crossfade_model::{Clock, Message, Origin, Position, ResumePoint, RowChange, 
 use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::clocks::settled_through;
 use super::failpoint::Probe;
@@ -31,6 +32,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a silent reader is asked whether it is connected.
 const TROUBLE_EVERY: Duration = Duration::from_millis(500);
+
+/// The store is asked again so late, where it is away or does not say yet what is awaited.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long the process of the other direction has to put this stream back, when both are started after a fail-over.
 const PUT_BACK_WITHIN: Duration = Duration::from_secs(10);
@@ -145,9 +149,8 @@ impl Capture {
             if Instant::now() >= end {
                 return Err(error);
             }
-            tokio::select! {
-                () = self.stop.cancelled() => return Ok(Ended::Stopped),
-                () = tokio::time::sleep(TROUBLE_EVERY) => {}
+            if !self.pause(STORE_PAUSE).await {
+                return Ok(Ended::Stopped);
             }
         }
     }
@@ -184,13 +187,20 @@ impl Capture {
                 Ok(state) => return Ok(Some(state)),
                 Err(error) if error.is_transient() => {
                     tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
-                    tokio::select! {
-                        () = self.stop.cancelled() => return Ok(None),
-                        () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                    if !self.pause(STORE_PAUSE).await {
+                        return Ok(None);
                     }
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// `false` when asked to stop meanwhile.
+    async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
         }
     }
 
@@ -208,7 +218,8 @@ impl Capture {
     async fn read_and_capture(&mut self, options: ReaderOptions) -> anyhow::Result<Ended> {
         let stop_reading = self.stop.child_token();
         let (parts, queue) = queue::bounded(self.shares.queue_bytes);
-        let reading = tokio::spawn(read(options, parts, stop_reading.clone(), self.view.clone()));
+        let reading = read(options, parts, stop_reading.clone(), self.view.clone());
+        let reading = AbortOnDropHandle::new(tokio::spawn(reading));
         let captured = self.capture_parts(queue).await;
         stop_reading.cancel();
         let read = reading.await.context("the reader's task ended")?;
@@ -375,9 +386,8 @@ impl Capture {
                 Err(CaptureError::Superseded { reason, .. }) => return Ok(Some(Ended::Superseded(reason))),
                 Err(CaptureError::Store(error)) if error.is_transient() => {
                     tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
-                    tokio::select! {
-                        () = self.stop.cancelled() => return Ok(Some(Ended::Stopped)),
-                        () = tokio::time::sleep(pause) => {}
+                    if !self.pause(pause).await {
+                        return Ok(Some(Ended::Stopped));
                     }
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }

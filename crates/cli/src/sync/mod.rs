@@ -45,6 +45,7 @@ use crossfade_throttle::Throttle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::command::{open_store, verify};
 use crate::failure::with_causes;
@@ -154,7 +155,7 @@ async fn hold_lease_and_run(
     let running = stop.child_token();
     let _ends_with_this = running.clone().drop_guard();
     let wishes = wishes::Watched::start(store.clone(), direction, running.clone()).await?;
-    let throttle = throttle::watch(settings, store, &running).await;
+    let (throttle, _following_limits) = throttle::watch(settings, store, &running).await;
     let shares = Shares::of(settings);
     let feed = Arc::new(Feed::new(state.last_seq, shares.feed_bytes));
     let counters = Arc::new(Counters::default());
@@ -394,13 +395,13 @@ async fn capture_while_wished(
         let until_unwished = capture.stop.clone();
         let watched = wishes.clone();
         let outer = running.clone();
-        let watcher = tokio::spawn(async move {
+        let watcher = AbortOnDropHandle::new(tokio::spawn(async move {
             if watched.wait_for_capture(false, &outer).await {
                 until_unwished.cancel();
             }
-        });
+        }));
         let ended = capture.run(reader.clone()).await;
-        watcher.abort();
+        drop(watcher);
         ended?;
         if running.is_cancelled() {
             return Ok(());

@@ -53,15 +53,13 @@ impl Begun {
 
 impl Outset<'_> {
     /// Names the server that has the store. `None` when asked to stop meanwhile.
-    pub async fn find_store(&self, mut settings: Settings) -> anyhow::Result<Option<Arc<Settings>>> {
+    pub async fn find_store(&self, settings: Settings) -> anyhow::Result<Option<Arc<Settings>>> {
         let found = self.awaiting(async || {
             let mut found = settings.clone();
             store_home::find(&mut found).await?;
             Ok(found)
         });
-        let Some(found) = found.await? else { return Ok(None) };
-        settings = found;
-        Ok(Some(Arc::new(settings)))
+        Ok(found.await?.map(Arc::new))
     }
 
     /// Both sides, once the store knows the pair and the sides can be read. `None` when asked to stop meanwhile.

@@ -10,15 +10,21 @@ use crossfade_model::Direction;
 use crossfade_throttle::{Throttle, Watch};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks at both sides, and follows the limits, until `running` ends.
-pub async fn watch(settings: &Arc<Settings>, store: &Store, running: &CancellationToken) -> Throttle {
+/// Looks at both sides, and follows the limits, until `running` ends. The limits are followed no longer than what comes with
+/// the throttle is kept.
+pub async fn watch(
+    settings: &Arc<Settings>,
+    store: &Store,
+    running: &CancellationToken,
+) -> (Throttle, AbortOnDropHandle<()>) {
     let first = limits(settings, store).await.unwrap_or_else(|_| settings.throttle.limits.clone());
     let (sender, followed) = watch::channel(first);
     let (settings_here, store, stop) = (settings.clone(), store.clone(), running.clone());
-    tokio::spawn(async move {
+    let following = AbortOnDropHandle::new(tokio::spawn(async move {
         while !stop.is_cancelled() {
             tokio::time::sleep(LOOK_EVERY).await;
             match limits(&settings_here, &store).await {
@@ -29,7 +35,7 @@ pub async fn watch(settings: &Arc<Settings>, store: &Store, running: &Cancellati
                 Err(error) => tracing::debug!(%error, "limits cannot be read"),
             }
         }
-    });
+    }));
     let watch = Watch {
         pair: settings.pair.clone(),
         old: Servers::new(settings.old.urls()),
@@ -38,7 +44,7 @@ pub async fn watch(settings: &Arc<Settings>, store: &Store, running: &Cancellati
         probe: settings.throttle.probe.clone(),
         limits: followed,
     };
-    watch.start(running.clone())
+    (watch.start(running.clone()), following)
 }
 
 /// Those of the configuration, and before them what was set since.

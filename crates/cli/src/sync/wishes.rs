@@ -1,5 +1,6 @@
 //! What operators wish of the two directions, followed while a process runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossfade_applier::Wishes;
@@ -7,6 +8,7 @@ use crossfade_message::{Store, StoreError, Wish};
 use crossfade_model::Direction;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
@@ -14,15 +16,17 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 pub struct Watched {
     capture: watch::Receiver<bool>,
     applier: watch::Receiver<Wishes>,
+    /// Ends with the last of those who watch.
+    _following: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Watched {
-    /// Follows the wishes of both directions until `running` ends.
+    /// Follows the wishes of both directions until `running` ends, or nobody watches any more.
     pub async fn start(store: Store, direction: Direction, running: CancellationToken) -> Result<Watched, StoreError> {
         let (first_capture, first) = read(&store, direction).await?;
         let (capture_sender, capture) = watch::channel(first_capture);
         let (sender, applier) = watch::channel(first);
-        tokio::spawn(async move {
+        let following = AbortOnDropHandle::new(tokio::spawn(async move {
             while !running.is_cancelled() {
                 tokio::time::sleep(POLL_EVERY).await;
                 match read(&store, direction).await {
@@ -33,8 +37,8 @@ impl Watched {
                     Err(error) => tracing::debug!(%error, "wishes cannot be read"),
                 }
             }
-        });
-        Ok(Watched { capture, applier })
+        }));
+        Ok(Watched { capture, applier, _following: Arc::new(following) })
     }
 
     pub fn for_applier(&self) -> watch::Receiver<Wishes> {

@@ -98,10 +98,9 @@ impl TouchedRows {
 
     fn place(&self, layout: &Arc<TableLayout>) -> Place {
         let table = self.by_name.get(&layout.name).copied();
-        let place = |name: &str| layout.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
         let mapping = table.map(|table| &self.mappings[table]);
         let mapped = mapping.map_or(&[][..], |mapping| &mapping.columns);
-        let columns: Vec<Option<usize>> = mapped.iter().map(|column| place(&column.source)).collect();
+        let columns: Vec<Option<usize>> = mapped.iter().map(|column| layout.column(&column.source)).collect();
         let key = mapping.and_then(|mapping| mapping.row_key.iter().map(|index| columns[*index]).collect());
         let key = key.filter(|key: &Vec<usize>| !key.is_empty());
         Place { _layout: layout.clone(), table, key, columns }

@@ -3,7 +3,7 @@
 use crossfade_model::{Column, Direction, Side, TableShape};
 
 use super::kinds::{Fit, fit_columns, time_fraction_digits};
-use super::problem::{MappingProblem, Severity};
+use super::problem::{MappingProblem, Misfit, Severity};
 use super::unique::{MappedKeys, mapped_keys};
 use super::{ClockColumn, ClockKind, MappedColumn, ParentLink, Policy, TableMapping, TableRule};
 
@@ -37,7 +37,7 @@ impl TableMapping {
         target: &TableShape,
     ) -> Result<TableMapping, Vec<MappingProblem>> {
         let is_obstacle = |problem: &MappingProblem| {
-            problem.severity() == Severity::Error && !matches!(problem, MappingProblem::Narrow { .. })
+            problem.severity() == Severity::Error && !matches!(problem, MappingProblem::Narrow(_))
         };
         TableMapping::build_unless(direction, rule, source, target, is_obstacle)
     }
@@ -199,44 +199,15 @@ impl Builder<'_> {
             return Some(MappingProblem::GeneratedAtSource { table, column, target_table, target_column });
         }
         let (source_type, target_type) = (from.declared.clone(), to.declared.clone());
+        let misfit = |reason| Misfit { table, column, source_type, target_table, target_column, target_type, reason };
         match fit_columns(from, to) {
             Fit::Whole => None,
-            Fit::No(reason) if self.is_clock(from) && coarser_time(from, to) => Some(MappingProblem::Partly {
-                table,
-                column,
-                source_type,
-                target_table,
-                target_column,
-                target_type,
-                reason,
-            }),
-            Fit::Narrow(reason) => Some(MappingProblem::Narrow {
-                table,
-                column,
-                source_type,
-                target_table,
-                target_column,
-                target_type,
-                reason,
-            }),
-            Fit::No(reason) => Some(MappingProblem::Incompatible {
-                table,
-                column,
-                source_type,
-                target_table,
-                target_column,
-                target_type,
-                reason,
-            }),
-            Fit::Partly(reason) => Some(MappingProblem::Partly {
-                table,
-                column,
-                source_type,
-                target_table,
-                target_column,
-                target_type,
-                reason,
-            }),
+            Fit::No(reason) if self.is_clock(from) && coarser_time(from, to) => {
+                Some(MappingProblem::Partly(misfit(reason)))
+            }
+            Fit::Narrow(reason) => Some(MappingProblem::Narrow(misfit(reason))),
+            Fit::No(reason) => Some(MappingProblem::Incompatible(misfit(reason))),
+            Fit::Partly(reason) => Some(MappingProblem::Partly(misfit(reason))),
         }
     }
 

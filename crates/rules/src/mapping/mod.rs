@@ -14,7 +14,7 @@ use crossfade_model::{
     Clock, ColumnKind, Direction, FamilyPolicy, MergeRule, ReferentialAction, Side, TableName, Value,
 };
 
-pub use problem::{MappingProblem, Severity};
+pub use problem::{MappingProblem, Misfit, Severity};
 pub use projection::Projection;
 pub(crate) use relations::find_target;
 pub use relations::{ChildLink, child_links};
@@ -229,8 +229,11 @@ pub fn rules_hash(rules: &[TableRule], prefer: Side, family: FamilyPolicy) -> u6
     digest.finish()
 }
 
-/// A hash of everything in the mappings that a plan depends on. Two processes with equal hashes plan a batch alike.
-/// Stable across processes and versions.
+/// A hash of what a plan depends on in the mappings. Stable across processes and versions.
+///
+/// Three things that a plan depends on as well are left out on purpose: the kinds of the columns (what is plain), whether a
+/// link that is not restricted cascades or sets to NULL (what follows), and how columns are merged. With them the hash would
+/// be another one, and a batch that was half done when the program was replaced would count as planned otherwise.
 pub fn plan_hash(tables: &[TableMapping]) -> u64 {
     let mut digest = Digest::default();
     digest.text("crossfade plan 1").number(tables.len() as u64);

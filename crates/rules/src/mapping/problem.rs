@@ -16,42 +16,12 @@ pub enum MappingProblem {
     RenamedColumnMissing { table: TableName, column: String },
     #[error("column `{column}` of {table} has type {declared}, which crossfade cannot read")]
     UnsupportedType { table: TableName, column: String, declared: String },
-    #[error(
-        "column `{column}` of {table} ({source_type}) does not fit {target_table}.{target_column} ({target_type}): {reason}"
-    )]
-    Incompatible {
-        table: TableName,
-        column: String,
-        source_type: String,
-        target_table: TableName,
-        target_column: String,
-        target_type: String,
-        reason: String,
-    },
-    #[error(
-        "column `{column}` of {table} ({source_type}) does not fit {target_table}.{target_column} ({target_type}): {reason}"
-    )]
-    Narrow {
-        table: TableName,
-        column: String,
-        source_type: String,
-        target_table: TableName,
-        target_column: String,
-        target_type: String,
-        reason: String,
-    },
-    #[error(
-        "column `{column}` of {table} ({source_type}) fits {target_table}.{target_column} ({target_type}) only partly: {reason}"
-    )]
-    Partly {
-        table: TableName,
-        column: String,
-        source_type: String,
-        target_table: TableName,
-        target_column: String,
-        target_type: String,
-        reason: String,
-    },
+    #[error("{} does not fit {}: {}", .0.source_column(), .0.target_column(), .0.reason)]
+    Incompatible(Misfit),
+    #[error("{} does not fit {}: {}", .0.source_column(), .0.target_column(), .0.reason)]
+    Narrow(Misfit),
+    #[error("{} fits {} only partly: {}", .0.source_column(), .0.target_column(), .0.reason)]
+    Partly(Misfit),
     #[error("column `{column}` of {table} may be NULL, and {target_table}.{target_column} refuses NULL")]
     NullRefused { table: TableName, column: String, target_table: TableName, target_column: String },
     #[error("column `{column}` of {table} is computed there, and {target_table}.{target_column} is not")]
@@ -92,10 +62,32 @@ pub enum MappingProblem {
     UniqueKeyOpaque { table: TableName, key: String },
 }
 
+/// A column and the one that it is carried to, which does not take all that the first can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    pub table: TableName,
+    pub column: String,
+    pub source_type: String,
+    pub target_table: TableName,
+    pub target_column: String,
+    pub target_type: String,
+    pub reason: String,
+}
+
+impl Misfit {
+    fn source_column(&self) -> String {
+        format!("column `{}` of {} ({})", self.column, self.table, self.source_type)
+    }
+
+    fn target_column(&self) -> String {
+        format!("{}.{} ({})", self.target_table, self.target_column, self.target_type)
+    }
+}
+
 impl MappingProblem {
     pub fn severity(&self) -> Severity {
         match self {
-            MappingProblem::Partly { .. }
+            MappingProblem::Partly(_)
             | MappingProblem::NullRefused { .. }
             | MappingProblem::Dropped { .. }
             | MappingProblem::ClockCoarse { .. }
@@ -110,8 +102,8 @@ impl MappingProblem {
         match self {
             MappingProblem::RenamedColumnMissing { .. } => "renamed-column-missing",
             MappingProblem::UnsupportedType { .. } => "column-type-unsupported",
-            MappingProblem::Incompatible { .. } | MappingProblem::Narrow { .. } => "column-incompatible",
-            MappingProblem::Partly { .. } => "column-partly-compatible",
+            MappingProblem::Incompatible(_) | MappingProblem::Narrow(_) => "column-incompatible",
+            MappingProblem::Partly(_) => "column-partly-compatible",
             MappingProblem::NullRefused { .. } => "column-null-refused",
             MappingProblem::GeneratedAtSource { .. } => "column-generated-at-source",
             MappingProblem::TargetColumnUnfilled { .. } => "column-unfilled",
@@ -140,10 +132,10 @@ impl MappingProblem {
             MappingProblem::UnsupportedType { .. } => {
                 "leave the table out (`skip = true`), or change the column's type"
             }
-            MappingProblem::Incompatible { .. } | MappingProblem::Narrow { .. } => {
+            MappingProblem::Incompatible(_) | MappingProblem::Narrow(_) => {
                 "widen the narrower column, or mark the table `one_way = true` if only the way back is narrower"
             }
-            MappingProblem::Partly { .. } => "a row that does not fit will be parked; widen the column to avoid that",
+            MappingProblem::Partly(_) => "a row that does not fit will be parked; widen the column to avoid that",
             MappingProblem::NullRefused { .. } => {
                 "a row with NULL will be parked; allow NULL on both sides to avoid that"
             }

@@ -29,8 +29,7 @@ impl TableMapping {
         let mut indexes = Vec::with_capacity(self.columns.len());
         for (place, column) in self.columns.iter().enumerate() {
             let gone = || RulesError::ColumnGone { table: layout.name.clone(), column: column.source.clone() };
-            let index =
-                layout.columns.iter().position(|name| name.eq_ignore_ascii_case(&column.source)).ok_or_else(gone)?;
+            let index = layout.column(&column.source).ok_or_else(gone)?;
             let kind = layout.kinds.get(index).ok_or_else(gone)?;
             let clock = self.clock.as_ref().is_some_and(|clock| clock.index == place);
             let still_time =

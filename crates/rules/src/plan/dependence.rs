@@ -110,7 +110,7 @@ impl Dependences {
 
     /// Whether a later change must wait: it is of the same row, needs a unique value that one set aside has or gives up,
     /// refers to a parent that is not there yet, or ends a parent that one set aside still refers to.
-    pub fn hold_back(&self, later: &Dependence) -> bool {
+    pub fn holds_back(&self, later: &Dependence) -> bool {
         let any = |tokens: &[u64], counts: &Counts| tokens.iter().any(|token| counts.contains_key(token));
         any(&later.keys, &self.keys) || any(&later.needed, &self.brought) || any(&later.given_up, &self.parents)
     }

@@ -129,7 +129,10 @@ impl Product {
         let committed_at_micros = EPOCH_MICROS + i64::from(committed_ticks) * TICK_MICROS;
         if self.setting.has(Flaw::OwnClocks) {
             let column = self.mappings[side].clock.as_ref()?;
-            return crossfade_rules::clock::own_of_change(column, &self.row_change(change), committed_at_micros);
+            let change = self.row_change(change);
+            let index = change.layout.column(&column.source)?;
+            let (before, after) = (change.before.as_ref(), change.after.as_ref());
+            return crossfade_rules::clock::own(column, index, change.op, before, after, committed_at_micros);
         }
         let earlier = (1..).zip(log).filter(|(_, message)| !message.is_forgotten());
         let earlier = earlier.map(|(seq, message)| (seq, message.remembered(true)));
@@ -140,13 +143,14 @@ impl Product {
         let mappings = std::slice::from_ref(&self.mappings[side]);
         let mut clocks = match self.setting.forgetful {
             true => EffectiveClocks::with_memory(mappings, 1),
-            false => EffectiveClocks::new(mappings),
+            false => EffectiveClocks::with_memory(mappings, 200_000),
         };
         clocks.settle(if self.setting.has(Flaw::ClocksForgotten) { u64::MAX } else { u64::from(settled) });
         let earlier: Vec<Captured> =
             key.2.iter().map(|(seq, message)| self.captured(u64::from(*seq), message)).collect();
         clocks.remember(&earlier);
-        let effective = clocks.judge(&self.row_change(change), log.len() as u64 + 1, committed_at_micros).effective;
+        let effective =
+            clocks.judge_at_least(&self.row_change(change), log.len() as u64 + 1, committed_at_micros, None).effective;
         EFFECTIVE.with_borrow_mut(|known| known.insert(key, effective));
         effective
     }

@@ -340,7 +340,7 @@ impl Steps {
         for seq in parked.iter() {
             dependences.add(&self.product.dependence(side, world.message(side, seq)));
         }
-        dependences.hold_back(&unit.dependence)
+        dependences.holds_back(&unit.dependence)
     }
 
     fn retry(&self, world: &mut World, side: usize, key: u8, last: u8) -> Option<()> {

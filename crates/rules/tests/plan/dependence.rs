@@ -17,7 +17,7 @@ fn waits(aside: &Dependence, later: &Dependence) -> bool {
     let mut dependences = Dependences::default();
     dependences.add(aside);
     assert!(!dependences.is_empty());
-    dependences.hold_back(later)
+    dependences.holds_back(later)
 }
 
 #[test]
@@ -78,14 +78,14 @@ fn what_is_taken_out_holds_nobody_back() {
     assert!(dependences.is_empty());
     [&first, &second, &brought].into_iter().for_each(|aside| dependences.add(aside));
     dependences.remove(&second);
-    assert!(dependences.hold_back(&same_row) && dependences.hold_back(&parent), "the first is still there");
-    assert!(!dependences.hold_back(&of(CHILDREN, "", "z q u")));
+    assert!(dependences.holds_back(&same_row) && dependences.holds_back(&parent), "the first is still there");
+    assert!(!dependences.holds_back(&of(CHILDREN, "", "z q u")));
     dependences.remove(&first);
-    assert!(!dependences.hold_back(&same_row) && !dependences.hold_back(&parent));
-    assert!(dependences.hold_back(&of(CHILDREN, "", "k r")) && !dependences.is_empty());
+    assert!(!dependences.holds_back(&same_row) && !dependences.holds_back(&parent));
+    assert!(dependences.holds_back(&of(CHILDREN, "", "k r")) && !dependences.is_empty());
     dependences.remove(&brought);
     dependences.remove(&brought);
-    assert!(dependences.is_empty() && !dependences.hold_back(&of(CHILDREN, "", "k r")));
+    assert!(dependences.is_empty() && !dependences.holds_back(&of(CHILDREN, "", "k r")));
 }
 
 #[test]

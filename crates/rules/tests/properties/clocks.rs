@@ -98,7 +98,7 @@ proptest! {
                 Step::Change { key, version, to } => {
                     let Some((change, keys)) = table.write(key, version, to) else { continue };
                     seq += 1;
-                    let effective = clocks.judge(&change, seq, 0).effective;
+                    let effective = clocks.judge_at_least(&change, seq, 0, None).effective;
                     let own = change.after.as_ref().or(change.before.as_ref()).map(|row| row[1].clone());
                     let Some(Value::Int(own)) = own else { panic!("a row has a version") };
                     prop_assert!(effective >= Some(Clock(own)));
