@@ -4,9 +4,9 @@
 
 mod binlog;
 mod finding;
-mod grants;
+pub(crate) mod grants;
 mod presence;
-mod privileges;
+pub(crate) mod privileges;
 mod replica;
 mod server;
 mod sides;
