@@ -45,6 +45,7 @@ const EVERYWHERE: &str = "Options of every command";
 const MAIN_EXAMPLES: &str = "\
 Examples:
   crossfade check             is everything ready? with a remedy for each finding
+  crossfade schema copy       create on new the tables that only old has
   crossfade init              create the schemas `crossfade`, take the start mark
   crossfade sync forward      carry changes from old to new
   crossfade sync reverse      carry changes from new to old
@@ -60,6 +61,9 @@ pub enum Command {
         after_help = "Examples:\n  crossfade check\n  crossfade check --json | jq '.findings[] | select(.severity == \"error\")'"
     )]
     Check(JsonOutput),
+    /// Compare the definitions of both sides, and create on the new side the tables that it lacks
+    #[command(subcommand)]
+    Schema(SchemaCommand),
     /// Create or migrate the crossfade schemas and take the start mark; repeatable
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
@@ -106,6 +110,76 @@ pub enum Command {
     #[command(after_help = "Examples:\n  crossfade completions bash > /etc/bash_completion.d/crossfade")]
     Completions { shell: clap_complete::Shell },
 }
+
+#[derive(Debug, Subcommand)]
+pub enum SchemaCommand {
+    /// Show how the sides differ: tables through the mapping, views, routines, triggers, events, accounts; exit code 1 if they do
+    #[command(after_help = SCHEMA_DIFF_EXAMPLES)]
+    Diff(SchemaDiffArgs),
+    /// Create the tables that the new side lacks, after showing the statements; changes and drops nothing that is there
+    #[command(after_help = SCHEMA_COPY_EXAMPLES)]
+    Copy(SchemaCopyArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaPart {
+    Tables,
+    Views,
+    Routines,
+    Triggers,
+    Events,
+    Accounts,
+}
+
+#[derive(Debug, Args)]
+pub struct SchemaDiffArgs {
+    /// Only this, or several with commas between them
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub only: Vec<SchemaPart>,
+    /// Only this table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE", conflicts_with = "only")]
+    pub tables: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SCHEMA_DIFF_EXAMPLES: &str = "\
+Examples:
+  crossfade schema diff
+  crossfade schema diff --only tables,triggers
+  crossfade schema diff --table app.users
+  crossfade schema diff --json | jq '.differences[] | select(.only_on == \"old\")'
+
+Tables, columns and parents that the new side calls otherwise are no difference, nor are the next AUTO_INCREMENT value and the width at
+which integers are shown. Accounts count that may do something with these schemas, or with all; passwords are neither
+read nor compared. What the account may not see is told with the GRANT that it lacks, and makes the exit code 1, too.";
+
+#[derive(Debug, Args)]
+pub struct SchemaCopyArgs {
+    /// Only this table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// Show the statements, and create nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Create without asking
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Print JSON: the statements, what was there already, what stands in the way
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SCHEMA_COPY_EXAMPLES: &str = "\
+Examples:
+  crossfade schema copy --dry-run               look first
+  crossfade schema copy                         show, ask, create
+  crossfade schema copy --yes --table app.tags  one that is added to a running migration
+
+A table that is there, empty and alike, stays; one that has rows or differs is named, and nothing is created. The mapping's
+names count. Run it again after a crash: it goes on with what is missing. Views, routines, triggers, events and accounts
+are not copied: `crossfade schema diff` shows them.";
 
 #[derive(Debug, Args)]
 pub struct InitArgs {

@@ -10,6 +10,7 @@ pub mod mark;
 pub mod messages;
 mod portrait;
 pub mod retry;
+pub mod schema;
 pub mod serve;
 pub mod show;
 pub mod status;

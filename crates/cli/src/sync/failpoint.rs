@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 14] = [
+const POINTS: [&str; 15] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -25,6 +25,7 @@ const POINTS: [&str; 14] = [
     "chunk-read",
     "mid-chunk",
     "after-chunk-commit",
+    "table-created",
 ];
 
 /// A signal has arrived by then.

@@ -8,7 +8,7 @@ mod breaker;
 mod canary;
 mod capture;
 mod clocks;
-mod failpoint;
+pub mod failpoint;
 mod follow;
 mod gate;
 mod health;
