@@ -18,6 +18,7 @@
 
 mod copy;
 mod error;
+mod index;
 mod order;
 mod pace;
 mod slot;

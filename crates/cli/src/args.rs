@@ -295,7 +295,7 @@ pub struct StatusArgs {
 pub enum BackfillCommand {
     /// Have tables copied, all or some; those that are copied already stay as they are
     #[command(
-        after_help = "Examples:\n  crossfade backfill start\n  crossfade backfill start --table app.users --table app.orders"
+        after_help = "Examples:\n  crossfade backfill start\n  crossfade backfill start --table app.users --table app.orders\n  crossfade backfill start --defer-secondary-indexes     before `crossfade sync forward` first runs: tables are empty then"
     )]
     Start(BackfillStartArgs),
     /// Show how far the copying of each table is; exit code 1 where something needs a person
@@ -350,6 +350,10 @@ pub struct BackfillStartArgs {
     /// Only this table, as either side names it: schema.table; may be given several times
     #[arg(long = "table", value_name = "TABLE")]
     pub tables: Vec<String>,
+    /// Drop non-unique secondary indexes of these tables on the new side, where they must be empty, and build them when the rows are
+    /// copied. Those that a foreign key needs stay
+    #[arg(long)]
+    pub defer_secondary_indexes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -376,7 +380,8 @@ Examples:
   crossfade backfill status --json | jq '.tables[] | select(.refused > 0) | .refused_rows'
 
 Columns:
-  state       waiting (for its parents, or its turn), clearing, copying, copied, stopped; why: below
+  state       waiting (for its parents, or its turn), clearing, copying, copied, stopped; why: below. Indexing: copied, and
+              indexes that were deferred are being built
   rows, of    read so far, and what the table had when its copying began
   rows/s      of late; `left` follows from it
   replaced    were older on the new side

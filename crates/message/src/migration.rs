@@ -11,7 +11,7 @@ use crate::error::server_error;
 use crate::{Store, StoreError};
 
 /// What this program writes and reads.
-const CURRENT: Version = Version { major: 1, minor: 4 };
+const CURRENT: Version = Version { major: 1, minor: 5 };
 
 /// In order. Every statement is repeatable, since DDL commits by itself and a migration can be interrupted anywhere.
 const STEPS: &[(Version, &[&str])] = &[
@@ -26,6 +26,7 @@ const STEPS: &[(Version, &[&str])] = &[
         Version { major: 1, minor: 4 },
         &[include_str!("../../../sql/store/006_backfill.sql"), include_str!("../../../sql/store/007_throttle.sql")],
     ),
+    (Version { major: 1, minor: 5 }, &[include_str!("../../../sql/store/008_deferred_index.sql")]),
 ];
 
 /// ER_DUP_FIELDNAME: a column that is to be added is there already, which only happens when a step is repeated.

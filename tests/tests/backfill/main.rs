@@ -3,6 +3,7 @@
 mod beside_writers;
 mod cascades;
 mod copying;
+mod deferred;
 mod half_filled;
 mod progress;
 mod replica;

@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_message::{BackfillWish, CopyCounts, CopyState, NotedRow, Store, StreamStatus, TableCopy};
-use crossfade_model::{Direction, TableName};
+use crossfade_message::{
+    BackfillWish, CopyCounts, CopyState, DeferredIndex, DeferredState, NotedRow, Store, StreamStatus, TableCopy,
+};
+use crossfade_model::{Direction, Side, TableName};
+use crossfade_schema::{SideSchema, deferrable_indexes, has_rows};
 use serde::Serialize;
 
 use super::messages::table_name;
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{BackfillRestartArgs, BackfillStartArgs, BackfillStatusArgs};
 use crate::failure::{Failure, Kind};
-use crate::output::out;
-use crate::pair::Pair;
+use crate::output::{one_line, out};
+use crate::pair::{Pair, open_side};
 
 /// Rows of a table that are listed for a person to look at.
 const LISTED_ROWS: u32 = 20;
@@ -61,6 +64,11 @@ struct TableLine {
     kept: u64,
     changed: u64,
     refused: u64,
+    /// Of the indexes that were deferred, those that are not built yet, and those that are.
+    indexes_to_build: u64,
+    indexes_built: u64,
+    /// Why indexes were not dropped, or cannot be built.
+    index_reasons: Vec<IndexReason>,
     chunks: u64,
     started_at: Option<String>,
     copied_at: Option<String>,
@@ -69,10 +77,26 @@ struct TableLine {
 }
 
 #[derive(Serialize)]
+struct IndexReason {
+    index: String,
+    /// `left` where it was not dropped, `failed` where it cannot be built.
+    state: &'static str,
+    reason: String,
+}
+
+#[derive(Serialize)]
 struct RowLine {
     key: Box<serde_json::value::RawValue>,
     error: Option<String>,
     attempts: u32,
+}
+
+impl TableLine {
+    /// It does not go on by itself.
+    fn needs_a_person(&self) -> bool {
+        let is_failed = |index: &IndexReason| index.state == DeferredState::Failed.as_str();
+        self.state == "stopped" || self.index_reasons.iter().any(is_failed)
+    }
 }
 
 pub async fn start(settings: Arc<Settings>, args: &BackfillStartArgs) -> anyhow::Result<()> {
@@ -91,15 +115,60 @@ pub async fn start(settings: Arc<Settings>, args: &BackfillStartArgs) -> anyhow:
         }
         tables.retain(|table| *table != mapping.source);
     }
+    let deferred = if args.defer_secondary_indexes { deferred(&pair, &store, &tables).await? } else { Vec::new() };
     let old = Servers::new(pair.settings.old.urls());
     let expected = crossfade_backfill::expected_rows(&old, &tables).await?;
     let tables: Vec<(TableName, Option<u64>)> = tables.into_iter().zip(expected).collect();
-    let added = store.add_copies(&tables).await?;
+    let added = store.add_copies(&tables, &deferred).await?;
     store.resume_copies().await?;
     store.set_backfill_wish(BackfillWish::Run).await?;
     store.journal("backfill", &format!("started, {added} tables more are to be copied")).await?;
     eprintln!("{added} of {} tables are new and will be copied", tables.len());
+    if !deferred.is_empty() {
+        let count = deferred.len();
+        store
+            .journal("backfill", &format!("{count} secondary indexes are dropped, and built when rows are copied"))
+            .await?;
+        eprintln!("{count} secondary indexes are dropped first, and built when the rows are copied");
+    }
     tell_who_does_it(&store).await
+}
+
+/// The indexes that can be dropped. Tables whose copying has begun are left as they are.
+async fn deferred(pair: &Pair, store: &Store, tables: &[TableName]) -> anyhow::Result<Vec<DeferredIndex>> {
+    let copies = store.copies().await?;
+    let has_begun =
+        |table: &TableName| copies.iter().any(|copy| copy.table == *table && copy.state != CopyState::Waiting);
+    let (conn, facts) = open_side(&pair.settings, Side::New).await?;
+    let mut new = SideSchema::read(Side::New, conn, facts.dialect()).await?;
+    let (mut indexes, mut with_rows) = (Vec::new(), Vec::new());
+    for mapping in pair.mappings(Direction::Forward).iter().filter(|mapping| tables.contains(&mapping.source)) {
+        let (table, target) = (&mapping.source, &mapping.target);
+        if has_begun(table) {
+            eprintln!("{table}: its copying has begun, so its indexes stay");
+        } else if has_rows(&mut new, target).await? {
+            with_rows.push(target.to_string());
+        } else {
+            let found = deferrable_indexes(&mut new, target).await?.into_iter();
+            indexes.extend(found.map(|index| DeferredIndex {
+                table: table.clone(),
+                target: target.clone(),
+                name: index.name,
+                definition: index.definition,
+                state: DeferredState::ToDrop,
+                reason: None,
+            }));
+        }
+    }
+    if with_rows.is_empty() {
+        return Ok(indexes);
+    }
+    let message = format!(
+        "indexes of empty tables alone are dropped, and these have rows on the new side: {}",
+        with_rows.join(", ")
+    );
+    let hint = "start these without `--defer-secondary-indexes`, and name the others with `--table`";
+    Err(Failure::new(Kind::Finding, message, hint).into())
 }
 
 pub async fn pause(settings: &Settings) -> anyhow::Result<()> {
@@ -146,15 +215,15 @@ pub async fn status(settings: &Settings, args: &BackfillStatusArgs) -> anyhow::R
     let store = open_known_store(settings).await?;
     loop {
         let progress = read(&store).await?;
-        let is_over = progress.tables.iter().all(|line| line.state == "copied" || line.state == "stopped");
+        let is_over = progress.tables.iter().all(|line| line.state == "copied" || line.needs_a_person());
         if args.json {
             print_json(&progress)?;
         } else {
             print(&progress, args.watch && std::io::stdout().is_terminal());
         }
         if !args.watch || is_over {
-            let needs_a_person =
-                progress.tables.iter().any(|line| line.state == "stopped" || line.refused > 0 || line.kept > 0);
+            let is_noted = |line: &TableLine| line.needs_a_person() || line.refused > 0 || line.kept > 0;
+            let needs_a_person = progress.tables.iter().any(is_noted);
             return Ok(ExitCode::from(u8::from(needs_a_person)));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -186,6 +255,7 @@ async fn is_served(store: &Store) -> anyhow::Result<bool> {
 
 async fn read(store: &Store) -> anyhow::Result<Progress> {
     let mut tables = Vec::new();
+    let indexes = store.deferred_indexes().await?;
     for copy in store.copies().await? {
         let refused = match copy.refused {
             0 => Vec::new(),
@@ -195,7 +265,8 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
             0 => Vec::new(),
             _ => store.kept_rows(&copy.table, LISTED_ROWS).await?,
         };
-        tables.push(line(copy, &refused, &kept));
+        let mine: Vec<&DeferredIndex> = indexes.iter().filter(|index| index.table == copy.table).collect();
+        tables.push(line(copy, &refused, &kept, &mine));
     }
     let wish = store.backfill_wish().await?.map(BackfillWish::as_str);
     let is_served = is_served(store).await?;
@@ -236,7 +307,13 @@ fn to_apply(streams: &[StreamStatus]) -> (u64, Option<u64>) {
     (changes, seconds(changes, rate as f64))
 }
 
-fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
+fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow], indexes: &[&DeferredIndex]) -> TableLine {
+    use DeferredState::{Built, Failed, ToBuild, ToDrop};
+    let count = |states: &[DeferredState]| indexes.iter().filter(|index| states.contains(&index.state)).count() as u64;
+    let indexes_to_build = count(&[ToDrop, ToBuild, Failed]);
+    let reason = |index: &&DeferredIndex| {
+        Some(IndexReason { index: index.name.clone(), state: index.state.as_str(), reason: index.reason.clone()? })
+    };
     let CopyCounts { read, filled, replaced, same, kept: kept_count, changed } = copy.counts;
     let is_over = copy.state == CopyState::Copied;
     // Of a table that is copied all rows are, however many were there when it began.
@@ -244,7 +321,7 @@ fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
     let rows_per_second = if copy.state == CopyState::Copying { copy.rows_per_second } else { 0.0 };
     TableLine {
         table: copy.table.to_string(),
-        state: copy.state.as_str(),
+        state: if is_over && indexes_to_build > 0 { "indexing" } else { copy.state.as_str() },
         reason: copy.reason,
         rows: read,
         total_rows: total,
@@ -257,6 +334,9 @@ fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
         kept: kept_count,
         changed,
         refused: copy.refused,
+        indexes_to_build,
+        indexes_built: count(&[Built]),
+        index_reasons: indexes.iter().filter_map(reason).collect(),
         chunks: copy.chunks,
         started_at: copy.started_at.map(|at| at.to_rfc3339()),
         copied_at: copy.copied_at.map(|at| at.to_rfc3339()),
@@ -320,7 +400,7 @@ fn print(progress: &Progress, clear: bool) {
         left(progress.seconds_left)
     );
     let states: BTreeSet<&str> = progress.tables.iter().map(|line| line.state).collect();
-    let is_open = states.iter().any(|state| ["waiting", "clearing", "copying"].contains(state));
+    let is_open = states.iter().any(|state| ["waiting", "clearing", "copying", "indexing"].contains(state));
     if is_open && progress.wish == Some("pause") {
         out!("paused: `crossfade backfill resume` lets it go on");
     } else if is_open && !progress.is_served {
@@ -332,6 +412,20 @@ fn print(progress: &Progress, clear: bool) {
     for line in &progress.tables {
         if let Some(reason) = &line.reason {
             out!("{}: stopped: {reason}; mend it, then run `crossfade backfill resume`", line.table);
+        }
+        if line.indexes_to_build > 0 {
+            let (left, built) = (line.indexes_to_build, line.indexes_built);
+            out!("{}: {left} of {} secondary indexes are to be built", line.table, left + built);
+        }
+        for IndexReason { index, state, reason } in &line.index_reasons {
+            match *state {
+                "failed" => out!(
+                    "{}: the index `{}` cannot be built: {reason}; mend it, then run `crossfade backfill resume`",
+                    line.table,
+                    one_line(index)
+                ),
+                _ => out!("{}: the index `{}` was not dropped: {reason}", line.table, one_line(index)),
+            }
         }
         for row in &line.refused_rows {
             let error = row.error.as_deref().unwrap_or_default();

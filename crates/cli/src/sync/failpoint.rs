@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 15] = [
+const POINTS: [&str; 18] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -25,6 +25,9 @@ const POINTS: [&str; 15] = [
     "chunk-read",
     "mid-chunk",
     "after-chunk-commit",
+    "index-dropped",
+    "before-indexes",
+    "index-built",
     "table-created",
 ];
 

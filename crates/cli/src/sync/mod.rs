@@ -209,6 +209,7 @@ async fn hold_lease_and_run(
         let parts = backfill::Parts {
             epoch: lease.epoch().0,
             source: source.servers.clone(),
+            target: target.servers.clone(),
             windows,
             uncopied,
             applied: applied.clone(),

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::SchemaError;
 use crate::compare::{is_wanted, table_differences};
+use crate::index::has_rows;
 use crate::names::Names;
 use crate::selection::{Selection, SideSchema};
 use crate::table::TableDefinition;
@@ -134,7 +135,7 @@ impl CopyPlan {
                 reason,
                 "make it like the old one, or drop it if it is empty; or name others with `--table`",
             );
-        } else if has_rows(&mut new.conn, &table.new).await? {
+        } else if has_rows(new, &table.new).await? {
             let reason = format!("{} exists on the new side and has rows", table.new);
             self.refuse(
                 &table.old,
@@ -310,14 +311,6 @@ fn checks(on: bool) -> &'static str {
 async fn create(conn: &mut Conn, what: &str, statement: &str) -> Result<(), SchemaError> {
     let created = conn.query_drop(statement).await;
     created.map_err(|source| SchemaError::Create { what: what.to_owned(), source })
-}
-
-async fn has_rows(conn: &mut Conn, table: &TableName) -> Result<bool, SchemaError> {
-    let row: Option<u8> = conn
-        .query_first(format!("SELECT 1 FROM {} LIMIT 1", table.quoted()))
-        .await
-        .map_err(|source| CatalogError::Query { what: "whether a table has rows", source })?;
-    Ok(row.is_some())
 }
 
 /// `BASE TABLE`, `VIEW`, `SYSTEM VERSIONED`, …; `None` where there is nothing of that name.
