@@ -30,6 +30,7 @@ mod servers;
 mod shape;
 mod version;
 
+pub use check::binlog::binlog_bytes;
 pub use connect::{Purpose, connect};
 pub use dialect::Dialect;
 pub use error::{CatalogError, class_of};

@@ -58,9 +58,9 @@ Exit codes: 0 fine, 1 the command's own finding, 2 usage or configuration, 3 con
 pub enum Command {
     /// Check every precondition on both sides and the store
     #[command(
-        after_help = "Examples:\n  crossfade check\n  crossfade check --json | jq '.findings[] | select(.severity == \"error\")'"
+        after_help = CHECK_EXAMPLES
     )]
-    Check(JsonOutput),
+    Check(CheckArgs),
     /// Compare the definitions of both sides, and create on the new side the tables that it lacks
     #[command(subcommand)]
     Schema(SchemaCommand),
@@ -180,6 +180,30 @@ Examples:
 A table that is there, empty and alike, stays; one that has rows or differs is named, and nothing is created. The mapping's
 names count. Run it again after a crash: it goes on with what is missing. Views, routines, triggers, events and accounts
 are not copied: `crossfade schema diff` shows them.";
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Also see what the new side takes: write synthetic rows there as applying would, as fast as it goes, and compare that with
+    /// what the old side writes meanwhile
+    #[arg(long)]
+    pub probe_load: bool,
+    /// For how many seconds
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "probe_load", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  crossfade check
+  crossfade check --json | jq '.findings[] | select(.severity == \"error\")'
+  crossfade check --probe-load --seconds 20       at the busiest hour of the old side
+  crossfade check --probe-load --json | jq .probe_load.headroom
+
+The load puts the new side under full load for that time, with `lanes` of `[apply]`. Its rows are in schema `crossfade`, nothing of
+them crosses, and their tables are dropped afterwards; where it was killed, by the next one.";
 
 #[derive(Debug, Args)]
 pub struct InitArgs {

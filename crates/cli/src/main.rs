@@ -100,7 +100,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let settings = Arc::new(settings);
     match cli.command {
-        Command::Check(output) => return Ok(ExitCode::from(command::check::run(&settings, output.json).await?)),
+        Command::Check(args) => {
+            return Ok(ExitCode::from(command::check::run(&settings, &args, stop_on_signals()?).await?));
+        }
         Command::Schema(SchemaCommand::Diff(args)) => return Ok(command::schema::diff(&settings, &args).await?.into()),
         Command::Schema(SchemaCommand::Copy(args)) => command::schema::copy(&settings, &args).await?,
         Command::Init(args) => command::init::run(settings, &args).await?,

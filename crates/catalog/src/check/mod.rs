@@ -2,7 +2,7 @@
 //!
 //! A check changes nothing, and goes on after each finding, so that all come at once. What it cannot ask is a finding too.
 
-mod binlog;
+pub(crate) mod binlog;
 mod finding;
 pub(crate) mod grants;
 mod presence;
