@@ -11,8 +11,7 @@ use crossfade_config::Settings;
 use crossfade_message::{
     BackfillWish, CopyCounts, CopyState, DeferredIndex, DeferredState, NotedRow, Store, StreamStatus, TableCopy,
 };
-use crossfade_model::{Direction, Side, TableName};
-use crossfade_schema::{SideSchema, deferrable_indexes, has_rows};
+use crossfade_model::{Direction, TableName};
 use serde::Serialize;
 
 use super::messages::table_name;
@@ -20,7 +19,7 @@ use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{BackfillRestartArgs, BackfillStartArgs, BackfillStatusArgs};
 use crate::failure::{Failure, Kind};
 use crate::output::{one_line, out};
-use crate::pair::{Pair, open_side};
+use crate::pair::Pair;
 
 /// Rows of a table that are listed for a person to look at.
 const LISTED_ROWS: u32 = 20;
@@ -115,7 +114,8 @@ pub async fn start(settings: Arc<Settings>, args: &BackfillStartArgs) -> anyhow:
         }
         tables.retain(|table| *table != mapping.source);
     }
-    let deferred = if args.defer_secondary_indexes { deferred(&pair, &store, &tables).await? } else { Vec::new() };
+    let deferred =
+        if args.defer_secondary_indexes { super::deferral::indexes(&pair, &store, &tables).await? } else { Vec::new() };
     let old = Servers::new(pair.settings.old.urls());
     let expected = crossfade_backfill::expected_rows(&old, &tables).await?;
     let tables: Vec<(TableName, Option<u64>)> = tables.into_iter().zip(expected).collect();
@@ -132,43 +132,6 @@ pub async fn start(settings: Arc<Settings>, args: &BackfillStartArgs) -> anyhow:
         eprintln!("{count} secondary indexes are dropped first, and built when the rows are copied");
     }
     tell_who_does_it(&store).await
-}
-
-/// The indexes that can be dropped. Tables whose copying has begun are left as they are.
-async fn deferred(pair: &Pair, store: &Store, tables: &[TableName]) -> anyhow::Result<Vec<DeferredIndex>> {
-    let copies = store.copies().await?;
-    let has_begun =
-        |table: &TableName| copies.iter().any(|copy| copy.table == *table && copy.state != CopyState::Waiting);
-    let (conn, facts) = open_side(&pair.settings, Side::New).await?;
-    let mut new = SideSchema::read(Side::New, conn, facts.dialect()).await?;
-    let (mut indexes, mut with_rows) = (Vec::new(), Vec::new());
-    for mapping in pair.mappings(Direction::Forward).iter().filter(|mapping| tables.contains(&mapping.source)) {
-        let (table, target) = (&mapping.source, &mapping.target);
-        if has_begun(table) {
-            eprintln!("{table}: its copying has begun, so its indexes stay");
-        } else if has_rows(&mut new, target).await? {
-            with_rows.push(target.to_string());
-        } else {
-            let found = deferrable_indexes(&mut new, target).await?.into_iter();
-            indexes.extend(found.map(|index| DeferredIndex {
-                table: table.clone(),
-                target: target.clone(),
-                name: index.name,
-                definition: index.definition,
-                state: DeferredState::ToDrop,
-                reason: None,
-            }));
-        }
-    }
-    if with_rows.is_empty() {
-        return Ok(indexes);
-    }
-    let message = format!(
-        "indexes of empty tables alone are dropped, and these have rows on the new side: {}",
-        with_rows.join(", ")
-    );
-    let hint = "start these without `--defer-secondary-indexes`, and name the others with `--table`";
-    Err(Failure::new(Kind::Finding, message, hint).into())
 }
 
 pub async fn pause(settings: &Settings) -> anyhow::Result<()> {

@@ -28,10 +28,11 @@ struct Checked<'c> {
 
 /// Exit code 1 where a finding is an error, 3 where a server could not be reached.
 pub async fn run(settings: &Settings, args: &CheckArgs, stop: CancellationToken) -> anyhow::Result<u8> {
+    let checking = async { check(settings, store_findings(settings).await).await };
     let mut report = tokio::select! {
-        // Nothing is written here that would have to be cleared away.
+        // Nothing is written by then that would have to be cleared away.
         () = stop.cancelled() => return Ok(3),
-        others = store_findings(settings) => check(settings, others).await,
+        report = checking => report,
     };
     let unreachable = report.findings.iter().any(|finding| finding.code == "unreachable");
     let probe_load = match args.probe_load && !unreachable {

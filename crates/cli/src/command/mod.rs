@@ -3,6 +3,7 @@
 mod asking;
 pub mod backfill;
 pub mod check;
+mod deferral;
 mod edit;
 pub mod history;
 pub mod init;
