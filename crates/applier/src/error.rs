@@ -11,6 +11,10 @@ use crate::refusal::Refusal;
 pub enum ApplyError {
     #[error("the target refused a statement")]
     Target(#[source] Refusal),
+    #[error("another load test runs on the target")]
+    ProbeRuns,
+    #[error("a lane of the load test ended without a word")]
+    ProbeEnded,
     #[error(transparent)]
     Store(#[from] crossfade_message::StoreError),
     #[error(transparent)]
@@ -97,6 +101,8 @@ impl ApplyError {
         let text = match self {
             ApplyError::Store(error) => return error.hint(),
             ApplyError::Connect(error) => return error.hint(),
+            ApplyError::ProbeRuns => "wait until it has ended",
+            ApplyError::ProbeEnded => "run it again: it clears away what it has left",
             ApplyError::Fenced { .. } => "nothing to do: start this process again and it stands by",
             ApplyError::CheckpointBeyondStream { .. } | ApplyError::StoreBehindTarget { .. } => {
                 "the store is older than the target (was it restored from a backup?): restore the newer store, or load both \

@@ -512,7 +512,9 @@ impl Context<'_> {
                     AfterRefusal::Written => {}
                     AfterRefusal::Aside(cause) => judged.aside = Some(cause),
                     AfterRefusal::NotCaptured => return Ok(Written::NotCaptured),
-                    AfterRefusal::Ruled(ruling) => return Ok(Written::Ruled([(change.seq, ruling.over(moves))].into())),
+                    AfterRefusal::Ruled(ruling) => {
+                        return Ok(Written::Ruled([(change.seq, ruling.over(moves))].into()));
+                    }
                 }
             }
             Err(source) => return Err(row_error(mapping, std::iter::once(change.seq), source)),

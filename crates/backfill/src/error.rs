@@ -11,6 +11,9 @@ use crossfade_rules::trouble::Remedy;
 pub enum BackfillError {
     #[error("the source cannot be read")]
     Source(#[source] crossfade_applier::Refusal),
+    /// While indexes are dropped or built.
+    #[error("the target does not answer")]
+    Target(#[source] mysql_async::Error),
     #[error(transparent)]
     Connect(#[from] CatalogError),
     #[error(transparent)]
@@ -43,6 +46,7 @@ impl BackfillError {
     pub fn passes(&self) -> bool {
         match self {
             BackfillError::Source(source) => class_of(source.driver_error()).remedy() != Remedy::Stop,
+            BackfillError::Target(source) => class_of(source).remedy() != Remedy::Stop,
             BackfillError::Connect(error) => error.remedy().passes(),
             BackfillError::Store(error) => error.is_transient(),
             BackfillError::Apply(error) => error.remedy().passes(),

@@ -19,6 +19,7 @@
 mod copy;
 mod error;
 mod history;
+mod index;
 mod order;
 mod pace;
 mod slot;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossfade_applier::{Applier, Probe, ProgressView, Uncopied, Wishes};
 use crossfade_catalog::Servers;
-use crossfade_message::{BackfillWish, CopyState, Store, TableCopy};
+use crossfade_message::{BackfillWish, CopyState, DeferredIndex, DeferredState, Store, TableCopy};
 use crossfade_model::{TableName, TableShape};
 use crossfade_rules::TableMapping;
 use crossfade_rules::chunk::{CopyOrder, Families};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::copy::Copy;
 use crate::error::BackfillError;
 use crate::history::History;
+use crate::index::{build_indexes, drop_indexes, is_pending};
 use crate::order::{ready, uncopied};
 use crate::slot::Slots;
 use crate::windows::Windows;
@@ -58,6 +59,7 @@ pub struct Backfill {
     /// Of the forward direction's lease.
     pub epoch: u64,
     pub source: Servers,
+    pub target: Servers,
     /// A replica of the source that chunks are read from, if not at the source.
     pub replica: Option<Servers>,
     pub mappings: Arc<[TableMapping]>,
@@ -77,6 +79,7 @@ pub struct Backfill {
 pub(crate) struct Shared {
     pub store: Store,
     pub epoch: u64,
+    pub target: Servers,
     pub mappings: Arc<[TableMapping]>,
     pub source_shapes: Vec<Arc<TableShape>>,
     pub order: CopyOrder,
@@ -117,6 +120,7 @@ impl Backfill {
             families: Families::of(&self.mappings),
             store: self.store,
             epoch: self.epoch,
+            target: self.target,
             mappings: self.mappings,
             source_shapes: self.source_shapes,
             windows: self.windows,
@@ -209,6 +213,7 @@ impl Work {
         }
         // Tables that came with a later start.
         store.adopt_copies(self.shared.epoch).await?;
+        self.see_to_indexes(&copies, &store.deferred_indexes().await?);
         for (table, copy) in ready(&self.shared.mappings, &self.shared.order, &copies) {
             if !self.at_work.contains_key(&copy.table) && self.is_due(copy) {
                 self.begin(table, copy);
@@ -253,6 +258,36 @@ impl Work {
             return Ok(());
         }
         Ok(store.keep_copy_history(self.shared.epoch, &history.to_json()).await?)
+    }
+
+    /// Indexes are dropped before their table's first chunk, and built after its last one.
+    fn see_to_indexes(&mut self, copies: &[TableCopy], indexes: &[DeferredIndex]) {
+        for copy in copies.iter().filter(|copy| !self.at_work.contains_key(&copy.table)).collect::<Vec<_>>() {
+            let mine: Vec<DeferredIndex> = indexes.iter().filter(|index| index.table == copy.table).cloned().collect();
+            let is_copied = copy.state == CopyState::Copied;
+            let has = |wanted: fn(&DeferredIndex) -> bool| mine.iter().any(wanted);
+            let has_work = match copy.state {
+                CopyState::Waiting => has(|index| index.state == DeferredState::ToDrop),
+                CopyState::Copied => has(is_pending),
+                _ => false,
+            };
+            if !has_work {
+                continue;
+            }
+            self.at_work.insert(copy.table.clone(), copy.round);
+            let (shared, table) = (self.shared.clone(), copy.table.clone());
+            self.tables.spawn(async move {
+                let done = match is_copied {
+                    true => build_indexes(&shared, &mine).await,
+                    false => drop_indexes(&shared, &mine).await,
+                };
+                if let Err(error) = done {
+                    tracing::info!(%table, error = error.told(), "its indexes are looked at again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                table
+            });
+        }
     }
 
     /// Refused rows of a table that is copied are tried again after a while.

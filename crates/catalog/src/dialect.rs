@@ -93,4 +93,22 @@ impl Dialect {
             Flavor::MariaDb => "BINLOG MONITOR",
         }
     }
+
+    /// All accounts and roles but the server's own: user, host, plugin, `1` where locked, what of TLS is asked for, `1` for a
+    /// role that has no host. What they prove themselves with is not read.
+    pub(crate) fn accounts(self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => {
+                "SELECT user, host, plugin, CAST(account_locked = 'Y' AS CHAR), CAST(ssl_type AS CHAR), '0' FROM mysql.user
+                  WHERE user NOT IN ('mysql.sys', 'mysql.session', 'mysql.infoschema') ORDER BY user, host"
+            }
+            Flavor::MariaDb => {
+                "SELECT u.user, u.host, u.plugin,
+                        CAST(COALESCE(JSON_VALUE(g.priv, '$.account_locked'), '0') IN ('1', 'true') AS CHAR),
+                        CAST(u.ssl_type AS CHAR), CAST(u.is_role = 'Y' AS CHAR)
+                   FROM mysql.user AS u JOIN mysql.global_priv AS g ON g.user = u.user AND g.host = u.host
+                  WHERE u.user NOT IN ('mariadb.sys', 'PUBLIC') ORDER BY u.user, u.host"
+            }
+        }
+    }
 }

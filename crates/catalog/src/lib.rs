@@ -5,7 +5,8 @@
 //! [`connect`] opens connections as a [`ServerUrl`](crossfade_config::ServerUrl) demands. [`ServerFacts`] holds a
 //! server's version, identity and settings, [`table_shapes`] reads table definitions, and [`Dialect`] has every
 //! statement whose text depends on the version: this is the only crate that asks which server it is. [`check::check`]
-//! looks at every precondition of a migration at once. [`chunk`] splits a table into ranges of its key.
+//! looks at every precondition of a migration at once. [`chunk`] splits a table into ranges of its key. [`definition`] reads what
+//! shapes leave out: statements as a server prints them, views, routines, triggers, events, accounts.
 //!
 //! # What it promises
 //!
@@ -20,6 +21,7 @@
 pub mod check;
 pub mod chunk;
 mod connect;
+pub mod definition;
 mod dialect;
 mod error;
 mod facts;
@@ -28,6 +30,7 @@ mod servers;
 mod shape;
 mod version;
 
+pub use check::binlog::binlog_bytes;
 pub use connect::{Purpose, connect};
 pub use dialect::Dialect;
 pub use error::{CatalogError, class_of};

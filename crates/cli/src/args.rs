@@ -45,6 +45,7 @@ const EVERYWHERE: &str = "Options of every command";
 const MAIN_EXAMPLES: &str = "\
 Examples:
   crossfade check             is everything ready? with a remedy for each finding
+  crossfade schema copy       create on new the tables that only old has
   crossfade init              create the schemas `crossfade`, take the start mark
   crossfade sync forward      carry changes from old to new
   crossfade sync reverse      carry changes from new to old
@@ -57,9 +58,12 @@ Exit codes: 0 fine, 1 the command's own finding, 2 usage or configuration, 3 con
 pub enum Command {
     /// Check every precondition on both sides and the store
     #[command(
-        after_help = "Examples:\n  crossfade check\n  crossfade check --json | jq '.findings[] | select(.severity == \"error\")'"
+        after_help = CHECK_EXAMPLES
     )]
-    Check(JsonOutput),
+    Check(CheckArgs),
+    /// Compare the definitions of both sides, and create on the new side the tables that it lacks
+    #[command(subcommand)]
+    Schema(SchemaCommand),
     /// Create or migrate the crossfade schemas and take the start mark; repeatable
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
@@ -106,6 +110,100 @@ pub enum Command {
     #[command(after_help = "Examples:\n  crossfade completions bash > /etc/bash_completion.d/crossfade")]
     Completions { shell: clap_complete::Shell },
 }
+
+#[derive(Debug, Subcommand)]
+pub enum SchemaCommand {
+    /// Show how the sides differ: tables through the mapping, views, routines, triggers, events, accounts; exit code 1 if they do
+    #[command(after_help = SCHEMA_DIFF_EXAMPLES)]
+    Diff(SchemaDiffArgs),
+    /// Create the tables that the new side lacks, after showing the statements; changes and drops nothing that is there
+    #[command(after_help = SCHEMA_COPY_EXAMPLES)]
+    Copy(SchemaCopyArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaPart {
+    Tables,
+    Views,
+    Routines,
+    Triggers,
+    Events,
+    Accounts,
+}
+
+#[derive(Debug, Args)]
+pub struct SchemaDiffArgs {
+    /// Only this, or several with commas between them
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub only: Vec<SchemaPart>,
+    /// Only this table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE", conflicts_with = "only")]
+    pub tables: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SCHEMA_DIFF_EXAMPLES: &str = "\
+Examples:
+  crossfade schema diff
+  crossfade schema diff --only tables,triggers
+  crossfade schema diff --table app.users
+  crossfade schema diff --json | jq '.differences[] | select(.only_on == \"old\")'
+
+Tables, columns and parents that the new side calls otherwise are no difference, nor are the next AUTO_INCREMENT value and the width at
+which integers are shown. Accounts count that may do something with these schemas, or with all; passwords are neither
+read nor compared. What the account may not see is told with the GRANT that it lacks, and makes the exit code 1, too.";
+
+#[derive(Debug, Args)]
+pub struct SchemaCopyArgs {
+    /// Only this table, as either side names it: schema.table; may be given several times
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// Show the statements, and create nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Create without asking
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Print JSON: the statements, what was there already, what stands in the way
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SCHEMA_COPY_EXAMPLES: &str = "\
+Examples:
+  crossfade schema copy --dry-run               look first
+  crossfade schema copy                         show, ask, create
+  crossfade schema copy --yes --table app.tags  one that is added to a running migration
+
+A table that is there, empty and alike, stays; one that has rows or differs is named, and nothing is created. The mapping's
+names count. Run it again after a crash: it goes on with what is missing. Views, routines, triggers, events and accounts
+are not copied: `crossfade schema diff` shows them.";
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Also see what the new side takes: write synthetic rows there as applying would, as fast as it goes, and compare that with
+    /// what the old side writes meanwhile
+    #[arg(long)]
+    pub probe_load: bool,
+    /// For how many seconds
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "probe_load", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  crossfade check
+  crossfade check --json | jq '.findings[] | select(.severity == \"error\")'
+  crossfade check --probe-load --seconds 20       at the busiest hour of the old side
+  crossfade check --probe-load --json | jq .probe_load.headroom
+
+The load puts the new side under full load for that time, with `lanes` of `[apply]`. Its rows are in schema `crossfade`, nothing of
+them crosses, and their tables are dropped afterwards; where it was killed, by the next one.";
 
 #[derive(Debug, Args)]
 pub struct InitArgs {
@@ -236,7 +334,7 @@ pub struct StatusArgs {
 pub enum BackfillCommand {
     /// Have tables copied, all or some; those that are copied already stay as they are
     #[command(
-        after_help = "Examples:\n  crossfade backfill start\n  crossfade backfill start --table app.users --table app.orders"
+        after_help = "Examples:\n  crossfade backfill start\n  crossfade backfill start --table app.users --table app.orders\n  crossfade backfill start --defer-secondary-indexes     before `crossfade sync forward` first runs: tables are empty then"
     )]
     Start(BackfillStartArgs),
     /// Show how far the copying of each table is; exit code 1 where something needs a person
@@ -291,6 +389,10 @@ pub struct BackfillStartArgs {
     /// Only this table, as either side names it: schema.table; may be given several times
     #[arg(long = "table", value_name = "TABLE")]
     pub tables: Vec<String>,
+    /// Drop non-unique secondary indexes of these tables on the new side, where they must be empty, and build them when the rows are
+    /// copied. Those that a foreign key needs stay
+    #[arg(long)]
+    pub defer_secondary_indexes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -317,7 +419,8 @@ Examples:
   crossfade backfill status --json | jq '.tables[] | select(.refused > 0) | .refused_rows'
 
 Columns:
-  state       waiting (for its parents, or its turn), clearing, copying, copied, stopped; why: below
+  state       waiting (for its parents, or its turn), clearing, copying, copied, stopped; why: below. Indexing: copied, and
+              indexes that were deferred are being built
   rows, of    read so far, and what the table had when its copying began
   rows/s      of late; `left` follows from it
   replaced    were older on the new side

@@ -21,7 +21,7 @@ use crossfade_config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use args::{BackfillCommand, Cli, Command, MarkCommand, MessagesCommand, ThrottleCommand};
+use args::{BackfillCommand, Cli, Command, MarkCommand, MessagesCommand, SchemaCommand, ThrottleCommand};
 
 /// Forced by a second signal.
 const EXIT_FORCED: i32 = 130;
@@ -96,12 +96,17 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         sync::run(settings, args.direction.into(), args.until_caught_up, from_mark, stop_on_signals()?).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !matches!(cli.command, Command::Check(_)) {
+    // These ask no store.
+    if !matches!(cli.command, Command::Check(_) | Command::Schema(_)) {
         store_home::find(&mut settings).await?;
     }
     let settings = Arc::new(settings);
     match cli.command {
-        Command::Check(output) => return Ok(ExitCode::from(command::check::run(&settings, output.json).await?)),
+        Command::Check(args) => {
+            return Ok(ExitCode::from(command::check::run(&settings, &args, stop_on_signals()?).await?));
+        }
+        Command::Schema(SchemaCommand::Diff(args)) => return Ok(command::schema::diff(&settings, &args).await?.into()),
+        Command::Schema(SchemaCommand::Copy(args)) => command::schema::copy(&settings, &args).await?,
         Command::Init(args) => command::init::run(settings, &args).await?,
         Command::Status(args) => command::status::run(&settings, &args).await?,
         Command::Serve(args) => command::serve::run(settings, &args, stop_on_signals()?).await?,

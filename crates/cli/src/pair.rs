@@ -111,20 +111,7 @@ pub fn stream_of(direction: Direction) -> StreamId {
 
 impl SideView {
     async fn read(settings: &Settings, side: Side, patterns: &[TablePattern]) -> anyhow::Result<SideView> {
-        let mut conn = connect_side(settings, side, Purpose::Catalog).await?;
-        let facts = ServerFacts::read(&mut conn).await.with_context(|| format!("cannot read the {side} side"))?;
-        if facts.support_level() == SupportLevel::Refused {
-            return Err(Failure::new(
-                Kind::Usage,
-                format!(
-                    "the {side} side is {} {}, which crossfade does not work with",
-                    facts.flavor(),
-                    facts.version.text
-                ),
-                crossfade_catalog::SUPPORTED_VERSIONS,
-            )
-            .into());
-        }
+        let (mut conn, facts) = open_side(settings, side).await?;
         let shapes = table_shapes(&mut conn, patterns).await.with_context(|| format!("cannot read the {side} side"))?;
         Ok(SideView { facts, shapes: shapes.into_iter().map(|shape| (shape.name.clone(), Arc::new(shape))).collect() })
     }
@@ -136,7 +123,19 @@ pub async fn connect_side(settings: &Settings, side: Side, purpose: Purpose) -> 
     servers.connect(purpose).await.with_context(|| format!("the {side} side cannot be reached"))
 }
 
-fn refuse_mixed(old: &ServerFacts, new: &ServerFacts) -> anyhow::Result<()> {
+/// Opens a connection for questions to a side, and refuses servers that are too old.
+pub async fn open_side(settings: &Settings, side: Side) -> anyhow::Result<(Conn, ServerFacts)> {
+    let mut conn = connect_side(settings, side, Purpose::Catalog).await?;
+    let facts = ServerFacts::read(&mut conn).await.with_context(|| format!("cannot read the {side} side"))?;
+    if facts.support_level() == SupportLevel::Refused {
+        let version = format!("{} {}", facts.flavor(), facts.version.text);
+        let message = format!("the {side} side is {version}, which crossfade does not work with");
+        return Err(Failure::new(Kind::Usage, message, crossfade_catalog::SUPPORTED_VERSIONS).into());
+    }
+    Ok((conn, facts))
+}
+
+pub fn refuse_mixed(old: &ServerFacts, new: &ServerFacts) -> anyhow::Result<()> {
     if old.flavor() == new.flavor() {
         return Ok(());
     }

@@ -12,6 +12,7 @@ use sqlx::{Connection, Row};
 
 use crate::block::{self, PackedBlock, image_json};
 use crate::connections::in_time;
+use crate::deferred::{DeferredIndex, keep_indexes};
 use crate::stream::utc;
 use crate::{Store, StoreError};
 
@@ -166,7 +167,13 @@ impl Store {
 
     /// Has tables copied that are not known yet, each with the rows that it may have; the others stay as they are. Returns how
     /// many are new.
-    pub async fn add_copies(&self, tables: &[(TableName, Option<u64>)]) -> Result<u64, StoreError> {
+    ///
+    /// `deferred` are indexes that are to be dropped first: known together with their tables, or not at all.
+    pub async fn add_copies(
+        &self,
+        tables: &[(TableName, Option<u64>)],
+        deferred: &[DeferredIndex],
+    ) -> Result<u64, StoreError> {
         let during = || StoreError::during("keep what is to be copied");
         let mut added = 0;
         // All at once: a child that were known before its parent would be copied before it.
@@ -187,6 +194,7 @@ impl Store {
             .map_err(during())?;
             added += u64::from(done.rows_affected() == 1);
         }
+        keep_indexes(&mut transaction, &self.pair, deferred).await?;
         transaction.commit().await.map_err(during())?;
         Ok(added)
     }
@@ -218,7 +226,7 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Tables that were stopped by an error are tried again.
+    /// Tables that were stopped by an error are tried again, and so are indexes that could not be built.
     pub async fn resume_copies(&self) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE backfill SET state = IF(started_at IS NULL, 'waiting', 'copying'), reason = NULL,
@@ -228,7 +236,7 @@ impl Store {
         .execute(&self.pool)
         .await
         .map_err(StoreError::during("resume copies"))?;
-        Ok(())
+        self.resume_deferred().await
     }
 
     /// Claims all copies for the holder of a lease, so that those of an older one count no more.

@@ -31,6 +31,7 @@ const STEPS: &[(Version, &[&str])] = &[
         &[
             include_str!("../../../sql/store/008_backfill_pace.sql"),
             include_str!("../../../sql/store/009_continuous_verify.sql"),
+            include_str!("../../../sql/store/010_deferred_index.sql"),
         ],
     ),
 ];

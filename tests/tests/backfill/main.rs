@@ -4,6 +4,7 @@ mod beside_writers;
 mod both_filled;
 mod cascades;
 mod copying;
+mod deferred;
 mod from_mark;
 mod half_filled;
 mod progress;

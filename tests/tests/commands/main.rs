@@ -1,6 +1,7 @@
 //! What every command says and does, through the real binary: output, exit codes, and the life of the sync processes.
 
 mod looking;
+mod probe;
 mod running;
 mod waiting;
 mod wrong;

@@ -96,7 +96,7 @@ fn is_resource_manager_error(error: &mysql_async::Error) -> bool {
 }
 
 /// Bytes in all of a server's binlog files; `None` where the account may not ask or the binlog is off.
-pub(super) async fn binlog_bytes(conn: &mut Conn, dialect: Dialect) -> Option<u64> {
+pub async fn binlog_bytes(conn: &mut Conn, dialect: Dialect) -> Option<u64> {
     let rows: Vec<Row> = conn.query(dialect.binlog_files()).await.ok()?;
     rows.iter().map(|row| row.get_opt::<u64, _>(1)?.ok()).sum()
 }

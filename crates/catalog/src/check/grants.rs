@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// An account's privileges, those of its active roles included.
 #[derive(Debug, Default)]
-pub(super) struct Grants {
+pub(crate) struct Grants {
     entries: Vec<Entry>,
 }
 
@@ -31,12 +31,12 @@ impl Grants {
     }
 
     /// Whether a privilege holds on every schema.
-    pub(super) fn has_global(&self, privilege: &str) -> bool {
+    pub(crate) fn has_global(&self, privilege: &str) -> bool {
         self.entries.iter().any(|entry| !entry.revoked && entry.scope == Scope::Everything && entry.gives(privilege))
     }
 
     /// Whether a privilege holds on a whole schema.
-    pub(super) fn has_on_schema(&self, privilege: &str, schema: &str) -> bool {
+    pub(crate) fn has_on_schema(&self, privilege: &str, schema: &str) -> bool {
         let on_schema = |entry: &&Entry| match &entry.scope {
             Scope::Schema(pattern) => like(pattern, schema) || pattern == schema,
             _ => false,
@@ -47,7 +47,7 @@ impl Grants {
         (self.has_global(privilege) && !revoked) || schema_entries.any(|entry| !entry.revoked)
     }
 
-    pub(super) fn has_on_table(&self, privilege: &str, schema: &str, table: &str) -> bool {
+    pub(crate) fn has_on_table(&self, privilege: &str, schema: &str, table: &str) -> bool {
         let on_table = |entry: &Entry| matches!(&entry.scope, Scope::Table(s, t) if s == schema && t == table);
         self.has_on_schema(privilege, schema)
             || self.entries.iter().any(|entry| !entry.revoked && on_table(entry) && entry.gives(privilege))
@@ -92,17 +92,17 @@ fn scope(object: &str) -> Option<Scope> {
     }
 }
 
-fn unquote(name: &str) -> Option<String> {
+pub(crate) fn unquote(name: &str) -> Option<String> {
     Some(name.strip_prefix('`')?.strip_suffix('`')?.replace("``", "`"))
 }
 
 /// Splits at the first separator that stands neither in quotes nor in brackets.
-fn split_outside_quotes<'t>(text: &'t str, separator: &str) -> Option<(&'t str, &'t str)> {
+pub(crate) fn split_outside_quotes<'t>(text: &'t str, separator: &str) -> Option<(&'t str, &'t str)> {
     let at = outside_quotes(text).find(|&at| text[at..].starts_with(separator))?;
     Some((&text[..at], &text[at + separator.len()..]))
 }
 
-fn split_list(text: &str) -> Vec<&str> {
+pub(crate) fn split_list(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut start = 0;
     for at in outside_quotes(text).filter(|&at| text[at..].starts_with(',')) {
@@ -131,7 +131,7 @@ fn outside_quotes(text: &str) -> impl Iterator<Item = usize> {
 }
 
 /// SQL's LIKE, with a backslash as escape.
-fn like(pattern: &str, text: &str) -> bool {
+pub(crate) fn like(pattern: &str, text: &str) -> bool {
     let mut rest = pattern.chars();
     match rest.next() {
         None => text.is_empty(),

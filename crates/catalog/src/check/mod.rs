@@ -2,11 +2,11 @@
 //!
 //! A check changes nothing, and goes on after each finding, so that all come at once. What it cannot ask is a finding too.
 
-mod binlog;
+pub(crate) mod binlog;
 mod finding;
-mod grants;
+pub(crate) mod grants;
 mod presence;
-mod privileges;
+pub(crate) mod privileges;
 mod replica;
 mod server;
 mod sides;

@@ -33,12 +33,14 @@ pub(super) async fn missing_finding(conn: &mut Conn, side: Side, name: &TableNam
             format!("{name} does not exist, but {schema}.{table} does"),
             "write the name as the server spells it, with `old` and `new` where the sides differ",
         ),
-        (None, None) => finding(
-            "table-missing",
-            format!("{name} does not exist, or the account may not see it"),
-            "create it, correct its name, grant the account SELECT on it, or leave it out with `skip = true` in a \
-             `[[table]]` of its own",
-        ),
+        (None, None) => {
+            let create = if side == Side::New { "create it (`crossfade schema copy`)" } else { "create it" };
+            let remedy = format!(
+                "{create}, correct its name, grant the account SELECT on it, or leave it out with `skip = true` in a \
+                 `[[table]]` of its own"
+            );
+            finding("table-missing", format!("{name} does not exist, or the account may not see it"), &remedy)
+        }
     })
 }
 

@@ -20,14 +20,14 @@ const VIEW_PRIVILEGES: [&str; 2] = ["CREATE VIEW", "SHOW VIEW"];
 pub(super) const OWN_SCHEMA: &str = "crossfade";
 
 /// One connection's account, asked once.
-pub(super) struct Account {
+pub(crate) struct Account {
     /// As a GRANT names it: `` `sync`@`%` ``.
     name: String,
     grants: Grants,
 }
 
 impl Account {
-    pub(super) async fn read(conn: &mut Conn, dialect: Dialect) -> Result<Account, CatalogError> {
+    pub(crate) async fn read(conn: &mut Conn, dialect: Dialect) -> Result<Account, CatalogError> {
         let query = |source| CatalogError::Query { what: "the account's privileges", source };
         let (user, role): (String, Option<String>) =
             conn.query_first("SELECT CURRENT_USER(), CURRENT_ROLE()").await.map_err(query)?.unwrap_or_default();
@@ -50,8 +50,12 @@ impl Account {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// What reading the binlog needs.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use crossfade_backfill::History;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_message::{BackfillWish, CopyCounts, CopyState, NotedRow, Store, StreamStatus, TableCopy};
+use crossfade_message::{
+    BackfillWish, CopyCounts, CopyState, DeferredIndex, DeferredState, NotedRow, Store, StreamStatus, TableCopy,
+};
 use crossfade_model::{Direction, TableName};
 use serde::Serialize;
 
@@ -18,7 +20,7 @@ use super::rounds;
 use super::{new_table, open_known_store, print_json, print_table};
 use crate::args::{BackfillRestartArgs, BackfillStartArgs, BackfillStatusArgs};
 use crate::failure::{Failure, Kind};
-use crate::output::out;
+use crate::output::{one_line, out};
 use crate::pair::Pair;
 
 /// Rows of a table that are listed for a person to look at.
@@ -68,11 +70,24 @@ struct TableLine {
     /// differed; unknown before there was one since the table was copied.
     only_on_new: Option<u64>,
     differ: Option<u64>,
+    /// Of the indexes that were deferred, those that are not built yet, and those that are.
+    indexes_to_build: u64,
+    indexes_built: u64,
+    /// Why indexes were not dropped, or cannot be built.
+    index_reasons: Vec<IndexReason>,
     chunks: u64,
     started_at: Option<String>,
     copied_at: Option<String>,
     refused_rows: Vec<RowLine>,
     kept_rows: Vec<RowLine>,
+}
+
+#[derive(Serialize)]
+struct IndexReason {
+    index: String,
+    /// `left` where it was not dropped, `failed` where it cannot be built.
+    state: &'static str,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -98,14 +113,23 @@ pub async fn start(settings: Arc<Settings>, args: &BackfillStartArgs) -> anyhow:
         }
         tables.retain(|table| *table != mapping.source);
     }
+    let deferred =
+        if args.defer_secondary_indexes { super::deferral::indexes(&pair, &store, &tables).await? } else { Vec::new() };
     let old = Servers::new(pair.settings.old.urls());
     let expected = crossfade_backfill::expected_rows(&old, &tables).await?;
     let tables: Vec<(TableName, Option<u64>)> = tables.into_iter().zip(expected).collect();
-    let added = store.add_copies(&tables).await?;
+    let added = store.add_copies(&tables, &deferred).await?;
     store.resume_copies().await?;
     store.set_backfill_wish(BackfillWish::Run).await?;
     store.journal("backfill", &format!("started, {added} tables more are to be copied")).await?;
     eprintln!("{added} of {} tables are new and will be copied", tables.len());
+    if !deferred.is_empty() {
+        let count = deferred.len();
+        store
+            .journal("backfill", &format!("{count} secondary indexes are dropped, and built when rows are copied"))
+            .await?;
+        eprintln!("{count} secondary indexes are dropped first, and built when the rows are copied");
+    }
     tell_who_does_it(&store).await
 }
 
@@ -153,7 +177,7 @@ pub async fn status(settings: &Settings, args: &BackfillStatusArgs) -> anyhow::R
     let store = open_known_store(settings).await?;
     loop {
         let progress = read(&store).await?;
-        let is_over = progress.tables.iter().all(|line| line.state == "copied" || line.state == "stopped");
+        let is_over = progress.tables.iter().all(|line| line.state == "copied" || line.is_stuck());
         if args.json {
             print_json(&progress)?;
         } else {
@@ -193,6 +217,7 @@ async fn is_served(store: &Store) -> anyhow::Result<bool> {
 async fn read(store: &Store) -> anyhow::Result<Progress> {
     let mut tables = Vec::new();
     let compared = rounds::last_whole(store).await?;
+    let indexes = store.deferred_indexes().await?;
     for copy in store.copies().await? {
         let refused = match copy.refused {
             0 => Vec::new(),
@@ -207,10 +232,11 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
             let name = copy.table.to_string();
             rounds::reports(one).into_iter().find(|report| report.table == name && report.skipped.is_none())
         });
+        let mine: Vec<&DeferredIndex> = indexes.iter().filter(|index| index.table == copy.table).collect();
         tables.push(TableLine {
             only_on_new: found.as_ref().map(|report| report.missing_on_old),
             differ: found.as_ref().map(|report| report.missing_on_new + report.different),
-            ..line(copy, &refused, &kept)
+            ..line(copy, &refused, &kept, &mine)
         });
     }
     let wish = store.backfill_wish().await?.map(BackfillWish::as_str);
@@ -254,7 +280,13 @@ fn to_apply(streams: &[StreamStatus]) -> u64 {
     forward.map_or(0, |stream| stream.last_seq.saturating_sub(stream.settled_seq))
 }
 
-fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
+fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow], indexes: &[&DeferredIndex]) -> TableLine {
+    use DeferredState::{Built, Failed, ToBuild, ToDrop};
+    let count = |states: &[DeferredState]| indexes.iter().filter(|index| states.contains(&index.state)).count() as u64;
+    let indexes_to_build = count(&[ToDrop, ToBuild, Failed]);
+    let reason = |index: &&DeferredIndex| {
+        Some(IndexReason { index: index.name.clone(), state: index.state.as_str(), reason: index.reason.clone()? })
+    };
     let CopyCounts { read, filled, replaced, same, kept: kept_count, changed } = copy.counts;
     let is_over = copy.state == CopyState::Copied;
     // Of a table that is copied all rows are, however many were there when it began.
@@ -262,7 +294,7 @@ fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
     let rows_per_second = if copy.state == CopyState::Copying { copy.rows_per_second } else { 0.0 };
     TableLine {
         table: copy.table.to_string(),
-        state: copy.state.as_str(),
+        state: if is_over && indexes_to_build > 0 { "indexing" } else { copy.state.as_str() },
         reason: copy.reason,
         rows: read,
         total_rows: total,
@@ -277,6 +309,9 @@ fn line(copy: TableCopy, refused: &[NotedRow], kept: &[NotedRow]) -> TableLine {
         refused: copy.refused,
         only_on_new: None,
         differ: None,
+        indexes_to_build,
+        indexes_built: count(&[Built]),
+        index_reasons: indexes.iter().filter_map(reason).collect(),
         chunks: copy.chunks,
         started_at: copy.started_at.map(|at| at.to_rfc3339()),
         copied_at: copy.copied_at.map(|at| at.to_rfc3339()),
@@ -291,10 +326,16 @@ fn row_line(row: &NotedRow) -> Option<RowLine> {
 }
 
 impl TableLine {
+    /// It does not go on by itself.
+    fn is_stuck(&self) -> bool {
+        let is_failed = |index: &IndexReason| index.state == DeferredState::Failed.as_str();
+        self.state == "stopped" || self.index_reasons.iter().any(is_failed)
+    }
+
     /// Kept rows do not, once a comparison has found that none differs any more.
     fn needs_a_person(&self) -> bool {
         let differs = self.differ.unwrap_or(self.kept) > 0 || self.only_on_new > Some(0);
-        self.state == "stopped" || self.refused > 0 || differs
+        self.is_stuck() || self.refused > 0 || differs
     }
 }
 
@@ -352,7 +393,7 @@ fn print(progress: &Progress, clear: bool) {
         left(progress.seconds_left)
     );
     let states: BTreeSet<&str> = progress.tables.iter().map(|line| line.state).collect();
-    let is_open = states.iter().any(|state| ["waiting", "clearing", "copying"].contains(state));
+    let is_open = states.iter().any(|state| ["waiting", "clearing", "copying", "indexing"].contains(state));
     if is_open && progress.wish == Some("pause") {
         out!("paused: `crossfade backfill resume` lets it go on");
     } else if is_open && !progress.is_served {
@@ -371,6 +412,20 @@ fn print(progress: &Progress, clear: bool) {
     for line in &progress.tables {
         if let Some(reason) = &line.reason {
             out!("{}: stopped: {reason}; mend it, then run `crossfade backfill resume`", line.table);
+        }
+        if line.indexes_to_build > 0 {
+            let (left, built) = (line.indexes_to_build, line.indexes_built);
+            out!("{}: {left} of {} secondary indexes are to be built", line.table, left + built);
+        }
+        for IndexReason { index, state, reason } in &line.index_reasons {
+            match *state {
+                "failed" => out!(
+                    "{}: the index `{}` cannot be built: {reason}; mend it, then run `crossfade backfill resume`",
+                    line.table,
+                    one_line(index)
+                ),
+                _ => out!("{}: the index `{}` was not dropped: {reason}", line.table, one_line(index)),
+            }
         }
         for row in &line.refused_rows {
             let error = row.error.as_deref().unwrap_or_default();

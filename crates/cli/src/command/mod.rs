@@ -3,6 +3,7 @@
 mod asking;
 pub mod backfill;
 pub mod check;
+mod deferral;
 mod edit;
 pub mod history;
 pub mod init;
@@ -11,6 +12,7 @@ pub mod messages;
 mod portrait;
 pub mod retry;
 pub mod rounds;
+pub mod schema;
 pub mod serve;
 pub mod show;
 pub mod status;

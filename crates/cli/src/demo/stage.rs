@@ -45,7 +45,7 @@ pub struct Pair {
 }
 
 impl Stage {
-    /// Starts the servers, loads the old one with users, gives the new one empty tables, and writes the configuration.
+    /// Starts the servers, writes the configuration, loads the old one with users, and has the new one's tables created.
     pub async fn set(args: &DemoArgs, display: &Display) -> Result<Stage> {
         let binary = std::env::current_exe().context("cannot find this program's own file")?;
         let folder = std::env::temp_dir().join(format!("crossfade-demo-{}", std::process::id()));
@@ -81,12 +81,14 @@ impl Stage {
         ));
         let bar = display.bar("loading", self.data.users);
         let before = Cell::new(0);
-        for pool in [&self.old, &self.new] {
-            self.data.create(pool).await?;
-        }
+        self.data.create(&self.old).await?;
         let rows = self.data.load(&self.old, |users| bar.advance(users - before.replace(users))).await?;
         bar.finish();
-        display.say(&format!("{} rows on old; new has the same tables, and no rows", super::display::grouped(rows)));
+        display.say(&format!(
+            "{} rows on old; creating its tables on new: crossfade schema copy",
+            super::display::grouped(rows)
+        ));
+        self.crossfade(&["schema", "copy", "--yes"]).await.context("`crossfade schema copy` failed")?;
         Ok(rows)
     }
 

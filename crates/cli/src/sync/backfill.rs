@@ -23,6 +23,7 @@ use crate::pair::Pair;
 pub struct Parts {
     pub epoch: u64,
     pub source: Servers,
+    pub target: Servers,
     pub windows: Arc<Windows>,
     pub uncopied: Uncopied,
     pub applied: watch::Receiver<ProgressView>,
@@ -41,7 +42,7 @@ const MEMORY_SHARE: u64 = 24;
 
 pub fn of(pair: &Pair, store: &Store, parts: Parts) -> Backfill {
     let settings = &pair.settings;
-    let Parts { epoch, source, windows, uncopied, applied, wishes, throttle, probe } = parts;
+    let Parts { epoch, source, target, windows, uncopied, applied, wishes, throttle, probe } = parts;
     let mappings = pair.mappings(Direction::Forward);
     let shapes = &pair.side(Side::Old).shapes;
     let workers = settings.backfill.workers;
@@ -52,6 +53,7 @@ pub fn of(pair: &Pair, store: &Store, parts: Parts) -> Backfill {
         store: store.clone(),
         epoch,
         source,
+        target,
         replica: settings.backfill.from.clone().map(|url| Servers::new(vec![url])),
         source_shapes: mappings.iter().filter_map(|mapping| shapes.get(&mapping.source).cloned()).collect(),
         mappings: mappings.into(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 15] = [
+const POINTS: [&str; 19] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -26,6 +26,10 @@ const POINTS: [&str; 15] = [
     "mid-chunk",
     "after-chunk-commit",
     "table-compared",
+    "index-dropped",
+    "before-indexes",
+    "index-built",
+    "table-created",
 ];
 
 /// A signal has arrived by then.

@@ -10,7 +10,7 @@ mod canary;
 mod capture;
 mod clocks;
 mod comparing;
-mod failpoint;
+pub mod failpoint;
 mod follow;
 mod gate;
 mod health;
@@ -225,6 +225,7 @@ async fn hold_lease_and_run(
         let parts = backfill::Parts {
             epoch: lease.epoch().0,
             source: source.servers.clone(),
+            target: target.servers.clone(),
             windows,
             uncopied,
             applied: applied.clone(),
