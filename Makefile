@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Extra arguments for the demonstration, as in: make demo DEMO="--flavor mariadb --seconds 60"
 DEMO ?=
 # Tests at a time in a suite, and suites at a time: they wait more than they work.
-TEST_THREADS ?= 3
+TEST_THREADS ?= 2
 SUITES_AT_ONCE ?= 2
 # One test binary for `make soak`, as in: make soak SUITE=kill_matrix
 SUITE ?=

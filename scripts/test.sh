@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cargo="${CARGO:-cargo}"
-export RUST_TEST_THREADS="${TEST_THREADS:-3}"
+export RUST_TEST_THREADS="${TEST_THREADS:-2}"
 
 # The suites start the binary, and cargo does not build another package's binary for a test.
 "$cargo" build --workspace --bins

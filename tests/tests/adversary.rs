@@ -159,6 +159,18 @@ async fn an_idle_source_is_caught_up(flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
+/// Sessions on new that wait for a lock on table `t` of the migration.
+async fn waiting_for_table(migration: &Migration) -> Result<usize> {
+    let sessions: Vec<mysql_async::Row> = migration.new.get_conn().await?.query("SHOW FULL PROCESSLIST").await?;
+    let text =
+        |row: &mysql_async::Row, column: usize| row.get::<Option<String>, _>(column).flatten().unwrap_or_default();
+    let table = format!("`{}`.`t`", migration.schema);
+    Ok(sessions
+        .iter()
+        .filter(|row| text(row, 6).contains("Waiting for table") && text(row, 7).contains(&table))
+        .count())
+}
+
 /// Several lanes of a batch set rows aside. Of the first one's commit nobody hears, and before it is asked for, the others
 /// commit: none of the rows is forgotten.
 async fn what_several_lanes_set_aside_is_kept(flavor: Flavor) -> Result<()> {
@@ -186,8 +198,17 @@ async fn what_several_lanes_set_aside_is_kept(flavor: Flavor) -> Result<()> {
     })
     .await?;
 
+    // Nobody can connect any more after the first commit, so all must have begun before it.
+    let mut locker = migration.new.get_conn().await?;
+    locker.query_drop(format!("LOCK TABLES `{}`.t READ", migration.schema)).await?;
     proxy.next_commit(CommitFate::AnswerLostThenAway);
     migration.crossfade(&["start", "forward"]).await?;
+    until("four lanes at the lock", LIMIT, || async {
+        let lanes = waiting_for_table(&migration).await?;
+        Ok(if lanes == 4 { Progress::Reached(()) } else { Progress::NotYet(lanes.to_string()) })
+    })
+    .await?;
+    locker.query_drop("UNLOCK TABLES").await?;
     until("all lanes through", LIMIT, || async {
         let commits = proxy.incidents().watched_commits;
         Ok(if commits >= 4 { Progress::Reached(()) } else { Progress::NotYet(commits.to_string()) })
