@@ -49,7 +49,6 @@ pub async fn rows_are_equal(migration: &Migration) -> Result<u64> {
     let pairs: Vec<TablePair> = hotset::Table::ALL.into_iter().map(pair).collect();
     let comparison = compare::tables(&migration.old, &migration.new, &pairs).await?;
     if !comparison.is_equal() {
-        keep_what_was_written(migration).await?;
         bail!(
             "{} rows differ when all is quiet\n{comparison}\n{}",
             comparison.differences(),
@@ -60,7 +59,7 @@ pub async fn rows_are_equal(migration: &Migration) -> Result<u64> {
 }
 
 /// Leaves the messages and both binlogs beside the logs: servers end with the test.
-async fn keep_what_was_written(migration: &Migration) -> Result<()> {
+pub async fn keep_what_was_written(migration: &Migration) -> Result<()> {
     let messages = migration.crossfade(&["messages", "list", "--limit", "100000", "--json"]).await?;
     std::fs::write(migration.folder.join("messages.json"), messages)?;
     for (side, pool) in [("old", &migration.old), ("new", &migration.new)] {
@@ -111,7 +110,6 @@ pub async fn every_change_was_captured_once(migration: &Migration) -> Result<Cap
         let (found, returned) = captured_of(migration, direction).await?;
         let marks = marks(migration, direction, source).await?;
         if found != written || (returned > 0) != (marks > 0) || returned < marks {
-            keep_what_was_written(migration).await?;
             bail!(
                 "{} captured {found:?}, but users made {written:?}, and {marks} times something went back, in {returned} \
                  messages: echoes were captured, or changes lost",

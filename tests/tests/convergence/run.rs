@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use crossfade_servers::SharedPair;
 use crossfade_testkit::hotset::{self, Counts, HotSet, Settings, Table};
 use crossfade_testkit::quiet::Status;
@@ -37,8 +37,14 @@ impl Run {
         migration.init().await?;
         let mut run = Run { seed, migration };
         let (written, happened) = run.write_and_suffer().await?;
-        let outcome =
-            run.reckon(written, happened).await.map_err(|error| anyhow!("{error:#}\n{}", run.migration.log_ends()))?;
+        let outcome = match run.reckon(written, happened).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let kept = reckoning::keep_what_was_written(&run.migration).await;
+                let kept = kept.err().map(|error| format!("\nmessages and binlogs are not kept: {error:#}"));
+                bail!("{error:#}\n{}{}", run.migration.log_ends(), kept.unwrap_or_default());
+            }
+        };
         run.migration.stop_both().await?;
         Ok(outcome)
     }
