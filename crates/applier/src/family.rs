@@ -23,6 +23,7 @@ use crate::error::ApplyError;
 use crate::followers;
 use crate::lane::Shared;
 use crate::lookup::{Lookup, Subject};
+use crate::session;
 
 /// What was ruled over changes of a lane beside who wins, by message.
 pub(crate) type Rulings = BTreeMap<u64, Ruling>;
@@ -116,7 +117,7 @@ pub(crate) async fn judge_endings(
     if !shared.hold.captured_under_locks(conn, hold_limit).await? {
         return Ok(Endings::NotCaptured);
     }
-    let mut lookup = shared.lookup.lock().await;
+    let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
     lookup.refresh().await?;
     let mut disputed: Vec<(usize, Loss)> = Vec::new();
     for (parent, child_table, child) in &children {
@@ -225,7 +226,7 @@ pub(crate) async fn judge_orphan(
         if !shared.hold.captured_under_locks(conn, hold_limit).await? {
             return Ok(Orphan::NotCaptured);
         }
-        let mut lookup = shared.lookup.lock().await;
+        let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
         lookup.refresh().await?;
         let subject = Subject { mapping, key: &values, seen };
         if let Some(ended) = lookup.last_concurrent(&subject, target, conn).await?
@@ -272,7 +273,7 @@ pub(crate) async fn end_children(
         for (parent_table, row, is_news) in &generation {
             for link in &shared.children[*parent_table] {
                 for child in children_by(shared, conn, link, &[row]).await? {
-                    let mut lookup = shared.lookup.lock().await;
+                    let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
                     let is_news = *is_news
                         || given(shared, &mut lookup, conn, (link.child, &child), ending.seen).await?.is_some();
                     drop(lookup);
@@ -414,7 +415,7 @@ pub(crate) async fn give_back(
     if !is_known && hold_limit.is_some() {
         return Ok(false);
     }
-    let mut lookup = shared.lookup.lock().await;
+    let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
     lookup.refresh().await?;
     let (mut returned, mut origins) = (Vec::new(), Vec::new());
     for GivenBack { table, row, there } in rows {

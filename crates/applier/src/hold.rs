@@ -26,9 +26,6 @@ const STALLED_AFTER: Duration = Duration::from_secs(3);
 /// … unless it is always late, as one that reads a replica may be: then it is waited for up to so long, also under locks.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// A session that waits says something before the server takes it for dead.
-const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
-
 /// Asks for a wait. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Hold {
@@ -119,14 +116,7 @@ impl Hold {
 
     /// The same for a session in mid-transaction, which is kept alive meanwhile.
     pub async fn captured_under_locks(&self, conn: &mut Conn, limit: Duration) -> Result<bool, ApplyError> {
-        let captured = self.captured_within(limit);
-        tokio::pin!(captured);
-        loop {
-            tokio::select! {
-                ended = &mut captured => return ended,
-                () = tokio::time::sleep(SIGN_OF_LIFE_EVERY) => conn.ping().await?,
-            }
-        }
+        session::while_alive(conn, self.captured_within(limit)).await?
     }
 
     /// Returns once every user transaction that had committed on the target when this was called is in the opposite

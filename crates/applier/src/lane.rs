@@ -335,33 +335,16 @@ impl Lane {
         rulings: &Rulings,
         waiting: &BTreeMap<u64, Cause>,
     ) -> Result<Attempt, ApplyError> {
-        let id = self.connection(shared).await?.id();
-        let session = SessionId { id, moves: self.moves };
-        let mut stuck = None;
-        let unreachable = |error: Option<&ApplyError>| {
-            stuck = error.map(|error| shared.progress.wait(Waiting::Retry(with_causes(error))));
-        };
-        tokio::select! {
-            attempt = self.attempt_connected(shared, work, manner, rulings, waiting) => return attempt,
-            () = session::until_gone(&shared.target, session, unreachable) => {}
-        }
-        self.conn = None;
-        Err(ApplyError::SessionGone)
-    }
-
-    async fn attempt_connected(
-        &mut self,
-        shared: &Shared,
-        work: &Work,
-        manner: Manner,
-        rulings: &Rulings,
-        waiting: &BTreeMap<u64, Cause>,
-    ) -> Result<Attempt, ApplyError> {
-        let conn = self.connection(shared).await?;
         let mut lane = JudgedLane::new(&work.plan, work.concurrent);
         if work.concurrent {
             let mut lookup = shared.lookup.lock().await;
-            lane.judge(shared, &mut lookup, conn).await?;
+            let session = self.session(shared).await?;
+            let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
+            let judged = tokio::select! {
+                judged = lane.judge(shared, &mut lookup, conn) => judged,
+                gone = gone(shared, session) => Err(gone),
+            };
+            self.forget_if_gone(judged)?;
         }
         lane.rule(rulings);
         lane.rule(&lane.lost_moves(shared));
@@ -375,15 +358,45 @@ impl Lane {
             Entry::Retry(_) => lane.hold_back(&shared.planner, &Dependences::default(), waiting),
         }
         shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
+        // Judging waits for other lanes, and the store for many outcomes: a session that was silent for so long may be gone.
+        let session = self.session(shared).await?;
+        let attempt = tokio::select! {
+            attempt = self.write(shared, work, manner, &mut lane) => attempt,
+            gone = gone(shared, session) => Err(gone),
+        };
+        self.forget_if_gone(attempt)
+    }
+
+    async fn session(&mut self, shared: &Shared) -> Result<SessionId, ApplyError> {
+        let id = self.connection(shared).await?.id();
+        Ok(SessionId { id, moves: self.moves })
+    }
+
+    fn forget_if_gone<T>(&mut self, done: Result<T, ApplyError>) -> Result<T, ApplyError> {
+        if matches!(done, Err(ApplyError::SessionGone)) {
+            self.conn = None;
+        }
+        done
+    }
+
+    /// The transaction in which the lane's verdicts are carried out.
+    async fn write(
+        &mut self,
+        shared: &Shared,
+        work: &Work,
+        manner: Manner,
+        lane: &mut JudgedLane<'_>,
+    ) -> Result<Attempt, ApplyError> {
+        let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
         if manner.lock_gaps {
             conn.query_drop(session::LOCKING_GAPS).await?;
         }
         conn.query_drop("BEGIN").await?;
-        let attempt = write(shared, conn, &mut lane, work, manner).await;
+        let attempt = write(shared, conn, lane, work, manner).await;
         match attempt {
             Ok(Attempt::Committed) => {
                 lane.count_conflicts(shared);
-                shared.counters.note_lane(&lane);
+                shared.counters.note_lane(lane);
                 self.used_at = Instant::now();
             }
             // A rollback that fails leaves a connection that is not used again.
@@ -397,6 +410,16 @@ impl Lane {
         }
         attempt
     }
+}
+
+/// Ends when the target knows nothing of a session any more.
+async fn gone(shared: &Shared, session: SessionId) -> ApplyError {
+    let mut stuck = None;
+    let unreachable = |error: Option<&ApplyError>| {
+        stuck = error.map(|error| shared.progress.wait(Waiting::Retry(with_causes(error))));
+    };
+    session::until_gone(&shared.target, session, unreachable).await;
+    ApplyError::SessionGone
 }
 
 /// Waits without locks for the opposite reader; gives up after a while.
@@ -438,7 +461,7 @@ async fn write(
         if !shared.hold.captured_under_locks(conn, manner.hold_limit).await? {
             return Ok(Attempt::NotCaptured);
         }
-        let mut lookup = shared.lookup.lock().await;
+        let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
         lookup.refresh().await?;
         if lane.confirm(shared, &mut lookup, conn).await? == Judged::Otherwise {
             return Ok(Attempt::VerdictTurned);

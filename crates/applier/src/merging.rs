@@ -13,6 +13,7 @@ use mysql_async::Conn;
 use crate::error::ApplyError;
 use crate::evidence::Evidence;
 use crate::lane::Shared;
+use crate::session;
 use crate::table::TargetTable;
 
 /// What happens to one key.
@@ -85,7 +86,7 @@ pub(crate) async fn merge_rows<'r>(
     if !shared.hold.captured_under_locks(conn, hold_limit).await? {
         return Ok(None);
     }
-    let mut lookup = shared.lookup.lock().await;
+    let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
     lookup.refresh().await?;
     let mut evidence = Evidence { lookup: &mut lookup, shared, table, conn, found: Found::default() };
     let mut locked = locked.into_iter();

@@ -26,6 +26,9 @@ const LOCK_WAIT_SECONDS: u32 = 5;
 /// transaction: not later than its lease runs out.
 const SILENCE_SECONDS: u32 = 8;
 
+/// A session that waits says something so often.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
+
 /// A session that was silent for longer than this is not used again: it may be gone at any moment.
 pub(crate) const USED_WITHIN: Duration = Duration::from_secs(4);
 
@@ -43,6 +46,17 @@ const ASK_AFTER: Duration = Duration::from_secs(10);
 pub(crate) async fn answered<T, E: From<Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let silent = || Error::Io(IoError::Io(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer")));
     tokio::time::timeout(ANSWER_LIMIT, work).await.unwrap_or_else(|_| Err(silent().into()))
+}
+
+/// Waits for something else in mid-transaction; the session says something before the server takes it for dead.
+pub(crate) async fn while_alive<T>(conn: &mut Conn, awaited: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::pin!(awaited);
+    loop {
+        tokio::select! {
+            done = &mut awaited => return Ok(done),
+            () = tokio::time::sleep(SIGN_OF_LIFE_EVERY) => conn.ping().await?,
+        }
+    }
 }
 
 /// One session on the primary of a side.
