@@ -11,8 +11,10 @@ mod brands;
 pub mod lines;
 mod log;
 mod migration;
+mod said;
 
 pub use crossfade_servers::Flavor;
 
 pub use binary::{binary, is_soak, rounds};
 pub use migration::{Direction, Migration, Setup, SideUrls, account_url, create_account, secrets};
+pub use said::{json, says};

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
 use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
+use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -87,7 +88,6 @@ async fn conflicts_are_kept_counted_and_shown(flavor: Flavor) -> Result<()> {
     let of = |status: &str| losers.iter().filter(|loser| loser["status"] == status).count();
     ensure!((of("conflict_lost"), of("stale")) == (4, 1), "{losers:?}");
     let kept: Vec<(String, String)> = {
-        use mysql_async::prelude::Queryable;
         let question = format!("SELECT status, seen FROM crossfade.outcome WHERE pair = '{}'", migration.pair);
         migration.new.get_conn().await?.query(question).await?
     };
@@ -205,6 +205,43 @@ async fn exchanged_values_are_for_a_person(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// What the losers are is told to the store before a lane's transaction begins. Where that takes longer than the server keeps a
+/// silent session, the transaction runs in another one, and nothing is refused.
+async fn a_lane_outlives_a_slow_store(flavor: Flavor) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, "slow_store")).await?;
+    migration.on_both(&[&format!("CREATE TABLE {{schema}}.t (id INT PRIMARY KEY, {COLUMNS})")]).await?;
+    migration.init().await?;
+    // A busy machine may be later than the lock's limit; a session of the target that was lost says something else.
+    migration.expect_lines(&["Lock wait timeout exceeded"]);
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (1, 'x')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    migration.on(&migration.old, &["UPDATE {schema}.t SET v = 'old'"]).await?;
+    migration.on(&migration.new, &["UPDATE {schema}.t SET v = 'new'"]).await?;
+    until_status(&migration, "all captured", |status| status.total("last_seq") == 3).await?;
+    let mut locker = migration.new.get_conn().await?;
+    // Nobody can insert there; whoever reads is not kept from it.
+    locker.query_drop("BEGIN").await?;
+    let lock = format!("SELECT COUNT(*) FROM crossfade.outcome WHERE pair = '{}' FOR UPDATE", migration.pair);
+    locker.query_drop(lock).await?;
+    migration.go_on(&[Direction::Forward]).await?;
+    until("the loser being told", LIMIT, || async {
+        let sessions: Vec<mysql_async::Row> = migration.new.get_conn().await?.query("SHOW FULL PROCESSLIST").await?;
+        let text = |row: &mysql_async::Row| row.get::<Option<String>, _>(7).flatten().unwrap_or_default();
+        let found = sessions.iter().any(|row| text(row).contains("INTO outcome"));
+        Ok(if found { Progress::Reached(()) } else { Progress::NotYet(format!("{} sessions", sessions.len())) })
+    })
+    .await?;
+    // The silence itself is what is asked for here: the server keeps a silent session for 8 s, and the store waits for a lock for 10.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    locker.query_drop("ROLLBACK").await?;
+    migration.go_on(&[Direction::Reverse]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    // Its log has no other warning.
+    migration.stop_both().await
+}
+
 /// A row's life, with what is refused, as either side names the table.
 async fn a_rows_life_is_told(flavor: Flavor) -> Result<()> {
     let tables = "[[table]]\nold = \"{schema}.t\"\nnew = \"{schema}.t2\"\nclock = \"updated_at\"\n".to_owned();
@@ -270,5 +307,6 @@ on_both_brands! {
     conflicts_are_kept_counted_and_shown: p6_conflicts_on_mysql, p6_conflicts_on_mariadb;
     conflicts_are_counted_once: p6_counted_once_on_mysql, p6_counted_once_on_mariadb;
     exchanged_values_are_for_a_person: p4_exchanged_on_mysql, p4_exchanged_on_mariadb;
+    a_lane_outlives_a_slow_store: p1_slow_store_on_mysql, p1_slow_store_on_mariadb;
     a_rows_life_is_told: p6_history_on_mysql, p6_history_on_mariadb;
 }

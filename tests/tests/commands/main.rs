@@ -8,9 +8,9 @@ mod wrong;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use crossfade_testkit::quiet::{self, Progress, Status};
-use crossfade_tests::Migration;
+use crossfade_tests::{Migration, json, says};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
@@ -51,22 +51,4 @@ pub async fn until_status(migration: &Migration, what: &str, wanted: impl Fn(&St
 pub fn state<'s>(status: &'s Status, direction: &str) -> &'s str {
     let of_direction = |stream: &&Value| stream["stream"].as_str().is_some_and(|name| name.starts_with(direction));
     status.streams().iter().find(of_direction).and_then(|stream| stream["state"].as_str()).unwrap_or_default()
-}
-
-/// Runs a command that gives JSON, whatever its exit code.
-pub async fn json(migration: &Migration, words: &[&str]) -> Result<(Option<i32>, Value)> {
-    let (code, output, errors) = migration.crossfade_any(words).await?;
-    let value = serde_json::from_str(&output).with_context(|| format!("no JSON: {output}{errors}"))?;
-    Ok((code, value))
-}
-
-/// That a command ends with this code and says all of these on either output.
-pub async fn says(migration: &Migration, words: &[&str], code: i32, told: &[&str]) -> Result<String> {
-    let (found, output, errors) = migration.crossfade_any(words).await?;
-    let all = format!("{output}{errors}");
-    ensure!(found == Some(code), "`{}` ended with {found:?}, not {code}:\n{all}", words.join(" "));
-    for text in told {
-        ensure!(all.contains(text), "`{}` does not say `{text}`:\n{all}", words.join(" "));
-    }
-    Ok(all)
 }

@@ -3,9 +3,7 @@
 mod copy;
 mod diff;
 
-use anyhow::{Context, Result, ensure};
-use crossfade_tests::Migration;
-use serde_json::Value;
+use crossfade_tests::{json, says};
 
 /// Tables as people have them: a circle of foreign keys, one that refers to itself, every kind of key, checks, generated and invisible
 /// columns, partitions, other character sets, names and defaults with quotes.
@@ -33,22 +31,4 @@ pub const TABLES: [&str; 6] = [
 /// A session that takes zero dates, as an old database may have them, and uses the migration's schema.
 pub fn in_schema<'s>(statements: &[&'s str]) -> Vec<&'s str> {
     [&["USE {schema}", "SET SESSION sql_mode = ''"], statements].concat()
-}
-
-/// What a command that gives JSON says, and its exit code.
-pub async fn json(migration: &Migration, words: &[&str]) -> Result<(Option<i32>, Value)> {
-    let (code, output, errors) = migration.crossfade_any(words).await?;
-    let value = serde_json::from_str(&output).with_context(|| format!("no JSON: {output}{errors}"))?;
-    Ok((code, value))
-}
-
-/// That a command ends with this code and says all of these.
-pub async fn says(migration: &Migration, words: &[&str], code: i32, told: &[&str]) -> Result<String> {
-    let (found, output, errors) = migration.crossfade_any(words).await?;
-    let all = format!("{output}{errors}");
-    ensure!(found == Some(code), "`{}` ended with {found:?}, not {code}:\n{all}", words.join(" "));
-    for text in told {
-        ensure!(all.contains(text), "`{}` does not say `{text}`:\n{all}", words.join(" "));
-    }
-    Ok(all)
 }
