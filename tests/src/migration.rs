@@ -19,7 +19,7 @@ use mysql_async::prelude::Queryable;
 use crate::log;
 
 /// How long a command that ends by itself may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 /// A process whose predecessor was killed waits for the lease to run out first.
 const START_LIMIT: Duration = Duration::from_secs(45);
 const STOP_LIMIT: Duration = Duration::from_secs(20);

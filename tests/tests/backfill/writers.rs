@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 /// At most so much of what was missed is made up for.
 const CATCHES_UP: Duration = Duration::from_millis(200);
+const ENOUGH_LIMIT: Duration = Duration::from_secs(120);
 
 /// Tables of several kinds of keys.
 pub const TABLES: [&str; 5] = [
@@ -117,6 +118,16 @@ impl Writers {
     /// What is written by now.
     pub fn written(&self) -> Written {
         Written { changes: self.counts.changes.load(Relaxed), deletes: self.counts.deletes.load(Relaxed) }
+    }
+
+    /// Ends all writers as soon as they have written this much.
+    pub async fn finish_after(self, least: Written) -> Result<Written> {
+        let limit = Instant::now() + ENOUGH_LIMIT;
+        while self.written().changes < least.changes || self.written().deletes < least.deletes {
+            ensure!(Instant::now() < limit, "users could only write {:?} of {least:?}", self.written());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.finish().await
     }
 
     /// Ends all writers.

@@ -186,9 +186,9 @@ async fn many_rows_beside_users_and_kills(flavor: Flavor) -> Result<()> {
     ensure!(status.total("open_failures") == 0, "rows were parked: {}", status.0);
     // Something happened: rows were deleted and changed while they were copied, and processes killed.
     ensure!(outcome.kills >= 2 && copies.total("filled") > loaded / 2, "{} kills: {}", outcome.kills, copies.0);
-    ensure!(copies.total("changed") > 0, "nobody changed a row that was being copied: {}", copies.0);
     ensure!(outcome.old.deletes > 3 && outcome.new.deletes > 0, "{:?} {:?}", outcome.old, outcome.new);
     if is_soak() {
+        ensure!(copies.total("changed") > 0, "nobody changed a row that was being copied: {}", copies.0);
         let slower = outcome.per_second(outcome.old.changes.min(outcome.new.changes));
         ensure!(slower >= LEAST_CHANGES_PER_SECOND, "users made only {slower:.0} changes a second");
         let honesty = outcome.honesty.context("no time left was told")?;
