@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Kind};
 use crate::pair::Pair;
-use crate::sync::{is_dead, serve};
+use crate::sync::{runner, serve};
 
 /// How often ends are looked for.
 const POLL_EVERY: Duration = Duration::from_millis(100);
@@ -107,11 +107,9 @@ impl Asking<'_> {
     /// Sees that somebody carries a direction's requests out.
     async fn see_to(&mut self, direction: Direction) -> anyhow::Result<()> {
         refuse_resting(self.store, direction).await?;
-        let leases = self.store.leases().await?;
-        let holder = leases.into_iter().find(|lease| lease.live && lease.subject == direction.as_str());
-        if let Some(holder) = holder.filter(|lease| !is_dead(&lease.holder)) {
+        if let Some(runner) = runner(self.store, direction).await? {
             if self.moved_at.elapsed() >= PATIENCE {
-                let holder = holder.holder;
+                let holder = runner.holder;
                 self.say(&format!("{direction}: waiting for its process ({holder}), which works between batches"));
                 self.moved_at = Instant::now();
             }

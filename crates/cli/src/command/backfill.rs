@@ -22,6 +22,7 @@ use crate::args::{BackfillRestartArgs, BackfillStartArgs, BackfillStatusArgs};
 use crate::failure::{Failure, Kind};
 use crate::output::{one_line, out};
 use crate::pair::Pair;
+use crate::sync::runner;
 
 /// Rows of a table that are listed for a person to look at.
 const LISTED_ROWS: u32 = 20;
@@ -210,8 +211,7 @@ async fn tell_who_does_it(store: &Store) -> anyhow::Result<()> {
 }
 
 async fn is_served(store: &Store) -> anyhow::Result<bool> {
-    let leases = store.leases().await?;
-    Ok(leases.iter().any(|lease| lease.live && lease.subject == Direction::Forward.as_str()))
+    Ok(runner(store, Direction::Forward).await?.is_some())
 }
 
 async fn read(store: &Store) -> anyhow::Result<Progress> {

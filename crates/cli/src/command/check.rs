@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{open_store, print_json};
 use crate::args::CheckArgs;
 use crate::output::out;
+use crate::sync::runners;
 
 /// Below this the new side catches up slowly, if at all, after it was away.
 const LITTLE_HEADROOM: f64 = 2.0;
@@ -89,9 +90,8 @@ fn load_finding(load: &ProbeLoad) -> Finding {
 async fn store_findings(settings: &Settings) -> Vec<Finding> {
     let store = open_store(settings);
     // Before `init` there is no store, and a server that is away is the check's own finding.
-    let Ok(leases) = store.leases().await else { return Vec::new() };
-    let live: Vec<_> = leases.iter().filter(|lease| lease.live).collect();
-    let Some((first, rest)) = live.split_first() else { return Vec::new() };
+    let Ok(runners) = runners(&store).await else { return Vec::new() };
+    let Some((first, rest)) = runners.split_first() else { return Vec::new() };
     rest.iter()
         .filter(|lease| lease.rules_hash != first.rules_hash)
         .map(|lease| Finding {

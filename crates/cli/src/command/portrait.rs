@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 
 use crate::failure::{Failure, Kind, with_causes};
 use crate::pair::{Pair, connect_side, stream_of};
-use crate::sync::is_dead;
+use crate::sync::runner;
 
 /// All that is shown of one message.
 #[derive(Serialize)]
@@ -230,8 +230,7 @@ impl Painter<'_> {
             return Ok(None);
         }
         let (direction, side) = (opposite.direction(), opposite.direction().source());
-        let leases = self.store.leases().await?;
-        let runs = leases.iter().any(|l| l.live && l.subject == direction.as_str() && !is_dead(&l.holder));
+        let runs = runner(self.store, direction).await?.is_some();
         let is_caught_up = crate::sync::last_counters(self.store, opposite).await?.caught_up;
         Ok(match (runs, is_caught_up) {
             (true, true) => None,

@@ -19,7 +19,7 @@ use crate::args::{DiscardArgs, RetryArgs, Selection};
 use crate::failure::{Failure, Kind};
 use crate::output::out;
 use crate::pair::Pair;
-use crate::sync::is_dead;
+use crate::sync::runner;
 
 /// Of so many discarded messages it is told whether the sides now differ in their rows.
 const COMPARED: usize = 50;
@@ -240,8 +240,7 @@ fn confirm(messages: usize) -> anyhow::Result<()> {
 /// What goes back to the side where the change was made needs the other direction.
 async fn tell_way_back(store: &Store, id: &MessageId) -> anyhow::Result<()> {
     let back = id.stream.direction().opposite();
-    let leases = store.leases().await?;
-    let runs = leases.iter().any(|lease| lease.live && lease.subject == back.as_str() && !is_dead(&lease.holder));
+    let runs = runner(store, back).await?.is_some();
     if store.wish(back).await?.is_none_or(|wish| !wish.declared) {
         eprintln!("{back} is declared off: what goes back to {} waits until it is started", back.target());
     } else if !runs {

@@ -17,7 +17,7 @@ use crate::args::StatusArgs;
 use crate::failure::with_causes;
 use crate::meeting::Source;
 use crate::output::out;
-use crate::sync::is_dead;
+use crate::sync::{is_dead, runners};
 
 /// A source that does not answer so long is away.
 const SOURCE_LIMIT: Duration = Duration::from_secs(5);
@@ -86,15 +86,13 @@ fn is_purged(error: &anyhow::Error) -> bool {
 
 /// What the store knows of the pair now.
 pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> {
-    let leases = store.leases().await?;
+    let runners = runners(store).await?;
     let standbys = store.standbys().await?;
     let mut streams = Vec::new();
     for stream in store.stream_statuses().await? {
         let direction = stream.stream.parse::<StreamId>().context("the store names an unknown stream")?.direction();
         let wish = store.wish(direction).await?;
-        let lease = leases.iter().find(|lease| lease.subject == direction.as_str() && lease.live);
-        // A lease outlives its holder by some seconds; whether one on this machine is dead can be seen at once.
-        let lease = lease.filter(|lease| !is_dead(&lease.holder));
+        let lease = runners.iter().find(|lease| lease.subject == direction.as_str());
         let mut line = stream_line(stream, direction, lease, wish);
         line.standby = standby_lines(&standbys, direction);
         // A process that runs says so itself.

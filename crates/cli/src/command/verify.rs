@@ -22,7 +22,7 @@ use crate::args::{Switch, VerifyArgs, VerifyCommand};
 use crate::differences::InStore;
 use crate::failure::{Failure, Kind};
 use crate::pair::Pair;
-use crate::sync::throttle;
+use crate::sync::{runner, throttle};
 
 /// Most bytes of a chunk, as the server estimates its rows.
 pub const CHUNK_BYTES: u64 = 64 << 20;
@@ -116,8 +116,7 @@ async fn continuous(store: &Store, wish: Switch) -> anyhow::Result<()> {
     let on = wish == Switch::On;
     store.set_verify_wish(on).await?;
     store.journal("verify", if on { "comparing in the background was begun" } else { "… was ended" }).await?;
-    let is_served =
-        store.leases().await?.iter().any(|lease| lease.live && lease.subject == Direction::Forward.as_str());
+    let is_served = runner(store, Direction::Forward).await?.is_some();
     match (on, is_served) {
         (true, true) => eprintln!(
             "the forward process compares all tables again and again; `crossfade status` tells of the last round, \

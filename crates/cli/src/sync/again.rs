@@ -30,10 +30,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 ///
 /// There is none, or another pair has it; or a process runs the direction.
 pub async fn find(store: &Store, direction: Direction, name: &str) -> anyhow::Result<Mark> {
-    let is_held = |lease: &crossfade_message::LeaseStatus| lease.live && lease.subject == direction.as_str();
-    if let Some(lease) = store.leases().await?.into_iter().find(is_held).filter(|lease| !super::is_dead(&lease.holder))
-    {
-        let message = format!("{direction} runs already ({}); it cannot go back to a mark meanwhile", lease.holder);
+    if let Some(runner) = super::runner(store, direction).await? {
+        let message = format!("{direction} runs already ({}); it cannot go back to a mark meanwhile", runner.holder);
         return Err(refused(message, "stop its processes, then start one with `--from-mark`"));
     }
     let mut marks = store.marks().await?;

@@ -165,8 +165,7 @@ impl Canary {
         }
         let direction = opposite.direction();
         let is_declared = self.store.wish(direction).await?.is_some_and(|wish| wish.declared);
-        let leases = self.store.leases().await?;
-        let runs = leases.iter().any(|lease| lease.live && lease.subject == direction.as_str());
+        let runs = super::runner(&self.store, direction).await?.is_some();
         Ok(Verdict::Open(match (is_declared, runs) {
             (false, _) => format!("{direction} is declared off"),
             (true, false) => format!("{direction} does not run"),

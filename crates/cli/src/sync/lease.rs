@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crossfade_message::{Epoch, Store, StoreError};
+use crossfade_message::{Epoch, LeaseStatus, Store, StoreError};
 use crossfade_model::Direction;
 use tokio_util::sync::CancellationToken;
 
@@ -160,6 +160,17 @@ async fn break_if_dead(store: &Store, direction: Direction) -> Result<bool, Stor
         store.lease_break(direction.as_str(), &lease.holder).await?;
     }
     Ok(is_dead)
+}
+
+/// Who runs which direction. A lease outlives its holder by some seconds; that one of this machine is dead is seen at once.
+pub async fn runners(store: &Store) -> Result<Vec<LeaseStatus>, StoreError> {
+    let leases = store.leases().await?.into_iter();
+    Ok(leases.filter(|lease| lease.live && !is_dead(&lease.holder)).collect())
+}
+
+/// Who runs this direction.
+pub async fn runner(store: &Store, direction: Direction) -> Result<Option<LeaseStatus>, StoreError> {
+    Ok(runners(store).await?.into_iter().find(|lease| lease.subject == direction.as_str()))
 }
 
 /// Whether a holder is a process of this machine that is no more. Of other machines nothing is known.

@@ -58,7 +58,7 @@ use comparing::Comparing;
 use follow::Followed;
 use gate::Gate;
 use lease::Lease;
-pub use lease::is_dead;
+pub use lease::{is_dead, runner, runners};
 use memory::Shares;
 use outset::{Begun, Outset};
 pub use report::last_counters;

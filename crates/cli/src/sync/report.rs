@@ -213,9 +213,7 @@ impl Reporter {
     /// One that does not run will know when it starts.
     async fn does_opposite_know(&self) -> Result<bool, StoreError> {
         let opposite = crossfade_applier::opposite_stream(&self.stream);
-        let leases = self.store.leases().await?;
-        let lease = leases.iter().find(|lease| lease.live && lease.subject == opposite.direction().as_str());
-        let Some(lease) = lease else { return Ok(true) };
+        let Some(lease) = super::runner(&self.store, opposite.direction()).await? else { return Ok(true) };
         let counters = last_counters(&self.store, &opposite).await?;
         Ok(counters.looks_for_concurrent_epoch == lease.epoch.0)
     }
