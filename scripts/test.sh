@@ -9,16 +9,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cargo="${CARGO:-cargo}"
 export RUST_TEST_THREADS="${TEST_THREADS:-2}"
 
-# The suites start the binary, and cargo does not build another package's binary for a test.
-"$cargo" build --workspace --bins
-
-status=0
-"$cargo" test --workspace --exclude crossfade-tests --no-fail-fast || status=1
-
 listing="$(mktemp)"
 outputs="$(mktemp -d)"
 trap 'rm -rf "$listing" "$outputs"' EXIT
-"$cargo" test -p crossfade-tests --no-run 2>&1 | tee "$listing"
+
+# Everything at once, so that nothing is compiled twice for other features; with it the program, which the suites start.
+"$cargo" test --workspace --no-run --message-format json-render-diagnostics >"$listing"
+
+status=0
+"$cargo" test --workspace --exclude crossfade-tests --no-fail-fast || status=1
 
 suite() {
     local name="$1" program="$2" output
@@ -37,7 +36,11 @@ suite() {
 export -f suite
 export outputs
 
-sed -nE "s|^ *Executable (.*) \((.*)\)$|\1\t$PWD/\2|p" "$listing" |
-    xargs --delimiter '\n' --max-args 1 --max-procs "${SUITES_AT_ONCE:-2}" \
-        bash -c 'IFS=$'"'\t'"' read -r name program <<<"$1"; suite "$name" "$program"' suite || status=1
+suites="$(sed -nE 's|.*#crossfade-tests@.*"crate_types":\["[a-z]+"\],"name":"([a-z_]+)".*"executable":"([^"]+)".*|\1\t\2|p' "$listing")"
+if [[ -z "$suites" ]]; then
+    echo "error: cargo lists no end-to-end suite" >&2
+    exit 1
+fi
+xargs --delimiter '\n' --max-args 1 --max-procs "${SUITES_AT_ONCE:-2}" \
+    bash -c 'IFS=$'"'\t'"' read -r name program <<<"$1"; suite "$name" "$program"' suite <<<"$suites" || status=1
 exit "$status"
