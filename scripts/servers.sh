@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Puts real database servers on this machine, for tests, for `crossfade demo` and for benchmarks.
 #
-#   scripts/servers.sh [--mysql] [--mariadb] [--clock] [--build] [--force]
+#   scripts/servers.sh [--mysql] [--mariadb] [--clock] [--build] [--rivals] [--force]
 #
 #   --mysql     MySQL, unpacked into target/servers/mysql-<version>. Changes nothing on the system, needs no root.
 #   --mariadb   MariaDB from the distribution (the server program only: no service is installed or started).
 #   --clock     libfaketime, unpacked into target/servers/faketime: tests run servers whose clock is off.
 #   --build     the C compiler and make that building crossfade needs, where they are missing.
+#   --rivals    mydumper and percona-toolkit, which benchmarks measure beside crossfade. Only when asked for.
 #   --force     unpacks MySQL again, also when it is there.
 #
 # Without any of the first four it does all four. It is safe to run again (nothing happens when all is there) and to
@@ -446,16 +447,26 @@ install_clock() {
     say "libfaketime: $folder/libfaketimeMT.so.1"
 }
 
+# --- other tools, to compare with ------------------------------------------------------------------------------------
+
+install_rivals() {
+    if ! command -v myloader >/dev/null || ! command -v pt-table-checksum >/dev/null; then
+        install_packages mydumper percona-toolkit
+    fi
+    say "$(myloader --version), $(pt-table-checksum --version)"
+}
+
 # --- all together ------------------------------------------------------------------------------------------------
 
 main() {
-    local mysql=0 mariadb=0 clock=0 build=0 force=0
+    local mysql=0 mariadb=0 clock=0 build=0 rivals=0 force=0
     while (($#)); do
         case "$1" in
         --mysql) mysql=1 ;;
         --mariadb) mariadb=1 ;;
         --clock) clock=1 ;;
         --build) build=1 ;;
+        --rivals) rivals=1 ;;
         --force) force=1 ;;
         -h | --help)
             usage
@@ -465,7 +476,7 @@ main() {
         esac
         shift
     done
-    if ((mysql + mariadb + clock + build == 0)); then mysql=1 mariadb=1 clock=1 build=1; fi
+    if ((mysql + mariadb + clock + build + rivals == 0)); then mysql=1 mariadb=1 clock=1 build=1; fi
 
     mkdir -p "$servers_dir"
     # Started through sudo, what lands in the workspace shall still belong to its owner.
@@ -488,6 +499,7 @@ main() {
     fi
     if ((mariadb)); then install_mariadb; fi
     if ((clock)); then install_clock; fi
+    if ((rivals)); then install_rivals; fi
 }
 
 main "$@"

@@ -9,6 +9,7 @@ use crossfade_servers::Flavor;
 
 use crate::contender::Contender;
 use crate::figures::Conditions;
+use crate::history::Work;
 use crate::workload::Workload;
 
 /// Measures crossfade beside the server's own replication, on private servers.
@@ -27,6 +28,9 @@ pub struct Args {
     /// Row changes in each workload
     #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..))]
     pub rows: u64,
+    /// Rows that are copied and compared
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub history_rows: u64,
     /// How often each contender runs; medians are taken over the rounds
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
@@ -68,6 +72,7 @@ Examples:
   crossfade-bench
   crossfade-bench --rows 20000 --rounds 1 --delay-seconds 10
   crossfade-bench --workload w1 --flavor mariadb --contender crossfade --rows 50000 --rounds 1
+  crossfade-bench --workload copying,comparing --flavor mariadb --history-rows 100000 --rounds 1
   crossfade-bench --workload delay --contender crossfade-pair --rounds 1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,6 +93,10 @@ enum MeasurementName {
     Delay,
     /// Decoding a saved binlog, nothing else
     Decoding,
+    /// Copying what is there to an empty target
+    Copying,
+    /// Comparing two sides that are equal
+    Comparing,
 }
 
 /// One kind of figure.
@@ -96,6 +105,7 @@ pub enum Measurement {
     Throughput(Workload),
     Delay,
     Decoding,
+    History(Work),
 }
 
 impl From<MeasurementName> for Measurement {
@@ -106,6 +116,8 @@ impl From<MeasurementName> for Measurement {
             MeasurementName::W4 => Measurement::Throughput(Workload::Large),
             MeasurementName::Delay => Measurement::Delay,
             MeasurementName::Decoding => Measurement::Decoding,
+            MeasurementName::Copying => Measurement::History(Work::Copying),
+            MeasurementName::Comparing => Measurement::History(Work::Comparing),
         }
     }
 }
@@ -136,6 +148,7 @@ impl Args {
     pub fn conditions(&self) -> Conditions {
         Conditions {
             rows: self.rows,
+            history_rows: self.history_rows,
             rounds: self.rounds,
             delay_seconds: self.delay_seconds,
             rate: self.rate,

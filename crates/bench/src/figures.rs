@@ -18,12 +18,14 @@ pub struct Figures {
     pub runs: Vec<Run>,
     pub delays: Vec<DelayRun>,
     pub decoding: Vec<DecodingRun>,
+    pub history: Vec<HistoryRun>,
 }
 
 /// What was asked for.
 #[derive(Debug, Clone, Serialize)]
 pub struct Conditions {
     pub rows: u64,
+    pub history_rows: u64,
     pub rounds: u32,
     pub delay_seconds: u32,
     pub rate: u32,
@@ -75,6 +77,19 @@ pub struct DelayRun {
     pub used: Used,
 }
 
+/// Copying or comparing all rows, once.
+#[derive(Debug, Clone, Serialize)]
+pub struct HistoryRun {
+    pub flavor: String,
+    pub work: String,
+    pub way: String,
+    pub round: u32,
+    pub rows: u64,
+    pub seconds: f64,
+    pub rows_per_second: f64,
+    pub used: Used,
+}
+
 /// Decoding a saved binlog in memory.
 #[derive(Debug, Clone, Serialize)]
 pub struct DecodingRun {
@@ -96,7 +111,7 @@ pub struct Spread {
 
 impl Figures {
     pub fn new(machine: Machine, conditions: Conditions) -> Figures {
-        Figures { machine, conditions, runs: Vec::new(), delays: Vec::new(), decoding: Vec::new() }
+        Figures { machine, conditions, runs: Vec::new(), delays: Vec::new(), decoding: Vec::new(), history: Vec::new() }
     }
 
     pub fn failures(&self) -> impl Iterator<Item = &Run> {
@@ -156,6 +171,7 @@ impl Figures {
             "runs": self.runs,
             "delays": self.delays,
             "decoding": self.decoding,
+            "history": self.history,
         })
     }
 }
@@ -217,6 +233,21 @@ impl Used {
     }
 }
 
+impl HistoryRun {
+    pub fn line(&self) -> String {
+        let HistoryRun { flavor, work, way, round, rows_per_second, seconds, used, .. } = self;
+        format!(
+            "{flavor} {work} by {way}, round {round}: {rows_per_second:.0} rows/s in {seconds:.1} s; {}",
+            used.line()
+        )
+    }
+
+    /// What is measured, and by whom.
+    pub fn subject(&self) -> (&str, &str, &str) {
+        (&self.flavor, &self.work, &self.way)
+    }
+}
+
 impl DelayRun {
     pub fn line(&self) -> String {
         format!(
@@ -267,7 +298,14 @@ mod tests {
             servers: vec!["MariaDB 10.11.14".to_owned()],
             measured_at: "2026-01-01 00:00 UTC".to_owned(),
         };
-        let conditions = Conditions { rows: 100, rounds: 3, delay_seconds: 1, rate: 200, settings: String::new() };
+        let conditions = Conditions {
+            rows: 100,
+            history_rows: 100,
+            rounds: 3,
+            delay_seconds: 1,
+            rate: 200,
+            settings: String::new(),
+        };
         let mut figures = Figures::new(machine, conditions);
         for (round, (contender, rate)) in rates.iter().enumerate() {
             figures.runs.push(Run {

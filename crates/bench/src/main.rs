@@ -10,6 +10,7 @@ mod contender;
 mod decoding;
 mod delay;
 mod figures;
+mod history;
 mod machine;
 mod page;
 mod recording;
@@ -60,6 +61,7 @@ async fn measure(args: &Args) -> Result<bool> {
                     }
                 }
                 Measurement::Delay => delays(flavor, args, &mut figures).await?,
+                Measurement::History(work) => figures.history.extend(history::measure(flavor, work, args).await?),
                 Measurement::Decoding => {
                     let run = decoding::measure(flavor, args).await.context("decoding")?;
                     tell(format_args!("{flavor} decoding: {:.0} rows/s per core", run.rows_per_cpu_second));

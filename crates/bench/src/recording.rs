@@ -111,7 +111,7 @@ pub async fn checksum(conn: &mut mysql_async::Conn) -> Result<String> {
 }
 
 /// Differs when the tables or the store's definition differ: then an earlier recording does not serve.
-fn fingerprint() -> u32 {
+pub fn fingerprint() -> u32 {
     let mut hasher = DefaultHasher::new();
     FORMAT.hash(&mut hasher);
     row::TABLES.hash(&mut hasher);
@@ -141,7 +141,7 @@ fn remove_outdated(recordings: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove(folder: &Path) -> Result<()> {
+pub fn remove(folder: &Path) -> Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", folder.display()))

@@ -19,6 +19,8 @@ pub struct Stage {
     kept: bool,
 }
 
+const CONFIG: &str = "crossfade.toml";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Source,
@@ -80,6 +82,11 @@ impl Stage {
         write_config(&self.folder, self.source()?, self.target()?, settings)
     }
 
+    /// What [`write_config`](Stage::write_config) has written.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join(CONFIG)
+    }
+
     pub fn log(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.log"))
     }
@@ -125,7 +132,7 @@ fn redo_log(flavor: Flavor) -> (&'static str, &'static str) {
 
 /// Writes crossfade's configuration into `folder`. The connections are plain ones, like those of the server's own replication.
 pub fn write_config(folder: &Path, source: &Server, target: &Server, settings: &str) -> Result<PathBuf> {
-    let path = folder.join("crossfade.toml");
+    let path = folder.join(CONFIG);
     let text = format!(
         "pair = \"bench\"\n\n[old]\nurl = \"{}/?ssl-mode=DISABLED\"\n\n[new]\nurl = \"{}/?ssl-mode=DISABLED\"\n\n\
          [[table]]\nname = \"{}.*\"\nclock = \"{}\"\n\n{settings}\n",

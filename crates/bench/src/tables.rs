@@ -4,7 +4,8 @@ use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use comfy_table::{CellAlignment, Table};
 
 use crate::contender::Contender;
-use crate::figures::{DelayRun, Figures, Run, Spread};
+use crate::figures::{DelayRun, Figures, Run, Spread, Used};
+use crate::history::Way;
 
 const CONTENDERS: [Contender; 4] =
     [Contender::Crossfade, Contender::CrossfadePair, Contender::ReplicationSerial, Contender::ReplicationFour];
@@ -23,6 +24,7 @@ pub fn all(figures: &Figures) -> String {
         ratios(figures, Look::Terminal),
         delays(figures, Look::Terminal),
         decoding(figures, Look::Terminal),
+        history(figures, Look::Terminal),
     ];
     let mut text = parts.into_iter().flatten().collect::<Vec<String>>().join("\n\n");
     for run in figures.failures() {
@@ -153,6 +155,54 @@ pub fn decoding(figures: &Figures, look: Look) -> Option<String> {
             run.bytes_per_row.to_string(),
             grouped(run.rows_per_cpu_second),
             format!("{} to {}", grouped(run.lowest), grouped(run.highest)),
+        ]);
+    }
+    filled(table)
+}
+
+/// Beside each rate how many times the others' it is.
+pub fn history(figures: &Figures, look: Look) -> Option<String> {
+    let header = [
+        "server",
+        "work",
+        "by",
+        "rows/s",
+        "lowest to highest",
+        "crossfade is so many times as fast",
+        "CPU s: source",
+        "target",
+        "tool",
+    ];
+    let mut table = new_table(look, &header, 3);
+    let rate = |subject: (&str, &str, &str)| {
+        let runs = figures.history.iter().filter(|run| run.subject() == subject);
+        Spread::of(runs.map(|run| run.rows_per_second))
+    };
+    let mut seen = Vec::new();
+    for run in &figures.history {
+        let subject = run.subject();
+        if seen.contains(&subject) {
+            continue;
+        }
+        seen.push(subject);
+        let Some(Spread { median, lowest, highest }) = rate(subject) else { continue };
+        let ours =
+            rate((subject.0, subject.1, &Way::Crossfade.to_string())).filter(|_| run.way != Way::Crossfade.to_string());
+        let runs = || figures.history.iter().filter(|other| other.subject() == subject);
+        let seconds = |value: fn(&Used) -> Option<f64>| {
+            let spread = Spread::of(runs().filter_map(|run| value(&run.used)));
+            spread.map_or_else(|| "–".to_owned(), |spread| format!("{:.1}", spread.median))
+        };
+        table.add_row([
+            run.flavor.clone(),
+            run.work.clone(),
+            run.way.clone(),
+            grouped(median),
+            format!("{} to {}", grouped(lowest), grouped(highest)),
+            ours.map_or_else(String::new, |ours| format!("{:.2}", ours.median / median)),
+            seconds(|used| Some(used.source_cpu_seconds)),
+            seconds(|used| Some(used.target_cpu_seconds)),
+            seconds(|used| used.tool_cpu_seconds),
         ]);
     }
     filled(table)

@@ -205,6 +205,11 @@ impl Server {
         self.url("root", &self.inner.root_password)
     }
 
+    /// Of `root`; it is made for this server alone.
+    pub fn root_password(&self) -> &str {
+        &self.inner.root_password
+    }
+
     /// Opens a connection as `root`, over TCP. It belongs to the calling runtime, not to the server.
     pub async fn connect(&self) -> Result<mysql_async::Conn, Error> {
         let options = mysql_async::OptsBuilder::default()

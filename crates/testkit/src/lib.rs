@@ -20,6 +20,7 @@ pub mod late;
 pub mod process;
 pub mod proxy;
 pub mod quiet;
+pub mod shop;
 pub mod sql;
 pub mod userdb;
 pub mod workload;

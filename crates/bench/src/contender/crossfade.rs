@@ -50,6 +50,12 @@ impl Crossfade {
         Ok(())
     }
 
+    /// Until the forward process runs.
+    pub async fn until_runs(&mut self) -> Result<()> {
+        let status = StatusReader::new(&self.program, &self.config);
+        status.until_running(START_LIMIT).await.map(drop)
+    }
+
     pub fn must_run(&mut self) -> Result<()> {
         self.tools().try_for_each(Tool::must_run)
     }

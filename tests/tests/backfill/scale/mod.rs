@@ -3,18 +3,20 @@
 //! Prints what `docs/soak.md` keeps, and how honest the time left was that `backfill status` told meanwhile.
 
 mod honesty;
-mod tables;
+mod users;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
+use crossfade_testkit::shop::{self, Rows};
 use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup, is_soak, on_both_brands, rounds};
+use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 use self::honesty::{Honesty, TimesTold};
-use self::tables::{Rows, Shoppers};
+use self::users::Shoppers;
 use crate::progress::Copies;
 use crate::writers::{Writers, Written};
 
@@ -105,9 +107,11 @@ async fn loaded_on_old(flavor: Flavor, scale: &Scale) -> Result<(Migration, u64)
     let small = "[backfill]\nchunk_bytes = \"64KiB\"\n\n[throttle]\nrows_per_second = 1000\n";
     let settings = if scale.rows < 50_000 { small } else { "" };
     let migration = Migration::new(&Setup { settings: settings.to_owned(), ..Setup::new(flavor, "scale") }).await?;
-    let statements: Vec<String> = std::iter::once("USE {schema}".to_owned()).chain(tables::definitions()).collect();
+    let statements: Vec<String> = std::iter::once("USE {schema}".to_owned()).chain(shop::definitions()).collect();
     migration.on_both(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    let loaded = tables::load(&migration.old, &migration.schema, Rows::new(scale.rows)).await?;
+    let mut connection = migration.old.get_conn().await?;
+    connection.query_drop(format!("USE `{}`", migration.schema)).await?;
+    let loaded = shop::load(&mut connection, Rows::new(scale.rows)).await?;
     migration.init().await?;
     migration.expect_lines(KILLED);
     Ok((migration, loaded))

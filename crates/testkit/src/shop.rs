@@ -1,41 +1,39 @@
-//! Twelve tables tied by foreign keys: what they hold, and what users do to them.
+//! Twelve tables of a shop, tied by foreign keys, with keys of several kinds: what is copied and compared at scale.
 
 use anyhow::Result;
-use mysql_async::Pool;
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use rand::Rng;
-use rand::rngs::StdRng;
-
-use crate::writers::{Statement, Users, seed_of};
 
 /// Rows of one statement that loads.
 const ROWS_AT_ONCE: u64 = 1_000;
 
 /// A row's values are made of its number, so that both sides' users mean the same row by it.
-struct Table {
-    name: &'static str,
+#[derive(Debug)]
+pub struct Table {
+    pub name: &'static str,
     /// Its columns but `v` and `updated_at`, and its keys.
     definition: &'static str,
     /// How many of a thousand rows are its.
-    share: u64,
+    pub share: u64,
     /// The columns of `values`.
-    columns: &'static [&'static str],
+    pub columns: &'static [&'static str],
     /// So many of these are the key.
-    key_columns: usize,
-    values: fn(u64, &Rows) -> Vec<String>,
+    pub key_columns: usize,
+    pub values: fn(u64, &Rows) -> Vec<String>,
     /// Characters of `v`.
-    width: usize,
+    pub width: usize,
 }
 
 impl Table {
-    fn is_leaf(&self) -> bool {
+    /// Nobody refers to it.
+    pub fn is_leaf(&self) -> bool {
         let refers = format!("REFERENCES {} ", self.name);
         !TABLES.iter().any(|other| other.definition.contains(&refers))
     }
 }
 
 /// How many rows each table has at the beginning.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Rows(u64);
 
 impl Rows {
@@ -43,7 +41,7 @@ impl Rows {
         Rows(in_all)
     }
 
-    fn of(self, table: &str) -> u64 {
+    pub fn of(self, table: &str) -> u64 {
         TABLES.iter().find(|known| known.name == table).map_or(1, |known| (self.0 * known.share / 1_000).max(1))
     }
 
@@ -62,7 +60,7 @@ fn code(id: u64) -> String {
     format!("'Präparat {id}'")
 }
 
-const TABLES: [Table; 12] = [
+pub const TABLES: [Table; 12] = [
     Table {
         name: "region",
         definition: "id BIGINT NOT NULL PRIMARY KEY",
@@ -202,10 +200,12 @@ pub fn definitions() -> Vec<String> {
     TABLES.iter().map(create).collect()
 }
 
-/// Fills the tables of a side; gives the number of rows.
-pub async fn load(pool: &Pool, schema: &str, rows: Rows) -> Result<u64> {
-    let mut connection = pool.get_conn().await?;
-    connection.query_drop(format!("USE `{schema}`")).await?;
+/// Fills the tables of the schema in use; gives the number of rows.
+///
+/// # Errors
+///
+/// The server's.
+pub async fn load(connection: &mut Conn, rows: Rows) -> Result<u64> {
     let mut loaded = 0;
     for table in &TABLES {
         let of_table = rows.of(table.name);
@@ -224,57 +224,7 @@ pub async fn load(pool: &Pool, schema: &str, rows: Rows) -> Result<u64> {
     Ok(loaded)
 }
 
-fn text(width: usize, side: &str, number: u64) -> String {
+/// What `v` holds, of the table's width.
+pub fn text(width: usize, side: &str, number: u64) -> String {
     format!("{side} {number} {}", "x".repeat(width))
-}
-
-/// A side's users, who change, delete and write any row of any table, those that are about to be copied among them. Those of the
-/// new side delete no parents: whose children are yet to be copied, they could not know that there are any.
-#[derive(Clone, Copy)]
-pub struct Shoppers {
-    pub rows: Rows,
-    pub side: &'static str,
-}
-
-impl Users for Shoppers {
-    fn seed(&self) -> u64 {
-        seed_of(self.side)
-    }
-
-    fn statement(&self, random: &mut StdRng) -> Statement {
-        let mut place = random.random_range(0..1_000);
-        let mut table = &TABLES[0];
-        for candidate in &TABLES {
-            table = candidate;
-            if place < candidate.share {
-                break;
-            }
-            place -= candidate.share;
-        }
-        let of_table = self.rows.of(table.name);
-        let values = (table.values)(random.random_range(1..=of_table + of_table / 10), &self.rows);
-        let key: Vec<String> = table
-            .columns
-            .iter()
-            .zip(&values)
-            .take(table.key_columns)
-            .map(|(column, value)| format!("{column} = {value}"))
-            .collect();
-        let (name, key) = (table.name, key.join(" AND "));
-        let text = text(table.width, self.side, random.random_range(0..1_000_000));
-        match random.random_range(0..10) {
-            0..5 => Statement { sql: format!("UPDATE {name} SET v = '{text}' WHERE {key}"), is_delete: false },
-            5..7 if self.side == "old" || table.is_leaf() => {
-                Statement { sql: format!("DELETE FROM {name} WHERE {key}"), is_delete: true }
-            }
-            _ => Statement {
-                sql: format!(
-                    "INSERT INTO {name} ({}, v) VALUES ({}, '{text}') ON DUPLICATE KEY UPDATE v = '{text}'",
-                    table.columns.join(", "),
-                    values.join(", ")
-                ),
-                is_delete: false,
-            },
-        }
-    }
 }
