@@ -134,9 +134,10 @@ impl ApplyError {
                 return Some(target_hint(class_of(source.driver_error())));
             }
             ApplyError::CircuitOpen { .. } => {
-                "`crossfade messages list --status failed` shows what the target refuses; mend the cause, or raise \
-                 `max_parked` or `max_parked_share` in `[apply]` and start the process again; then let the direction go on by \
-                 `crossfade start forward` or `reverse`: it tries all of them first. Nothing is lost meanwhile"
+                "`crossfade messages list --status failed` shows what the target refuses; mend the cause (where parents are missing \
+                 since their table was never copied: `crossfade backfill start`), or raise `max_parked` or `max_parked_share` in \
+                 `[apply]` and start the process again; then let the direction go on by `crossfade start forward` or `reverse`: \
+                 it tries all of them first. Nothing is lost meanwhile"
             }
             ApplyError::NoRoom { .. } => {
                 "see by `crossfade status` whether the opposite direction's process runs; what waits goes on by itself when that has \

@@ -202,7 +202,9 @@ fn table_of(pair: &Pair, name: &str) -> anyhow::Result<TableName> {
 }
 
 async fn tell_who_does_it(store: &Store) -> anyhow::Result<()> {
-    if is_served(store).await? {
+    if store.wish(Direction::Forward).await?.is_some_and(|wish| wish.declared && !wish.apply) {
+        eprintln!("forward rests, and nothing is copied until `crossfade start forward`");
+    } else if is_served(store).await? {
         eprintln!("the forward process copies; `crossfade backfill status --watch` shows how far it is");
     } else {
         eprintln!("nothing is copied before the forward process runs: `crossfade sync forward`");

@@ -148,10 +148,11 @@ async fn many_rows_beside_users_and_kills(flavor: Flavor) -> Result<()> {
     let scale = Scale::wanted()?;
     let (rows, rate) = (Rows::new(scale.rows), scale.rate);
     let (mut migration, loaded) = loaded_on_old(flavor, &scale).await?;
+    // Before changes come, since those of children would be refused for their parents.
+    migration.crossfade(&["backfill", "start"]).await?;
     migration.start_both().await?;
     let users = |pool, side| Writers::start(pool, &migration.schema, rate, Shoppers { rows, side });
     let (old, new) = (users(&migration.old, "old"), users(&migration.new, "new"));
-    migration.crossfade(&["backfill", "start"]).await?;
     let begun = Instant::now();
     let mut told = TimesTold::default();
     let copying = async {
