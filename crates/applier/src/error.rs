@@ -2,7 +2,7 @@
 
 use crossfade_catalog::class_of;
 use crossfade_model::{StreamId, TableName};
-use crossfade_rules::trouble::{Class, Remedy};
+use crossfade_rules::trouble::{Class, Remedy, Trouble, answered};
 
 use crate::circuit::Tripped;
 use crate::refusal::Refusal;
@@ -212,10 +212,16 @@ impl From<mysql_async::Error> for ApplyError {
 
 /// The code of "duplicate entry for key".
 pub(crate) fn is_duplicate_key(error: &mysql_async::Error) -> bool {
-    matches!(error, mysql_async::Error::Server(server) if matches!(server.code, 1062 | 1586))
+    is_one_of(error, &[1062, 1586])
 }
 
 /// A child's parent is not there.
 pub(crate) fn is_missing_parent(error: &mysql_async::Error) -> bool {
-    matches!(error, mysql_async::Error::Server(server) if matches!(server.code, 1216 | 1452))
+    is_one_of(error, &[1216, 1452])
+}
+
+/// The server itself says so, not a trigger that borrows its number.
+fn is_one_of(error: &mysql_async::Error, codes: &[u16]) -> bool {
+    let mysql_async::Error::Server(server) = error else { return false };
+    matches!(answered(server.code, &server.state), Trouble::Server(code) if codes.contains(&code))
 }

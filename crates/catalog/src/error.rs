@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossfade_rules::trouble::{Class, Remedy, Trouble, sort};
+use crossfade_rules::trouble::{Class, Remedy, Trouble, answered, sort};
 use mysql_async::DriverError;
 
 /// What went wrong between crossfade and a server. No text holds a password.
@@ -128,7 +128,7 @@ fn is_tls(error: &mysql_async::IoError) -> bool {
 /// What an error of the driver is about.
 pub fn class_of(error: &mysql_async::Error) -> Class {
     sort(match error {
-        mysql_async::Error::Server(server) => Trouble::Server(server.code),
+        mysql_async::Error::Server(server) => answered(server.code, &server.state),
         // Of a connection that has lost count nothing more can be had.
         mysql_async::Error::Io(_)
         | mysql_async::Error::Driver(

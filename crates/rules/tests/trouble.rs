@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::process::Command;
 
-use crossfade_rules::trouble::{Brand, Class, KNOWN, Trouble, sort};
+use crossfade_rules::trouble::{Brand, Class, KNOWN, Trouble, answered, sort};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
@@ -60,9 +60,29 @@ const TABLES: &[&str] = &[
     "CREATE TABLE parted (id INT PRIMARY KEY) ENGINE=InnoDB PARTITION BY RANGE (id) (PARTITION p VALUES LESS THAN (10))",
     "CREATE TABLE ruled (id INT PRIMARY KEY) ENGINE=InnoDB",
     "CREATE TRIGGER rule BEFORE INSERT ON ruled FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'",
+    "CREATE TABLE judged (id INT PRIMARY KEY, n INT) ENGINE=InnoDB",
+    "CREATE TRIGGER judge BEFORE INSERT ON judged FOR EACH ROW BEGIN
+       DECLARE found INT;
+       CASE NEW.id
+         WHEN 1 THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 30001, MESSAGE_TEXT = 'no';
+         WHEN 2 THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1205, MESSAGE_TEXT = 'no';
+         WHEN 3 THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1146, MESSAGE_TEXT = 'no';
+         WHEN 4 THEN SELECT id INTO found FROM t;
+         WHEN 5 THEN SET NEW.n = (SELECT id FROM t);
+       END CASE;
+     END",
+    "CREATE TABLE made (id INT PRIMARY KEY, s VARCHAR(20), g GEOMETRY AS (ST_GeomFromGeoJSON(s)) STORED) ENGINE=InnoDB",
+    "CREATE TABLE found (id INT PRIMARY KEY, path VARCHAR(20), v JSON AS (JSON_EXTRACT('{}', path)) STORED) ENGINE=InnoDB",
     "INSERT INTO parent VALUES (1)",
     "INSERT INTO child VALUES (1, 1)",
-    "INSERT INTO t (id, u) VALUES (1, 1)",
+    "INSERT INTO t (id, u) VALUES (1, 1), (9, 9)",
+];
+
+/// What only MySQL has: vectors, and indexes over the elements of an array.
+const PROVOKED_ON_MYSQL: &[(&str, Class)] = &[
+    ("INSERT INTO near (id, v) VALUES (1, X'00')", Class::Value),
+    ("INSERT INTO near (id, v) VALUES (1, X'0000c07f0000c07f')", Class::Value),
+    ("INSERT INTO tagged (id, tags) VALUES (1, '{\"a\": 1}')", Class::Value),
 ];
 
 const PROVOKED: &[(&str, Class)] = &[
@@ -83,6 +103,17 @@ const PROVOKED: &[(&str, Class)] = &[
     ("INSERT INTO must (id) VALUES (1)", Class::Value),
     ("INSERT INTO parted VALUES (10)", Class::Value),
     ("INSERT INTO ruled VALUES (1)", Class::Value),
+    // Under whatever number, in no case of its own, or because it finds more than it expects: a trigger refuses a row.
+    ("INSERT INTO judged (id) VALUES (1)", Class::Value),
+    ("INSERT INTO judged (id) VALUES (2)", Class::Value),
+    ("INSERT INTO judged (id) VALUES (3)", Class::Value),
+    ("INSERT INTO judged (id) VALUES (4)", Class::Value),
+    ("INSERT INTO judged (id) VALUES (5)", Class::Value),
+    ("INSERT INTO judged (id) VALUES (6)", Class::Value),
+    // What a column of the target is computed from.
+    ("INSERT INTO made (id, s) VALUES (1, '{\"type\": \"Spot\"}')", Class::Value),
+    ("INSERT INTO found (id, path) VALUES (1, 'a')", Class::Value),
+    ("INSERT INTO t (id, s) VALUES (3, _utf8mb4 X'ff')", Class::Value),
     ("INSERT INTO gone VALUES (1)", Class::Missing),
     ("INSERT INTO t (id, gone) VALUES (3, 1)", Class::Missing),
     ("INSERT INTO nowhere.t VALUES (1)", Class::Missing),
@@ -92,7 +123,7 @@ const PROVOKED: &[(&str, Class)] = &[
 
 fn class_of(error: &Error) -> Class {
     match error {
-        Error::Server(server) => sort(Trouble::Server(server.code)),
+        Error::Server(server) => sort(answered(server.code, &server.state)),
         other => panic!("not a server's error: {other}"),
     }
 }
@@ -115,7 +146,14 @@ async fn provoked_errors_are_sorted(flavor: Flavor) {
     for table in TABLES {
         conn.query_drop(*table).await.unwrap();
     }
-    for (sql, class) in PROVOKED {
+    let mut provoked = PROVOKED.to_vec();
+    if flavor == Flavor::MySql {
+        conn.query_drop("CREATE TABLE near (id INT PRIMARY KEY, v VECTOR(2))").await.unwrap();
+        let tagged = "CREATE TABLE tagged (id INT PRIMARY KEY, tags JSON, KEY ((CAST(tags AS UNSIGNED ARRAY))))";
+        conn.query_drop(tagged).await.unwrap();
+        provoked.extend(PROVOKED_ON_MYSQL);
+    }
+    for (sql, class) in &provoked {
         if *class == Class::Outage {
             if flavor == Flavor::MySql {
                 // MySQL limits SELECT alone.

@@ -12,6 +12,7 @@ use crate::{
 
 on_both_brands! {
     values_that_do_not_fit: p7_values_that_do_not_fit_on_mysql, p7_values_that_do_not_fit_on_mariadb;
+    a_trigger_says_any_number: p7_a_trigger_says_any_number_on_mysql, p7_a_trigger_says_any_number_on_mariadb;
     other_rows_in_the_way: p7_other_rows_in_the_way_on_mysql, p7_other_rows_in_the_way_on_mariadb;
     bad_rows_are_found_with_few_statements: p7_bisection_on_mysql, p7_bisection_on_mariadb;
 }
@@ -65,6 +66,41 @@ async fn values_that_do_not_fit(flavor: Flavor) -> Result<()> {
     migration.on(&migration.new, &mend).await?;
     let status = until_all_is_well(&migration).await?;
     ensure!(status.number("forward", "last_seq") == 7, "{}", status.0);
+    ensure!(status.number("reverse", "last_seq") == 0, "something came back: {}", status.0);
+    migration.stop_both().await
+}
+
+/// A trigger refuses rows under numbers of its own choice, among them such as would mean that the target is busy, or has lost a
+/// table, or that a parent may still arrive: each is refused by itself, and the direction goes on.
+async fn a_trigger_says_any_number(flavor: Flavor) -> Result<()> {
+    let numbers = [30_001, 1205, 1146, 1452, 1062];
+    let mut migration = started(&Setup::new(flavor, "any_number"), &[PLAIN]).await?;
+    let cases: String = numbers
+        .iter()
+        .map(|number| {
+            format!("WHEN {number} THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'not this one';\n")
+        })
+        .collect();
+    let trigger = format!(
+        "CREATE TRIGGER {{schema}}.guard BEFORE INSERT ON {{schema}}.t FOR EACH ROW
+         BEGIN CASE NEW.n {cases} ELSE SET NEW.v = NEW.v; END CASE; END"
+    );
+    migration.on(&migration.new, &[&trigger]).await?;
+    let rows = (0..).zip([1].into_iter().chain(numbers).chain([1]));
+    migration.on(&migration.old, &[&insert(rows)]).await?;
+    let refused = numbers.len() as u64;
+    let status = until_status(&migration, "those rows refused", |status| {
+        status.number("forward", "open_failures") == refused && crate::is_green(status)
+    })
+    .await?;
+    ensure!(status.number("reverse", "open_failures") == 0, "{}", status.0);
+    until_number(&migration.new, &format!("SELECT COUNT(*) FROM `{}`.t WHERE n = 1", migration.schema), 2).await?;
+    let mut codes: Vec<u32> =
+        failures(&migration).await?.into_iter().map(|failed| failed.1.parse()).collect::<Result<_, _>>()?;
+    codes.sort_unstable();
+    ensure!(codes == [1062, 1146, 1205, 1452, 30_001], "{codes:?}");
+    migration.on(&migration.new, &["DROP TRIGGER {schema}.guard"]).await?;
+    let status = until_all_is_well(&migration).await?;
     ensure!(status.number("reverse", "last_seq") == 0, "something came back: {}", status.0);
     migration.stop_both().await
 }

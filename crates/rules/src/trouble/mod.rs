@@ -12,6 +12,8 @@ pub use codes::{Brand, KNOWN, KnownError};
 pub enum Trouble {
     /// The server answered with this error number.
     Server(u16),
+    /// A trigger or routine refused the row in words of its own, and under any number that it likes.
+    Signalled,
     /// The connection broke, or was not to be had. Whether what was sent has arrived is not known.
     Connection,
     /// A value larger than what travels between client and server; it was not sent.
@@ -85,9 +87,15 @@ pub fn sort(trouble: Trouble) -> Class {
     match trouble {
         Trouble::Server(code) => known(code).map_or(Class::Unknown, |known| known.class),
         Trouble::Connection => Class::Lost,
-        Trouble::TooLarge => Class::Value,
+        Trouble::Signalled | Trouble::TooLarge => Class::Value,
         Trouble::Other => Class::Unknown,
     }
+}
+
+/// What a server answered: its error number and its SQLSTATE. States of class 45 are what `SIGNAL` alone sets, for conditions that
+/// the server knows nothing of (MySQL manual, "SIGNAL Statement"); with them, the number is the trigger's choice and means nothing.
+pub fn answered(code: u16, state: &str) -> Trouble {
+    if state.starts_with("45") { Trouble::Signalled } else { Trouble::Server(code) }
 }
 
 /// A server's error number with its name, if it is listed.
@@ -109,6 +117,14 @@ mod tests {
         assert_eq!(sort(Trouble::Server(64_000)), Class::Unknown);
         assert_eq!(sort(Trouble::Other).remedy(), Remedy::Stop);
         assert!(KNOWN.iter().all(|known| known.class != Class::Unknown && known.class != Class::Lost));
+    }
+
+    #[test]
+    fn what_a_trigger_signals_is_of_its_row_whatever_number_it_gives() {
+        for code in [1001, 1146, 1205, 30_001] {
+            assert_eq!(sort(answered(code, "45000")), Class::Value, "{code}");
+            assert_eq!(answered(code, "HY000"), Trouble::Server(code));
+        }
     }
 
     #[test]
