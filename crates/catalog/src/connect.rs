@@ -34,9 +34,11 @@ pub enum Purpose {
     Binlog,
 }
 
-/// Whatever the server's global settings are: every statement commits by itself, and results are whole.
-const PLAIN_SESSION: &str =
-    "SET SESSION autocommit = 1, completion_type = 0, sql_select_limit = 18446744073709551615, sql_safe_updates = 0";
+/// Whatever the server's global settings are: every statement commits by itself, results are whole, and what takes long is
+/// not ended half way, to be begun again for ever. MariaDB skips comments of versions 50700 to 99999, MySQL those with an M
+/// (MariaDB documentation, "Comment Syntax").
+const PLAIN_SESSION: &str = "SET SESSION autocommit = 1, completion_type = 0, sql_select_limit = 18446744073709551615, sql_safe_updates = 0, \
+     sql_big_selects = 1 /*!50708 , max_execution_time = 0 */ /*M!100101 , max_statement_time = 0 */";
 
 impl Purpose {
     fn program_name(self) -> &'static str {

@@ -159,3 +159,29 @@ async fn a_server_that_asks_for_ed25519_is_answered() {
     assert!(signature.len() == 64 && signature.iter().any(|byte| *byte != 0), "{signature:?}");
     assert!(error.hint().is_some_and(|hint| hint.contains("password")), "{error:?}");
 }
+
+/// An administrator may bound what people ask by hand, for the whole server.
+async fn no_global_setting_bounds_a_session(flavor: Flavor) {
+    let server = Server::builder(flavor).relaxed().start().await.unwrap();
+    let time_limit = match flavor {
+        Flavor::MySql => "max_execution_time",
+        Flavor::MariaDb => "max_statement_time",
+    };
+    let mut conn = server.connect().await.unwrap();
+    conn.query_drop(format!("SET GLOBAL {time_limit} = 1, GLOBAL max_join_size = 1, GLOBAL sql_select_limit = 1"))
+        .await
+        .unwrap();
+    for purpose in [Purpose::Catalog, Purpose::Apply, Purpose::Binlog] {
+        let mut conn = connect(&url(&server, ""), purpose).await.unwrap();
+        let question =
+            format!("SELECT @@SESSION.{time_limit} + 0e0, @@SESSION.sql_big_selects UNION ALL SELECT 7e0, 7");
+        let told: Vec<(f64, i64)> = conn.query(question).await.unwrap();
+        assert_eq!(told, [(0.0, 1), (7.0, 7)], "{flavor:?} {purpose:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_global_setting_bounds_a_session_on_both_servers() {
+    no_global_setting_bounds_a_session(Flavor::MySql).await;
+    no_global_setting_bounds_a_session(Flavor::MariaDb).await;
+}

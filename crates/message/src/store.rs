@@ -185,7 +185,8 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
         .execute(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO',
                innodb_lock_wait_timeout = 10, lock_wait_timeout = 5, wait_timeout = 8, autocommit = 1,
-               completion_type = 0, sql_select_limit = 18446744073709551615, sql_safe_updates = 0",
+               completion_type = 0, sql_select_limit = 18446744073709551615, sql_safe_updates = 0,
+               sql_big_selects = 1 /*!50708 , max_execution_time = 0 */ /*M!100101 , max_statement_time = 0 */",
         )
         .await?;
     // As for the sides: see `crossfade_catalog::connect`.
