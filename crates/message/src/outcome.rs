@@ -99,12 +99,13 @@ pub(crate) struct Images {
     pub seen: String,
 }
 
-/// Rows of one statement, and bytes of images after which a statement ends; below every server's default packet size.
+/// Rows of one statement, and bytes of images after which a statement ends. One row has up to three of [`IMAGE_BYTES`], so that
+/// each is below every server's default packet size (MySQL 5.7: 4 MiB).
 pub(crate) const STATEMENT_ROWS: usize = 500;
-const STATEMENT_BYTES: usize = 4 << 20;
+const STATEMENT_BYTES: usize = 2 << 20;
 
 /// Images above this are left out: the message itself keeps them.
-const IMAGE_BYTES: usize = 1 << 20;
+pub(crate) const IMAGE_BYTES: usize = 1 << 20;
 
 impl Store {
     /// Keeps outcomes, in one transaction. One that is recorded again replaces the one before; so a message that ended

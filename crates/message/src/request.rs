@@ -12,7 +12,7 @@ use sqlx::{Connection, MySql, QueryBuilder, Row};
 
 use crate::block::{self, PackedBlock};
 use crate::connections::{in_time, statements};
-use crate::outcome::{STATEMENT_ROWS, cut};
+use crate::outcome::{IMAGE_BYTES, STATEMENT_ROWS, cut};
 use crate::stream::utc;
 use crate::{Status, Store, StoreError, image_json};
 
@@ -103,11 +103,10 @@ pub struct ShownEdit {
 impl ShownEdit {
     /// One that nobody has asked for yet.
     pub fn proposed(message: &Message, by: &str) -> ShownEdit {
-        let image = message.change.after.as_ref().map(|row| image_json(&message.change.layout, row));
         ShownEdit {
             by: by.to_owned(),
             at: Utc::now(),
-            image: image.and_then(|image| RawValue::from_string(image).ok()),
+            image: image_of(message).and_then(|image| RawValue::from_string(image).ok()),
             used: false,
             message: Some(message.clone()),
         }
@@ -336,13 +335,14 @@ impl Store {
         .await
         .map_err(during())?;
         let read = |row: &MySqlRow| -> Result<ShownEdit, StoreError> {
-            let image: Option<String> = row.try_get("edited_image").map_err(during())?;
+            let (kept, message): (Option<String>, _) =
+                (row.try_get("edited_image").map_err(during())?, edited_of(row)?);
             Ok(ShownEdit {
                 by: row.try_get("requested_by").map_err(during())?,
                 at: utc(row.try_get::<NaiveDateTime, _>("requested_at").map_err(during())?),
-                image: image.and_then(|image| RawValue::from_string(image).ok()),
+                image: kept.or_else(|| image_of(message.as_ref()?)).and_then(|image| RawValue::from_string(image).ok()),
                 used: row.try_get::<i64, _>("used").map_err(during())? != 0,
-                message: edited_of(row)?,
+                message,
             })
         };
         rows.iter().map(read).collect()
@@ -359,9 +359,14 @@ fn push_list(query: &mut QueryBuilder<MySql>, ids: &[u64]) {
     query.push(")");
 }
 
-/// The image for people, and the message for the applier.
+fn image_of(message: &Message) -> Option<String> {
+    message.change.after.as_ref().map(|row| image_json(&message.change.layout, row))
+}
+
+/// The image for people, and the message for the applier. An image above the bound is left out: the message has it, and both
+/// together may be more than the server takes at once.
 fn packed(message: &Message) -> Result<(Option<String>, Vec<u8>), StoreError> {
-    let image = message.change.after.as_ref().map(|row| image_json(&message.change.layout, row));
+    let image = image_of(message).filter(|image| image.len() <= IMAGE_BYTES);
     let blocks = block::encode(std::slice::from_ref(message), &[])?;
     let block = blocks.first().map(|block| PackedBlock::of(block).to_bytes());
     Ok((image, block.unwrap_or_default()))

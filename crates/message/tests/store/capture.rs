@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossfade_message::{CaptureError, Epoch, PassedHeartbeat, Store, StoreError};
-use crossfade_model::{LaneProgress, Message, Seen, StreamProgress, Value};
+use crossfade_message::{CaptureError, Epoch, Outcome, PassedHeartbeat, Status, Store, StoreError};
+use crossfade_model::{LaneProgress, Message, Seen, StreamProgress, TableName, Value};
 use crossfade_servers::{Flavor, Server};
 
-use crate::{at, capture_updates, forward, on_both_servers, reverse, started, store, store_at, update};
+use crate::{at, capture_updates, forward, hash, noise, on_both_servers, reverse, started, store, store_at, update};
 
 on_both_servers!(
     p1_messages_and_position_are_one_commit,
@@ -16,6 +16,7 @@ on_both_servers!(
     what_is_captured_is_read_back,
     heartbeats_pass_with_the_position,
     a_big_row_comes_back,
+    p1_a_store_that_takes_small_packets,
     a_capture_that_stops_midway_leaves_nothing,
     p1_a_killed_server_keeps_what_was_captured,
 );
@@ -217,4 +218,23 @@ async fn p1_a_killed_server_keeps_what_was_captured(flavor: Flavor) {
     };
     assert_eq!(after.last_seq, 8);
     assert_eq!(store.read_range(&forward(), 1, 8).await.unwrap().len(), 8);
+}
+
+/// Four MiB is what MySQL 5.7 takes at once by default: one row is larger, and so are the images of several.
+async fn p1_a_store_that_takes_small_packets(flavor: Flavor) {
+    let server = Server::builder(flavor).relaxed().option("max_allowed_packet", 4 << 20).start().await.unwrap();
+    let store = store_at(&server.root_url(), "small_packets");
+    store.migrate().await.unwrap();
+    let state = started(&store, &forward()).await;
+    let batch: Vec<Message> =
+        (1..=7).map(|seq| update(seq, 1, &noise(if seq == 1 { 9 << 20 } else { 700 << 10 }), 1)).collect();
+    let hashes: Vec<[u64; 2]> = batch.iter().map(|_| [hash(1); 2]).collect();
+    store.capture(&state, &batch, &hashes, &at(7), &Seen::default(), &[]).await.unwrap();
+    assert!(store.read_range(&forward(), 1, 7).await.unwrap() == batch, "other messages come back");
+    let outcomes: Vec<Outcome> = (1..=7)
+        .map(|seq| {
+            Outcome::undisputed(seq, TableName::new("app", "users"), Status::Stale, "it was overtaken".to_owned())
+        })
+        .collect();
+    store.record_outcomes(&forward(), &outcomes).await.unwrap();
 }

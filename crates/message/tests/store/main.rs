@@ -110,6 +110,18 @@ pub fn update(seq: u64, id: i64, name: &str, committed_micros: i64) -> Message {
     }
 }
 
+/// A text that is hardly smaller when it is packed.
+pub fn noise(length: usize) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let letters = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b' ' + (state % 64) as u8)
+    });
+    letters.take(length).collect()
+}
+
 /// Stands in for the rules' hash of a row key.
 pub fn hash(id: i64) -> u64 {
     (id as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)

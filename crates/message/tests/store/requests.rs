@@ -5,11 +5,12 @@ use crossfade_message::{Failure, FailureFilter, NewRequest, Outcome, RequestEnd,
 use crossfade_model::{Message, MessageId, RowOp, TableName, Value};
 use crossfade_servers::Flavor;
 
-use crate::{capture_updates, forward, on_both_servers, started, store, update};
+use crate::{capture_updates, forward, noise, on_both_servers, started, store, update};
 
 on_both_servers!(
     requests_end_once_and_are_withdrawn_only_before_they_begin,
     the_last_edit_of_a_message_counts,
+    a_row_as_large_as_a_packet_is_edited,
     failures_are_found_by_what_they_are_about,
     a_message_that_is_set_aside_has_one_reason,
 );
@@ -92,6 +93,21 @@ async fn the_last_edit_of_a_message_counts(flavor: Flavor) {
     // The message stays as it was captured.
     let captured = store.show_message(&id(2)).await.unwrap().unwrap();
     assert!(captured.after_image.unwrap().get().contains("name 2"));
+}
+
+/// MariaDB takes 16 MiB at once unless told otherwise: the row's image and the row itself are more.
+async fn a_row_as_large_as_a_packet_is_edited(flavor: Flavor) {
+    let store = store(flavor, "large_edit").await;
+    let state = started(&store, &forward()).await;
+    capture_updates(&store, &state, 1).await;
+    let edited = update(1, 1, &noise(12 << 20), 1);
+    let asked = NewRequest { edited: Some(edited.clone()), ..request(1, RequestKind::Edit) };
+    let ids = store.make_requests(&[asked], "alice@host").await.unwrap();
+    store.begin_requests(&ids).await.unwrap();
+    let edits = store.edits(&forward(), &[1].into()).await.unwrap();
+    assert!(edits[&1].message.change == edited.change, "not what was asked for");
+    let shown = store.edits_of(&id(1)).await.unwrap().remove(0);
+    assert!(shown.image.is_some_and(|image| image.get().len() > 12 << 20), "people do not see it");
 }
 
 async fn failures_are_found_by_what_they_are_about(flavor: Flavor) {
