@@ -16,6 +16,7 @@ use crate::{
 
 on_both_brands! {
     a_dropped_table_stops_the_direction: p7_table_dropped_on_mysql, p7_table_dropped_on_mariadb;
+    a_table_is_made_anew: p7_table_made_anew_on_mysql, p7_table_made_anew_on_mariadb;
     a_revoked_privilege_stops_the_direction: p7_privilege_revoked_on_mysql, p7_privilege_revoked_on_mariadb;
     a_read_only_target_is_waited_for: p7_target_read_only_on_mysql, p7_target_read_only_on_mariadb;
     a_row_larger_than_a_packet_waits: p7_packet_too_small_on_mysql, p7_packet_too_small_on_mariadb;
@@ -52,6 +53,38 @@ async fn a_dropped_table_stops_the_direction(flavor: Flavor) -> Result<()> {
     ensure!(status.number("forward", "open_failures") == 0, "{}", status.0);
     until_number(&migration.new, &format!("SELECT COUNT(*) FROM `{}`.t WHERE n IN (1, 7)", migration.schema), 3)
         .await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop(Direction::Forward).await?;
+    migration.forget();
+    Ok(())
+}
+
+/// Somebody drops the table and creates it again, with its columns in another order and one more; and once more, with one
+/// less. Columns go by their names, what is missing is waited for, and what stood in the table is no business of those who wait.
+async fn a_table_is_made_anew(flavor: Flavor) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, "anew")).await?;
+    prepare(&migration, &[PLAIN]).await?;
+    forward_alone(&mut migration).await?;
+    migration.on(&migration.old, &[&insert([(1, 1), (2, 2)])]).await?;
+    let (schema, update) = (migration.schema.clone(), "UPDATE {schema}.t SET n = n + 10");
+    until_number(&migration.new, &format!("SELECT COUNT(*) FROM `{schema}`.t"), 2).await?;
+    migration.expect_lines(&["the target refused a change"]);
+    let create = |columns: &str| format!("CREATE TABLE {{schema}}.t ({columns}, {})", crate::CLOCK);
+    let turned = create("extra INT DEFAULT 7, n INT NOT NULL, v VARCHAR(20), id INT PRIMARY KEY");
+    migration.on(&migration.new, &["DROP TABLE {schema}.t", &turned]).await?;
+    migration.on(&migration.old, &[update, &insert([(3, 3)])]).await?;
+    let told = |sum: u64| format!("SELECT COUNT(*) = 3 AND SUM(n) = {sum} AND MIN(v) = 'row 1' FROM `{schema}`.t");
+    until_number(&migration.new, &told(26), 1).await?;
+
+    let without = create("id INT PRIMARY KEY, n INT NOT NULL");
+    migration.on(&migration.new, &["DROP TABLE {schema}.t", &without]).await?;
+    migration.on(&migration.old, &[update]).await?;
+    stopped(&migration, "1054").await?;
+    never_green(&migration, Duration::from_secs(2)).await?;
+    migration.on(&migration.new, &["ALTER TABLE {schema}.t ADD COLUMN v VARCHAR(20)"]).await?;
+    until_number(&migration.new, &told(56), 1).await?;
+    let status = until_status(&migration, "forward goes on by itself", is_green).await?;
+    ensure!(status.number("forward", "open_failures") == 0, "{}", status.0);
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.stop(Direction::Forward).await?;
     migration.forget();
