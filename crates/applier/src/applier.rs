@@ -421,7 +421,7 @@ impl Applier {
 
     /// Each lane runs as a task of its own, so that one binds values while another waits for the server.
     async fn run_lanes(&mut self, batch: PlannedBatch, done: &[u16], concurrent: bool) -> Result<(), ApplyError> {
-        let PlannedBatch { plan, first: batch_first, last: batch_last, lanes, seen, .. } = batch;
+        let PlannedBatch { plan, mut questions, first: batch_first, last: batch_last, lanes, seen, .. } = batch;
         let open_lanes = Arc::new(AtomicUsize::new(usize::from(lanes) - done.len()));
         let mut tasks = JoinSet::new();
         for (number, plan) in (0..lanes).zip(plan.lanes) {
@@ -434,7 +434,8 @@ impl Applier {
             let step = CheckpointStep { lane: number, from_seq, batch_first, batch_last, lanes, plan_hash };
             let (shared, open_lanes) = (self.shared.clone(), open_lanes.clone());
             let entry = Entry::Batch(step);
-            let work = Work { plan, entry, seen: seen.clone(), concurrent, edited: Vec::new() };
+            let questions = if number == 0 { std::mem::take(&mut questions) } else { Vec::new() };
+            let work = Work { plan, entry, seen: seen.clone(), concurrent, edited: Vec::new(), questions };
             tasks.spawn(async move {
                 let ran = lane.run(&shared, &work).await;
                 if ran.is_ok() && open_lanes.fetch_sub(1, Relaxed) > 1 {

@@ -16,6 +16,7 @@ use crossfade_model::{Message, Origin, ReferentialAction, Row, RowChange, RowOp,
 use crossfade_rules::LastConcurrent;
 use crossfade_rules::decide::{Loss, LossReason};
 use crossfade_rules::mapping::ChildLink;
+use crossfade_rules::plan::Dependence;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -466,7 +467,7 @@ pub(crate) async fn has_sent_back(shared: &Shared, conn: &mut Conn) -> Result<bo
 }
 
 /// Rows that refer to these rows, and rows that refer to those, as far as `follows`; each generation after its parents.
-async fn descendants(
+pub(crate) async fn descendants(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
@@ -494,6 +495,22 @@ async fn descendants(
         generation = next;
     }
     Ok(found)
+}
+
+/// What goes when a row is deleted.
+pub(crate) async fn going_along(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    row: &Row,
+) -> Result<Vec<(usize, Row)>, ApplyError> {
+    descendants(shared, conn, table, &[row], |link| link.on_delete == ReferentialAction::Cascade).await
+}
+
+/// What the ends of these rows tie to others.
+pub(crate) fn dependence_of(shared: &Shared, ended: &[(usize, Row)]) -> Dependence {
+    let of_row = |(table, row): &(usize, Row)| shared.planner.dependence(*table, Some(row), None);
+    ended.iter().map(of_row).fold(Dependence::default(), |all, one| all.and(&one))
 }
 
 pub(crate) fn change(layout: &Arc<TableLayout>, op: RowOp, before: Option<Row>, after: Option<Row>) -> RowChange {

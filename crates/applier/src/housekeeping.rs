@@ -163,7 +163,8 @@ impl Applier {
             lookup.refresh().await?;
         }
         let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
-        let work = Work { plan, entry: Entry::Retry(part), seen: batch.seen, concurrent, edited };
+        let (entry, questions) = (Entry::Retry(part), Vec::new());
+        let work = Work { plan, entry, seen: batch.seen, concurrent, edited, questions };
         self.lanes[0].run(&self.shared, &work).await?;
         self.gets_through();
         Ok(())

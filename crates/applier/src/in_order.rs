@@ -1,20 +1,22 @@
 //! Changes that keep the order of their source, and what becomes of those among them that the target refuses.
 //!
 //! A refused change is passed over at first, since it is often not what the source has in the end: a later change of the
-//! same row may stand in for it, its row may have gone with its parent, or the parent may come after it. Only what
-//! nothing makes up for is set aside, and then everything that depends on it.
+//! same row may stand in for it, its row may have gone with its parent, or with its parent's, or have followed one to another
+//! key, or the parent may come after it. Only what nothing makes up for is set aside, and then everything that depends on it.
 
 use std::collections::BTreeSet;
 
 use crossfade_model::{ReferentialAction, Row, RowOp, Value};
-use crossfade_rules::MappedChange;
 use crossfade_rules::mapping::ChildLink;
-use crossfade_rules::plan::Dependences;
+use crossfade_rules::plan::{Dependence, Dependences};
+use crossfade_rules::{ChangeKind, MappedChange};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::error::ApplyError;
-use crate::judged::JudgedChange;
+use crate::family;
+use crate::judged::{JudgedChange, JudgedLane, JudgedStep};
+use crate::lane::Shared;
 use crate::parking::Cause;
 use crate::writing::{ALL_THERE, Context, Written};
 
@@ -25,6 +27,18 @@ struct Round<'l> {
     passed_over: Vec<usize>,
     /// Places of those that nothing makes up for.
     last: &'l BTreeSet<usize>,
+    /// What was set aside before.
+    earlier: &'l Dependences,
+    /// What has gone so far with rows that were deleted, as far as somebody may have to know.
+    went: Vec<Went>,
+}
+
+/// A row that has gone with one that was deleted.
+struct Went {
+    /// The place of that delete.
+    place: usize,
+    table: usize,
+    row: Row,
 }
 
 /// Whether something made up for a change that was passed over.
@@ -44,11 +58,47 @@ struct Made {
     all_there: bool,
 }
 
+/// The child's row refers to the parent's by this foreign key.
+fn refers(link: &ChildLink, (child, row): (usize, &Row), parent: &Row) -> bool {
+    let mut columns = link.columns.iter().zip(&link.referred);
+    link.child == child && columns.all(|(column, referred)| row[*column] == parent[*referred])
+}
+
+/// The end of a row of this table takes other rows along, or their references.
+fn may_take_along(shared: &Shared, table: usize) -> bool {
+    shared.children[table].iter().any(|link| link.on_delete != ReferentialAction::Restrict)
+}
+
+impl JudgedLane<'_> {
+    /// Some change may take other rows along.
+    pub fn takes_along(&self, shared: &Shared) -> bool {
+        self.steps.iter().any(|step| match step {
+            JudgedStep::Net { table, kind, .. } => *kind == ChangeKind::Delete && may_take_along(shared, *table),
+            JudgedStep::InOrder(changes) => changes
+                .iter()
+                .any(|judged| judged.change.op == RowOp::Delete && may_take_along(shared, judged.change.table)),
+        })
+    }
+}
+
+impl Round<'_> {
+    /// What was set aside refers to what would go with a row that is to be deleted, and may have gone with it at its source.
+    fn must_wait_with(&self, shared: &Shared, judged: &mut JudgedChange<'_>, went: &[(usize, Row)]) -> bool {
+        let takes = family::dependence_of(shared, went);
+        let waits = [&self.aside, self.earlier].into_iter().any(|aside| aside.holds_back(&takes));
+        if waits {
+            judged.takes = takes;
+        }
+        waits
+    }
+}
+
 impl Context<'_> {
     pub async fn write_in_order(
         &self,
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
+        earlier: &Dependences,
         aside: &mut Dependences,
     ) -> Result<Written, ApplyError> {
         let open: Vec<usize> = (0..changes.len()).filter(|place| changes[*place].aside.is_none()).collect();
@@ -57,11 +107,12 @@ impl Context<'_> {
             if self.manner.isolate {
                 conn.query_drop("SAVEPOINT round").await?;
             }
-            let mut round = Round { aside: aside.clone(), passed_over: Vec::new(), last: &last };
+            let mut round =
+                Round { aside: aside.clone(), passed_over: Vec::new(), last: &last, earlier, went: Vec::new() };
             let written = self.write_round(conn, changes, &open, &mut round).await?;
             let Written::AsJudged { all_there } = written else { return Ok(written) };
-            let Round { aside: now_aside, passed_over, .. } = round;
-            let made = match self.make_up(conn, changes, passed_over).await? {
+            let Round { aside: now_aside, passed_over, went, .. } = round;
+            let made = match self.make_up(conn, changes, passed_over, &went).await? {
                 Ok(made) => made,
                 Err(otherwise) => return Ok(otherwise),
             };
@@ -72,7 +123,9 @@ impl Context<'_> {
             // Once more, and what depends on these waits with them.
             last.extend(made.left);
             conn.query_drop("ROLLBACK TO SAVEPOINT round").await?;
-            open.iter().for_each(|place| changes[*place].aside = None);
+            for place in &open {
+                (changes[*place].aside, changes[*place].takes) = (None, Dependence::default());
+            }
         }
     }
 
@@ -98,9 +151,11 @@ impl Context<'_> {
                 }
                 continue;
             }
-            if waits {
+            let went = if waits { Vec::new() } else { self.going_along(conn, judged, round).await? };
+            if waits || round.must_wait_with(self.shared, judged, &went) {
                 judged.aside = Some(Cause::Behind);
             } else {
+                round.went.extend(went.into_iter().map(|(table, row)| Went { place, table, row }));
                 match self.write_change(conn, judged).await? {
                     Written::AsJudged { all_there: there } => all_there &= there,
                     otherwise => return Ok(otherwise),
@@ -128,8 +183,24 @@ impl Context<'_> {
 
     /// A delete that takes other rows along, or their references.
     fn takes_along(&self, change: &MappedChange) -> bool {
-        let mut links = self.shared.children[change.table].iter();
-        change.op == RowOp::Delete && links.any(|link| link.on_delete != ReferentialAction::Restrict)
+        change.op == RowOp::Delete && may_take_along(self.shared, change.table)
+    }
+
+    /// What goes with a row that is to be deleted, where somebody must know.
+    async fn going_along(
+        &self,
+        conn: &mut Conn,
+        judged: &JudgedChange<'_>,
+        round: &Round<'_>,
+    ) -> Result<Vec<(usize, Row)>, ApplyError> {
+        let nobody_asks = round.aside.is_empty() && round.earlier.is_empty() && round.passed_over.is_empty();
+        let change = judged.change;
+        match &change.before {
+            Some(before) if !nobody_asks && judged.arrives() && self.takes_along(change) => {
+                family::going_along(self.shared, conn, change.table, before).await
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// A moved row that cannot arrive leaves its old key all the same. `false`: it was not there.
@@ -150,6 +221,7 @@ impl Context<'_> {
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
         mut passed_over: Vec<usize>,
+        went: &[Went],
     ) -> Result<Result<Made, Written>, ApplyError> {
         let (mut left, mut all_there) = (Vec::new(), ALL_THERE);
         // The last one first: it may stand in for those before.
@@ -169,7 +241,7 @@ impl Context<'_> {
                 left.push(place);
                 continue;
             }
-            match self.make_up_one(conn, changes, place).await? {
+            match self.make_up_one(conn, changes, place, went).await? {
                 MadeUp::Yes { all_there: there } => all_there &= there,
                 MadeUp::No => left.push(place),
                 MadeUp::Otherwise(written) => return Ok(Err(written)),
@@ -183,35 +255,37 @@ impl Context<'_> {
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
         place: usize,
+        went: &[Went],
     ) -> Result<MadeUp, ApplyError> {
-        let mut let_go = None;
-        if let Some((parent, link)) = self.parent_that_went(changes, place) {
-            let (link, change) = (link.clone(), changes[place].change);
-            let Some(row) = &change.after else { return Ok(MadeUp::No) };
-            let values: Vec<&Value> = link.columns.iter().map(|column| &row[*column]).collect();
-            let of_parent = &self.shared.tables[changes[parent].change.table];
-            // An end that lost took nobody along, if there is a row that it should have ended; that which lost to another end
-            // had none to end here, and whatever is there now has come since.
-            let took_along = changes[parent].arrives()
-                || changes[parent].lost_to_an_end()
-                || of_parent.lock_where(conn, &link.referred, std::slice::from_ref(&values)).await?.is_empty();
-            if took_along && link.on_delete == ReferentialAction::SetNull {
-                let_go = Some(link.columns);
-            } else if took_along {
-                let target = &self.shared.tables[change.table];
-                let all_there = target.delete(conn, &[target.key_of(row)]).await?;
-                return Ok(MadeUp::Yes { all_there });
+        let change = changes[place].change;
+        let Some(mut row) = changes[place].after().cloned() else { return Ok(MadeUp::No) };
+        for (later, parent) in changes.iter().enumerate().skip(place + 1) {
+            for link in self.ended_parents(parent, (later, went), (change.table, &row)) {
+                let values: Vec<&Value> = link.columns.iter().map(|column| &row[*column]).collect();
+                let of_parent = &self.shared.tables[parent.change.table];
+                // An end that lost took nobody along, if there is a row that it should have ended; that which lost to another
+                // end had none to end here, and whatever is there now has come since.
+                let took_along = parent.arrives()
+                    || parent.lost_to_an_end()
+                    || of_parent.lock_where(conn, &link.referred, std::slice::from_ref(&values)).await?.is_empty();
+                if took_along && link.on_delete == ReferentialAction::SetNull {
+                    link.columns.iter().for_each(|column| row[*column] = Value::Null);
+                } else if took_along {
+                    let target = &self.shared.tables[change.table];
+                    let key = change.after.iter().map(|after| target.key_of(after)).collect::<Vec<_>>();
+                    let all_there = target.delete(conn, &key).await?;
+                    return Ok(MadeUp::Yes { all_there });
+                }
             }
+            self.follow(parent, change.table, &mut row);
         }
         let judged = &mut changes[place];
-        let kept = let_go.map(|columns| judged.let_go(&columns));
+        let kept = judged.replace(row);
         // It has left its old key when it was passed over; later changes may have put another row there.
         judged.has_left = true;
         let written = self.write_change(conn, judged).await?;
         judged.has_left = false;
-        if let Some(kept) = kept {
-            judged.take_back(kept);
-        }
+        judged.take_back(kept);
         match (written, judged.aside.take()) {
             (Written::AsJudged { all_there }, None) => Ok(MadeUp::Yes { all_there }),
             (Written::AsJudged { .. }, Some(_)) => Ok(MadeUp::No),
@@ -219,21 +293,45 @@ impl Context<'_> {
         }
     }
 
-    /// The later end of the row that a change refers to, which took the change's row along, or its reference.
-    fn parent_that_went(&self, changes: &[JudgedChange<'_>], place: usize) -> Option<(usize, &ChildLink)> {
-        let child = changes[place].change;
-        let row = child.after.as_ref()?;
-        (place + 1..changes.len()).find_map(|later| {
-            let JudgedChange { change: parent, aside: None, .. } = &changes[later] else { return None };
-            let before = parent.before.as_ref().filter(|_| parent.op == RowOp::Delete)?;
-            let refers = |link: &&ChildLink| {
-                let mut columns = link.columns.iter().zip(&link.referred);
-                link.child == child.table
-                    && link.on_delete != ReferentialAction::Restrict
-                    && columns.all(|(column, referred)| row[*column] == before[*referred])
-            };
-            Some((later, self.shared.children[parent.table].iter().find(refers)?))
-        })
+    /// How the child's row refers to what has ended by a later change, or with it, where it goes along, or its reference does.
+    fn ended_parents(
+        &self,
+        judged: &JudgedChange<'_>,
+        (later, went): (usize, &[Went]),
+        (child, row): (usize, &Row),
+    ) -> Vec<ChildLink> {
+        let parent = judged.change;
+        if judged.aside.is_some() || parent.op != RowOp::Delete {
+            return Vec::new();
+        }
+        let ended = parent.before.as_ref().map(|before| (parent.table, before));
+        let went = went.iter().filter(|went| went.place == later).map(|went| (went.table, &went.row));
+        let links = ended.into_iter().chain(went).flat_map(|(table, before)| {
+            let links = self.shared.children[table].iter().filter(move |link| refers(link, (child, row), before));
+            links.filter(|link| link.on_delete != ReferentialAction::Restrict)
+        });
+        links.cloned().collect()
+    }
+
+    /// Lets the child's row follow its parent to the key that a later change has given that one.
+    fn follow(&self, judged: &JudgedChange<'_>, child: usize, row: &mut Row) {
+        let parent = judged.change;
+        let (Some(before), Some(after)) = (&parent.before, &parent.after) else { return };
+        if !judged.arrives() {
+            return;
+        }
+        for link in self.shared.children[parent.table].iter().filter(|link| link.child == child) {
+            let stays = link.referred.iter().all(|column| before[*column] == after[*column]);
+            if stays || link.on_update == ReferentialAction::Restrict || !refers(link, (child, row), before) {
+                continue;
+            }
+            for (column, referred) in link.columns.iter().zip(&link.referred) {
+                row[*column] = match link.on_update {
+                    ReferentialAction::SetNull => Value::Null,
+                    _ => after[*referred].clone(),
+                };
+            }
+        }
     }
 
     /// The later change says what becomes of the row that the earlier one leaves.

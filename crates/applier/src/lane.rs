@@ -18,7 +18,7 @@ use crossfade_model::{FamilyPolicy, Row, Seen, TableLayout};
 use crossfade_rules::key::exact_hash;
 use crossfade_rules::mapping::ChildLink;
 use crossfade_rules::plan::Dependences;
-use crossfade_rules::{LanePlan, Planner, Remedy, Step, TableMapping};
+use crossfade_rules::{LanePlan, MappedChange, Planner, Remedy, Step, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
@@ -36,6 +36,7 @@ use crate::lookup::Lookup;
 use crate::mapped::Mapper;
 use crate::parking::{self, AsideMessages, Cause, Parking};
 use crate::progress::{Progress, Waiting, WaitingGuard};
+use crate::question;
 use crate::session::{self, SessionId};
 use crate::table::{PacketLimit, TargetTable};
 use crate::uncopied::Uncopied;
@@ -127,6 +128,8 @@ pub(crate) struct Work {
     pub concurrent: bool,
     /// Messages of a retry whose images a person has corrected.
     pub edited: Vec<EditedMessage>,
+    /// Which the lane answers after its own changes.
+    pub questions: Vec<MappedChange>,
 }
 
 /// What the transaction begins with.
@@ -349,13 +352,21 @@ impl Lane {
         lane.rule(rulings);
         lane.rule(&lane.lost_moves(shared));
         lane.rule(&lane.lost_parents(shared));
-        match work.entry {
+        match &work.entry {
             Entry::Batch(_) => {
                 let parking = shared.parking.lock().await;
                 lane.hold_back(&shared.planner, parking.dependences(), waiting);
+                if lane.takes_along(shared) {
+                    lane.earlier = parking.dependences().clone();
+                }
             }
-            // All that these depend on is retried with them.
-            Entry::Retry(_) => lane.hold_back(&shared.planner, &Dependences::default(), waiting),
+            // All that these depend on is retried with them, as far as their own images tell.
+            Entry::Retry(seqs) => {
+                lane.hold_back(&shared.planner, &Dependences::default(), waiting);
+                if lane.takes_along(shared) {
+                    lane.earlier = shared.parking.lock().await.dependences_before(seqs);
+                }
+            }
         }
         shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
         // Judging waits for other lanes, and the store for many outcomes: a session that was silent for so long may be gone.
@@ -453,6 +464,10 @@ async fn write(
         Written::NotCaptured => return Ok(Attempt::NotCaptured),
         Written::Ahead(ahead) => return Ok(Attempt::HalfAside(ahead)),
     }
+    if work.concurrent && !question::answer(shared, conn, &work.questions, manner).await? {
+        return Ok(Attempt::NotCaptured);
+    }
+    lane.tally.messages += work.questions.len() as u64;
     if lane.missed_rows() && !manner.lock_gaps {
         return Ok(Attempt::RowAbsent);
     }

@@ -46,6 +46,7 @@ mod parking;
 mod planning;
 mod probe;
 mod progress;
+mod question;
 mod read;
 mod refusal;
 mod repair;

@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use crate::error::ApplyError;
 use crate::mapped::Mapper;
 use crate::opposite_stream;
+use crate::question;
 use crate::table::TargetTable;
 
 /// Rows and bytes of the opposite stream that are read at a time.
@@ -216,6 +217,7 @@ pub(crate) async fn plan_of(
     let mut messages = store.read_range(stream, batch.first, batch.last).await?;
     let mut mapper = Mapper::new(mappings.clone());
     messages.retain(|message| mapper.knows(message));
+    question::take(&mut messages);
     let changes = mapper.map(messages)?;
     Planner::new(mappings).plan(changes, batch.lanes).map_err(ApplyError::Plan)
 }
@@ -262,6 +264,10 @@ impl KeyColumns {
         mut found: impl FnMut(u64, OppositeChange),
     ) {
         let change = &message.change;
+        // A question changes nothing.
+        if message.origin == Origin::Asked {
+            return;
+        }
         let Some(table) = self.of_layout(opposite, mappings, &change.layout) else { return };
         let keys = [&change.before, &change.after].map(|image| image.as_ref().map(|image| table.key_of(image)));
         let keeps_its_key = keys[0] == keys[1];

@@ -203,6 +203,13 @@ impl MergedRow<'_> {
         !stays_away(&self.arrival) && !self.departure.as_ref().is_some_and(stays_away)
     }
 
+    /// A row comes that was under neither key.
+    pub fn brings_back(&self) -> bool {
+        let was_there = |key: &MergedKey<'_>| key.is_there;
+        let comes = !self.arrival.is_there && matches!(self.arrival.row, Merged::Whole(_));
+        comes && !self.departure.as_ref().is_some_and(was_there)
+    }
+
     /// Why a change of the key has lost at one of its keys.
     pub fn lost_move(&self) -> Option<Loss> {
         let departure = self.departure.as_ref()?;

@@ -239,6 +239,15 @@ impl Parking {
         &self.dependences
     }
 
+    /// The same for another attempt with these, which are in order.
+    pub fn dependences_before(&self, seqs: &BTreeSet<u64>) -> Dependences {
+        let mut before = Dependences::default();
+        let last = seqs.last().copied().unwrap_or_default();
+        let others = self.entries.range(..last).filter(|(seq, _)| !seqs.contains(seq));
+        others.flat_map(|(_, entry)| &entry.dependences).for_each(|dependence| before.add(dependence));
+        before
+    }
+
     /// What the writers of the changes set aside had before them.
     pub fn seen(&self) -> impl Iterator<Item = &Seen> {
         self.entries.values().map(|entry| &*entry.seen)
@@ -255,11 +264,14 @@ impl Parking {
 
     /// Another attempt has changed nothing but reasons and times; the store is told [later](Self::untold).
     pub fn renew(&mut self, messages: AsideMessages) {
-        for (seq, AsideMessage { cause, attempts, due, .. }) in messages {
-            if let Some(entry) = self.entries.get_mut(&seq) {
+        for (seq, AsideMessage { cause, attempts, due, dependences, .. }) in messages {
+            if let Some(mut entry) = self.take(seq) {
                 entry.untold |=
                     cause != Cause::Held && (attempts > entry.attempts || entry.cause.as_ref() != Some(&cause));
                 (entry.cause, entry.attempts, entry.due) = (Some(cause), attempts, due);
+                // What would end with its row may be more than it was.
+                entry.dependences = dependences;
+                self.put(seq, entry);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_message::{Outcome, Store};
 use crossfade_model::{Message, Seen, StreamId};
-use crossfade_rules::{Plan, Planner};
+use crossfade_rules::{MappedChange, Plan, Planner};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::applier::ApplierOptions;
@@ -13,6 +13,7 @@ use crate::error::ApplyError;
 use crate::feed::{BatchBounds, Feed};
 use crate::left_out::LeftOut;
 use crate::mapped::Mapper;
+use crate::question;
 
 /// A batch smaller than this is not worth a second transaction, nor a thread of its own for its plan.
 const MIN_ROWS_FOR_LANES: usize = 200;
@@ -34,6 +35,8 @@ pub(crate) struct PlannedBatch {
     pub plan: Plan,
     /// How those of its messages end that are not in the plan, since their tables are left out.
     pub left_out: Vec<Outcome>,
+    /// What the other side asks, which is in no lane's plan either; the first lane answers.
+    pub questions: Vec<MappedChange>,
     pub first: u64,
     /// Inclusive.
     pub last: u64,
@@ -93,9 +96,12 @@ impl Planning {
         let (seq, last, committed_at_micros, seen) =
             (first.seq, last.seq, first.committed_at_micros, first.seen.clone());
         let left_out = self.left_out.take(&mut messages);
+        let questions = question::take(&mut messages);
         // Its memory is of projections only, which are whole whatever happened to a batch.
-        let changes = self.mapper.lock().unwrap_or_else(PoisonError::into_inner).map(messages)?;
+        let mut mapper = self.mapper.lock().unwrap_or_else(PoisonError::into_inner);
+        let (questions, changes) = (mapper.map(questions)?, mapper.map(messages)?);
+        drop(mapper);
         let plan = self.planner.plan(changes, lanes).map_err(ApplyError::Plan)?;
-        Ok(PlannedBatch { plan, left_out, first: seq, last, lanes, committed_at_micros, seen })
+        Ok(PlannedBatch { plan, left_out, questions, first: seq, last, lanes, committed_at_micros, seen })
     }
 }

@@ -100,5 +100,5 @@ pub(crate) async fn put_before_parent(
     conn: &mut Conn,
     row: &Row,
 ) -> Result<(), mysql_async::Error> {
-    session::unchecked(conn, async |conn| put_one(target, conn, row).await).await
+    session::unchecked(conn, async |conn| put_one(target, conn, row).await.map(drop)).await
 }

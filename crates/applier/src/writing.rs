@@ -16,6 +16,7 @@ use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd}
 use crate::lane::{Care, Manner, Shared};
 use crate::merging::{MergedRow, RowWork, merge_rows};
 use crate::parking::Cause;
+use crate::question;
 use crate::read::same_image;
 use crate::table::TargetTable;
 use crate::tombstone;
@@ -38,6 +39,9 @@ impl JudgedLane<'_> {
             self.steps[index].hold_back(&shared.planner, &mut aside, true);
             let written = match &mut self.steps[index] {
                 JudgedStep::Net { table, kind, rows } => {
+                    if *kind == ChangeKind::Delete {
+                        with_what_waits(shared, conn, *table, rows, [&self.earlier, &aside]).await?;
+                    }
                     let part =
                         Part { shared, table: *table, kind: *kind, by_sight, concurrent: self.concurrent, manner };
                     let written = part.write(conn, rows).await?;
@@ -48,7 +52,7 @@ impl JudgedLane<'_> {
                 }
                 JudgedStep::InOrder(changes) => {
                     let in_order = Context { shared, concurrent: self.concurrent, manner };
-                    in_order.write_in_order(conn, changes, &mut aside).await?
+                    in_order.write_in_order(conn, changes, &self.earlier, &mut aside).await?
                 }
             };
             match written {
@@ -70,6 +74,7 @@ impl JudgedLane<'_> {
         if !undone::return_children(shared, conn, &self.steps, undone.followers, manner).await? {
             return Ok(Written::NotCaptured);
         }
+        question::ask(shared, conn, self).await?;
         let ahead = along::tell(shared, conn, self).await?;
         Ok(if ahead.is_empty() { Written::AsJudged { all_there: !self.missed } } else { Written::Ahead(ahead) })
     }
@@ -141,6 +146,28 @@ impl JudgedLane<'_> {
         self.missed |= !all_there;
         Ok(true)
     }
+}
+
+/// Rows that are to be deleted wait for what was set aside before and refers to what would go with them: it may have gone with
+/// them at its source.
+async fn with_what_waits(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    rows: &mut [JudgedRow<'_>],
+    asides: [&Dependences; 2],
+) -> Result<(), ApplyError> {
+    if asides.iter().all(|aside| aside.is_empty()) {
+        return Ok(());
+    }
+    for row in rows.iter_mut().filter(|row| row.arrives()) {
+        let Some(before) = &row.net.before else { continue };
+        let takes = family::dependence_of(shared, &family::going_along(shared, conn, table, before).await?);
+        if asides.iter().any(|aside| aside.holds_back(&takes)) {
+            (row.aside, row.takes) = (Some(Cause::Behind), takes);
+        }
+    }
+    Ok(())
 }
 
 /// How the writing of a lane went.
@@ -264,6 +291,7 @@ impl Part<'_> {
                 return Ok(Written::Ruled(ruled.collect()));
             }
             all_there &= merged.all_there();
+            row.came_back = row.net.before.is_some() && merged.brings_back();
             if let Some(Ruling::LetsGo(columns)) = &row.ruling {
                 merged.let_go(columns);
             }
@@ -447,6 +475,7 @@ impl Context<'_> {
     /// Writes one change. One that the target refuses is set aside, where `manner` says so.
     pub async fn write_change(&self, conn: &mut Conn, judged: &mut JudgedChange<'_>) -> Result<Written, ApplyError> {
         let change = judged.change;
+        judged.came_back = false;
         let (mapping, target) = (&self.shared.mappings[change.table], &self.shared.tables[change.table]);
         if self.manner.sighted_only && !mapping.keyless {
             judged.aside = Some(Cause::Held);
@@ -496,14 +525,21 @@ impl Context<'_> {
         let taken = along::take(self.shared, conn, change.table, succession).await;
         let written = match (taken.map(|taken| judged.along = taken), &merged) {
             (Err(error), _) => Err(error),
-            (Ok(()), Some(merged)) => merged.write(target, conn).await.map(|()| merged.all_there()),
+            (Ok(()), Some(merged)) => {
+                let came_back = change.before.is_some() && merged.brings_back();
+                let put = Put { all_there: merged.all_there(), came_back };
+                merged.write(target, conn).await.map(|()| put)
+            }
             (Ok(()), None) => write_in_order(mapping, target, conn, judged).await,
         };
         if written.is_err() {
             judged.along = Vec::new();
         }
         match written {
-            Ok(all_there) => return Ok(Written::AsJudged { all_there }),
+            Ok(Put { all_there, came_back }) => {
+                judged.came_back = came_back;
+                return Ok(Written::AsJudged { all_there });
+            }
             Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
                 conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
                 let before_parent = !mapping.keyless && !moves && merged.is_none();
@@ -574,6 +610,9 @@ async fn put(
         }
     };
     let (mut present, mut absent) = (Vec::new(), Vec::new());
+    for (row, is_there) in winners.iter_mut().zip(&is_there) {
+        row.came_back = !is_there && row.net.before.is_some();
+    }
     for (row, is_there) in winners.iter().zip(is_there) {
         if is_there { present.extend(row.after()) } else { absent.extend(row.after()) }
     }
@@ -582,9 +621,14 @@ async fn put(
 }
 
 /// Makes a row what it is to be, whether it exists or not.
-pub(crate) async fn put_one(target: &TargetTable, conn: &mut Conn, row: &Row) -> Result<(), mysql_async::Error> {
-    let found = target.lock_and_tell(conn, &[target.key_of(row)]).await?;
-    if found[0] { target.overwrite(conn, &[row]).await } else { insert_absent(target, conn, vec![row]).await }
+/// Tells whether it was there.
+pub(crate) async fn put_one(target: &TargetTable, conn: &mut Conn, row: &Row) -> Result<bool, mysql_async::Error> {
+    let is_there = target.lock_and_tell(conn, &[target.key_of(row)]).await?[0];
+    match is_there {
+        true => target.overwrite(conn, &[row]).await?,
+        false => insert_absent(target, conn, vec![row]).await?,
+    }
+    Ok(is_there)
 }
 
 /// Inserts rows that were not there a moment ago. A row that a user has inserted since is locked and overwritten; each
@@ -634,14 +678,29 @@ async fn delete(
     target.delete(conn, &keys).await
 }
 
-async fn rekey(target: &TargetTable, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<bool, mysql_async::Error> {
+async fn rekey(target: &TargetTable, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<bool, mysql_async::Error> {
     let mut all_there = ALL_THERE;
-    for row in rows.iter().filter(|row| !row.merges) {
+    for row in rows.iter_mut().filter(|row| !row.merges) {
         if let (Some(before), Some(after)) = (row.net.before.as_ref(), row.after()) {
-            all_there &= move_row(target, conn, before, after, row.leaves(), row.arrives()).await?;
+            let put = move_row(target, conn, before, after, row.leaves(), row.arrives()).await?;
+            all_there &= put.all_there;
+            row.came_back = put.came_back;
         }
     }
     Ok(all_there)
+}
+
+/// How a row was put where it is to be.
+struct Put {
+    all_there: bool,
+    /// It was not here, as its source knew it.
+    came_back: bool,
+}
+
+impl From<bool> for Put {
+    fn from(all_there: bool) -> Put {
+        Put { all_there, came_back: false }
+    }
 }
 
 /// Moves a row to its new key: one UPDATE where the old key is there and the new one free, else by parts.
@@ -652,15 +711,15 @@ async fn move_row(
     after: &Row,
     leave: bool,
     arrive: bool,
-) -> Result<bool, mysql_async::Error> {
+) -> Result<Put, mysql_async::Error> {
     let (old_key, new_key) = (target.key_of(before), target.key_of(after));
     let found = target.lock_and_tell(conn, &[old_key.clone(), new_key.clone()]).await?;
     let (old_there, new_there) = (found[0], found[1]);
     match (leave, arrive) {
-        (true, true) if old_there && !new_there => target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE),
+        (true, true) if old_there && !new_there => target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE.into()),
         // Keys that only the server takes for one: the row is found under both.
         (true, true) if old_there && target.is_same_key(conn, &old_key, &new_key).await? => {
-            target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE)
+            target.rekey(conn, &old_key, after).await.map(|()| ALL_THERE.into())
         }
         _ => {
             let all_there = !leave || target.delete(conn, std::slice::from_ref(&old_key)).await?;
@@ -669,7 +728,8 @@ async fn move_row(
                 (true, false) => insert_absent(target, conn, vec![after]).await?,
                 (false, _) => {}
             }
-            Ok(all_there)
+            // Where it has a row under the new key, it has followed whom the target's own row follows.
+            Ok(Put { all_there, came_back: leave && arrive && !old_there && !new_there })
         }
     }
 }
@@ -679,7 +739,7 @@ async fn write_in_order(
     target: &TargetTable,
     conn: &mut Conn,
     judged: &JudgedChange<'_>,
-) -> Result<bool, mysql_async::Error> {
+) -> Result<Put, mysql_async::Error> {
     let change = judged.change;
     if mapping.keyless {
         match (change.before.as_ref(), judged.after()) {
@@ -688,15 +748,20 @@ async fn write_in_order(
             (Some(before), None) => target.delete_whole(conn, before).await?,
             (None, None) => {}
         }
-        return Ok(ALL_THERE);
+        return Ok(ALL_THERE.into());
     }
     let (leave, arrive) = (judged.leaves(), judged.arrives());
     match (change.op, change.before.as_ref(), judged.after()) {
         (RowOp::Update, Some(before), Some(after)) if target.key_of(before) != target.key_of(after) => {
             move_row(target, conn, before, after, leave, arrive).await
         }
-        (_, _, Some(after)) if arrive => put_one(target, conn, after).await.map(|()| ALL_THERE),
-        (RowOp::Delete, Some(before), None) if arrive => target.delete(conn, &[target.key_of(before)]).await,
-        _ => Ok(ALL_THERE),
+        (_, before, Some(after)) if arrive => {
+            let was_there = put_one(target, conn, after).await?;
+            Ok(Put { all_there: ALL_THERE, came_back: !was_there && before.is_some() })
+        }
+        (RowOp::Delete, Some(before), None) if arrive => {
+            target.delete(conn, &[target.key_of(before)]).await.map(Put::from)
+        }
+        _ => Ok(ALL_THERE.into()),
     }
 }

@@ -41,6 +41,9 @@ pub enum Origin {
     Returned,
     /// crossfade tells the other side how a conflict across rows has ended: what goes with a parent, or what is undone.
     Ruled,
+    /// crossfade asks the other side for what hangs on a row that has come back here, or come to another key, without it. Both
+    /// images are the row; it changes nothing.
+    Asked,
 }
 
 impl Origin {
@@ -51,6 +54,7 @@ impl Origin {
             Origin::Sync => "sync",
             Origin::Returned => "returned",
             Origin::Ruled => "ruled",
+            Origin::Asked => "asked",
         }
     }
 }

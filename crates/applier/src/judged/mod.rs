@@ -15,7 +15,7 @@ use crossfade_message::ConflictCounts;
 use crossfade_model::{Row, RowChange, RowOp, TableName};
 use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::merge::PartEnd;
-use crossfade_rules::plan::Dependence;
+use crossfade_rules::plan::{Dependence, Dependences};
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
 
 use crate::family::Ruling;
@@ -23,7 +23,7 @@ use crate::parking::Cause;
 use crate::table::TargetTable;
 
 use ending::{Ended, Tally, existence};
-use ruling::{Undo, loss_of, without};
+use ruling::{Undo, loss_of};
 
 pub(crate) use ending::{LeftRow, lost_against};
 pub(crate) use ruling::{LastingEnd, LostMove};
@@ -41,6 +41,8 @@ pub(crate) struct JudgedLane<'a> {
     pub by_sight: bool,
     /// A row that was to be deleted was not there.
     pub missed: bool,
+    /// What was set aside before.
+    pub earlier: Dependences,
     pub tally: Tally,
     /// By the table's name at the source.
     pub conflicts: BTreeMap<TableName, ConflictCounts>,
@@ -72,6 +74,10 @@ pub(crate) struct JudgedRow<'a> {
     pub successor: Option<Row>,
     /// What was done to these children.
     pub along: Vec<RowChange>,
+    /// Of the rows that would end here with this one.
+    pub takes: Dependence,
+    /// The row was known to its source and not here, and nothing has told of its end.
+    pub came_back: bool,
 }
 
 pub(crate) struct JudgedChange<'a> {
@@ -88,6 +94,8 @@ pub(crate) struct JudgedChange<'a> {
     pub has_left: bool,
     pub successor: Option<Row>,
     pub along: Vec<RowChange>,
+    pub takes: Dependence,
+    pub came_back: bool,
 }
 
 const UNDISPUTED: Verdict = Verdict::Write(WriteReason::NothingConcurrent);
@@ -124,6 +132,7 @@ impl<'a> JudgedLane<'a> {
             concurrent,
             by_sight,
             missed: false,
+            earlier: Dependences::default(),
             tally: Tally { messages: plan.messages, ..Tally::default() },
             conflicts: BTreeMap::new(),
         }
@@ -145,6 +154,8 @@ impl<'a> JudgedRow<'a> {
             ends: Vec::new(),
             successor: None,
             along: Vec::new(),
+            takes: Dependence::default(),
+            came_back: false,
         }
     }
 
@@ -195,7 +206,7 @@ impl<'a> JudgedRow<'a> {
     }
 
     pub fn dependence(&self, planner: &Planner, table: usize) -> Dependence {
-        planner.dependence(table, self.net.before.as_ref(), self.net.after.as_ref())
+        planner.dependence(table, self.net.before.as_ref(), self.net.after.as_ref()).and(&self.takes)
     }
 
     /// A moved row ends once, as the row that arrives.
@@ -225,6 +236,8 @@ impl<'a> JudgedChange<'a> {
             has_left: false,
             successor: None,
             along: Vec::new(),
+            takes: Dependence::default(),
+            came_back: false,
         }
     }
 
@@ -287,10 +300,9 @@ impl<'a> JudgedChange<'a> {
         self.writes() || self.undo.is_some() || acts_beside_its_verdict(self.ruling.as_ref())
     }
 
-    /// Lets the row, as it is written, refer to nothing in these columns; returns what [`Self::take_back`] needs.
-    pub fn let_go(&mut self, columns: &[usize]) -> Option<Row> {
-        let without = without(self.after(), columns);
-        std::mem::replace(&mut self.replaced, without)
+    /// Has this row written instead; returns what [`Self::take_back`] needs.
+    pub fn replace(&mut self, row: Row) -> Option<Row> {
+        self.replaced.replace(row)
     }
 
     pub fn take_back(&mut self, replaced: Option<Row>) {
@@ -304,7 +316,8 @@ impl<'a> JudgedChange<'a> {
     }
 
     pub fn dependence(&self, planner: &Planner) -> Dependence {
-        planner.dependence(self.change.table, self.change.before.as_ref(), self.change.after.as_ref())
+        let change = self.change;
+        planner.dependence(change.table, change.before.as_ref(), change.after.as_ref()).and(&self.takes)
     }
 
     fn end(&self) -> Ended {

@@ -214,7 +214,7 @@ fn read_op(scan: &mut Scan<'_>) -> Result<RowOp, Unexpected> {
 }
 
 fn read_origin(name: &str) -> Result<Origin, BlockError> {
-    let origins = [Origin::User, Origin::Sync, Origin::Returned, Origin::Ruled];
+    let origins = [Origin::User, Origin::Sync, Origin::Returned, Origin::Ruled, Origin::Asked];
     match origins.into_iter().find(|origin| origin.as_str() == name) {
         Some(origin) => Ok(origin),
         None => corrupt("a message is of an unknown origin"),

@@ -9,7 +9,7 @@
 //! | `d`, `n`, `o` | schema, table, operation |
 //! | `b`, `a` | before and after image, absent where the change has none |
 //! | `k` | row key, absent for a keyless table |
-//! | `g` | origin: `sync`, `returned` or `ruled`; absent for `user` |
+//! | `g` | origin: `sync`, `returned`, `ruled` or `asked`; absent for `user` |
 //! | `s` | index into the block's `seen` |
 //! | `c`, `p`, `i` | commit time, source position, event index |
 //! | `e` | effective clock, absent for none |

@@ -137,7 +137,8 @@ fn changes() -> impl Strategy<Value = RowChange> {
 }
 
 fn messages() -> impl Strategy<Value = Message> {
-    let origins = prop::sample::select(vec![Origin::User, Origin::Sync, Origin::Returned, Origin::Ruled]);
+    let origins =
+        prop::sample::select(vec![Origin::User, Origin::Sync, Origin::Returned, Origin::Ruled, Origin::Asked]);
     (changes(), origins, 0_u64..3, commit_times(), any::<String>(), any::<Option<i64>>()).prop_map(
         |(change, origin, seen, committed_at_micros, position, effective)| Message {
             seq: 0,

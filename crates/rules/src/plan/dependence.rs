@@ -65,6 +65,17 @@ impl Planner {
 }
 
 impl Dependence {
+    /// Also of what ends with its row.
+    pub fn and(mut self, others: &Dependence) -> Dependence {
+        let Dependence { keys, brought, given_up, parents, needed } = others;
+        self.keys.extend(keys);
+        self.brought.extend(brought);
+        self.given_up.extend(given_up);
+        self.parents.extend(parents);
+        self.needed.extend(needed);
+        self
+    }
+
     /// Of the keys that children may have referred to and that it gives up.
     pub fn given_up(&self) -> &[u64] {
         &self.given_up

@@ -64,6 +64,18 @@ fn a_parent_stays_until_its_child_has_left() {
 }
 
 #[test]
+fn what_takes_others_along_stands_for_them() {
+    let alone = of(PARENTS, "o", "");
+    let with_others = alone.clone().and(&of(PARENTS, "p", "")).and(&of(CHILDREN, "l o", "k q"));
+    assert!(waits(&of(CHILDREN, "", "k p"), &with_others) && !waits(&of(CHILDREN, "", "k p"), &alone));
+    assert!(waits(&of(CHILDREN, "l r", "l r"), &with_others), "it is of the same row");
+    assert!(waits(&of(PARENTS, "", "q"), &with_others), "a parent that is needed is not there");
+    assert!(waits(&with_others, &of(PARENTS, "p", "p")), "who is taken along waits with it");
+    assert!(waits(&of(PARENTS, "", "q").and(&alone), &of(CHILDREN, "", "m q")), "what it brings is needed");
+    assert!(with_others.tokens().count() > alone.tokens().count());
+}
+
+#[test]
 fn any_two_changes_of_a_table_without_a_key_may_be_of_one_row() {
     assert!(waits(&of(KEYLESS, "", "a"), &of(KEYLESS, "b", "")));
     assert!(!waits(&of(KEYLESS, "", "a"), &of(TREE, "", "a")));
