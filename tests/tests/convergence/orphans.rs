@@ -63,7 +63,7 @@ pub async fn until_nothing_waits(migration: &Migration) -> Result<()> {
     Ok(())
 }
 
-async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn(&Status) -> bool) -> Result<()> {
+pub async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn(&Status) -> bool) -> Result<()> {
     let waited = until(what, LIMIT, || async {
         let status = migration.status().read().await?;
         Ok(if is_reached(&status) { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
