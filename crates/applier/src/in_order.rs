@@ -102,6 +102,13 @@ impl Context<'_> {
         aside: &mut Dependences,
     ) -> Result<Written, ApplyError> {
         let open: Vec<usize> = (0..changes.len()).filter(|place| changes[*place].aside.is_none()).collect();
+        for judged in changes.iter_mut().filter(|judged| judged.aside == Some(Cause::Behind)) {
+            let change = judged.change;
+            if let Some(before) = change.before.as_ref().filter(|_| self.takes_along(change)) {
+                let went = family::going_along(self.shared, conn, change.table, before).await?;
+                judged.takes = family::dependence_of(self.shared, &went);
+            }
+        }
         let mut last = BTreeSet::new();
         loop {
             if self.manner.isolate {

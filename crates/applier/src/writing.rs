@@ -157,13 +157,12 @@ async fn with_what_waits(
     rows: &mut [JudgedRow<'_>],
     asides: [&Dependences; 2],
 ) -> Result<(), ApplyError> {
-    if asides.iter().all(|aside| aside.is_empty()) {
-        return Ok(());
-    }
-    for row in rows.iter_mut().filter(|row| row.arrives()) {
+    let is_nothing_aside = asides.iter().all(|aside| aside.is_empty());
+    for row in rows.iter_mut().filter(|row| row.is_behind() || row.arrives() && !is_nothing_aside) {
         let Some(before) = &row.net.before else { continue };
         let takes = family::dependence_of(shared, &family::going_along(shared, conn, table, before).await?);
-        if asides.iter().any(|aside| aside.holds_back(&takes)) {
+        // One that waits already is tied to the others by this.
+        if row.is_behind() || asides.iter().any(|aside| aside.holds_back(&takes)) {
             (row.aside, row.takes) = (Some(Cause::Behind), takes);
         }
     }

@@ -164,6 +164,11 @@ impl<'a> JudgedRow<'a> {
         self.aside.is_none() && !acts_beside_its_verdict(self.ruling.as_ref())
     }
 
+    /// It waits for others.
+    pub fn is_behind(&self) -> bool {
+        self.aside == Some(Cause::Behind)
+    }
+
     /// The row as it is written.
     pub fn after(&self) -> Option<&Row> {
         self.replaced.as_ref().or(self.net.after.as_ref())
