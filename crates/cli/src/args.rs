@@ -280,7 +280,7 @@ pub struct DirectionArgs {
 #[derive(Debug, Args)]
 pub struct SyncArgs {
     pub direction: DirectionName,
-    /// End once everything is applied that the source has now
+    /// End once everything that the source has now is applied or set aside; `crossfade status` counts what was set aside
     #[arg(long)]
     pub until_caught_up: bool,
     /// First read the source again from this mark on: what is not in the message table is captured, and nothing twice

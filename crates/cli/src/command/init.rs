@@ -88,7 +88,9 @@ fn tell(pair: &Pair, old: &Position, new: &Position, mark_taken: bool, json: boo
     }
     out!("pair {}: {} tables, rules {}", told.pair, told.tables, told.rules);
     out!("start mark{}: old at {}, new at {}", if mark_taken { "" } else { " (taken before)" }, old, new);
-    eprintln!("next: `crossfade sync forward` and `crossfade sync reverse`, each in a process of its own");
+    eprintln!(
+        "next: `crossfade sync forward` and `crossfade sync reverse`, each in a process of its own; then `crossfade backfill start` copies what was there before"
+    );
     Ok(())
 }
 

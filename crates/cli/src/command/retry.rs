@@ -141,7 +141,9 @@ fn tell(results: Vec<ResultLine>, json: bool) -> anyhow::Result<u8> {
         return Ok(code);
     }
     if results.is_empty() {
-        eprintln!("nothing is set aside that matches");
+        eprintln!(
+            "nothing is set aside as failed that matches; what is held is named by `--id`: `crossfade messages list --status held`"
+        );
         return Ok(code);
     }
     let mut table = new_table(&["message", "result", "error", "why"]);
