@@ -4,27 +4,30 @@
 //! same row may stand in for it, its row may have gone with its parent, or the parent may come after it. Only what
 //! nothing makes up for is set aside, and then everything that depends on it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crossfade_model::{ReferentialAction, Row, RowOp, Value};
-use crossfade_rules::MappedChange;
 use crossfade_rules::mapping::ChildLink;
 use crossfade_rules::plan::Dependences;
+use crossfade_rules::{MappedChange, Planner, Remedy};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::error::ApplyError;
+use crate::detour;
+use crate::error::{ApplyError, row_remedy};
 use crate::judged::JudgedChange;
 use crate::parking::Cause;
-use crate::writing::{ALL_THERE, Context, Written};
+use crate::writing::{ALL_THERE, Context, Written, put_one};
 
 /// One way through the changes.
 struct Round<'l> {
     aside: Dependences,
+    /// Of `aside` what does not merely miss a parent, nor wait for who does.
+    aside_itself: Dependences,
     /// Places of the refused changes, in order.
     passed_over: Vec<usize>,
-    /// Places of those that nothing makes up for.
-    last: &'l BTreeSet<usize>,
+    /// Places of those that nothing makes up for, and why the target has refused them.
+    last: &'l BTreeMap<usize, Cause>,
 }
 
 /// Whether something made up for a change that was passed over.
@@ -33,15 +36,42 @@ enum MadeUp {
     Yes {
         all_there: bool,
     },
-    No,
+    /// Why it is refused.
+    No(Cause),
     Otherwise(Written),
 }
 
 /// What was made up for, all in all.
 struct Made {
-    /// Places of the changes for which there is nothing.
-    left: Vec<usize>,
+    /// Places of the changes for which there is nothing, and why the target has refused them.
+    left: Vec<(usize, Cause)>,
     all_there: bool,
+}
+
+impl Round<'_> {
+    fn holds_back(&self, planner: &Planner, judged: &JudgedChange<'_>) -> bool {
+        !self.aside.is_empty() && self.aside.holds_back(&judged.dependence(planner))
+    }
+
+    /// A child that misses its parent may keep back an end of that parent, and so what comes after that. If it is this which
+    /// the target refuses, nobody else has a reason to tell.
+    fn why_it_waits(&self, planner: &Planner, judged: &JudgedChange<'_>, place: usize) -> Cause {
+        let own = self.last.get(&place).filter(|_| !self.aside_itself.holds_back(&judged.dependence(planner)));
+        own.cloned().unwrap_or(Cause::Behind)
+    }
+
+    fn set_aside(&mut self, planner: &Planner, judged: &JudgedChange<'_>) {
+        let dependence = judged.dependence(planner);
+        let is_itself = match &judged.aside {
+            Some(Cause::Refused(refused)) => !refused.misses_parent,
+            Some(Cause::Held) => true,
+            Some(Cause::Behind) | None => self.aside_itself.holds_back(&dependence),
+        };
+        self.aside.add(&dependence);
+        if is_itself {
+            self.aside_itself.add(&dependence);
+        }
+    }
 }
 
 impl Context<'_> {
@@ -52,12 +82,13 @@ impl Context<'_> {
         aside: &mut Dependences,
     ) -> Result<Written, ApplyError> {
         let open: Vec<usize> = (0..changes.len()).filter(|place| changes[*place].aside.is_none()).collect();
-        let mut last = BTreeSet::new();
+        let mut last = BTreeMap::new();
         loop {
             if self.manner.isolate {
                 conn.query_drop("SAVEPOINT round").await?;
             }
-            let mut round = Round { aside: aside.clone(), passed_over: Vec::new(), last: &last };
+            let (earlier, passed_over) = (aside.clone(), Vec::new());
+            let mut round = Round { aside: earlier.clone(), aside_itself: earlier, passed_over, last: &last };
             let written = self.write_round(conn, changes, &open, &mut round).await?;
             let Written::AsJudged { all_there } = written else { return Ok(written) };
             let Round { aside: now_aside, passed_over, .. } = round;
@@ -87,19 +118,19 @@ impl Context<'_> {
         let mut all_there = ALL_THERE;
         for &place in open {
             let judged = &mut changes[place];
-            let waits = !round.aside.is_empty() && round.aside.holds_back(&judged.dependence(planner));
+            let waits = round.holds_back(planner, judged);
             if !judged.writes() {
                 // Whom a lost end took along at the source is found when those who wait have been written.
                 // What goes back is told by the rows that are here, and so waits for those as well.
                 let must_wait = waits && (judged.acts() || self.takes_along(judged.change));
                 judged.aside = must_wait.then_some(Cause::Behind);
                 if must_wait && judged.acts() {
-                    round.aside.add(&judged.dependence(planner));
+                    round.set_aside(planner, judged);
                 }
                 continue;
             }
             if waits {
-                judged.aside = Some(Cause::Behind);
+                judged.aside = Some(round.why_it_waits(planner, judged, place));
             } else {
                 match self.write_change(conn, judged).await? {
                     Written::AsJudged { all_there: there } => all_there &= there,
@@ -107,12 +138,13 @@ impl Context<'_> {
                 }
             }
             match &judged.aside {
-                Some(Cause::Refused(_)) if !round.last.contains(&place) && self.is_of_one_row(judged.change) => {
+                Some(Cause::Refused(_)) if !round.last.contains_key(&place) && self.is_of_one_row(judged.change) => {
                     judged.aside = None;
                     round.passed_over.push(place);
                     all_there &= self.leave(conn, judged).await?;
+                    self.put_around(conn, changes, place).await?;
                 }
-                Some(_) => round.aside.add(&judged.dependence(planner)),
+                Some(_) => round.set_aside(planner, judged),
                 None => {}
             }
         }
@@ -144,8 +176,47 @@ impl Context<'_> {
         Ok(ALL_THERE)
     }
 
-    /// Looks for what makes up for changes that were passed over.
+    /// A row that is refused for a unique value waits for it with another one, so that others can take what it leaves: if the
+    /// change is the last of its row.
+    async fn put_around(&self, conn: &mut Conn, changes: &[JudgedChange<'_>], place: usize) -> Result<(), ApplyError> {
+        let (judged, table) = (&changes[place], changes[place].change.table);
+        let Some(after) = judged.after().filter(|_| judged.arrives() && !judged.merges) else { return Ok(()) };
+        if (place + 1..changes.len()).any(|later| self.is_of_row(changes[later].change, judged.change)) {
+            return Ok(());
+        }
+        let Some(around) = detour::around(self.shared, conn, table, after).await? else { return Ok(()) };
+        conn.query_drop("SAVEPOINT part").await?;
+        match put_one(&self.shared.tables[table], conn, &around).await {
+            Err(source) if row_remedy(&source) == Remedy::Park => {
+                Ok(conn.query_drop("ROLLBACK TO SAVEPOINT part").await?)
+            }
+            put => Ok(put?),
+        }
+    }
+
+    /// Looks for what makes up for changes that were passed over, as long as one of them makes room for another.
     async fn make_up(
+        &self,
+        conn: &mut Conn,
+        changes: &mut [JudgedChange<'_>],
+        mut passed_over: Vec<usize>,
+    ) -> Result<Result<Made, Written>, ApplyError> {
+        let mut all_there = ALL_THERE;
+        loop {
+            let tried = passed_over.len();
+            let made = match self.make_up_once(conn, changes, passed_over).await? {
+                Ok(made) => made,
+                Err(otherwise) => return Ok(Err(otherwise)),
+            };
+            all_there &= made.all_there;
+            if made.left.is_empty() || made.left.len() == tried {
+                return Ok(Ok(Made { left: made.left, all_there }));
+            }
+            passed_over = made.left.into_iter().rev().map(|(place, _)| place).collect();
+        }
+    }
+
+    async fn make_up_once(
         &self,
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
@@ -157,7 +228,7 @@ impl Context<'_> {
             let stands_in = |later: usize| {
                 let judged = &changes[later];
                 let tells = judged.aside.is_none() && !judged.merges && !judged.is_undone();
-                let counts = tells && !left.contains(&later);
+                let counts = tells && left.iter().all(|(left, _)| *left != later);
                 counts && self.is_of_row(judged.change, changes[place].change)
             };
             if (place + 1..changes.len()).any(stands_in) {
@@ -166,12 +237,12 @@ impl Context<'_> {
             let is_of_row = |later: usize| self.is_of_row(changes[later].change, changes[place].change);
             if changes[place].merges && (place + 1..changes.len()).any(is_of_row) {
                 // Later ones of its row were merged without it, and would be undone.
-                left.push(place);
+                left.push((place, Cause::Behind));
                 continue;
             }
             match self.make_up_one(conn, changes, place).await? {
                 MadeUp::Yes { all_there: there } => all_there &= there,
-                MadeUp::No => left.push(place),
+                MadeUp::No(cause) => left.push((place, cause)),
                 MadeUp::Otherwise(written) => return Ok(Err(written)),
             }
         }
@@ -187,7 +258,7 @@ impl Context<'_> {
         let mut let_go = None;
         if let Some((parent, link)) = self.parent_that_went(changes, place) {
             let (link, change) = (link.clone(), changes[place].change);
-            let Some(row) = &change.after else { return Ok(MadeUp::No) };
+            let Some(row) = &change.after else { return Ok(MadeUp::No(Cause::Behind)) };
             let values: Vec<&Value> = link.columns.iter().map(|column| &row[*column]).collect();
             let of_parent = &self.shared.tables[changes[parent].change.table];
             // An end that lost took nobody along, if there is a row that it should have ended; that which lost to another end
@@ -214,7 +285,7 @@ impl Context<'_> {
         }
         match (written, judged.aside.take()) {
             (Written::AsJudged { all_there }, None) => Ok(MadeUp::Yes { all_there }),
-            (Written::AsJudged { .. }, Some(_)) => Ok(MadeUp::No),
+            (Written::AsJudged { .. }, Some(cause)) => Ok(MadeUp::No(cause)),
             (otherwise, _) => Ok(MadeUp::Otherwise(otherwise)),
         }
     }

@@ -108,6 +108,8 @@ pub(crate) struct Manner {
     pub sighted_only: bool,
     /// Sight tells nothing for now.
     pub blind: bool,
+    /// Rows that others refer to are put into their places before anything else is written.
+    pub parents_first: bool,
 }
 
 impl Manner {
@@ -147,6 +149,8 @@ enum Attempt {
     Ruled(Rulings),
     /// Parts of these messages, or what they need, were set aside while others had been written.
     HalfAside(BTreeMap<u64, Cause>),
+    /// A child's parent is not there, and may be among what comes after it.
+    ParentMissing,
     /// The opposite reader did not get there in time.
     NotCaptured,
     CheckpointElsewhere,
@@ -167,6 +171,7 @@ impl Lane {
             isolate: false,
             sighted_only: false,
             blind: false,
+            parents_first: false,
         };
         let (mut duplicates, mut collisions) = (0, 0);
         // Said until an attempt gets through, and so also while one is under way.
@@ -202,6 +207,10 @@ impl Lane {
                 }
                 Ok(Attempt::RowAbsent) => {
                     manner.lock_gaps = true;
+                    continue;
+                }
+                Ok(Attempt::ParentMissing) => {
+                    manner.parents_first = true;
                     continue;
                 }
                 Ok(Attempt::NotCaptured) => {
@@ -451,6 +460,7 @@ async fn write(
         }
         Written::Ruled(rulings) => return Ok(Attempt::Ruled(rulings)),
         Written::NotCaptured => return Ok(Attempt::NotCaptured),
+        Written::ParentMissing => return Ok(Attempt::ParentMissing),
         Written::Ahead(ahead) => return Ok(Attempt::HalfAside(ahead)),
     }
     if lane.missed_rows() && !manner.lock_gaps {

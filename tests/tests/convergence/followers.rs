@@ -129,7 +129,46 @@ async fn a_parent_that_is_spelled_otherwise(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A parent's key is spelled otherwise on one side, and that loses: to a change of the parent alone, or of its child as well.
+async fn a_spelling_that_loses(flavor: Flavor) -> Result<()> {
+    let mut migration = Migration::new(&Setup::new(flavor, "lost_spelling")).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.users (name VARCHAR(20) PRIMARY KEY, v INT, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.mails (id INT PRIMARY KEY, name VARCHAR(20), v INT, {CLOCK}, \
+                 FOREIGN KEY (name) REFERENCES {{schema}}.users (name) ON UPDATE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let rows = [
+        "INSERT INTO {schema}.users (name, v) VALUES ('ada', 1), ('bob', 1), ('cyd', 1)",
+        "INSERT INTO {schema}.mails (id, name, v) VALUES (1, 'ada', 1), (2, 'bob', 1), (3, 'cyd', 1), (4, 'cyd', 1)",
+    ];
+    migration.on(&migration.old, &rows).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let spelled = ["ada", "bob", "cyd"]
+        .map(|name| format!("UPDATE {{schema}}.users SET name = UPPER(name), v = 2 WHERE name = '{name}'"));
+    run(&migration, &migration.old, &spelled).await?;
+    let later = ["UPDATE {schema}.users SET v = 3", "UPDATE {schema}.mails SET v = 3 WHERE id IN (2, 3)"];
+    migration.on(&migration.new, &later).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    until_nothing_waits(&migration).await?;
+    let query = format!(
+        "SELECT GROUP_CONCAT(u.name, v, m.name ORDER BY m.id SEPARATOR ' ') \
+         FROM {0}.users u JOIN (SELECT id, name FROM {0}.mails) m ON u.name = m.name",
+        sql::name(&migration.schema)
+    );
+    let found: Option<String> = migration.old.get_conn().await?.query_first(query).await?;
+    ensure!(found.as_deref() == Some("ada3ada bob3bob cyd3cyd cyd3cyd"), "{found:?} are there");
+    migration.stop_both().await
+}
+
 on_both_brands! {
+    a_spelling_that_loses: p4_a_spelling_that_loses_on_mysql, p4_a_spelling_that_loses_on_mariadb;
     a_parent_that_is_spelled_otherwise: p4_a_parent_spelled_otherwise_on_mysql, p4_a_parent_spelled_otherwise_on_mariadb;
 }
 

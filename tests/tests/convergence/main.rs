@@ -16,6 +16,7 @@ mod parked;
 mod reckoning;
 mod run;
 mod sight;
+mod uniques;
 
 use anyhow::{Context, Result, bail, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};

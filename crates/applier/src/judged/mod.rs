@@ -60,6 +60,8 @@ pub(crate) struct JudgedRow<'a> {
     /// The locked row was what the change's writer had before him.
     pub sighted: bool,
     pub aside: Option<Cause>,
+    /// It is there before its turn, or with other unique values, and is yet to have its own.
+    pub on_detour: bool,
     pub ruling: Option<Ruling>,
     undo: Option<Undo>,
     /// What is written instead of the change's own row.
@@ -138,6 +140,7 @@ impl<'a> JudgedRow<'a> {
             departure: UNDISPUTED,
             sighted: false,
             aside: None,
+            on_detour: false,
             ruling: None,
             undo: None,
             replaced: None,

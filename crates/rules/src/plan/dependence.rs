@@ -65,6 +65,11 @@ impl Planner {
 }
 
 impl Dependence {
+    /// Of its row key and unique keys, before and after.
+    pub fn keys(&self) -> &[u64] {
+        &self.keys
+    }
+
     /// Of the keys that children may have referred to and that it gives up.
     pub fn given_up(&self) -> &[u64] {
         &self.given_up
