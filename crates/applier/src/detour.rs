@@ -101,7 +101,7 @@ pub(crate) async fn rivals(
     Ok(rivals)
 }
 
-/// Other rows that have the unique value of this one.
+/// Other rows that have the unique value of this one. They are not locked: a user may be about to mend one.
 async fn in_the_way(
     target: &TargetTable,
     conn: &mut Conn,
@@ -112,7 +112,7 @@ async fn in_the_way(
     if values.iter().any(|value| value.is_null()) {
         return Ok(Vec::new());
     }
-    let mut found = target.lock_where(conn, key, &[values]).await?;
+    let mut found = target.look_where(conn, key, &[values]).await?;
     found.retain(|found| target.key_of(found) != target.key_of(row));
     Ok(found)
 }

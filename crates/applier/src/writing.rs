@@ -13,6 +13,7 @@ use crate::along;
 use crate::detour;
 use crate::error::{ApplyError, is_duplicate_key, is_missing_parent, row_remedy};
 use crate::family::{self, Ending, Endings, Orphan, Returning, Ruling, Rulings};
+use crate::followers;
 use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Care, Manner, Shared};
 use crate::merging::{MergedRow, RowWork, merge_rows};
@@ -242,6 +243,11 @@ impl Part<'_> {
             let changed: Vec<(&Row, &Row)> =
                 changed.filter_map(|row| row.net.before.as_ref().zip(row.after())).collect();
             uncopied::let_children_follow(self.shared, conn, self.table, &changed).await?;
+        }
+        if self.kind != ChangeKind::KeyChange {
+            for after in rows.iter().filter(|row| row.may_respell()).filter_map(JudgedRow::after) {
+                followers::respell_alone(self.shared, conn, self.table, after).await?;
+            }
         }
         let mut all_there = ALL_THERE;
         if rows.iter().any(|row| row.merges && row.writes()) {
@@ -564,6 +570,9 @@ impl Context<'_> {
                     uncopied::let_children_follow(self.shared, conn, change.table, &[(before, after)]).await?;
                 }
             }
+        }
+        if let Some(after) = judged.after().filter(|_| !moves && !mapping.keyless && judged.may_respell()) {
+            followers::respell_alone(self.shared, conn, change.table, after).await?;
         }
         let merged = match judged.merges {
             false => None,

@@ -12,7 +12,7 @@ mod verdict;
 use std::collections::BTreeMap;
 
 use crossfade_message::ConflictCounts;
-use crossfade_model::{Row, RowChange, RowOp, TableName};
+use crossfade_model::{Origin, Row, RowChange, RowOp, TableName};
 use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::merge::PartEnd;
 use crossfade_rules::plan::Dependence;
@@ -181,6 +181,11 @@ impl<'a> JudgedRow<'a> {
         self.writes() || self.undo.is_some() || acts_beside_its_verdict(self.ruling.as_ref())
     }
 
+    /// It takes the place of something that its writer had not before him, and that may spell its key otherwise.
+    pub fn may_respell(&self) -> bool {
+        self.arrives() && (self.verdict != UNDISPUTED || self.net.origin != Origin::User)
+    }
+
     /// The row is written as the change has it.
     pub fn arrives_whole(&self) -> bool {
         self.arrives() && !self.merges
@@ -275,6 +280,11 @@ impl<'a> JudgedChange<'a> {
 
     pub fn arrives(&self) -> bool {
         self.aside.is_none() && is_write(self.verdict)
+    }
+
+    /// As of [`JudgedRow::may_respell`].
+    pub fn may_respell(&self) -> bool {
+        self.arrives() && (self.verdict != UNDISPUTED || self.change.origin != Origin::User)
     }
 
     pub fn leaves(&self) -> bool {
