@@ -65,7 +65,12 @@ pub(crate) async fn of_row(
 
 /// A row that wins over one whose key was spelled otherwise leaves alone what refers to it here. Where it comes from, its key
 /// was not respelled, so nothing has followed; and nobody tells there of what would follow now.
-pub(crate) async fn respell_alone(shared: &Shared, conn: &mut Conn, table: usize, row: &Row) -> Result<(), ApplyError> {
+pub(crate) async fn respell_alone(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    row: &Row,
+) -> Result<(), mysql_async::Error> {
     let target = &shared.tables[table];
     let is_text = |column: &usize| matches!(target.columns()[*column].kind, ColumnKind::Text { .. });
     if shared.children[table].is_empty() || !target.key().iter().any(is_text) {

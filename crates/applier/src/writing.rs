@@ -244,11 +244,6 @@ impl Part<'_> {
                 changed.filter_map(|row| row.net.before.as_ref().zip(row.after())).collect();
             uncopied::let_children_follow(self.shared, conn, self.table, &changed).await?;
         }
-        if self.kind != ChangeKind::KeyChange {
-            for after in rows.iter().filter(|row| row.may_respell()).filter_map(JudgedRow::after) {
-                followers::respell_alone(self.shared, conn, self.table, after).await?;
-            }
-        }
         let mut all_there = ALL_THERE;
         if rows.iter().any(|row| row.merges && row.writes()) {
             match self.write_merged(conn, rows).await? {
@@ -416,6 +411,11 @@ impl Part<'_> {
         if self.manner.sighted_only {
             self.set_unsighted_aside(conn, rows, sight).await?;
         }
+        if self.kind != ChangeKind::KeyChange {
+            for after in rows.iter().filter(|row| row.may_respell()).filter_map(JudgedRow::after) {
+                followers::respell_alone(self.shared, conn, self.table, after).await?;
+            }
+        }
         match self.kind {
             ChangeKind::Insert if self.manner.care == Care::Optimistic => {
                 insert(target, conn, rows).await.map(|()| ALL_THERE)
@@ -571,9 +571,6 @@ impl Context<'_> {
                 }
             }
         }
-        if let Some(after) = judged.after().filter(|_| !moves && !mapping.keyless && judged.may_respell()) {
-            followers::respell_alone(self.shared, conn, change.table, after).await?;
-        }
         let merged = match judged.merges {
             false => None,
             true => match self.merge_change(conn, judged).await? {
@@ -586,6 +583,10 @@ impl Context<'_> {
         }
         if self.manner.isolate {
             conn.query_drop("SAVEPOINT part").await?;
+        }
+        let respelled = judged.after().filter(|_| !moves && !mapping.keyless && judged.may_respell());
+        if let Some(after) = respelled {
+            followers::respell_alone(self.shared, conn, change.table, after).await?;
         }
         let succession = (change.before.as_ref(), judged.successor.as_ref().filter(|_| judged.arrives()));
         let taken = along::take(self.shared, conn, change.table, succession).await;

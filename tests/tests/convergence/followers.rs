@@ -130,8 +130,8 @@ async fn a_parent_that_is_spelled_otherwise(flavor: Flavor) -> Result<()> {
 }
 
 /// A parent's key is spelled otherwise on one side, and that loses: to a change of the parent alone, or of its child as well.
-async fn a_spelling_that_loses(flavor: Flavor) -> Result<()> {
-    let mut migration = Migration::new(&Setup::new(flavor, "lost_spelling")).await?;
+async fn a_spelling_that_loses(servers: &'static SharedPair) -> Result<()> {
+    let mut migration = Migration::on_servers(&Setup::new(servers.flavor(), "lost_spelling"), servers).await?;
     migration
         .on_both(&[
             &format!("CREATE TABLE {{schema}}.users (name VARCHAR(20) PRIMARY KEY, v INT, {CLOCK})"),
@@ -172,7 +172,6 @@ async fn a_spelling_that_loses(flavor: Flavor) -> Result<()> {
 }
 
 on_both_brands! {
-    a_spelling_that_loses: p4_a_spelling_that_loses_on_mysql, p4_a_spelling_that_loses_on_mariadb;
     a_parent_that_is_spelled_otherwise: p4_a_parent_spelled_otherwise_on_mysql, p4_a_parent_spelled_otherwise_on_mariadb;
 }
 
@@ -186,6 +185,22 @@ const MOST: &str = "11>11 21>2 22>2 31>13 41>4 42>4";
 const MOST_PAGES: &str = "11>11 21>21 22>22 31>31 41>41 42>42";
 const EMPTY_SEATS: &str = "11> 12> 13> 21>2 22>2 31> 32> 33> 41>4 42>4";
 const CHILDREN_GO: [&str; 6] = ["11 13 2 4", MOST, MOST, MOST_PAGES, MOST, EMPTY_SEATS];
+
+#[tokio::test]
+async fn p4_a_spelling_that_loses_on_mysql() -> Result<()> {
+    a_spelling_that_loses(SharedPair::get(Flavor::MySql).await).await
+}
+
+#[tokio::test]
+async fn p4_a_spelling_that_loses_where_cascades_are_unlogged() -> Result<()> {
+    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
+    a_spelling_that_loses(SharedPair::own(builder).await?).await
+}
+
+#[tokio::test]
+async fn p4_a_spelling_that_loses_on_mariadb() -> Result<()> {
+    a_spelling_that_loses(SharedPair::get(Flavor::MariaDb).await).await
+}
 
 #[tokio::test]
 async fn p4_followers_come_back_on_mysql() -> Result<()> {

@@ -183,7 +183,7 @@ impl<'a> JudgedRow<'a> {
 
     /// It takes the place of something that its writer had not before him, and that may spell its key otherwise.
     pub fn may_respell(&self) -> bool {
-        self.arrives() && (self.verdict != UNDISPUTED || self.net.origin != Origin::User)
+        self.arrives_whole() && (self.verdict != UNDISPUTED || self.net.origin != Origin::User)
     }
 
     /// The row is written as the change has it.
