@@ -149,9 +149,27 @@ async fn parents_that_exchange(flavor: Flavor) -> Result<()> {
     ends_with(&mut migration, &[("places", "id, code", "7:x"), ("guests", "id, place", "1:7")]).await
 }
 
+/// The same among the rows of one table, where the child itself has what its parent is to have.
+async fn a_child_has_the_value_of_its_parent(flavor: Flavor) -> Result<()> {
+    let staff = "staff (id INT PRIMARY KEY, boss INT, code VARCHAR(9) NOT NULL UNIQUE, \
+                 FOREIGN KEY (boss) REFERENCES {schema}.staff (id) ON DELETE CASCADE";
+    let rows = ["INSERT INTO {schema}.staff (id, boss, code) VALUES (1, NULL, 'x'), (7, NULL, 'w')"];
+    let mut migration = begun(flavor, "childs_value", &[staff], &rows).await?;
+    migration.on(&migration.new, &["DELETE FROM {schema}.staff WHERE id = 7"]).await?;
+    let later = [
+        "BEGIN",
+        "UPDATE {schema}.staff SET boss = 7, code = 'y' WHERE id = 1",
+        "UPDATE {schema}.staff SET code = 'x' WHERE id = 7",
+        "COMMIT",
+    ];
+    migration.on(&migration.old, &later).await?;
+    ends_with(&mut migration, &[("staff", "id, COALESCE(boss, ''), code", "1:7:y 7::x")]).await
+}
+
 on_both_brands! {
     exchanged: p4_exchanged_on_mysql, p4_exchanged_on_mariadb;
     exchanged_one_by_one: p4_exchanged_one_by_one_on_mysql, p4_exchanged_one_by_one_on_mariadb;
     taken_over: p4_taken_over_on_mysql, p4_taken_over_on_mariadb;
+    a_child_has_the_value_of_its_parent: p4_a_childs_value_on_mysql, p4_a_childs_value_on_mariadb;
     parents_that_exchange: p4_parents_that_exchange_on_mysql, p4_parents_that_exchange_on_mariadb;
 }
