@@ -167,3 +167,45 @@ fn uuid_text(chance: u128) -> String {
     let digits = format!("{chance:032x}");
     [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| &digits[part]).join("-")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(kind: ColumnKind, declared: &str) -> Column {
+        Column {
+            name: "c".to_owned(),
+            kind,
+            nullable: false,
+            generated: false,
+            invisible: false,
+            auto_increment: false,
+            has_default: false,
+            on_update_now: false,
+            declared: declared.to_owned(),
+            charset: None,
+            collation: None,
+        }
+    }
+
+    #[test]
+    fn what_is_made_up_fits_its_column() {
+        let text = || ColumnKind::Text { charset: "utf8mb4".to_owned() };
+        for (declared, longest) in [("char(1)", 1), ("varchar(9)", 9), ("varchar(190)", MADE_UP), ("text", MADE_UP)] {
+            let made = made_up(&column(text(), declared), &Value::Text("own".to_owned()));
+            assert!(matches!(made, Some(Value::Text(text)) if text.chars().count() == longest), "{declared}");
+        }
+        let bytes = column(ColumnKind::Bytes { fixed_len: 20 }, "binary(20)");
+        let made = made_up(&bytes, &Value::Bytes(vec![7; 20]));
+        assert!(matches!(made, Some(Value::Bytes(bytes)) if bytes.len() == 20 && bytes.ends_with(&[7; 4])));
+        for _ in 0..100 {
+            let tiny = |unsigned| column(ColumnKind::Integer { bytes: 1, unsigned }, "tinyint");
+            let made = made_up(&tiny(false), &Value::Int(0));
+            assert!(matches!(made, Some(Value::Int(-128..=127))), "{made:?}");
+            let made = made_up(&tiny(true), &Value::UInt(0));
+            assert!(matches!(made, Some(Value::UInt(0..=255))), "{made:?}");
+        }
+        assert_eq!(made_up(&column(ColumnKind::Date, "date"), &Value::Int(0)), None);
+        assert_eq!(uuid_text(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef), "01234567-89ab-cdef-0123-456789abcdef");
+    }
+}
