@@ -296,7 +296,55 @@ async fn what_is_behind_held_rows_waits(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A child waits for a parent, whose own change is refused for a unique value and comes after an end of that parent. The end
+/// waits for the child; but what stands in the way of them all is told, and tried again by itself.
+async fn a_parent_tells_its_own_refusal(flavor: Flavor) -> Result<()> {
+    let mut migration = started(
+        flavor,
+        "own_refusal",
+        &[
+            "CREATE TABLE {schema}.places (id INT PRIMARY KEY, code VARCHAR(20) NOT NULL UNIQUE, {clock})",
+            "CREATE TABLE {schema}.notes (id INT PRIMARY KEY, place INT, {clock}, \
+             FOREIGN KEY (place) REFERENCES {schema}.places (id) ON DELETE CASCADE)",
+        ],
+    )
+    .await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.places (id, code) VALUES (7, 'x'), (8, 'y')"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let taken = [
+        "DELETE FROM {schema}.places",
+        "INSERT INTO {schema}.places (id, code, updated_at) VALUES (10, 'x', '2001-01-01'), (11, 'y', '2001-01-01')",
+    ];
+    migration.on(&migration.new, &taken).await?;
+    let statements = [
+        "INSERT INTO {schema}.notes (id, place) VALUES (1, 7)",
+        "UPDATE {schema}.notes SET place = 8 WHERE id = 1",
+        "DELETE FROM {schema}.places WHERE id = 7",
+        "INSERT INTO {schema}.places (id, code) VALUES (7, 'x')",
+    ];
+    migration.on(&migration.old, &statements).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    // The second is the parent that comes back for the child's sake.
+    until("both parents refused", LIMIT, || async {
+        let words = ["messages", "list", "--stream", "forward/old", "--error", "1062", "--json"];
+        let told = migration.crossfade(&words).await?;
+        let listed: serde_json::Value = serde_json::from_str(&told)?;
+        let is_told = listed.as_array().is_some_and(|listed| listed.len() == 2);
+        let failed = migration.crossfade(&["messages", "list", "--status", "failed"]).await?;
+        Ok(if is_told { Progress::Reached(()) } else { Progress::NotYet(failed) })
+    })
+    .await?;
+    let mended = [10, 11].map(|id| format!("UPDATE {{schema}}.places SET code = CONCAT(code, 'z') WHERE id = {id}"));
+    migration.on(&migration.new, &mended.each_ref().map(String::as_str)).await?;
+    until_nothing_is_aside(&migration).await?;
+    let found = format!("SELECT COUNT(*) FROM `{}`.places", migration.schema);
+    ensure!(number(&migration.old, &found).await? == 4, "a row is missing");
+    migration.stop_both().await
+}
+
 on_both_brands! {
+    a_parent_tells_its_own_refusal: p7_own_refusal_on_mysql, p7_own_refusal_on_mariadb;
     only_the_refused_rows_wait: p7_refused_rows_on_mysql, p7_refused_rows_on_mariadb;
     a_refused_move_waits_whole: p7_refused_move_on_mysql, p7_refused_move_on_mariadb;
     a_lost_move_waits_for_its_row: p4_a_lost_move_on_mysql, p4_a_lost_move_on_mariadb;

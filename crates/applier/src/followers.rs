@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crossfade_model::{ReferentialAction, Row, Seen, Value};
+use crossfade_model::{ColumnKind, ReferentialAction, Row, Seen, Value};
 use mysql_async::Conn;
 
 use crate::error::ApplyError;
 use crate::family::{self, GivenBack};
 use crate::lane::Shared;
+use crate::session;
 
 /// A row that refers to one that was moved, and followed it where that was done.
 pub(crate) struct Follower {
@@ -60,6 +61,29 @@ pub(crate) async fn of_row(
         }
     }
     Ok(found)
+}
+
+/// A row that wins over one whose key was spelled otherwise leaves alone what refers to it here. Where it comes from, its key
+/// was not respelled, so nothing has followed; and nobody tells there of what would follow now.
+pub(crate) async fn respell_alone(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    row: &Row,
+) -> Result<(), mysql_async::Error> {
+    let target = &shared.tables[table];
+    let is_text = |column: &usize| matches!(target.columns()[*column].kind, ColumnKind::Text { .. });
+    if shared.children[table].is_empty() || !target.key().iter().any(is_text) {
+        return Ok(());
+    }
+    for found in target.lock_where(conn, target.key(), &[target.key_of(row)]).await? {
+        let columns = target.key().iter().filter(|column| found[**column] != row[**column]);
+        let values: BTreeMap<usize, Value> = columns.map(|column| (*column, row[*column].clone())).collect();
+        if !values.is_empty() {
+            session::unchecked(conn, async |conn| target.change(conn, &target.key_of(&found), &values).await).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Sends followers of a moved row back, and with them what may have cascaded from them. `false`: the opposite reader did not

@@ -4,29 +4,32 @@
 //! same row may stand in for it, its row may have gone with its parent, or with its parent's, or have followed one to another
 //! key, or the parent may come after it. Only what nothing makes up for is set aside, and then everything that depends on it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crossfade_model::{ReferentialAction, Row, RowOp, Value};
 use crossfade_rules::mapping::ChildLink;
 use crossfade_rules::plan::{Dependence, Dependences};
-use crossfade_rules::{ChangeKind, MappedChange};
+use crossfade_rules::{ChangeKind, MappedChange, Planner, Remedy};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::error::ApplyError;
+use crate::detour;
+use crate::error::{ApplyError, row_remedy};
 use crate::family;
 use crate::judged::{JudgedChange, JudgedLane, JudgedStep};
 use crate::lane::Shared;
 use crate::parking::Cause;
-use crate::writing::{ALL_THERE, Context, Written};
+use crate::writing::{ALL_THERE, Context, Written, put_one};
 
 /// One way through the changes.
 struct Round<'l> {
     aside: Dependences,
+    /// Of `aside` what does not merely miss a parent, nor wait for who does.
+    aside_itself: Dependences,
     /// Places of the refused changes, in order.
     passed_over: Vec<usize>,
-    /// Places of those that nothing makes up for.
-    last: &'l BTreeSet<usize>,
+    /// Places of those that nothing makes up for, and why the target has refused them.
+    last: &'l BTreeMap<usize, Cause>,
     /// What was set aside before.
     earlier: &'l Dependences,
     /// What has gone so far with rows that were deleted, as far as somebody may have to know.
@@ -47,14 +50,15 @@ enum MadeUp {
     Yes {
         all_there: bool,
     },
-    No,
+    /// Why it is refused.
+    No(Cause),
     Otherwise(Written),
 }
 
 /// What was made up for, all in all.
 struct Made {
-    /// Places of the changes for which there is nothing.
-    left: Vec<usize>,
+    /// Places of the changes for which there is nothing, and why the target has refused them.
+    left: Vec<(usize, Cause)>,
     all_there: bool,
 }
 
@@ -91,6 +95,30 @@ impl Round<'_> {
         }
         waits
     }
+
+    fn holds_back(&self, planner: &Planner, judged: &JudgedChange<'_>) -> bool {
+        !self.aside.is_empty() && self.aside.holds_back(&judged.dependence(planner))
+    }
+
+    /// A child that misses its parent may keep back an end of that parent, and so what comes after that. If it is this which
+    /// the target refuses, nobody else has a reason to tell.
+    fn why_it_waits(&self, planner: &Planner, judged: &JudgedChange<'_>, place: usize) -> Cause {
+        let own = self.last.get(&place).filter(|_| !self.aside_itself.holds_back(&judged.dependence(planner)));
+        own.cloned().unwrap_or(Cause::Behind)
+    }
+
+    fn set_aside(&mut self, planner: &Planner, judged: &JudgedChange<'_>) {
+        let dependence = judged.dependence(planner);
+        let is_itself = match &judged.aside {
+            Some(Cause::Refused(refused)) => !refused.misses_parent,
+            Some(Cause::Held) => true,
+            Some(Cause::Behind) | None => self.aside_itself.holds_back(&dependence),
+        };
+        self.aside.add(&dependence);
+        if is_itself {
+            self.aside_itself.add(&dependence);
+        }
+    }
 }
 
 impl Context<'_> {
@@ -109,13 +137,20 @@ impl Context<'_> {
                 judged.takes = family::dependence_of(self.shared, &went);
             }
         }
-        let mut last = BTreeSet::new();
+        let mut last = BTreeMap::new();
         loop {
             if self.manner.isolate {
                 conn.query_drop("SAVEPOINT round").await?;
             }
-            let mut round =
-                Round { aside: aside.clone(), passed_over: Vec::new(), last: &last, earlier, went: Vec::new() };
+            let (before, passed_over) = (aside.clone(), Vec::new());
+            let mut round = Round {
+                aside: before.clone(),
+                aside_itself: before,
+                passed_over,
+                last: &last,
+                earlier,
+                went: Vec::new(),
+            };
             let written = self.write_round(conn, changes, &open, &mut round).await?;
             let Written::AsJudged { all_there } = written else { return Ok(written) };
             let Round { aside: now_aside, passed_over, went, .. } = round;
@@ -147,19 +182,21 @@ impl Context<'_> {
         let mut all_there = ALL_THERE;
         for &place in open {
             let judged = &mut changes[place];
-            let waits = !round.aside.is_empty() && round.aside.holds_back(&judged.dependence(planner));
+            let waits = round.holds_back(planner, judged);
             if !judged.writes() {
                 // Whom a lost end took along at the source is found when those who wait have been written.
                 // What goes back is told by the rows that are here, and so waits for those as well.
                 let must_wait = waits && (judged.acts() || self.takes_along(judged.change));
                 judged.aside = must_wait.then_some(Cause::Behind);
                 if must_wait && judged.acts() {
-                    round.aside.add(&judged.dependence(planner));
+                    round.set_aside(planner, judged);
                 }
                 continue;
             }
             let went = if waits { Vec::new() } else { self.going_along(conn, judged, round).await? };
-            if waits || round.must_wait_with(self.shared, judged, &went) {
+            if waits {
+                judged.aside = Some(round.why_it_waits(planner, judged, place));
+            } else if round.must_wait_with(self.shared, judged, &went) {
                 judged.aside = Some(Cause::Behind);
             } else {
                 round.went.extend(went.into_iter().map(|(table, row)| Went { place, table, row }));
@@ -169,12 +206,13 @@ impl Context<'_> {
                 }
             }
             match &judged.aside {
-                Some(Cause::Refused(_)) if !round.last.contains(&place) && self.is_of_one_row(judged.change) => {
+                Some(Cause::Refused(_)) if !round.last.contains_key(&place) && self.is_of_one_row(judged.change) => {
                     judged.aside = None;
                     round.passed_over.push(place);
                     all_there &= self.leave(conn, judged).await?;
+                    self.put_around(conn, changes, place).await?;
                 }
-                Some(_) => round.aside.add(&judged.dependence(planner)),
+                Some(_) => round.set_aside(planner, judged),
                 None => {}
             }
         }
@@ -222,8 +260,58 @@ impl Context<'_> {
         Ok(ALL_THERE)
     }
 
-    /// Looks for what makes up for changes that were passed over.
+    /// A row that is refused for a unique value waits for it with another one, so that others can take what it leaves: if the
+    /// change is the last of its row.
+    async fn put_around(
+        &self,
+        conn: &mut Conn,
+        changes: &mut [JudgedChange<'_>],
+        place: usize,
+    ) -> Result<(), ApplyError> {
+        let (judged, table) = (&changes[place], changes[place].change.table);
+        let Some(after) = judged.after().filter(|_| judged.arrives() && !judged.merges) else { return Ok(()) };
+        if (place + 1..changes.len()).any(|later| self.is_of_row(changes[later].change, judged.change)) {
+            return Ok(());
+        }
+        let Some(around) = detour::around(self.shared, conn, table, after).await? else { return Ok(()) };
+        conn.query_drop("SAVEPOINT part").await?;
+        match put_one(&self.shared.tables[table], conn, &around).await {
+            Err(source) if row_remedy(&source) == Remedy::Park => {
+                conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
+            }
+            put => {
+                let is_new = !put? && judged.change.op == RowOp::Update;
+                let moves = judged.moves_away(&self.shared.tables[table]);
+                changes[place].came_back = is_new && !moves;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for what makes up for changes that were passed over, as long as one of them makes room for another.
     async fn make_up(
+        &self,
+        conn: &mut Conn,
+        changes: &mut [JudgedChange<'_>],
+        mut passed_over: Vec<usize>,
+        went: &[Went],
+    ) -> Result<Result<Made, Written>, ApplyError> {
+        let mut all_there = ALL_THERE;
+        loop {
+            let tried = passed_over.len();
+            let made = match self.make_up_once(conn, changes, passed_over, went).await? {
+                Ok(made) => made,
+                Err(otherwise) => return Ok(Err(otherwise)),
+            };
+            all_there &= made.all_there;
+            if made.left.is_empty() || made.left.len() == tried {
+                return Ok(Ok(Made { left: made.left, all_there }));
+            }
+            passed_over = made.left.into_iter().rev().map(|(place, _)| place).collect();
+        }
+    }
+
+    async fn make_up_once(
         &self,
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
@@ -236,7 +324,7 @@ impl Context<'_> {
             let stands_in = |later: usize| {
                 let judged = &changes[later];
                 let tells = judged.aside.is_none() && !judged.merges && !judged.is_undone();
-                let counts = tells && !left.contains(&later);
+                let counts = tells && left.iter().all(|(left, _)| *left != later);
                 counts && self.is_of_row(judged.change, changes[place].change)
             };
             if (place + 1..changes.len()).any(stands_in) {
@@ -245,12 +333,12 @@ impl Context<'_> {
             let is_of_row = |later: usize| self.is_of_row(changes[later].change, changes[place].change);
             if changes[place].merges && (place + 1..changes.len()).any(is_of_row) {
                 // Later ones of its row were merged without it, and would be undone.
-                left.push(place);
+                left.push((place, Cause::Behind));
                 continue;
             }
             match self.make_up_one(conn, changes, place, went).await? {
                 MadeUp::Yes { all_there: there } => all_there &= there,
-                MadeUp::No => left.push(place),
+                MadeUp::No(cause) => left.push((place, cause)),
                 MadeUp::Otherwise(written) => return Ok(Err(written)),
             }
         }
@@ -265,7 +353,7 @@ impl Context<'_> {
         went: &[Went],
     ) -> Result<MadeUp, ApplyError> {
         let change = changes[place].change;
-        let Some(mut row) = changes[place].after().cloned() else { return Ok(MadeUp::No) };
+        let Some(mut row) = changes[place].after().cloned() else { return Ok(MadeUp::No(Cause::Behind)) };
         for (later, parent) in changes.iter().enumerate().skip(place + 1) {
             for link in self.ended_parents(parent, (later, went), (change.table, &row)) {
                 let values: Vec<&Value> = link.columns.iter().map(|column| &row[*column]).collect();
@@ -290,12 +378,14 @@ impl Context<'_> {
         let kept = judged.replace(row);
         // It has left its old key when it was passed over; later changes may have put another row there.
         judged.has_left = true;
+        let came_back = judged.came_back;
         let written = self.write_change(conn, judged).await?;
+        judged.came_back |= came_back;
         judged.has_left = false;
         judged.take_back(kept);
         match (written, judged.aside.take()) {
             (Written::AsJudged { all_there }, None) => Ok(MadeUp::Yes { all_there }),
-            (Written::AsJudged { .. }, Some(_)) => Ok(MadeUp::No),
+            (Written::AsJudged { .. }, Some(cause)) => Ok(MadeUp::No(cause)),
             (otherwise, _) => Ok(MadeUp::Otherwise(otherwise)),
         }
     }

@@ -109,6 +109,8 @@ pub(crate) struct Manner {
     pub sighted_only: bool,
     /// Sight tells nothing for now.
     pub blind: bool,
+    /// Rows that others refer to are put into their places before anything else is written.
+    pub parents_first: bool,
 }
 
 impl Manner {
@@ -150,6 +152,8 @@ enum Attempt {
     Ruled(Rulings),
     /// Parts of these messages, or what they need, were set aside while others had been written.
     HalfAside(BTreeMap<u64, Cause>),
+    /// A child's parent is not there, and may be among what comes after it.
+    ParentMissing,
     /// The opposite reader did not get there in time.
     NotCaptured,
     CheckpointElsewhere,
@@ -170,6 +174,7 @@ impl Lane {
             isolate: false,
             sighted_only: false,
             blind: false,
+            parents_first: false,
         };
         let (mut duplicates, mut collisions) = (0, 0);
         // Said until an attempt gets through, and so also while one is under way.
@@ -205,6 +210,10 @@ impl Lane {
                 }
                 Ok(Attempt::RowAbsent) => {
                     manner.lock_gaps = true;
+                    continue;
+                }
+                Ok(Attempt::ParentMissing) => {
+                    manner.parents_first = true;
                     continue;
                 }
                 Ok(Attempt::NotCaptured) => {
@@ -462,6 +471,7 @@ async fn write(
         }
         Written::Ruled(rulings) => return Ok(Attempt::Ruled(rulings)),
         Written::NotCaptured => return Ok(Attempt::NotCaptured),
+        Written::ParentMissing => return Ok(Attempt::ParentMissing),
         Written::Ahead(ahead) => return Ok(Attempt::HalfAside(ahead)),
     }
     if work.concurrent && !question::answer(shared, conn, &work.questions, manner).await? {

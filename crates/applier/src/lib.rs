@@ -24,6 +24,7 @@ mod checkpoint;
 mod chunk;
 mod circuit;
 mod counters;
+mod detour;
 mod discard;
 mod edited;
 mod error;

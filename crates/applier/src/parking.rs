@@ -17,6 +17,7 @@ use crossfade_rules::{Class, MappedChange, Planner};
 use rustc_hash::FxHashMap;
 
 use crate::circuit::{Circuit, CircuitLimits, Tripped};
+use crate::error::is_missing_parent;
 use crate::refusal::Refusal;
 
 /// So many held changes are retried in one transaction.
@@ -50,6 +51,10 @@ pub(crate) struct Refused {
     pub logged: String,
     /// May pass when other rows change: a parent arrives, a value becomes free.
     pub passes: bool,
+    /// A parent is not there.
+    pub misses_parent: bool,
+    /// What stands for the rows that have its unique values: it is tried together with who changes them.
+    pub rivals: Vec<u64>,
 }
 
 impl Cause {
@@ -59,8 +64,24 @@ impl Cause {
             _ => 0,
         };
         let passes = class_of(&source) == Class::OtherRows;
+        let misses_parent = is_missing_parent(&source);
         let refusal = Refusal::from(source);
-        Cause::Refused(Refused { code, text: refusal.kept(), logged: refusal.to_string(), passes })
+        Cause::Refused(Refused {
+            code,
+            text: refusal.kept(),
+            logged: refusal.to_string(),
+            passes,
+            misses_parent,
+            rivals: Vec::new(),
+        })
+    }
+
+    /// Refused since these have its unique values.
+    pub fn against(mut self, of_rivals: Vec<u64>) -> Cause {
+        if let Cause::Refused(refused) = &mut self {
+            refused.rivals = of_rivals;
+        }
+        self
     }
 
     /// Held changes are kept as outcomes, all others as failures.
@@ -364,7 +385,10 @@ impl Parking {
     fn groups(&self) -> impl Iterator<Item = BTreeSet<u64>> {
         let mut groups = Groups::default();
         for (seq, entry) in &self.entries {
-            entry.dependences.iter().for_each(|dependence| groups.add(*seq, dependence));
+            entry.dependences.iter().for_each(|dependence| groups.add(*seq, dependence.tokens()));
+            if let Some(Cause::Refused(refused)) = &entry.cause {
+                groups.add(*seq, refused.rivals.iter().copied());
+            }
         }
         let mut all: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
         for seq in self.entries.keys() {
@@ -468,9 +492,9 @@ struct Groups {
 }
 
 impl Groups {
-    fn add(&mut self, seq: u64, dependence: &Dependence) {
+    fn add(&mut self, seq: u64, tokens: impl Iterator<Item = u64>) {
         self.root.entry(seq).or_insert(seq);
-        for token in dependence.tokens() {
+        for token in tokens {
             let known = *self.by_token.entry(token).or_insert(seq);
             let (a, b) = (self.find(known), self.find(seq));
             self.root.insert(a.max(b), a.min(b));

@@ -372,6 +372,26 @@ impl TargetTable {
         columns: &[usize],
         tuples: &[Vec<&Cell>],
     ) -> Result<Vec<Row>, mysql_async::Error> {
+        self.rows_where(conn, columns, tuples, " FOR UPDATE").await
+    }
+
+    /// Reads what [`TargetTable::lock_where`] does, without locking it.
+    pub async fn look_where(
+        &self,
+        conn: &mut Conn,
+        columns: &[usize],
+        tuples: &[Vec<&Cell>],
+    ) -> Result<Vec<Row>, mysql_async::Error> {
+        self.rows_where(conn, columns, tuples, "").await
+    }
+
+    async fn rows_where(
+        &self,
+        conn: &mut Conn,
+        columns: &[usize],
+        tuples: &[Vec<&Cell>],
+        lock: &str,
+    ) -> Result<Vec<Row>, mysql_async::Error> {
         let names: Vec<String> = columns.iter().map(|column| quote_identifier(&self.columns[*column].name)).collect();
         let mut found = Vec::new();
         for chunk in tuples.chunks(MAX_ROWS) {
@@ -379,7 +399,7 @@ impl TargetTable {
             let mut params = Vec::new();
             let tuples: Vec<&[&Cell]> = chunk.iter().map(Vec::as_slice).collect();
             self.push_condition(columns, &names.join(", "), &tuples, &mut sql, &mut params);
-            sql.push_str(" FOR UPDATE");
+            sql.push_str(lock);
             let rows: Vec<mysql_async::Row> = conn.exec(sql, params).await?;
             found.extend(rows.into_iter().map(|row| self.cells(row, true).1));
         }

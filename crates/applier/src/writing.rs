@@ -10,8 +10,10 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::along;
+use crate::detour;
 use crate::error::{ApplyError, is_duplicate_key, is_missing_parent, row_remedy};
 use crate::family::{self, Ending, Endings, Orphan, Returning, Ruling, Rulings};
+use crate::followers;
 use crate::judged::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Care, Manner, Shared};
 use crate::merging::{MergedRow, RowWork, merge_rows};
@@ -35,6 +37,10 @@ impl JudgedLane<'_> {
         let by_sight = !manner.blind && (self.by_sight || manner.sighted_only);
         self.find_successors(shared);
         let mut aside = Dependences::default();
+        let may_place_parents = self.concurrent && !manner.parents_first && self.has_late_parents(shared);
+        if manner.parents_first {
+            detour::place_parents(shared, conn, &mut self.steps).await?;
+        }
         for index in 0..self.steps.len() {
             self.steps[index].hold_back(&shared.planner, &mut aside, true);
             let written = match &mut self.steps[index] {
@@ -42,11 +48,11 @@ impl JudgedLane<'_> {
                     if *kind == ChangeKind::Delete {
                         with_what_waits(shared, conn, *table, rows, [&self.earlier, &aside]).await?;
                     }
-                    let part =
-                        Part { shared, table: *table, kind: *kind, by_sight, concurrent: self.concurrent, manner };
+                    let (table, kind, concurrent) = (*table, *kind, self.concurrent);
+                    let part = Part { shared, table, kind, by_sight, concurrent, manner, may_place_parents };
                     let written = part.write(conn, rows).await?;
                     for row in rows.iter().filter(|row| row.aside.is_some()) {
-                        aside.add(&row.dependence(&shared.planner, *table));
+                        aside.add(&row.dependence(&shared.planner, table));
                     }
                     written
                 }
@@ -63,8 +69,13 @@ impl JudgedLane<'_> {
                 }
                 Written::Ruled(rulings) => return Ok(Written::Ruled(self.with_what_cascaded(shared, rulings))),
                 Written::NotCaptured => return Ok(Written::NotCaptured),
+                Written::ParentMissing => return Ok(Written::ParentMissing),
                 Written::Ahead(ahead) => return Ok(Written::Ahead(ahead)),
             }
+        }
+        let still_in_the_way = self.end_detours(shared, conn).await?;
+        if !still_in_the_way.is_empty() {
+            return Ok(Written::Ahead(still_in_the_way));
         }
         if !self.carry_out_rulings(shared, conn, manner).await? {
             return Ok(Written::NotCaptured);
@@ -77,6 +88,49 @@ impl JudgedLane<'_> {
         question::ask(shared, conn, self).await?;
         let ahead = along::tell(shared, conn, self).await?;
         Ok(if ahead.is_empty() { Written::AsJudged { all_there: !self.missed } } else { Written::Ahead(ahead) })
+    }
+
+    /// Some change brings a row to which others may refer, if it is not there, and no order asks for that.
+    fn has_late_parents(&self, shared: &Shared) -> bool {
+        self.steps.iter().any(|step| match step {
+            JudgedStep::Net { table, kind: ChangeKind::Update, rows } => {
+                !shared.children[*table].is_empty() && rows.iter().any(JudgedRow::arrives_whole)
+            }
+            _ => false,
+        })
+    }
+
+    /// Rows that were written with other unique values, or before their turn, get their own, each when the others have left
+    /// these. Returns the messages of those that never can, which are to wait.
+    async fn end_detours(&mut self, shared: &Shared, conn: &mut Conn) -> Result<BTreeMap<u64, Cause>, ApplyError> {
+        loop {
+            let (mut refused, mut has_ended_some) = (BTreeMap::new(), false);
+            for step in &mut self.steps {
+                let JudgedStep::Net { table, rows, .. } = step else { continue };
+                for row in rows.iter_mut().filter(|row| row.on_detour) {
+                    if let Some(cause) = &row.aside {
+                        refused.extend(row.net.seqs.iter().map(|seq| (seq, cause.clone())));
+                    }
+                    let Some(after) = row.after().filter(|_| row.arrives_whole()) else { continue };
+                    conn.query_drop("SAVEPOINT part").await?;
+                    match put_one(&shared.tables[*table], conn, after).await {
+                        Ok(_) => (row.on_detour, has_ended_some) = (false, true),
+                        Err(source) if row_remedy(&source) == Remedy::Park => {
+                            conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
+                            let rivals = detour::rivals(shared, conn, *table, after).await?;
+                            let cause = Cause::refused(source).against(rivals);
+                            refused.extend(row.net.seqs.iter().map(|seq| (seq, cause.clone())));
+                        }
+                        Err(source) => {
+                            return Err(row_error(&shared.mappings[*table], row.net.seqs.iter(), source));
+                        }
+                    }
+                }
+            }
+            if refused.is_empty() || !has_ended_some {
+                return Ok(refused);
+            }
+        }
     }
 
     /// Parents whose end has lost by their own clock. What cascaded from them, perhaps without a message, returns too.
@@ -177,6 +231,8 @@ pub(crate) enum Written {
     Ruled(Rulings),
     /// The opposite reader did not get there in time.
     NotCaptured,
+    /// A child's parent is not there, and may be among what comes after it.
+    ParentMissing,
     /// These messages are to wait for what should have come with them.
     Ahead(BTreeMap<u64, Cause>),
 }
@@ -189,6 +245,7 @@ struct Part<'s> {
     by_sight: bool,
     concurrent: bool,
     manner: Manner,
+    may_place_parents: bool,
 }
 
 impl Part<'_> {
@@ -256,6 +313,13 @@ impl Part<'_> {
         source: mysql_async::Error,
     ) -> Result<Option<Written>, ApplyError> {
         let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
+        if self.may_place_parents && is_missing_parent(&source) {
+            return Ok(Some(Written::ParentMissing));
+        }
+        if is_duplicate_key(&source) && self.write_around(conn, row).await? {
+            (row.on_detour, row.sighted) = (true, false);
+            return Ok(None);
+        }
         // A row that is merely put into its place needs nothing else to be done.
         let before_parent = matches!(self.kind, ChangeKind::Insert | ChangeKind::Update) && !row.merges;
         match context.refused(conn, self.table, (row.after(), &row.net.seen), before_parent, source).await? {
@@ -269,6 +333,28 @@ impl Part<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Writes a row with other unique values at first. `false`: that cannot be.
+    async fn write_around(&self, conn: &mut Conn, row: &mut JudgedRow<'_>) -> Result<bool, ApplyError> {
+        let target = &self.shared.tables[self.table];
+        let Some(after) = row.after().filter(|_| row.arrives_whole()) else { return Ok(false) };
+        let Some(around) = detour::around(self.shared, conn, self.table, after).await? else { return Ok(false) };
+        let written = match row.net.before.as_ref().filter(|_| self.kind == ChangeKind::KeyChange) {
+            Some(before) => move_row(target, conn, before, &around, row.leaves(), true).await.map(|put| put.came_back),
+            None => put_one(target, conn, &around).await.map(|is_there| !is_there && row.net.before.is_some()),
+        };
+        match written {
+            Ok(came_back) => {
+                row.came_back = came_back;
+                Ok(true)
+            }
+            Err(source) if row_remedy(&source) == Remedy::Park => {
+                conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
+                Ok(false)
+            }
+            Err(source) => Err(row_error(&self.shared.mappings[self.table], row.net.seqs.iter(), source)),
+        }
     }
 
     /// Writes the rows whose columns are merged, one by one.
@@ -354,6 +440,11 @@ impl Part<'_> {
         let sight = Some(mapping).filter(|mapping| self.by_sight && mapping.strict_clock);
         if self.manner.sighted_only {
             self.set_unsighted_aside(conn, rows, sight).await?;
+        }
+        if self.kind != ChangeKind::KeyChange {
+            for after in rows.iter().filter(|row| row.may_respell()).filter_map(JudgedRow::after) {
+                followers::respell_alone(self.shared, conn, self.table, after).await?;
+            }
         }
         match self.kind {
             ChangeKind::Insert if self.manner.care == Care::Optimistic => {
@@ -465,7 +556,11 @@ impl Context<'_> {
                 Err(error) => return Err(row_error(&self.shared.mappings[table], std::iter::empty(), error)),
             });
         }
-        Ok(AfterRefusal::Aside(Cause::refused(source)))
+        let rivals = match after.filter(|_| is_duplicate_key(&source)) {
+            Some(after) => detour::rivals(self.shared, conn, table, after).await?,
+            None => Vec::new(),
+        };
+        Ok(AfterRefusal::Aside(Cause::refused(source).against(rivals)))
     }
 }
 
@@ -519,6 +614,10 @@ impl Context<'_> {
         }
         if self.manner.isolate {
             conn.query_drop("SAVEPOINT part").await?;
+        }
+        let respelled = judged.after().filter(|_| !moves && !mapping.keyless && judged.may_respell());
+        if let Some(after) = respelled {
+            followers::respell_alone(self.shared, conn, change.table, after).await?;
         }
         let succession = (change.before.as_ref(), judged.successor.as_ref().filter(|_| judged.arrives()));
         let taken = along::take(self.shared, conn, change.table, succession).await;
@@ -619,8 +718,7 @@ async fn put(
     insert_absent(target, conn, absent).await
 }
 
-/// Makes a row what it is to be, whether it exists or not.
-/// Tells whether it was there.
+/// Makes a row what it is to be, whether it exists or not. Tells whether it was there.
 pub(crate) async fn put_one(target: &TargetTable, conn: &mut Conn, row: &Row) -> Result<bool, mysql_async::Error> {
     let is_there = target.lock_and_tell(conn, &[target.key_of(row)]).await?[0];
     match is_there {

@@ -129,6 +129,48 @@ async fn a_parent_that_is_spelled_otherwise(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A parent's key is spelled otherwise on one side, and that loses: to a change of the parent alone, or of its child as well.
+async fn a_spelling_that_loses(servers: &'static SharedPair) -> Result<()> {
+    let mut migration = Migration::on_servers(&Setup::new(servers.flavor(), "lost_spelling"), servers).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.users (name VARCHAR(20) PRIMARY KEY, v INT, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.mails (id INT PRIMARY KEY, name VARCHAR(20), v INT, {CLOCK}, \
+                 FOREIGN KEY (name) REFERENCES {{schema}}.users (name) ON UPDATE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let rows = [
+        "INSERT INTO {schema}.users (name, v) VALUES ('ada', 1), ('bob', 1), ('cyd', 1)",
+        "INSERT INTO {schema}.mails (id, name, v) VALUES (1, 'ada', 1), (2, 'bob', 1), (3, 'cyd', 1), (4, 'cyd', 1)",
+    ];
+    migration.on(&migration.old, &rows).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let spelled = ["ada", "bob", "cyd"]
+        .map(|name| format!("UPDATE {{schema}}.users SET name = UPPER(name), v = 2 WHERE name = '{name}'"));
+    run(&migration, &migration.old, &spelled).await?;
+    // Children that the one who respelled the parents has gone on with.
+    let gone_on = [
+        "INSERT INTO {schema}.mails (id, name, v) VALUES (5, 'ADA', 2), (6, 'ada', 2)",
+        "UPDATE {schema}.mails SET v = 2 WHERE id = 4",
+    ];
+    migration.on(&migration.old, &gone_on).await?;
+    let later = ["UPDATE {schema}.users SET v = 3", "UPDATE {schema}.mails SET v = 3 WHERE id IN (2, 3)"];
+    migration.on(&migration.new, &later).await?;
+    migration.go_on(&Direction::BOTH).await?;
+    until_nothing_waits(&migration).await?;
+    // How its children spell it is as their own changes have it, and the same on both sides.
+    let query =
+        format!("SELECT GROUP_CONCAT(name, v ORDER BY name SEPARATOR ' ') FROM {}.users", sql::name(&migration.schema));
+    let found: Option<String> = migration.old.get_conn().await?.query_first(query).await?;
+    ensure!(found.as_deref() == Some("ada3 bob3 cyd3"), "{found:?} are there");
+    migration.stop_both().await
+}
+
 on_both_brands! {
     a_parent_that_is_spelled_otherwise: p4_a_parent_spelled_otherwise_on_mysql, p4_a_parent_spelled_otherwise_on_mariadb;
 }
@@ -143,6 +185,22 @@ const MOST: &str = "11>11 21>2 22>2 31>13 41>4 42>4";
 const MOST_PAGES: &str = "11>11 21>21 22>22 31>31 41>41 42>42";
 const EMPTY_SEATS: &str = "11> 12> 13> 21>2 22>2 31> 32> 33> 41>4 42>4";
 const CHILDREN_GO: [&str; 6] = ["11 13 2 4", MOST, MOST, MOST_PAGES, MOST, EMPTY_SEATS];
+
+#[tokio::test]
+async fn p4_a_spelling_that_loses_on_mysql() -> Result<()> {
+    a_spelling_that_loses(SharedPair::get(Flavor::MySql).await).await
+}
+
+#[tokio::test]
+async fn p4_a_spelling_that_loses_where_cascades_are_unlogged() -> Result<()> {
+    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
+    a_spelling_that_loses(SharedPair::own(builder).await?).await
+}
+
+#[tokio::test]
+async fn p4_a_spelling_that_loses_on_mariadb() -> Result<()> {
+    a_spelling_that_loses(SharedPair::get(Flavor::MariaDb).await).await
+}
 
 #[tokio::test]
 async fn p4_followers_come_back_on_mysql() -> Result<()> {

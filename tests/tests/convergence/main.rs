@@ -17,6 +17,7 @@ mod reckoning;
 mod run;
 mod sight;
 mod silently;
+mod uniques;
 
 use anyhow::{Context, Result, bail, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};

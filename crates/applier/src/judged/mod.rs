@@ -12,7 +12,7 @@ mod verdict;
 use std::collections::BTreeMap;
 
 use crossfade_message::ConflictCounts;
-use crossfade_model::{Row, RowChange, RowOp, TableName};
+use crossfade_model::{Origin, Row, RowChange, RowOp, TableName};
 use crossfade_rules::decide::{LossReason, WriteReason};
 use crossfade_rules::merge::PartEnd;
 use crossfade_rules::plan::{Dependence, Dependences};
@@ -62,6 +62,8 @@ pub(crate) struct JudgedRow<'a> {
     /// The locked row was what the change's writer had before him.
     pub sighted: bool,
     pub aside: Option<Cause>,
+    /// It is there before its turn, or with other unique values, and is yet to have its own.
+    pub on_detour: bool,
     pub ruling: Option<Ruling>,
     undo: Option<Undo>,
     /// What is written instead of the change's own row.
@@ -147,6 +149,7 @@ impl<'a> JudgedRow<'a> {
             departure: UNDISPUTED,
             sighted: false,
             aside: None,
+            on_detour: false,
             ruling: None,
             undo: None,
             replaced: None,
@@ -192,6 +195,11 @@ impl<'a> JudgedRow<'a> {
     /// Does something here, or has something go back to its source: what that is, is told by the rows that are here.
     pub fn acts(&self) -> bool {
         self.writes() || self.undo.is_some() || acts_beside_its_verdict(self.ruling.as_ref())
+    }
+
+    /// It takes the place of something that its writer had not before him, and that may spell its key otherwise.
+    pub fn may_respell(&self) -> bool {
+        self.arrives_whole() && (self.verdict != UNDISPUTED || self.net.origin != Origin::User)
     }
 
     /// The row is written as the change has it.
@@ -290,6 +298,11 @@ impl<'a> JudgedChange<'a> {
 
     pub fn arrives(&self) -> bool {
         self.aside.is_none() && is_write(self.verdict)
+    }
+
+    /// As of [`JudgedRow::may_respell`].
+    pub fn may_respell(&self) -> bool {
+        self.arrives() && (self.verdict != UNDISPUTED || self.change.origin != Origin::User)
     }
 
     pub fn leaves(&self) -> bool {

@@ -76,6 +76,11 @@ impl Dependence {
         self
     }
 
+    /// Of its row key and unique keys, before and after.
+    pub fn keys(&self) -> &[u64] {
+        &self.keys
+    }
+
     /// Of the keys that children may have referred to and that it gives up.
     pub fn given_up(&self) -> &[u64] {
         &self.given_up
