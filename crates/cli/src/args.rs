@@ -280,7 +280,7 @@ pub struct DirectionArgs {
 #[derive(Debug, Args)]
 pub struct SyncArgs {
     pub direction: DirectionName,
-    /// End once everything that the source has now is applied or set aside; `crossfade status` counts what was set aside
+    /// End once everything that the source has now is applied, with 0, or set aside in part, with 1
     #[arg(long)]
     pub until_caught_up: bool,
     /// First read the source again from this mark on: what is not in the message table is captured, and nothing twice

@@ -9,7 +9,7 @@ use crossfade_testkit::quiet::{self, Progress};
 use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup, binary};
 
-use crate::{LIMIT, create_table, insert, rows, state, until_status};
+use crate::{LIMIT, create_table, insert, rows, says, state, until_status};
 
 /// A direction's process is taken over, and ends, within this.
 const TEN_SECONDS: Duration = Duration::from_secs(10);
@@ -93,6 +93,12 @@ async fn until_caught_up_drains(flavor: Flavor) -> Result<()> {
         let status = migration.status().read().await?;
         ensure!(status.number("forward", "settled_seq") == u64::from(last), "not settled: {}", status.0);
     }
+    // What is set aside has not crossed, and the run says so.
+    migration.on(&migration.new, &["ALTER TABLE {schema}.users ADD CONSTRAINT CHECK (v <> 'row 303')"]).await?;
+    insert(&migration, &migration.old, 302..305).await?;
+    let told = ["not all has crossed", "1 refused by the new side", "messages list --status failed"];
+    says(&migration, &["sync", "forward", "--until-caught-up"], 1, &told).await?;
+    ensure!(rows(&migration, &migration.new).await? == 303, "the others have not crossed");
     migration.forget();
     Ok(())
 }

@@ -92,6 +92,8 @@ pub async fn shown_and_tried(flavor: Flavor) -> Result<()> {
     says(&migration, &["retry"], 2, &["--id"]).await?;
     says(&migration, &["retry", "--all", "--id", &unique], 2, &[]).await?;
     says(&migration, &["retry", "--table", &items, "--error", "1062"], 0, &["nothing is set aside"]).await?;
+    let strange = format!("{}.no_such_table", migration.schema);
+    says(&migration, &["retry", "--table", &strange], 2, &["is not synced", "synced tables:"]).await?;
 
     // The causes go, one by one.
     migration.on(&migration.old, &["INSERT INTO {schema}.users (id, email) VALUES (99, 'p@x')"]).await?;

@@ -53,6 +53,7 @@ pub async fn retry(settings: Arc<Settings>, args: &RetryArgs, stop: Cancellation
         None => select(&store, &args.selection).await?,
     };
     let pair = Pair::read_as_is(settings).await?;
+    refuse_strange(&pair, &args.selection, &ids)?;
     let mut requests: Vec<NewRequest> = ids
         .iter()
         .map(|id| NewRequest { id: id.clone(), kind: RequestKind::Retry, reason: None, edited: None })
@@ -85,6 +86,7 @@ pub async fn discard(settings: Arc<Settings>, args: &DiscardArgs, stop: Cancella
         confirm(ids.len())?;
     }
     let pair = Pair::read_as_is(settings).await?;
+    refuse_strange(&pair, &args.selection, &ids)?;
     let request = |id: &MessageId| NewRequest {
         id: id.clone(),
         kind: RequestKind::Discard,
@@ -221,6 +223,12 @@ async fn select(store: &Store, selection: &Selection) -> anyhow::Result<Vec<Mess
     }
     let hint = "`crossfade messages list --status failed` and `--status held` show what is set aside";
     Err(Failure::new(Kind::Finding, problems.join("\n  "), hint).into())
+}
+
+/// Where nothing matches, the table's name may be a wrong one. One that is not synced any more may still have messages.
+fn refuse_strange(pair: &Pair, selection: &Selection, ids: &[MessageId]) -> anyhow::Result<()> {
+    let Some(table) = selection.table.as_deref().map(table_name).transpose()? else { return Ok(()) };
+    if ids.is_empty() && pair.synced(&table).is_none() { Err(pair.not_synced(&table).into()) } else { Ok(()) }
 }
 
 /// Asks a person before many messages are given up.

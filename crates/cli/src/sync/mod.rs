@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::command::{open_store, verify};
-use crate::failure::with_causes;
+use crate::failure::{Failure, Kind, with_causes};
 use crate::meeting::Source;
 use crate::pair::{Pair, stream_of};
 use crate::store_home;
@@ -93,7 +93,31 @@ pub async fn run(
         };
         run_with(&pair, &store, &outset, mark.as_ref(), probe).await
     };
-    store_home::followed(&settings, &store, running).await
+    store_home::followed(&settings, &store, running).await?;
+    if until_caught_up && !stop.is_cancelled() { all_have_crossed(&store, direction).await } else { Ok(()) }
+}
+
+/// What was set aside has not: whoever has waited for the end of the run is told.
+async fn all_have_crossed(store: &Store, direction: Direction) -> anyhow::Result<()> {
+    let stream = stream_of(direction);
+    let statuses = store.stream_statuses().await?;
+    let Some(status) = statuses.iter().find(|status| status.stream == stream.as_str()) else { return Ok(()) };
+    let (refused, held) = (status.open_failures, status.held);
+    if refused + held == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "{stream} has caught up, but not all has crossed: {refused} refused by the {} side, {held} held until {} has read what \
+         users wrote there",
+        direction.target(),
+        direction.opposite()
+    );
+    let hint = format!(
+        "`crossfade messages list --status failed` (or `held`) shows them; what is held goes on when `crossfade sync {}` runs \
+         beside `crossfade sync {direction}`",
+        direction.opposite()
+    );
+    Err(Failure::new(Kind::Finding, message, hint).into())
 }
 
 async fn run_with(
