@@ -542,6 +542,29 @@ async fn privileges_of_an_active_role_count() {
     }
 }
 
+/// Where tables are missing on the new side, what creating them needs is told as well: somebody else may create them.
+#[tokio::test]
+async fn what_creating_tables_needs_is_told() {
+    let pair = SharedPair::get(Flavor::MariaDb).await;
+    let mut old = pair.old().connect().await.unwrap();
+    old.query_drop("CREATE DATABASE only_old").await.unwrap();
+    old.query_drop("CREATE TABLE only_old.t (id INT PRIMARY KEY)").await.unwrap();
+    let mut new = pair.new().connect().await.unwrap();
+    new.query_drop("CREATE USER poor IDENTIFIED BY 'x'").await.unwrap();
+    let tables = "[[table]]\nname = 'only_old.t'";
+    let settings = settings(&pair.old().root_url(), &pair.new().url("poor", "x"), tables);
+    let of_creating = async || {
+        let report = check(&settings, Vec::new()).await;
+        let is_it = |finding: &Finding| finding.code == "privilege-missing" && finding.message.contains("schema copy");
+        report.findings.into_iter().find(is_it)
+    };
+    let finding = of_creating().await.unwrap();
+    assert_eq!((finding.severity, finding.side), (Warning, Some(New)));
+    assert!(finding.remedy.starts_with("GRANT CREATE, REFERENCES ON `only_old`.* TO"), "{finding:?}");
+    new.query_drop(finding.remedy.trim_end_matches(';')).await.unwrap();
+    assert!(of_creating().await.is_none());
+}
+
 /// The binlog may be read elsewhere, and the store may be elsewhere: each is asked for what it must do, no more.
 #[tokio::test]
 async fn a_binlog_and_a_store_of_their_own_are_looked_at() {

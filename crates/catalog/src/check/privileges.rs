@@ -12,6 +12,8 @@ use super::{Finding, Severity};
 use crate::{CatalogError, Dialect, Flavor, class_of};
 
 const ROW_PRIVILEGES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
+/// Where tables are to be created with their foreign keys.
+const CREATE_PRIVILEGES: [&str; 2] = ["CREATE", "REFERENCES"];
 /// On crossfade's own schema of a side.
 const NODE_PRIVILEGES: [&str; 8] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX"];
 /// And what the store's view needs.
@@ -94,22 +96,40 @@ impl Account {
         findings
     }
 
-    /// What is needed on tables that cannot be seen, one finding per schema.
+    /// What is needed on tables that cannot be seen, one finding per schema; and what creating them on the new side needs,
+    /// which somebody else may do.
     pub(super) fn unseen_findings(&self, side: Side, unseen: &[&TableName]) -> Vec<Finding> {
+        let finding = |privileges: &[&'static str], purpose| {
+            let missing = self.missing_by_schema(privileges, unseen).into_iter();
+            let found = missing.filter_map(|(schema, missing)| {
+                self.missing(Some(side), &missing, &format!("{}.*", quote_identifier(schema)), purpose)
+            });
+            found.collect::<Vec<Finding>>()
+        };
+        let mut findings = finding(&ROW_PRIVILEGES, "sync its tables");
+        if side == Side::New {
+            let creating = finding(&CREATE_PRIVILEGES, "create its tables (`crossfade schema copy`)");
+            findings.extend(creating.into_iter().map(|finding| Finding { severity: Severity::Warning, ..finding }));
+        }
+        findings
+    }
+
+    fn missing_by_schema<'t>(
+        &self,
+        privileges: &[&'static str],
+        tables: &[&'t TableName],
+    ) -> BTreeMap<&'t str, Vec<&'static str>> {
         let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for name in unseen {
-            let lacks = |privilege: &&str| !self.grants.has_on_table(privilege, &name.schema, &name.table);
+        for name in tables {
+            let lacks = |privilege: &&&str| !self.grants.has_on_table(privilege, &name.schema, &name.table);
             let of_schema = missing.entry(&*name.schema).or_default();
-            for privilege in ROW_PRIVILEGES.into_iter().filter(lacks) {
-                if !of_schema.contains(&privilege) {
+            for privilege in privileges.iter().filter(lacks) {
+                if !of_schema.contains(privilege) {
                     of_schema.push(privilege);
                 }
             }
         }
-        let finding = |(schema, missing): (&str, Vec<&str>)| {
-            self.missing(Some(side), &missing, &format!("{}.*", quote_identifier(schema)), "sync its tables")
-        };
-        missing.into_iter().filter_map(finding).collect()
+        missing
     }
 
     /// Without TRIGGER, `information_schema.triggers` looks empty.
