@@ -23,7 +23,8 @@ on_both_brands! {
 }
 
 /// What a process says of a store that a person must mend.
-const TO_BE_MENDED: &[&str] = &["nothing is captured meanwhile", "nothing is applied meanwhile", "until that is mended"];
+const TO_BE_MENDED: &[&str] =
+    &["nothing is captured meanwhile", "nothing is applied meanwhile", "until that is mended"];
 
 async fn started(servers: &'static crossfade_servers::SharedPair, name: &'static str) -> Result<Migration> {
     let mut migration = plain_account_of(servers, &Setup::new(servers.flavor(), name)).await?;
@@ -137,7 +138,10 @@ async fn a_dropped_table_of_the_store_ends_the_process(flavor: Flavor) -> Result
     ensure!(log.contains("restore the store's newest state"), "{log}");
     let mut conn = migration.new.get_conn().await?;
     let kept: Option<String> = conn
-        .exec_first("SELECT reason FROM crossfade.stream_report WHERE pair = ? AND stream = 'forward/old'", (&migration.pair,))
+        .exec_first(
+            "SELECT reason FROM crossfade.stream_report WHERE pair = ? AND stream = 'forward/old'",
+            (&migration.pair,),
+        )
         .await?;
     ensure!(kept.as_ref().is_some_and(|reason| reason.contains("message_block")), "{kept:?}");
     migration.on(&migration.new, &["RENAME TABLE crossfade.gone TO crossfade.message_block"]).await?;
