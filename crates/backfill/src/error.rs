@@ -49,6 +49,7 @@ impl BackfillError {
             BackfillError::Target(source) => class_of(source).remedy() != Remedy::Stop,
             BackfillError::Connect(error) => error.remedy().passes(),
             BackfillError::Store(error) => error.may_be_over_later(),
+            BackfillError::Apply(ApplyError::Store(error)) => error.may_be_over_later(),
             BackfillError::Apply(error) => error.remedy().passes(),
             BackfillError::Bound | BackfillError::CommitsUnordered | BackfillError::ReplicaUnordered => false,
             BackfillError::MarksNotPassed

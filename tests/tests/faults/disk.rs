@@ -34,9 +34,10 @@ mkdir -p "$data.stage" && cp -a "$data/." "$data.stage" &&
 mount -t tmpfs -o "size=$0m" tmpfs "$data" && cp -a "$data.stage/." "$data" && rm -rf "$data.stage" &&
 "#;
 const SERVER: &str = r#"exec "$@""#;
-/// MySQL ends itself where it cannot write its binlog (manual, `binlog_error_action`), which has room here. It ends with the server's
-/// folder.
-const SERVER_WITH_BINLOG_ELSEWHERE: &str = r#"mkdir -p "$data.binlog" && exec "$@" --log-bin="$data.binlog/binlog""#;
+/// MySQL ends itself where it cannot write its binlog or a redo log (manual, `binlog_error_action`), which have room here, in a folder
+/// that ends with the server's: its tables alone are without.
+const SERVER_WITH_LOGS_ELSEWHERE: &str = r#"mkdir -p "$data.logs" && mv "$data/#innodb_redo" "$data.logs/" &&
+exec "$@" --log-bin="$data.logs/binlog" --innodb-log-group-home-dir="$data.logs""#;
 
 /// What takes the room on the server's disk. Dropping it gives the room back.
 struct Filler(PathBuf);
@@ -166,7 +167,7 @@ async fn a_disk_that_is_full(flavor: Flavor) -> Result<()> {
 /// The store is on the new side, as it is where nothing else is said: what cannot be captured waits in the source's binlog.
 async fn a_disk_that_is_full_for_the_store(flavor: Flavor) -> Result<()> {
     let server = match flavor {
-        Flavor::MySql => SERVER_WITH_BINLOG_ELSEWHERE,
+        Flavor::MySql => SERVER_WITH_LOGS_ELSEWHERE,
         Flavor::MariaDb => SERVER,
     };
     let servers = on_a_small_disk(flavor, server).await?;
@@ -197,6 +198,15 @@ async fn a_disk_that_is_full_for_the_store(flavor: Flavor) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     drop(filler);
+    until("both go on by themselves", ROOM_LIMIT, || async {
+        let Ok(status) = migration.status().read().await else {
+            return Ok(Progress::NotYet("the store cannot be read".to_owned()));
+        };
+        let go_on = Direction::BOTH.iter().all(|direction| status.state(direction.as_str()).is_some_and(is_green));
+        Ok(if go_on { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await
+    .with_context(|| migration.log_ends())?;
 
     old.finish().await?;
     let status = migration.status().until_quiet(ROOM_LIMIT).await.with_context(|| migration.log_ends())?;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use crossfade_servers::{Flavor, Server};
-use crossfade_testkit::quiet::{Progress, until};
+use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_testkit::quiet::{Progress, Status, until};
 use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use mysql_async::prelude::Queryable;
@@ -26,7 +26,7 @@ on_both_brands! {
 const TO_BE_MENDED: &[&str] =
     &["nothing is captured meanwhile", "nothing is applied meanwhile", "until that is mended"];
 
-async fn started(servers: &'static crossfade_servers::SharedPair, name: &'static str) -> Result<Migration> {
+async fn started(servers: &'static SharedPair, name: &'static str) -> Result<Migration> {
     let mut migration = plain_account_of(servers, &Setup::new(servers.flavor(), name)).await?;
     prepare(&migration, &[PLAIN]).await?;
     migration.start_both().await?;
@@ -65,7 +65,10 @@ async fn a_revoked_privilege_of_the_store_is_waited_for(flavor: Flavor) -> Resul
         format!("{verb} {privileges} ON crossfade.* {} {who}", if verb == revoke { "FROM" } else { "TO" })
     };
 
-    // What is read and what is reported still gets through.
+    // What is read and what is reported still gets through, but not who stands by.
+    let mut standby = migration.standby(Direction::Forward)?;
+    let standing_by = |status: &Status| forward(status)["standby"].as_array().is_some_and(|all| all.len() == 1);
+    until_status(&migration, "one stands by", standing_by).await?;
     migration.on(&migration.new, &[&change(revoke, "INSERT")]).await?;
     end_sessions(&migration).await?;
     migration.on(&migration.old, &[&insert((1..=50).map(|id| (id, 1)))]).await?;
@@ -74,7 +77,11 @@ async fn a_revoked_privilege_of_the_store_is_waited_for(flavor: Flavor) -> Resul
     ensure!(reason(&status).contains("crossfade check") && forward(&status)["holder"].is_string(), "{}", status.0);
     never_green(&migration, Duration::from_secs(3)).await?;
     both_live(&mut migration)?;
+    until_status(&migration, "who stands by cannot say so", |status| !standing_by(status)).await?;
     migration.on(&migration.new, &[&change(grant, "INSERT")]).await?;
+    until_status(&migration, "one stands by again", standing_by).await?;
+    standby.terminate()?;
+    ensure!(standby.wait(LIMIT).await?.success(), "{}", standby.log_end());
     until_status(&migration, "forward goes on by itself", is_green).await?;
     let status = until_all_is_well(&migration).await?;
     ensure!(status.number("forward", "last_seq") == 50 && status.number("reverse", "last_seq") == 0, "{}", status.0);
@@ -125,7 +132,7 @@ async fn a_read_only_store_is_waited_for(flavor: Flavor) -> Result<()> {
 /// What was in the table may be needed, and nobody can know what comes in its place: a person decides.
 async fn a_dropped_table_of_the_store_ends_the_process(flavor: Flavor) -> Result<()> {
     // The store's schema is there for all pairs of a server.
-    let servers = crossfade_servers::SharedPair::own(Server::builder(flavor).relaxed()).await?;
+    let servers = SharedPair::own(Server::builder(flavor).relaxed()).await?;
     let mut migration = started(servers, "store_dropped").await?;
     migration.on(&migration.old, &[&insert([(1, 1)])]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
