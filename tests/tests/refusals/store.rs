@@ -123,7 +123,9 @@ async fn a_read_only_store_is_waited_for(flavor: Flavor) -> Result<()> {
     let never = never_green(&migration, Duration::from_secs(10)).await;
     let lives = both_live(&mut migration);
     migration.on(&migration.new, &["SET GLOBAL read_only = OFF"]).await?;
-    (waited?, never?, lives?);
+    waited?;
+    never?;
+    lives?;
     let status = until_all_is_well(&migration).await?;
     ensure!(status.number("forward", "last_seq") == 50 && status.number("reverse", "last_seq") == 0, "{}", status.0);
     migration.stop_both().await

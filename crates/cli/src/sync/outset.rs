@@ -127,7 +127,9 @@ impl Outset<'_> {
         loop {
             let begun = Begun::default();
             match run(&begun).await {
-                Err(error) if self.waits && !begun.is_noted() && !self.stop.is_cancelled() && awaits_mending(&error) => {
+                Err(error)
+                    if self.waits && !begun.is_noted() && !self.stop.is_cancelled() && awaits_mending(&error) =>
+                {
                     let (what, hint) = (with_causes(&error), hint(&error).unwrap_or_default());
                     if told.as_ref() != Some(&what) {
                         tracing::error!(hint, "{what}; waiting until that is mended");
