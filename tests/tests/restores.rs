@@ -139,6 +139,70 @@ async fn a_restored_target_is_replayed(flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
+/// As if the message table were so many days older up to a message: the days' partitions are there, and its blocks lie in them.
+async fn age(migration: &Migration, stream: &str, last_seq: u64, days: u32) -> Result<()> {
+    let mut store = migration.old.get_conn().await?;
+    for table in ["message_block", "message_large"] {
+        let days = [days, 0];
+        let names = days.map(|ago| format!("DATE_FORMAT(UTC_DATE() - INTERVAL {ago} DAY, 'p%Y%m%d')"));
+        let ends = days.map(|ago| format!("CAST(UTC_DATE() - INTERVAL {ago} DAY + INTERVAL 1 DAY AS CHAR)"));
+        let query = format!("SELECT {}, {}, {}, {}", names[0], ends[0], names[1], ends[1]);
+        let (before, before_end, today, today_end): (String, String, String, String) =
+            store.query_first(query).await?.context("a row")?;
+        store
+            .query_drop(format!(
+                "ALTER TABLE crossfade.{table} REORGANIZE PARTITION {today} INTO (PARTITION {before} VALUES LESS THAN \
+                 ('{before_end}'), PARTITION {today} VALUES LESS THAN ('{today_end}'))"
+            ))
+            .await?;
+    }
+    let update = "UPDATE crossfade.message_block SET day = UTC_DATE() - INTERVAL ? DAY \
+                  WHERE pair = ? AND stream = ? AND last_seq <= ?";
+    store.exec_drop(update, (days, &migration.pair, stream, last_seq)).await?;
+    ensure!(store.affected_rows() > 0, "no block ends at message {last_seq} or before");
+    Ok(())
+}
+
+/// The target goes back to before what the message table still holds: nothing is written to it, and the reason is exact.
+async fn a_target_from_before_the_retention(flavor: Flavor) -> Result<()> {
+    let mut migration = prepared(flavor, "beyond_retention", None).await?;
+    migration.crossfade(&["stop", "reverse", "--capture"]).await?;
+    migration.start(Direction::Forward, &[])?;
+    insert(&migration, &migration.old, 1, 10).await?;
+    until_settled(&migration, "forward", 10).await?;
+    migration.stop(Direction::Forward).await?;
+    let backup = Backup::take(migration.servers.new()).await?;
+    migration.start(Direction::Forward, &[])?;
+    insert(&migration, &migration.old, 11, 15).await?;
+    until_settled(&migration, "forward", 15).await?;
+    insert(&migration, &migration.old, 16, 20).await?;
+    until_settled(&migration, "forward", 20).await?;
+    migration.stop(Direction::Forward).await?;
+    age(&migration, "forward/old", 15, 9).await?;
+    let purged = migration.crossfade(&["messages", "purge", "--older-than", "2d"]).await?;
+    ensure!(purged.contains("dropped 1 day"), "{purged}");
+    backup.restore(false).await?;
+    let before = migration.status().read().await?;
+    migration.start(Direction::Forward, &[])?;
+    let told = refused(&mut migration, Direction::Forward).await?;
+    let reason = "the target has lost transactions of forward/old (a restore or a fail-over), and messages 11 to 15 that it \
+                  lacks are purged";
+    ensure!(told.contains(reason), "{told}");
+    ensure!(told.contains("bring the target back to a newer state") && told.contains("`[store] retention`"), "{told}");
+    let after = migration.status().read().await?;
+    ensure!(before.all("settled_seq") == after.all("settled_seq"), "{} {}", before.0, after.0);
+    let forward = after.streams().iter().find(|stream| stream["stream"] == "forward/old").context("no forward")?;
+    ensure!(
+        forward["state"] == "stopped" && forward["reason"].as_str().is_some_and(|told| told == reason),
+        "{forward}"
+    );
+    let rows: Option<u64> =
+        migration.new.get_conn().await?.query_first(format!("SELECT COUNT(*) FROM `{}`.t", migration.schema)).await?;
+    ensure!(rows == Some(10), "the target was written to: {rows:?} rows");
+    migration.forget();
+    Ok(())
+}
+
 /// As a replica that was a little behind takes the place of the target: it lacks only what crossfade wrote. Both directions go on.
 async fn a_target_that_lost_echoes_only(flavor: Flavor) -> Result<()> {
     let mut migration = prepared(flavor, "echoes_lost", None).await?;
@@ -357,6 +421,7 @@ async fn different_rules_do_not_run_together(flavor: Flavor) -> Result<()> {
 
 on_both_brands! {
     p1_p2_a_restored_target_is_replayed => a_restored_target_is_replayed,
+    p1_a_target_from_before_the_retention_is_refused => a_target_from_before_the_retention,
     p1_a_target_that_lost_changes_of_users_stops => a_target_that_lost_changes_of_users,
     p2_a_restored_store_stops_the_streams => a_restored_store_stops_the_streams,
     p1_p2_a_store_that_lost_its_last_transactions => a_store_that_lost_its_last_transactions,

@@ -473,8 +473,8 @@ impl Applier {
         }
         match self.shared.store.settle(&self.options.stream, applied).await {
             Ok(()) => self.settled_seq = applied,
-            // The checkpoint is the truth; settling follows when the store is back.
-            Err(error) if error.is_transient() => {
+            // The checkpoint is the truth; settling follows when the store is back, by another process where this one ends.
+            Err(error) if error.is_transient() || (self.options.stop.is_cancelled() && error.may_be_over_later()) => {
                 tracing::warn!(error = with_causes(&error), "settling waits for the store")
             }
             Err(error) => return Err(error.into()),

@@ -155,14 +155,15 @@ impl ApplyError {
 }
 
 impl ApplyError {
-    /// Nothing of what is known is wrong: a server is away, or the target as it is now cannot take changes. When that is over,
+    /// Nothing of what is known is wrong: a server is away, or target or store as they are now can take nothing. When that is over,
     /// applying goes on from the checkpoints. All else means that this process must not go on.
     pub fn may_be_over_later(&self) -> bool {
         let is_of_the_target = matches!(
             self,
             ApplyError::Target(_) | ApplyError::Row { .. } | ApplyError::Connect(_) | ApplyError::CircuitOpen { .. }
         );
-        is_of_the_target || self.passes_by_itself()
+        let is_of_the_store = matches!(self, ApplyError::Store(error) if error.may_be_over_later());
+        is_of_the_target || is_of_the_store || self.passes_by_itself()
     }
 
     /// Nobody needs to do anything about it, but what is under way has to be begun again.

@@ -257,9 +257,12 @@ impl HoldWorker {
             match self.store.heartbeat_passed(&self.opposite, self.writer.as_str()).await {
                 Ok(passed) if passed >= counter => return Ok(()),
                 Ok(_) => {}
-                Err(error) if !error.is_transient() => return Err(error.into()),
+                Err(error) if !error.may_be_over_later() => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(error = with_causes(&error), "the store cannot be read; trying again");
+                    if error.is_to_be_mended() {
+                        self.store.begin_sessions_anew();
+                    }
                     pause = Duration::from_millis(500);
                 }
             }

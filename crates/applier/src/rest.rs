@@ -2,7 +2,7 @@
 //! its source, so that what is missed meanwhile is no more than what is not applied, and the opposite direction is told
 //! what it asks for.
 //!
-//! What somebody mends on the target (a privilege, a table, a full disk) is noticed by trying again every now and then. A
+//! What somebody mends on the target (a privilege, a table, a full disk), or on the store's server, is noticed by trying again every now and then. A
 //! circuit that has opened is closed by a person alone: the direction is wished to rest, as by `crossfade stop`, which
 //! also outlives this process. So nothing ever flaps between running and stopped.
 
@@ -63,6 +63,9 @@ impl Applier {
                 Waiting::Stopped(reason.clone())
             };
             self.trouble = Some(self.shared.progress.wait(waiting));
+            if matches!(&error, ApplyError::Store(error) if error.is_to_be_mended()) {
+                self.shared.store.begin_sessions_anew();
+            }
             let (stop, pause) = (self.options.stop.clone(), self.rests.pause());
             let rested = async {
                 match &error {
@@ -101,8 +104,9 @@ impl Applier {
         loop {
             match self.shared.store.stop_direction(direction, reason).await {
                 Ok(()) => break,
-                Err(error) if error.is_transient() => {
+                Err(error) if error.may_be_over_later() => {
                     tracing::warn!(error = with_causes(&error), "the store is away; nothing is applied meanwhile");
+                    self.shared.store.begin_sessions_anew();
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
                 Err(error) => return Err(error.into()),

@@ -48,7 +48,8 @@ impl BackfillError {
             BackfillError::Source(source) => class_of(source.driver_error()).remedy() != Remedy::Stop,
             BackfillError::Target(source) => class_of(source).remedy() != Remedy::Stop,
             BackfillError::Connect(error) => error.remedy().passes(),
-            BackfillError::Store(error) => error.is_transient(),
+            BackfillError::Store(error) => error.may_be_over_later(),
+            BackfillError::Apply(ApplyError::Store(error)) => error.may_be_over_later(),
             BackfillError::Apply(error) => error.remedy().passes(),
             BackfillError::Bound | BackfillError::CommitsUnordered | BackfillError::ReplicaUnordered => false,
             BackfillError::MarksNotPassed

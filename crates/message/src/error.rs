@@ -136,6 +136,24 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         self.remedy().passes()
     }
+
+    /// The store's server answers, and serves nobody until a person has mended it: a privilege, a login, a full disk. What the
+    /// store holds is as it was, so the same call can then succeed. It may take new sessions:
+    /// [`begin_sessions_anew`](crate::Store::begin_sessions_anew).
+    pub fn is_to_be_mended(&self) -> bool {
+        match self {
+            StoreError::Database { source, .. } => {
+                matches!(class_of(source), Class::Login | Class::Denied | Class::Full)
+            }
+            _ => false,
+        }
+    }
+
+    /// Nothing is known to be wrong with what the store holds: a running process waits. All else, a table that is gone too,
+    /// means that it must not go on.
+    pub fn may_be_over_later(&self) -> bool {
+        self.is_transient() || self.is_to_be_mended()
+    }
 }
 
 /// What an error of the driver is about.

@@ -31,7 +31,7 @@ pub struct Store {
     pub(crate) pair: Arc<str>,
     /// TLS is not asked for, but the server may insist.
     plain_first: bool,
-    /// Since when the server is the one that it is now.
+    /// Connections that are older are not used again.
     moved_at: Arc<RwLock<Option<Instant>>>,
     /// Layouts that are known to be in the store, by id.
     pub(crate) layouts: Arc<RwLock<HashMap<u64, Arc<TableLayout>>>>,
@@ -99,6 +99,12 @@ impl Store {
             options = options.ssl_mode(self.patient.connect_options().get_ssl_mode());
         }
         self.patient.set_connect_options(options);
+        self.begin_sessions_anew();
+    }
+
+    /// Connections that are open are not used again. A server looks privileges on a schema up when a session begins to use it
+    /// (MySQL manual, "When Privilege Changes Take Effect"), so those that were given meanwhile count for new sessions alone.
+    pub fn begin_sessions_anew(&self) {
         *self.moved_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 

@@ -271,30 +271,55 @@ impl Store {
     /// Publishes what the process with the direction's lease of `epoch` says of its stream; one that was replaced says nothing any
     /// more. An unchanged report writes nothing, so that an idle pair stays idle; that the process lives is told by its lease.
     pub async fn report(&self, stream: &StreamId, epoch: Epoch, report: &StreamReport) -> Result<(), StoreError> {
-        // Assignments run from left to right and see what those before them have set (MySQL manual, "UPDATE
-        // Statement"), so `since` is decided before the state changes. It stays where the reason alone is another: what is
-        // retried is retried since its first failure.
-        sqlx::query(
-            "INSERT INTO stream_report (pair, stream, state, reason, since, counters, reported_at)
-             SELECT ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, UTC_TIMESTAMP(6) FROM DUAL
-             WHERE NOT EXISTS (SELECT 1 FROM lease WHERE pair = ? AND subject = ? AND epoch > ?)
-             ON DUPLICATE KEY UPDATE
-               since = IF(state = VALUES(state), since, VALUES(since)),
-               reported_at = IF(state = VALUES(state) AND reason <=> VALUES(reason) AND counters = VALUES(counters),
-                                reported_at, VALUES(reported_at)),
-               state = VALUES(state), reason = VALUES(reason), counters = VALUES(counters)",
+        // Changed where it can be: an account that may not insert any more then still tells so, as long as it may renew its lease.
+        // Assignments run from left to right and see what those before them have set (MySQL manual, "UPDATE Statement"), so
+        // `since` is decided before the state changes. It stays where the reason alone is another: what is retried is retried
+        // since its first failure.
+        let (state, reason, counters) = (report.health.word(), report.health.reason(), to_json(&report.counters));
+        let during = || StoreError::during("publish a report");
+        let changed = sqlx::query(
+            "UPDATE stream_report SET
+               since = IF(state = ?, since, UTC_TIMESTAMP(6)),
+               reported_at = IF(state = ? AND reason <=> ? AND counters = ?, reported_at, UTC_TIMESTAMP(6)),
+               state = ?, reason = ?, counters = ?
+             WHERE pair = ? AND stream = ?
+               AND NOT EXISTS (SELECT 1 FROM lease WHERE pair = ? AND subject = ? AND epoch > ?)",
         )
+        .bind(state)
+        .bind(state)
+        .bind(reason)
+        .bind(&counters)
+        .bind(state)
+        .bind(reason)
+        .bind(&counters)
         .bind(&*self.pair)
         .bind(stream.as_str())
-        .bind(report.health.word())
-        .bind(report.health.reason())
-        .bind(to_json(&report.counters))
         .bind(&*self.pair)
         .bind(stream.direction().as_str())
         .bind(epoch.0)
         .execute(&self.pool)
         .await
-        .map_err(StoreError::during("publish a report"))?;
+        .map_err(during())?;
+        if changed.rows_affected() > 0 {
+            return Ok(());
+        }
+        sqlx::query(
+            "INSERT INTO stream_report (pair, stream, state, reason, since, counters, reported_at)
+             SELECT ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, UTC_TIMESTAMP(6) FROM DUAL
+             WHERE NOT EXISTS (SELECT 1 FROM lease WHERE pair = ? AND subject = ? AND epoch > ?)
+             ON DUPLICATE KEY UPDATE state = VALUES(state), reason = VALUES(reason), counters = VALUES(counters)",
+        )
+        .bind(&*self.pair)
+        .bind(stream.as_str())
+        .bind(state)
+        .bind(reason)
+        .bind(&counters)
+        .bind(&*self.pair)
+        .bind(stream.direction().as_str())
+        .bind(epoch.0)
+        .execute(&self.pool)
+        .await
+        .map_err(during())?;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod left_out;
 mod outset;
 mod rows;
 mod standby;
+mod store;
 mod target;
 
 use std::time::Duration;
@@ -60,8 +61,12 @@ pub async fn own_servers(flavor: Flavor) -> Result<(&'static SharedPair, MutexGu
 /// the new side has no more privileges than it needs.
 pub async fn with_plain_account(servers: &'static SharedPair, name: &'static str) -> Result<Migration> {
     let store = format!("[store]\nurl = \"{}\"\n", servers.old().root_url());
-    let setup = Setup { settings: store, ..Setup::new(servers.flavor(), name) };
-    let migration = Migration::on_servers(&setup, servers).await?;
+    plain_account_of(servers, &Setup { settings: store, ..Setup::new(servers.flavor(), name) }).await
+}
+
+/// A migration whose account on the new side has no more privileges than it needs.
+pub async fn plain_account_of(servers: &'static SharedPair, setup: &Setup) -> Result<Migration> {
+    let migration = Migration::on_servers(setup, servers).await?;
     let account = format!("'{}'@'%'", account(&migration));
     let anywhere = "SELECT, CREATE, ALTER, DROP, INDEX, REFERENCES, TRIGGER, PROCESS, RELOAD, REPLICATION SLAVE, REPLICATION CLIENT";
     migration
@@ -71,7 +76,7 @@ pub async fn with_plain_account(servers: &'static SharedPair, name: &'static str
                 &format!("CREATE USER {account} IDENTIFIED BY 'Plain-1'"),
                 &format!("GRANT {anywhere} ON *.* TO {account}"),
                 &format!("GRANT INSERT, UPDATE, DELETE ON {{schema}}.* TO {account}"),
-                &format!("GRANT INSERT, UPDATE, DELETE ON crossfade.* TO {account}"),
+                &format!("GRANT INSERT, UPDATE, DELETE, CREATE VIEW ON crossfade.* TO {account}"),
             ],
         )
         .await?;

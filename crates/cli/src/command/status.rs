@@ -17,7 +17,7 @@ use crate::args::StatusArgs;
 use crate::failure::with_causes;
 use crate::meeting::Source;
 use crate::output::out;
-use crate::sync::{is_dead, runners};
+use crate::sync::{is_dead, is_held, is_silent};
 
 /// A source that does not answer so long is away.
 const SOURCE_LIMIT: Duration = Duration::from_secs(5);
@@ -86,13 +86,13 @@ fn is_purged(error: &anyhow::Error) -> bool {
 
 /// What the store knows of the pair now.
 pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> {
-    let runners = runners(store).await?;
+    let leases = store.leases().await?;
     let standbys = store.standbys().await?;
     let mut streams = Vec::new();
     for stream in store.stream_statuses().await? {
         let direction = stream.stream.parse::<StreamId>().context("the store names an unknown stream")?.direction();
         let wish = store.wish(direction).await?;
-        let lease = runners.iter().find(|lease| lease.subject == direction.as_str());
+        let lease = leases.iter().find(|lease| lease.subject == direction.as_str());
         let mut line = stream_line(stream, direction, lease, wish);
         line.standby = standby_lines(&standbys, direction);
         // A process that runs says so itself.
@@ -120,6 +120,7 @@ fn stream_line(
 ) -> StreamLine {
     let counters = status.report.as_ref().map(|report| report.counters.clone()).unwrap_or_default();
     let health = health(&status, direction, lease, wish);
+    let lease = lease.filter(|lease| is_held(lease));
     let alive = lease.is_some();
     let failed = status.report.as_ref().is_some_and(|report| report.health.has_failed());
     StreamLine {
@@ -159,7 +160,8 @@ fn stream_line(
 fn health(status: &StreamStatus, direction: Direction, lease: Option<&LeaseStatus>, wish: Option<Wish>) -> Health {
     let said = status.report.as_ref().map(|report| &report.health);
     let stopped = |reason: String| Health::Stopped { reason: Some(reason) };
-    match (said, lease) {
+    let is_silent = lease.is_some_and(is_silent);
+    match (said, lease.filter(|lease| is_held(lease))) {
         (None, None) if wish.is_none() => {
             Health::Off { reason: format!("not started yet; `crossfade sync {direction}` starts it") }
         }
@@ -171,6 +173,10 @@ fn health(status: &StreamStatus, direction: Direction, lease: Option<&LeaseStatu
         (Some(Health::Stopped { reason: None }), None) => {
             stopped(format!("its process has ended; `crossfade sync {direction}` goes on"))
         }
+        (Some(_), None) if is_silent => stopped(format!(
+            "its process has died without a word, or the store takes nothing from it, as its log then tells; where it has died, \
+             `crossfade sync {direction}` goes on"
+        )),
         (Some(_), None) => {
             stopped(format!("its process has died without a word; `crossfade sync {direction}` goes on"))
         }

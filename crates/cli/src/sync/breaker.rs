@@ -45,7 +45,8 @@ async fn stop_both(store: &Store, reason: &str) -> anyhow::Result<()> {
     loop {
         match store.stop_both(reason).await {
             Ok(_) => return Ok(()),
-            Err(error) if error.is_transient() => {
+            Err(error) if error.may_be_over_later() => {
+                store.begin_sessions_anew();
                 tracing::warn!(
                     error = with_causes(&error.into()),
                     "the store is away; nothing is applied until it has been told to stop both directions"

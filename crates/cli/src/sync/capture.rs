@@ -10,7 +10,7 @@ use anyhow::Context;
 use crossfade_applier::{Feed, canary_writer, opposite_stream};
 use crossfade_backfill::Windows;
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
-use crossfade_message::{BacklogBlock, CaptureError, PassedHeartbeat, Store, StreamState};
+use crossfade_message::{BacklogBlock, CaptureError, PassedHeartbeat, Store, StoreError, StreamState};
 use crossfade_model::{Clock, Message, Origin, Position, ResumePoint, RowChange, Seen, TransactionHead};
 use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
@@ -58,6 +58,8 @@ pub struct CaptureView {
     pub echoes: u64,
     /// Why the source is not connected at the moment, if it is not.
     pub trouble: Option<String>,
+    /// Why the store takes nothing until a person has mended it, and what to do.
+    pub store_trouble: Option<String>,
     /// Why reading rests, if it does, and how soon the source may purge what is unread.
     pub resting: Option<Resting>,
     /// Counter of the last canary that was read without its tag.
@@ -80,6 +82,8 @@ pub struct Capture {
     /// Of chunks that are being copied.
     pub windows: Arc<Windows>,
     pub shares: Shares,
+    /// A store that a person must mend is waited for; else it ends the run.
+    pub waits: bool,
     pub view: watch::Sender<CaptureView>,
     pub probe: Probe,
     pub stop: CancellationToken,
@@ -121,6 +125,7 @@ impl Capture {
                         return Err(lost_by_store(&state, self.state.last_seq));
                     }
                     self.state = state;
+                    self.store_takes_again();
                     // A count that is a little too low bounds a little less.
                     if let Err(error) = self.gate.moved(&self.state).await {
                         tracing::warn!(error = with_causes(&error.into()), "the backlog could not be measured anew");
@@ -185,14 +190,38 @@ impl Capture {
         loop {
             match self.store.stream_state(&self.state.stream).await {
                 Ok(state) => return Ok(Some(state)),
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
-                    if !self.pause(STORE_PAUSE).await {
+                Err(error) => {
+                    if !self.wait_for_store(error, STORE_PAUSE).await? {
                         return Ok(None);
                     }
                 }
-                Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Waits after an error of the store's that may be over later; `false` when asked to stop meanwhile. Any other error is
+    /// given back.
+    async fn wait_for_store(&self, error: StoreError, pause: Duration) -> anyhow::Result<bool> {
+        if error.is_to_be_mended() && self.waits {
+            self.store.begin_sessions_anew();
+            let hint = error.hint().unwrap_or_default();
+            let what = with_causes(&error.into());
+            let trouble = Some(format!("{what}; {hint}; what waits is then captured by itself"));
+            if self.view.send_if_modified(|view| std::mem::replace(&mut view.store_trouble, trouble.clone()) != trouble)
+            {
+                tracing::error!(hint, "{what}; nothing is captured meanwhile");
+            }
+        } else if error.is_transient() {
+            tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
+        } else {
+            return Err(error.into());
+        }
+        Ok(self.pause(pause).await)
+    }
+
+    fn store_takes_again(&self) {
+        if self.view.send_if_modified(|view| view.store_trouble.take().is_some()) {
+            tracing::info!(stream = %self.state.stream, "the store takes changes again");
         }
     }
 
@@ -272,17 +301,15 @@ impl Capture {
             loop {
                 match self.store.returned(&self.state.stream, token).await {
                     Ok(changes) => {
+                        self.store_takes_again();
                         returned.extend(changes);
                         break;
                     }
-                    Err(error) if error.is_transient() => {
-                        tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
-                        tokio::select! {
-                            () = self.stop.cancelled() => return Ok(None),
-                            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                    Err(error) => {
+                        if !self.wait_for_store(error, STORE_PAUSE).await? {
+                            return Ok(None);
                         }
                     }
-                    Err(error) => return Err(error.into()),
                 }
             }
         }
@@ -381,17 +408,16 @@ impl Capture {
             match captured {
                 Ok(captured) => {
                     self.state = captured.state;
+                    self.store_takes_again();
                     break captured.stored_bytes;
                 }
                 Err(CaptureError::Superseded { reason, .. }) => return Ok(Some(Ended::Superseded(reason))),
-                Err(CaptureError::Store(error)) if error.is_transient() => {
-                    tracing::warn!(error = with_causes(&error.into()), "the store is away; trying again");
-                    if !self.pause(pause).await {
+                Err(CaptureError::Store(error)) => {
+                    if !self.wait_for_store(error, pause).await? {
                         return Ok(Some(Ended::Stopped));
                     }
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
-                Err(CaptureError::Store(error)) => return Err(error.into()),
             }
         };
         let block = batch.messages.last().map(|last| BacklogBlock {

@@ -17,6 +17,8 @@ pub struct Signs {
     pub tag_was_lost: bool,
     /// Why the source cannot be read at the moment.
     pub reader_trouble: Option<String>,
+    /// Why the store takes nothing until a person has mended it.
+    pub store_trouble: Option<String>,
     pub waiting: Option<Waiting>,
     /// Changes that wait for the opposite reader while others go on.
     pub held: usize,
@@ -54,7 +56,9 @@ impl Signs {
             return Health::Off { reason };
         }
         if !self.applies {
-            let reading = self.reader_trouble.map(|trouble| format!("; its source: {trouble}")).unwrap_or_default();
+            let source = self.reader_trouble.map(|trouble| format!("; its source: {trouble}"));
+            let store = self.store_trouble.map(|trouble| format!("; nothing is captured: {trouble}"));
+            let reading = [source, store].into_iter().flatten().collect::<String>();
             return match self.stop_reason {
                 Some(reason) => Health::Stopped { reason: Some(format!("{reason}{reading}")) },
                 None => Health::Paused {
@@ -63,6 +67,9 @@ impl Signs {
                     ),
                 },
             };
+        }
+        if let Some(trouble) = self.store_trouble {
+            return Health::Stopped { reason: Some(format!("nothing is captured: {trouble}")) };
         }
         match (self.waiting, self.reader_trouble) {
             (Some(Waiting::Stopped(reason)), _) => Health::Stopped { reason: Some(reason) },
@@ -105,6 +112,7 @@ mod tests {
             stop_reason: None,
             tag_was_lost: false,
             reader_trouble: None,
+            store_trouble: None,
             waiting: None,
             held: 0,
             opposite_knows: true,
@@ -152,6 +160,10 @@ mod tests {
         assert_eq!(waits(Waiting::OppositeReader).health().word(), "held");
         let stopped = Signs { reader_trouble: Some(why()), ..waits(Waiting::Stopped("no table".to_owned())) };
         assert_eq!(stopped.health(), Health::Stopped { reason: Some("no table".to_owned()) });
+        let full = Signs { store_trouble: Some("disk full".to_owned()), ..waits(Waiting::Retry(why())) };
+        assert_eq!(full.health(), Health::Stopped { reason: Some("nothing is captured: disk full".to_owned()) });
+        let paused = Signs { store_trouble: Some("disk full".to_owned()), applies: false, ..well() }.health();
+        assert!(paused.word() == "paused" && paused.reason().is_some_and(|reason| reason.contains("disk full")));
     }
 
     #[test]

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::outset::Outset;
+use crate::failure::{Failure, Kind, with_causes};
 use crossfade_message::{Epoch, LeaseStatus, Store, StoreError};
 use crossfade_model::Direction;
-use tokio_util::sync::CancellationToken;
-
-use crate::failure::{Failure, Kind, with_causes};
 
 /// A process that has not renewed for this long has lost its lease; together with [`RENEW_EVERY`] and the poll of those
 /// standing by, a take-over ends within 10 seconds.
@@ -25,15 +24,10 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Waits until the lease is free; a `holder` that has it gets it anew. `None` when asked to stop meanwhile.
-    pub async fn acquire(
-        store: &Store,
-        direction: Direction,
-        holder: &str,
-        rules_hash: u64,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<Option<Lease>> {
-        let acquired = Lease::wait(store, direction, holder, rules_hash, stop).await;
+    /// Waits until the lease is free; a holder that has it gets it anew. `None` when asked to stop meanwhile.
+    pub async fn acquire(store: &Store, outset: &Outset<'_>, rules_hash: u64) -> anyhow::Result<Option<Lease>> {
+        let Outset { direction, holder, .. } = *outset;
+        let acquired = Lease::wait(store, outset, rules_hash).await;
         // What cannot be taken back runs out by itself.
         if let Err(error) = store.stand_down(direction.as_str(), holder).await {
             tracing::debug!(%error, "the store still says that this process stands by");
@@ -41,14 +35,9 @@ impl Lease {
         acquired
     }
 
-    async fn wait(
-        store: &Store,
-        direction: Direction,
-        holder: &str,
-        rules_hash: u64,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<Option<Lease>> {
-        let mut told_at: Option<Instant> = None;
+    async fn wait(store: &Store, outset: &Outset<'_>, rules_hash: u64) -> anyhow::Result<Option<Lease>> {
+        let Outset { direction, holder, waits, stop } = *outset;
+        let (mut told_at, mut trouble): (Option<Instant>, Option<String>) = (None, None);
         loop {
             match try_to_take(store, direction, holder, rules_hash, &mut told_at).await {
                 Ok(Taken::Yes(epoch)) => return Ok(Some(Lease { direction, epoch })),
@@ -57,6 +46,15 @@ impl Lease {
                 // A process that stands by does so also where the store is away for a while.
                 Err(error) if error.is_transient() => {
                     tracing::warn!(error = with_causes(&error.into()), "the store is away; standing by");
+                }
+                Err(error) if waits && error.is_to_be_mended() => {
+                    store.begin_sessions_anew();
+                    let hint = error.hint();
+                    let what = with_causes(&error.into());
+                    if trouble.as_ref() != Some(&what) {
+                        tracing::error!(hint, "{what}; standing by until that is mended");
+                    }
+                    trouble = Some(what);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -102,6 +100,9 @@ impl Lease {
                 }
                 // The checkpoint's epoch fences; a store that is away is no reason to give up.
                 Err(error) => {
+                    if error.is_to_be_mended() {
+                        store.begin_sessions_anew();
+                    }
                     let error = with_causes(&error.into());
                     tracing::warn!(error, "the lease could not be renewed; trying again");
                 }
@@ -111,7 +112,7 @@ impl Lease {
 
     pub async fn release(&self, store: &Store) -> anyhow::Result<()> {
         match store.lease_release(self.direction.as_str(), self.epoch).await {
-            Err(error) if !error.is_transient() => Err(error.into()),
+            Err(error) if !error.may_be_over_later() => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -162,10 +163,19 @@ async fn break_if_dead(store: &Store, direction: Direction) -> Result<bool, Stor
     Ok(is_dead)
 }
 
-/// Who runs which direction. A lease outlives its holder by some seconds; that one of this machine is dead is seen at once.
+/// A lease has run out that its holder has not given up, who is not known to be dead.
+pub fn is_silent(lease: &LeaseStatus) -> bool {
+    !lease.live && !lease.holder.is_empty() && !is_dead(&lease.holder)
+}
+
+/// A lease outlives its holder by some seconds; that one of this machine is dead is seen at once.
+pub fn is_held(lease: &LeaseStatus) -> bool {
+    lease.live && !is_dead(&lease.holder)
+}
+
+/// Who runs which direction.
 pub async fn runners(store: &Store) -> Result<Vec<LeaseStatus>, StoreError> {
-    let leases = store.leases().await?.into_iter();
-    Ok(leases.filter(|lease| lease.live && !is_dead(&lease.holder)).collect())
+    Ok(store.leases().await?.into_iter().filter(is_held).collect())
 }
 
 /// Who runs this direction.

@@ -58,7 +58,7 @@ use comparing::Comparing;
 use follow::Followed;
 use gate::Gate;
 use lease::Lease;
-pub use lease::{is_dead, runner, runners};
+pub use lease::{is_dead, is_held, is_silent, runner, runners};
 use memory::Shares;
 use outset::{Begun, Outset};
 pub use report::last_counters;
@@ -127,8 +127,8 @@ async fn run_with(
     mark: Option<&Mark>,
     probe: failpoint::Probe,
 ) -> anyhow::Result<()> {
-    let Outset { direction, holder, stop, .. } = *outset;
-    let lease = match Lease::acquire(store, direction, holder, pair.rules_hash, stop).await {
+    let direction = outset.direction;
+    let lease = match Lease::acquire(store, outset, pair.rules_hash).await {
         Ok(Some(lease)) => lease,
         Ok(None) => return Ok(()),
         Err(error) => {
@@ -215,6 +215,7 @@ async fn hold_lease_and_run(
         feed,
         windows: windows.clone(),
         shares,
+        waits: !until_caught_up,
         view: capture_view,
         probe: probe.clone(),
         stop: running.clone(),

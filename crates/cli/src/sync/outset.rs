@@ -1,8 +1,9 @@
 //! What a process needs before it can run, and waits for: the store, and both sides' definitions.
 //!
 //! Whoever starts processes again when they have ended need not know which server comes up first, and gives up after some
-//! attempts: so a server that is away is waited for, also at the start. What only a person can mend ends the process. The
-//! reason for either is kept in the store, as far as nobody else runs the direction.
+//! attempts: so a server that is away is waited for, also at the start. What only a person can mend ends the process, but for
+//! what is the matter with a store that has let it in: that is waited for as it is later. The reason for either is kept in the
+//! store, as far as nobody else runs the direction.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -90,9 +91,9 @@ impl Outset<'_> {
         store: &Store,
         first: anyhow::Error,
     ) -> anyhow::Result<Option<Pair>> {
-        let (direction, stream) = (self.direction, stream_of(self.direction));
+        let stream = stream_of(self.direction);
         tracing::warn!(hint = hint(&first), "{}; waiting for it", with_causes(&first));
-        let taken = Lease::acquire(store, direction, self.holder, RULES_UNKNOWN, self.stop).await?;
+        let taken = Lease::acquire(store, self, RULES_UNKNOWN).await?;
         let Some(lease) = taken else { return Ok(None) };
         report::retrying(store, &stream, lease.epoch(), with_causes(&first)).await;
         let reading = self.awaiting(async || {
@@ -122,9 +123,21 @@ impl Outset<'_> {
         epoch: Epoch,
         mut run: impl AsyncFnMut(&Begun) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        let mut told: Option<String> = None;
         loop {
             let begun = Begun::default();
             match run(&begun).await {
+                Err(error)
+                    if self.waits && !begun.is_noted() && !self.stop.is_cancelled() && awaits_mending(&error) =>
+                {
+                    let (what, hint) = (with_causes(&error), hint(&error).unwrap_or_default());
+                    if told.as_ref() != Some(&what) {
+                        tracing::error!(hint, "{what}; waiting until that is mended");
+                    }
+                    store.begin_sessions_anew();
+                    report::to_be_mended(store, &stream_of(self.direction), epoch, format!("{what}; {hint}")).await;
+                    told = Some(what);
+                }
                 Err(error) if self.waits && !begun.is_noted() && passes(&error) && !self.stop.is_cancelled() => {
                     tracing::warn!(hint = hint(&error), "{}; waiting for it", with_causes(&error));
                     report::retrying(store, &stream_of(self.direction), epoch, with_causes(&error)).await;
@@ -180,5 +193,13 @@ fn passes(error: &anyhow::Error) -> bool {
         cause.downcast_ref::<CatalogError>().is_some_and(|error| error.remedy().passes())
             || cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient)
             || cause.downcast_ref::<ApplyError>().is_some_and(|error| error.remedy().passes())
+    })
+}
+
+/// The store's server lets nobody write until a person has mended it.
+fn awaits_mending(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_to_be_mended)
+            || matches!(cause.downcast_ref(), Some(ApplyError::Store(error)) if error.is_to_be_mended())
     })
 }

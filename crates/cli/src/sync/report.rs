@@ -180,6 +180,7 @@ impl Reporter {
             stop_reason: self.stop_reason.clone(),
             tag_was_lost: self.proof.borrow().was_lost,
             reader_trouble: captured.trouble.clone(),
+            store_trouble: captured.store_trouble.clone(),
             waiting: applied.waiting,
             held: applied.held,
             opposite_knows: self.opposite_knows,
@@ -252,7 +253,16 @@ pub async fn starting(store: &Store, stream: &StreamId, epoch: Epoch) -> anyhow:
 
 /// Tells that a process that starts waits for a server. A store that is away hears of it later.
 pub async fn retrying(store: &Store, stream: &StreamId, epoch: Epoch, reason: String) {
-    if let Err(error) = tell(store, stream, epoch, Health::Retrying { reason }).await {
+    waiting(store, stream, epoch, Health::Retrying { reason }).await;
+}
+
+/// As [`retrying`], for what a person must mend.
+pub async fn to_be_mended(store: &Store, stream: &StreamId, epoch: Epoch, reason: String) {
+    waiting(store, stream, epoch, Health::Stopped { reason: Some(reason) }).await;
+}
+
+async fn waiting(store: &Store, stream: &StreamId, epoch: Epoch, health: Health) {
+    if let Err(error) = tell(store, stream, epoch, health).await {
         tracing::debug!(error = format!("{error:#}"), "the report could not be kept");
     }
 }
