@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
@@ -12,6 +13,7 @@ use rand::Rng;
 
 use crate::{LIMIT, until_status};
 
+const RESTS: &str = "reading rests, since";
 const BACKLOG: &str = "max_backlog = \"64KiB\"";
 /// No clock, so every change waits until the opposite reader has told what users of the target did.
 const WITHOUT_CLOCK: &str = "[[table]]\nname = \"{schema}.t\"\n";
@@ -54,6 +56,7 @@ pub async fn two_full_backlogs_drain(flavor: Flavor) -> Result<()> {
     let settings = format!("\n[store]\n{BACKLOG}\n");
     let setup = Setup { tables: WITHOUT_CLOCK.to_owned(), settings, ..Setup::new(flavor, "full_backlogs") };
     let mut migration = Migration::new(&setup).await?;
+    migration.expect_lines(&[RESTS]);
     migration.on_both(&[CREATE, &shared_rows()]).await?;
     migration.init().await?;
     migration.start_both().await?;
@@ -89,6 +92,8 @@ pub async fn reading_rests_while_the_target_is_down(flavor: Flavor) -> Result<()
     let settings = format!("\n[store]\nurl = \"{}\"\n{BACKLOG}\n", servers.old().root_url());
     let setup = Setup { tables: WITHOUT_CLOCK.to_owned(), settings, ..Setup::new(flavor, "target_down") };
     let mut migration = Migration::on_servers(&setup, servers).await?;
+    migration.expect_lines(AWAY);
+    migration.expect_lines(&[RESTS]);
     migration.on_both(&[CREATE, &shared_rows()]).await?;
     migration.init().await?;
     migration.start_both().await?;
