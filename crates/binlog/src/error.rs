@@ -181,8 +181,8 @@ impl BinlogError {
 }
 
 /// The way on where the stream can never pass a place of the binlog.
-const BEGIN_AGAIN: &str =
-    "load the sides alike again and begin as a new pair: another `pair` in the configuration, then `crossfade init`";
+const BEGIN_AGAIN: &str = "begin as a new pair: another `pair` in the configuration, `crossfade init`, then `crossfade backfill start` copies what one \
+     side lacks, and `crossfade verify --repair` mends the rest";
 
 impl StopReason {
     /// The stream stands before what stopped it, and meets it again at the next start.
