@@ -352,6 +352,14 @@ impl Migration {
         self.wish("start", directions, |state| state != "paused").await
     }
 
+    /// What users of both sides do without knowing of each other: nothing is applied until both have done it.
+    pub async fn apart(&self, on_old: &[&str], on_new: &[&str]) -> Result<()> {
+        self.rest(&Direction::BOTH).await?;
+        self.on(&self.old, on_old).await?;
+        self.on(&self.new, on_new).await?;
+        self.go_on(&Direction::BOTH).await
+    }
+
     async fn wish(&self, command: &str, directions: &[Direction], is_obeyed: fn(&str) -> bool) -> Result<()> {
         for direction in directions {
             self.crossfade(&[command, direction.as_str()]).await?;

@@ -174,19 +174,7 @@ mod tests {
     use super::*;
 
     fn column(kind: ColumnKind, declared: &str) -> Column {
-        Column {
-            name: "c".to_owned(),
-            kind,
-            nullable: false,
-            generated: false,
-            invisible: false,
-            auto_increment: false,
-            has_default: false,
-            on_update_now: false,
-            declared: declared.to_owned(),
-            charset: None,
-            collation: None,
-        }
+        Column { declared: declared.to_owned(), ..Column::plain("c", kind) }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, Status, until};
-use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{Migration, Setup};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -44,10 +44,7 @@ impl Clash<'_> {
         migration.start_both().await?;
         migration.on(&migration.old, self.before).await?;
         migration.until_quiet_and_equal(LIMIT).await?;
-        migration.rest(&Direction::BOTH).await?;
-        migration.on(&migration.old, self.on_old).await?;
-        migration.on(&migration.new, self.on_new).await?;
-        migration.go_on(&Direction::BOTH).await?;
+        migration.apart(self.on_old, self.on_new).await?;
         until_status(&migration, "both parked", |status| status.total("open_failures") == self.parked).await?;
         Ok(migration)
     }

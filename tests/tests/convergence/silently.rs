@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::sql;
-use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{Migration, Setup};
 use mysql_async::prelude::Queryable;
 
 use crate::orphans::{CLOCK, LIMIT, until_nothing_waits, until_status};
@@ -189,10 +189,7 @@ impl Schedule {
         migration.start_both().await?;
         migration.on(&migration.old, self.before).await?;
         migration.until_quiet_and_equal(LIMIT).await?;
-        migration.rest(&Direction::BOTH).await?;
-        migration.on(&migration.old, self.on_old).await?;
-        migration.on(&migration.new, self.on_new).await?;
-        migration.go_on(&Direction::BOTH).await?;
+        migration.apart(self.on_old, self.on_new).await?;
         until_nothing_waits(&migration).await?;
         let mut wrong = Vec::new();
         // Where each row has a change of its own, that one is judged by its own clock.

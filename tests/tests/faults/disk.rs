@@ -15,7 +15,7 @@ use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup, account_url, create_account};
 use mysql_async::Pool;
 
-use crate::judge::Judge;
+use crate::judge::{Judge, Verdict};
 use crate::stand::{LIMIT, Stream, streams};
 
 const USERS: u64 = 200;
@@ -144,13 +144,7 @@ async fn a_disk_that_is_full(flavor: Flavor) -> Result<()> {
             migration.start(direction, &[])?;
         }
     }
-    old.finish().await?;
-    let status = migration.status().until_quiet(ROOM_LIMIT).await.with_context(|| migration.log_ends())?;
-    let comparison = crate::stand::compare(&migration).await?;
-    ensure!(comparison.is_equal(), "the sides differ when all is quiet\n{comparison}");
-    ensure!(status.total("open_failures") + status.total("held") == 0, "rows are set aside: {}", status.0);
-    let verdict = Judge::default().judge(&migration, &pool, &status).await?;
-    verdict.ensure_clean()?;
+    let verdict = all_is_well(&migration, old, &pool).await?;
     let ended = if ended.is_empty() { "nobody ended".to_owned() } else { format!("ended: {}", ended.join(", ")) };
     println!(
         "{}",
@@ -208,18 +202,24 @@ async fn a_disk_that_is_full_for_the_store(flavor: Flavor) -> Result<()> {
     .await
     .with_context(|| migration.log_ends())?;
 
-    old.finish().await?;
-    let status = migration.status().until_quiet(ROOM_LIMIT).await.with_context(|| migration.log_ends())?;
-    let comparison = crate::stand::compare(&migration).await?;
-    ensure!(comparison.is_equal(), "the sides differ when all is quiet\n{comparison}");
-    ensure!(status.total("open_failures") + status.total("held") == 0, "rows are set aside: {}", status.0);
-    let verdict = Judge::default().judge(&migration, &pool, &status).await?;
-    verdict.ensure_clean()?;
+    let verdict = all_is_well(&migration, old, &pool).await?;
     println!(
         "{}",
         verdict.line(flavor, "the store's disk is full", "nobody ends; all goes on when there is room", &waited)
     );
     migration.stop_both().await
+}
+
+/// When nobody writes any more: the sides are equal, nothing is set aside, and nothing was lost, doubled or echoed.
+async fn all_is_well(migration: &Migration, old: Workload, store: &Pool) -> Result<Verdict> {
+    old.finish().await?;
+    let status = migration.status().until_quiet(ROOM_LIMIT).await.with_context(|| migration.log_ends())?;
+    let comparison = crate::stand::compare(migration).await?;
+    ensure!(comparison.is_equal(), "the sides differ when all is quiet\n{comparison}");
+    ensure!(status.total("open_failures") + status.total("held") == 0, "rows are set aside: {}", status.0);
+    let verdict = Judge::default().judge(migration, store, &status).await?;
+    verdict.ensure_clean()?;
+    Ok(verdict)
 }
 
 fn is_green(state: &str) -> bool {

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::outset::Outset;
-use crate::failure::{Failure, Kind, with_causes};
 use crossfade_message::{Epoch, LeaseStatus, Store, StoreError};
 use crossfade_model::Direction;
+
+use super::outset::Outset;
+use crate::failure::{Failure, Kind, with_causes};
 
 /// A process that has not renewed for this long has lost its lease; together with [`RENEW_EVERY`] and the poll of those
 /// standing by, a take-over ends within 10 seconds.
