@@ -343,6 +343,18 @@ impl TargetTable {
         sql: &mut String,
         params: &mut Vec<Param>,
     ) {
+        if let ([_, _, ..], [tuple]) = (columns, tuples) {
+            // Asked for one tuple, MariaDB's UPDATE and DELETE read, and lock, the whole table.
+            for (part, (cell, index)) in tuple.iter().zip(columns).enumerate() {
+                let column = &self.columns[*index];
+                sql.push_str(if part > 0 { " AND " } else { "" });
+                sql.push_str(&quote_identifier(&column.name));
+                sql.push_str(" = ");
+                sql.push_str(&placeholder(cell, column));
+                push_params(cell, column, params);
+            }
+            return;
+        }
         let is_tuple = columns.len() > 1;
         let (opening, closing) = if is_tuple { ("(", ")") } else { ("", "") };
         sql.push_str(opening);
@@ -353,12 +365,13 @@ impl TargetTable {
             sql.push_str(if number > 0 { "," } else { "" });
             sql.push_str(opening);
             for (part, (cell, index)) in tuple.iter().zip(columns).enumerate() {
+                let column = &self.columns[*index];
                 sql.push_str(if part > 0 { "," } else { "" });
-                match in_its_charset(cell, &self.columns[*index]) {
+                match in_its_charset(cell, column) {
                     Some(converted) if is_tuple => sql.push_str(&converted),
-                    _ => sql.push_str(&placeholder(cell, &self.columns[*index])),
+                    _ => sql.push_str(&placeholder(cell, column)),
                 }
-                push_params(cell, &self.columns[*index], params);
+                push_params(cell, column, params);
             }
             sql.push_str(closing);
         }

@@ -1,8 +1,8 @@
 //! Every shape that a change of rows can have, written on either side, ends equal on both.
 
+mod by_index;
 mod keys;
 mod mapping;
-
 mod relations;
 mod scenario;
 mod texts;
@@ -12,6 +12,9 @@ use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_tests::{Direction, Migration, Setup};
 use scenario::{QUIET_LIMIT, Scenario};
+
+/// The clock that a table has unless it is about clocks.
+const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
 
 async fn scenarios_end_equal(flavor: Flavor) -> Result<()> {
     let scenarios = all_scenarios(flavor);

@@ -8,6 +8,7 @@ use crossfade_tests::{Migration, Setup};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Pool, Row};
 
+use crate::CLOCK;
 use crate::scenario::{self, QUIET_LIMIT};
 
 const TABLES: &str = r#"
@@ -29,8 +30,6 @@ one_way = true
 name = "{schema}.wide"
 one_way = true
 "#;
-
-const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
 
 /// A migration whose new side has a schema `<schema>-new.x` too.
 struct Renamed {

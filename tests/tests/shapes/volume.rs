@@ -7,12 +7,12 @@ use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 
+use crate::CLOCK;
 use crate::scenario::{self, QUIET_LIMIT};
 
 const BIG_TRANSACTION: u64 = 20_000;
 const LOADED: u64 = 5_000;
 const BIG_ROW_BYTES: u64 = 5 << 20;
-const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
 
 /// `count` numbers from `first`, as a table of one column `n`.
 fn numbers(first: u64, count: u64) -> String {
