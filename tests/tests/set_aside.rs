@@ -257,6 +257,27 @@ async fn what_cannot_be_judged_is_held(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// What waits for a dead opposite process goes on when that direction is declared off.
+async fn what_is_held_ends_with_the_other_direction(flavor: Flavor) -> Result<()> {
+    let table = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, {clock})";
+    let mut migration = started(flavor, "held_off", &[table]).await?;
+    migration.expect_lines(KILLED);
+    migration.process(Direction::Reverse)?.kill9().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (1, 'x'), (2, 'x')"]).await?;
+    until_status(&migration, "two held", |status| status.number("forward", "held") == 2).await?;
+    migration.crossfade(&["stop", "reverse", "--capture"]).await?;
+    until_status(&migration, "nothing held", |status| status.number("forward", "held") == 0).await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (3, 'x')"]).await?;
+    migration.crossfade(&["status", "--wait", "60s"]).await?;
+    let rows = number(&migration.new, &format!("SELECT COUNT(*) FROM `{}`.t", migration.schema)).await?;
+    ensure!(rows == 3, "{rows} rows have crossed");
+
+    migration.crossfade(&["start", "reverse"]).await?;
+    migration.start(Direction::Reverse, &[])?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 /// The opposite process is dead, and more cannot be judged than is ever set aside: the rest waits, and nobody gives up.
 async fn what_has_no_room_waits(flavor: Flavor) -> Result<()> {
     let table = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, {clock})";
@@ -351,6 +372,7 @@ on_both_brands! {
     a_late_move_ends_no_other_row: p4_a_late_move_on_mysql, p4_a_late_move_on_mariadb;
     a_unique_value_of_two_rows_waits_for_a_person: p7_unique_of_two_on_mysql, p7_unique_of_two_on_mariadb;
     what_cannot_be_judged_is_held: p7_held_on_mysql, p7_held_on_mariadb;
+    what_is_held_ends_with_the_other_direction: p7_held_and_off_on_mysql, p7_held_and_off_on_mariadb;
     what_has_no_room_waits: p7_no_room_on_mysql, p7_no_room_on_mariadb;
     what_is_behind_held_rows_waits: p7_behind_held_on_mysql, p7_behind_held_on_mariadb;
 }

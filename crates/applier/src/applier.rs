@@ -126,6 +126,7 @@ impl Applier {
             pair: options.pair.clone(),
             writer: options.stream.clone(),
             opposite: opposite_stream(&options.stream),
+            wishes: options.wishes.clone(),
             stop: options.stop.clone(),
         };
         let (hold, hold_worker) = Hold::new(hold_worker, options.counters.clone());

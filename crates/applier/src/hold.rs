@@ -13,9 +13,10 @@ use crossfade_message::Store;
 use crossfade_model::StreamId;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::applier::Wishes;
 use crate::counters::Counters;
 use crate::error::{ApplyError, with_causes};
 use crate::session;
@@ -120,7 +121,7 @@ impl Hold {
     }
 
     /// Returns once every user transaction that had committed on the target when this was called is in the opposite
-    /// stream's messages. Waits for as long as that takes; cancel by dropping.
+    /// stream's messages, or that stream's direction is declared off. Waits for as long as that takes; cancel by dropping.
     async fn captured_up_to_now(&self) -> Result<(), HoldClosed> {
         let _timed = Timed { begun: Instant::now(), counters: &self.counters };
         let sent = self.went_back.sent.load(SeqCst);
@@ -157,6 +158,7 @@ pub(crate) struct HoldWorker {
     pub writer: StreamId,
     /// The stream that must capture it.
     pub opposite: StreamId,
+    pub wishes: watch::Receiver<Wishes>,
     pub stop: CancellationToken,
 }
 
@@ -250,10 +252,11 @@ impl HoldWorker {
         Ok(session::answered(beat(conn, &self.pair, self.writer.as_str())).await?)
     }
 
-    /// Polls more slowly the longer it takes: at most a millisecond is lost at first, 50 later.
+    /// Polls more slowly the longer it takes: at most a millisecond is lost at first, 50 later. Nobody who is declared off is
+    /// waited for, also where that is said while a wait is under way.
     async fn wait_for(&self, counter: u64) -> Result<(), ApplyError> {
         let mut pause = Duration::from_millis(1);
-        loop {
+        while self.wishes.borrow().opposite_declared {
             match self.store.heartbeat_passed(&self.opposite, self.writer.as_str()).await {
                 Ok(passed) if passed >= counter => return Ok(()),
                 Ok(_) => {}
@@ -269,5 +272,6 @@ impl HoldWorker {
             tokio::time::sleep(pause).await;
             pause = (pause * 5 / 4).min(Duration::from_millis(50));
         }
+        Ok(())
     }
 }
