@@ -22,7 +22,7 @@ use crate::circuit::CircuitLimits;
 use crate::counters::Counters;
 use crate::error::{ApplyError, with_causes};
 use crate::feed::{BatchBounds, Feed};
-use crate::hold::{Hold, HoldWorker};
+use crate::hold::{Hold, HoldWorker, timed_without_waits};
 use crate::housekeeping::{FIRST_PURGE, PURGE_EVERY};
 use crate::lane::{Entry, Lane, Shared, Work, pauses};
 use crate::lookup::Lookup;
@@ -438,17 +438,20 @@ impl Applier {
             let questions = if number == 0 { std::mem::take(&mut questions) } else { Vec::new() };
             let work = Work { plan, entry, seen: seen.clone(), concurrent, edited: Vec::new(), questions };
             tasks.spawn(async move {
-                let ran = lane.run(&shared, &work).await;
+                let (ran, took) = timed_without_waits(lane.run(&shared, &work)).await;
                 if ran.is_ok() && open_lanes.fetch_sub(1, Relaxed) > 1 {
                     (shared.probe)("between-lanes");
                 }
-                ran.map(|()| (number, lane))
+                ran.map(|()| (number, lane, took))
             });
         }
+        let mut longest = Duration::ZERO;
         while let Some(ran) = tasks.join_next().await {
-            let (number, lane) = ran.map_err(|_| ApplyError::LaneEnded)??;
+            let (number, lane, took) = ran.map_err(|_| ApplyError::LaneEnded)??;
             self.lanes[usize::from(number)] = lane;
+            longest = longest.max(took);
         }
+        self.planning.note_batch((batch_last - batch_first + 1) as usize, longest);
         for lane in 0..lanes {
             let row = crossfade_model::LaneProgress { seq: batch_last, batch_first, batch_last, lanes };
             self.checkpoints.lanes.insert(lane, row);

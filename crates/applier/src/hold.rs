@@ -3,6 +3,7 @@
 //! A wait commits a heartbeat on the target and polls the store until the opposite stream has captured it. All waits
 //! that begin before the heartbeat is written share it, so many lanes cost one commit.
 
+use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,8 +69,26 @@ struct Timed<'h> {
 
 impl Drop for Timed<'_> {
     fn drop(&mut self) {
-        self.counters.note_wait(self.begun.elapsed());
+        let waited = self.begun.elapsed();
+        self.counters.note_wait(waited);
+        // Nobody may have asked for it.
+        let _ = WAITED.try_with(|before| before.set(before.get() + waited));
     }
+}
+
+tokio::task_local! {
+    /// How long the work of a task has waited.
+    static WAITED: Cell<Duration>;
+}
+
+/// Carries work out, and tells how long that took without its waits for the opposite reader.
+pub(crate) async fn timed_without_waits<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let begun = Instant::now();
+    let timed = async {
+        let done = work.await;
+        (done, begun.elapsed().saturating_sub(WAITED.with(Cell::get)))
+    };
+    WAITED.scope(Cell::default(), timed).await
 }
 
 /// The wait's worker has ended with the process.

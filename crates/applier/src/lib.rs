@@ -43,6 +43,7 @@ mod mapped;
 mod merged;
 mod merging;
 mod outlook;
+mod pace;
 mod parking;
 mod planning;
 mod probe;

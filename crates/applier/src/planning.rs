@@ -2,6 +2,7 @@
 //! once enough has arrived for it: batches that are cut too early would cost more commits than the planning saves.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossfade_message::{Outcome, Store};
 use crossfade_model::{Message, Seen, StreamId};
@@ -13,6 +14,7 @@ use crate::error::ApplyError;
 use crate::feed::{BatchBounds, Feed};
 use crate::left_out::LeftOut;
 use crate::mapped::Mapper;
+use crate::pace::Pace;
 use crate::question;
 
 /// A batch smaller than this is not worth a second transaction, nor a thread of its own for its plan.
@@ -24,7 +26,8 @@ pub(crate) struct Planning {
     store: Store,
     stream: StreamId,
     feed: Arc<Feed>,
-    bounds: BatchBounds,
+    pace: Arc<Pace>,
+    batch_bytes: usize,
     lanes: u16,
     planner: Arc<Planner>,
     mapper: Arc<Mutex<Mapper>>,
@@ -55,7 +58,8 @@ impl Planning {
             store: options.store.clone(),
             stream: options.stream.clone(),
             feed: options.feed.clone(),
-            bounds: options.bounds,
+            pace: Arc::new(Pace::new(options.bounds.rows)),
+            batch_bytes: options.bounds.bytes,
             lanes: options.lanes,
             planner,
             mapper: Arc::new(Mutex::new(Mapper::new(options.mappings.clone()))),
@@ -67,14 +71,20 @@ impl Planning {
     pub fn begin(&self, from_seq: u64) -> BatchToCome {
         let planning = self.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
-            let messages = planning.feed.next(&planning.store, &planning.stream, from_seq, planning.bounds).await?;
+            let bounds = BatchBounds { rows: planning.pace.rows(), bytes: planning.batch_bytes };
+            let messages = planning.feed.next(&planning.store, &planning.stream, from_seq, bounds).await?;
             planning.plan(messages, None).await
         }))
     }
 
     /// Returns when half a batch or more has arrived from `from_seq` on.
     pub async fn worth_beginning(&self, from_seq: u64) {
-        self.feed.reaches(from_seq + (self.bounds.rows / 2) as u64).await;
+        self.feed.reaches(from_seq + (self.pace.rows() / 2) as u64).await;
+    }
+
+    /// Batches to come may have as many rows as its pace allows.
+    pub fn note_batch(&self, rows: usize, took: Duration) {
+        self.pace.note(rows, took);
     }
 
     /// Plans messages for as many lanes as given, or as are worth it.

@@ -388,6 +388,16 @@ impl TargetTable {
         self.rows_where(conn, columns, tuples, " FOR UPDATE").await
     }
 
+    /// Reads what [`TargetTable::lock_where`] does, and keeps others from changing it.
+    pub async fn share_where(
+        &self,
+        conn: &mut Conn,
+        columns: &[usize],
+        tuples: &[Vec<&Cell>],
+    ) -> Result<Vec<Row>, mysql_async::Error> {
+        self.rows_where(conn, columns, tuples, " LOCK IN SHARE MODE").await
+    }
+
     /// Reads what [`TargetTable::lock_where`] does, without locking it.
     pub async fn look_where(
         &self,

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crossfade_model::{ReferentialAction, Row, Value};
+use crossfade_rules::mapping::ChildLink;
 use mysql_async::Conn;
+use rustc_hash::FxHashSet;
 
 use crate::error::ApplyError;
 use crate::family::{self, Ending, children_by};
@@ -34,8 +36,47 @@ impl Uncopied {
 
 /// A backfill has yet to copy rows that those of this table may refer to.
 pub(crate) fn parents_come_later(shared: &Shared, table: usize) -> bool {
-    let mut parents = shared.children.iter().enumerate();
-    parents.any(|(parent, links)| shared.uncopied.has(parent) && links.iter().any(|link| link.child == table))
+    links_of(shared, table).any(|(parent, _)| shared.uncopied.has(parent))
+}
+
+/// The foreign keys of a table, each with the table that it refers to.
+fn links_of(shared: &Shared, table: usize) -> impl Iterator<Item = (usize, &ChildLink)> {
+    let all = shared.children.iter().enumerate();
+    all.flat_map(|(parent, links)| links.iter().map(move |link| (parent, link)))
+        .filter(move |(_, link)| link.child == table)
+}
+
+/// Which of these rows come before a parent that is yet to be copied, and lack no other one. Those others stay as they are until
+/// the commit, as the server would have it.
+pub(crate) async fn before_parents(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    rows: &[&Row],
+) -> Result<Vec<bool>, mysql_async::Error> {
+    if rows.is_empty() || !parents_come_later(shared, table) {
+        return Ok(vec![false; rows.len()]);
+    }
+    let mut there: FxHashSet<u64> = FxHashSet::default();
+    for (parent, link) in links_of(shared, table) {
+        let values = rows.iter().map(|row| link.columns.iter().map(|column| &row[*column]).collect());
+        let wanted: Vec<Vec<&Value>> =
+            values.filter(|values: &Vec<&Value>| values.iter().all(|value| !value.is_null())).collect();
+        let target = &shared.tables[parent];
+        let found = match shared.uncopied.has(parent) {
+            true => target.look_where(conn, &link.referred, &wanted).await?,
+            false => target.share_where(conn, &link.referred, &wanted).await?,
+        };
+        for row in &found {
+            there.extend(shared.planner.dependence(parent, None, Some(row)).brought());
+        }
+    }
+    let comes_before = |row: &&Row| {
+        let parents = shared.planner.parents_of(table, row);
+        let mut missing = parents.iter().filter(|(_, token)| !there.contains(token)).peekable();
+        missing.peek().is_some() && missing.all(|(parent, _)| shared.uncopied.has(*parent))
+    };
+    Ok(rows.iter().map(comes_before).collect())
 }
 
 /// Of rows that are to be deleted, some may not be copied yet: then nothing cascades from them to what refers to them.

@@ -14,8 +14,8 @@ use crate::writers::{Clerks, TABLES, Writers, Written, load};
 
 const LIMIT: Duration = Duration::from_secs(240);
 /// What users of a side write at least, however soon all is copied.
-const OF_OLD: Written = Written { changes: 200, deletes: 20 };
-const OF_NEW: Written = Written { changes: 50, deletes: 5 };
+const OF_OLD: Written = Written::of(200, 20);
+const OF_NEW: Written = Written::of(50, 5);
 
 /// Changes a second on each side. A busy machine that could not carry them would never let a chunk have its place.
 fn rate() -> u64 {

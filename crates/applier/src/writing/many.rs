@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crossfade_model::{Row, Value};
+use crossfade_model::{FamilyPolicy, Row, Value};
 use crossfade_rules::{ChangeKind, NetChange, Remedy, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -17,6 +17,7 @@ use crate::lane::{Care, Manner, Shared};
 use crate::merging::{RowWork, merge_rows};
 use crate::parking::Cause;
 use crate::read::same_image;
+use crate::session;
 use crate::table::TargetTable;
 use crate::uncopied;
 
@@ -64,13 +65,19 @@ impl Part<'_> {
                 otherwise => return Ok(otherwise),
             }
         }
-        let mut open: Vec<Range<usize>> = std::iter::once(0..rows.len()).collect();
+        let before_parents = self.before_parents(conn, rows).await?;
+        let mut open: Vec<Range<usize>> = [before_parents..rows.len(), 0..before_parents].into();
+        open.retain(|range| !range.is_empty());
         while let Some(range) = open.pop() {
             let part = &mut rows[range.clone()];
             if self.manner.isolate {
                 conn.query_drop("SAVEPOINT part").await?;
             }
-            match self.write_once(conn, part).await {
+            let written = match range.end <= before_parents {
+                true => session::unchecked(conn, async |conn| self.write_once(conn, part).await).await,
+                false => self.write_once(conn, part).await,
+            };
+            match written {
                 Ok(there) => all_there &= there,
                 Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
                     conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
@@ -90,6 +97,28 @@ impl Part<'_> {
             }
         }
         Ok(Written::AsJudged { all_there })
+    }
+
+    /// Puts the rows first whose parents are yet to be copied, and tells how many these are. They are written together, and not
+    /// refused one by one.
+    async fn before_parents(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<usize, ApplyError> {
+        let may_be_orphans = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes;
+        let nobody_follows = self.kind == ChangeKind::Insert || self.shared.children[self.table].is_empty();
+        let puts = matches!(self.kind, ChangeKind::Insert | ChangeKind::Update);
+        if may_be_orphans || !nobody_follows || !puts || !uncopied::parents_come_later(self.shared, self.table) {
+            return Ok(0);
+        }
+        let (places, put): (Vec<usize>, Vec<&Row>) = rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.arrives_whole())
+            .filter_map(|(place, row)| Some((place, row.after()?)))
+            .unzip();
+        let found = uncopied::before_parents(self.shared, conn, self.table, &put).await?;
+        let places: Vec<usize> = places.into_iter().zip(found).filter_map(|(place, is)| is.then_some(place)).collect();
+        // Each place is at or behind the one that it is exchanged with.
+        places.iter().enumerate().for_each(|(front, place)| rows.swap(front, *place));
+        Ok(places.len())
     }
 
     /// A row that the target refuses is set aside, unless something else is to be done.

@@ -75,9 +75,9 @@ impl Context<'_> {
                 Orphan::Unexplained => {}
             }
         }
-        let may_come_first =
-            before_parent && is_missing_parent(&source) && uncopied::parents_come_later(self.shared, table);
-        if let Some(after) = after.filter(|_| may_come_first) {
+        if let Some(after) = after.filter(|_| before_parent && is_missing_parent(&source))
+            && uncopied::before_parents(self.shared, conn, table, &[after]).await?[0]
+        {
             return Ok(match uncopied::put_before_parent(&self.shared.tables[table], conn, after).await {
                 Ok(()) => AfterRefusal::Written,
                 Err(error) if row_remedy(&error) == Remedy::Park => AfterRefusal::Aside(Cause::refused(error)),

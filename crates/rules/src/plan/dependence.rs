@@ -4,6 +4,7 @@ use crossfade_model::Row;
 use rustc_hash::FxHashMap;
 
 use super::Planner;
+use super::table::PlannedLink;
 use super::token::{Tokens, silent_token};
 use crate::key::Fineness;
 
@@ -62,6 +63,17 @@ impl Planner {
         }
         dependence
     }
+
+    /// The parents that a row refers to: of each its table, and a token that it has among those that it [brings](Dependence::brought).
+    pub fn parents_of(&self, table: usize, row: &Row) -> Vec<(usize, u64)> {
+        let mut tokens = Tokens::default();
+        let links = self.tables.get(table).map_or(&[][..], |planned| &planned.links);
+        let of_link = |link: &PlannedLink| {
+            let token = tokens.of(Fineness::Folded, (link.parent, link.key), &link.columns, row);
+            Some((link.parent, token?))
+        };
+        links.iter().filter_map(of_link).collect()
+    }
 }
 
 impl Dependence {
@@ -84,6 +96,11 @@ impl Dependence {
     /// Of the keys that children may have referred to and that it gives up.
     pub fn given_up(&self) -> &[u64] {
         &self.given_up
+    }
+
+    /// Of the keys that children may refer to and that it brings.
+    pub fn brought(&self) -> &[u64] {
+        &self.brought
     }
 
     /// Of the parents that it refers to, before and after.

@@ -70,6 +70,7 @@ struct Outcome {
 
 impl Outcome {
     const HEAD: &str = "| server | rows | seconds | rows/s | changes/s old | changes/s new | deletes old | deletes new | kills \
+                        | users of old waited ms: median, 99 %, longest | of new \
                         | echoes recognised | differences | time left told to real: median | worst | within 25 % |";
 
     fn per_second(&self, number: u64) -> f64 {
@@ -84,9 +85,9 @@ impl Outcome {
             None => "- | - | -".to_owned(),
         };
         println!(
-            "{}\n|{}\n| {:?} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {} | {left} |",
+            "{}\n|{}\n| {:?} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {} | {} | {} | {left} |",
             Self::HEAD,
-            "---|".repeat(14),
+            "---|".repeat(16),
             self.flavor,
             self.rows,
             self.seconds,
@@ -96,10 +97,16 @@ impl Outcome {
             self.old.deletes,
             self.new.deletes,
             self.kills,
+            waited(self.old),
+            waited(self.new),
             self.echoes,
             self.differences,
         );
     }
+}
+
+fn waited(written: Written) -> String {
+    written.waited.map(|waited| format!("{:.1}", waited.as_secs_f64() * 1_000.0)).join(", ")
 }
 
 async fn loaded_on_old(flavor: Flavor, scale: &Scale) -> Result<(Migration, u64)> {
