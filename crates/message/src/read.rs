@@ -1,6 +1,6 @@
 //! Reading messages back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use chrono::NaiveDateTime;
@@ -20,6 +20,25 @@ pub(crate) struct BlockHead {
     pub last_seq: u64,
     pub captured_at: NaiveDateTime,
     raw_bytes: u64,
+}
+
+/// Blocks that follow each other are read together, up to so many and so many bytes: many are small, and each would cost a
+/// journey to the store.
+const MOST_BLOCKS_TOGETHER: usize = 256;
+const MOST_BYTES_TOGETHER: u64 = 1 << 20;
+
+/// Heads of blocks that are read at a time.
+fn together(heads: &[BlockHead]) -> impl Iterator<Item = &[BlockHead]> {
+    let (mut blocks, mut bytes) = (1, heads.first().map_or(0, |head| head.raw_bytes));
+    heads.chunk_by(move |head, next| {
+        (blocks, bytes) = (blocks + 1, bytes + next.raw_bytes);
+        let follows = head.stream == next.stream && head.last_seq + 1 == next.first_seq;
+        let fits = follows && blocks <= MOST_BLOCKS_TOGETHER && bytes <= MOST_BYTES_TOGETHER;
+        if !fits {
+            (blocks, bytes) = (1, next.raw_bytes);
+        }
+        fits
+    })
 }
 
 impl Store {
@@ -47,25 +66,28 @@ impl Store {
         rows: usize,
         bytes: usize,
     ) -> Result<Vec<Message>, StoreError> {
-        let mut read = Vec::new();
-        let (mut next, mut read_bytes) = (from_seq, 0);
-        // Heads first: they are small, and tell how many payloads the bounds allow.
-        for head in self.heads(stream, from_seq, u64::MAX, 64).await? {
+        let (mut next, mut sum_bytes, mut wanted) = (from_seq, 0, Vec::new());
+        // Heads first: they are small, and tell how many payloads the bounds allow. Each has a row at least.
+        for head in self.heads(stream, from_seq, u64::MAX, u32::try_from(rows).unwrap_or(u32::MAX).max(1)).await? {
             if head.first_seq > next {
                 return Err(StoreError::Missing { stream: stream.clone(), first: next, last: head.first_seq - 1 });
             }
-            let block_rows = (head.last_seq - next + 1) as usize;
-            if !read.is_empty() && (read.len() + block_rows > rows || read_bytes + head.raw_bytes as usize > bytes) {
+            sum_bytes += head.raw_bytes as usize;
+            if !wanted.is_empty() && ((head.last_seq - from_seq) as usize >= rows || sum_bytes > bytes) {
                 break;
             }
-            for message in self.messages_of(&head).await?.into_iter().filter(|message| message.seq >= next) {
+            next = head.last_seq + 1;
+            wanted.push(head);
+        }
+        let (mut read, mut read_bytes): (Vec<Message>, _) = (Vec::new(), 0);
+        for group in together(&wanted) {
+            for message in self.messages_of(group).await?.into_iter().filter(|message| message.seq >= from_seq) {
                 read_bytes += message.change.memory_bytes();
                 if !read.is_empty() && (read.len() >= rows || read_bytes > bytes) {
                     return Ok(read);
                 }
                 read.push(message);
             }
-            next = head.last_seq + 1;
         }
         Ok(read)
     }
@@ -78,13 +100,14 @@ impl Store {
     pub async fn read_range(&self, stream: &StreamId, first: u64, last: u64) -> Result<Vec<Message>, StoreError> {
         let mut read = Vec::new();
         let mut next = first;
-        for head in self.heads(stream, first, last, u32::MAX).await? {
+        for group in together(&self.heads(stream, first, last, u32::MAX).await?) {
+            let [head, ..] = group else { continue };
             if head.first_seq > next {
                 break;
             }
-            let messages = self.messages_of(&head).await?;
+            let messages = self.messages_of(group).await?;
             read.extend(messages.into_iter().filter(|message| (next..=last).contains(&message.seq)));
-            next = head.last_seq + 1;
+            next = group[group.len() - 1].last_seq + 1;
         }
         if next <= last {
             return Err(StoreError::Missing { stream: stream.clone(), first: next, last });
@@ -96,11 +119,11 @@ impl Store {
     pub async fn read_some(&self, stream: &StreamId, seqs: &BTreeSet<u64>) -> Result<Vec<Message>, StoreError> {
         let mut read = Vec::with_capacity(seqs.len());
         let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return Ok(read) };
-        for head in self.heads(stream, *first, *last, u32::MAX).await? {
-            if seqs.range(head.first_seq..=head.last_seq).next().is_some() {
-                let messages = self.messages_of(&head).await?;
-                read.extend(messages.into_iter().filter(|message| seqs.contains(&message.seq)));
-            }
+        let mut heads = self.heads(stream, *first, *last, u32::MAX).await?;
+        heads.retain(|head| seqs.range(head.first_seq..=head.last_seq).next().is_some());
+        for group in together(&heads) {
+            let messages = self.messages_of(group).await?;
+            read.extend(messages.into_iter().filter(|message| seqs.contains(&message.seq)));
         }
         Ok(read)
     }
@@ -125,8 +148,8 @@ impl Store {
         Ok(found)
     }
 
-    /// As [`Store::read_messages_of_keys`], but gives one message after the other, in order, so that no more than one block is
-    /// in memory.
+    /// As [`Store::read_messages_of_keys`], but gives one message after the other, in order, so that only a few blocks are in
+    /// memory.
     pub async fn visit_messages_of_keys(
         &self,
         stream: &StreamId,
@@ -135,8 +158,8 @@ impl Store {
         key_hashes: &[u64],
         mut visit: impl FnMut(Message),
     ) -> Result<(), StoreError> {
-        for head in self.heads_of_keys(Some(stream), first, last, key_hashes).await? {
-            let messages = self.messages_of(&head).await?;
+        for group in together(&self.heads_of_keys(Some(stream), first, last, key_hashes).await?) {
+            let messages = self.messages_of(group).await?;
             messages.into_iter().filter(|message| (first..=last).contains(&message.seq)).for_each(&mut visit);
         }
         Ok(())
@@ -195,22 +218,40 @@ impl Store {
         Ok(heads)
     }
 
-    pub(crate) async fn messages_of(&self, head: &BlockHead) -> Result<Vec<Message>, StoreError> {
+    /// The messages of blocks that follow each other.
+    pub(crate) async fn messages_of(&self, heads: &[BlockHead]) -> Result<Vec<Message>, StoreError> {
+        let (Some(first), Some(last)) = (heads.first(), heads.last()) else { return Ok(Vec::new()) };
         let during = || StoreError::during("read messages");
-        let row = sqlx::query(
-            "SELECT format, large_parts, seen, payload FROM message_block WHERE pair = ? AND stream = ? AND first_seq = ?",
+        let rows = sqlx::query(
+            "SELECT first_seq, format, large_parts, seen, payload FROM message_block
+             WHERE pair = ? AND stream = ? AND first_seq BETWEEN ? AND ? ORDER BY first_seq",
         )
         .bind(&*self.pair)
-        .bind(head.stream.as_str())
-        .bind(head.first_seq)
-        .fetch_optional(&self.pool)
+        .bind(first.stream.as_str())
+        .bind(first.first_seq)
+        .bind(last.first_seq)
+        .fetch_all(&self.pool)
         .await
-        .map_err(during())?
-        .ok_or_else(|| StoreError::Missing {
-            stream: head.stream.clone(),
-            first: head.first_seq,
-            last: head.last_seq,
-        })?;
+        .map_err(during())?;
+        let first_seq = |row: &MySqlRow| row.try_get::<u64, _>("first_seq").map_err(during());
+        let mut by_first = HashMap::new();
+        for row in &rows {
+            by_first.insert(first_seq(row)?, row);
+        }
+        let mut messages = Vec::new();
+        for head in heads {
+            let row = by_first.get(&head.first_seq).ok_or_else(|| StoreError::Missing {
+                stream: head.stream.clone(),
+                first: head.first_seq,
+                last: head.last_seq,
+            })?;
+            messages.extend(self.decoded(head, row).await?);
+        }
+        Ok(messages)
+    }
+
+    async fn decoded(&self, head: &BlockHead, row: &MySqlRow) -> Result<Vec<Message>, StoreError> {
+        let during = || StoreError::during("read messages");
         let corrupt = |reason| StoreError::Corrupt { stream: head.stream.clone(), first_seq: head.first_seq, reason };
         let format: u8 = row.try_get("format").map_err(during())?;
         if format != FORMAT {

@@ -100,10 +100,12 @@ impl Part<'_> {
     }
 
     /// Puts the rows first whose parents are yet to be copied, and tells how many these are. They are written together, and not
-    /// refused one by one.
+    /// refused one by one; but where others may follow what they change, which no server does unless it looks at parents.
     async fn before_parents(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<usize, ApplyError> {
         let may_be_orphans = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes;
-        let nobody_follows = self.kind == ChangeKind::Insert || self.shared.children[self.table].is_empty();
+        let key = self.shared.tables[self.table].key();
+        let mut links = self.shared.children[self.table].iter();
+        let nobody_follows = links.all(|link| link.referred.iter().all(|column| key.contains(column)));
         let puts = matches!(self.kind, ChangeKind::Insert | ChangeKind::Update);
         if may_be_orphans || !nobody_follows || !puts || !uncopied::parents_come_later(self.shared, self.table) {
             return Ok(0);

@@ -14,6 +14,7 @@ on_both_servers!(
     p2_two_processes_with_other_bounds_capture_each_change_once,
     an_older_epoch_captures_nothing,
     what_is_captured_is_read_back,
+    many_small_blocks_are_read_at_once,
     heartbeats_pass_with_the_position,
     a_big_row_comes_back,
     p1_a_store_that_takes_small_packets,
@@ -134,6 +135,32 @@ async fn what_is_captured_is_read_back(flavor: Flavor) {
     assert!(matches!(beyond, StoreError::Missing { first: 534, last: 540, .. }), "{beyond}");
     let unknown = reader.last_seq(&reverse()).await.unwrap_err();
     assert!(matches!(unknown, StoreError::UnknownStream(_)), "{unknown}");
+}
+
+/// Users' transactions are often captured one by one; what waits of them is read as if they were one block.
+async fn many_small_blocks_are_read_at_once(flavor: Flavor) {
+    const BLOCKS: u64 = 600;
+    let store = store(flavor, "small_blocks").await;
+    let mut state = started(&store, &forward()).await;
+    for _ in 0..BLOCKS {
+        state = capture_updates(&store, &state, 1).await;
+    }
+    let seqs = |messages: Vec<Message>| messages.into_iter().map(|message| message.seq).collect::<Vec<_>>();
+    let read = async |from, rows, bytes| seqs(store.read_messages(&forward(), from, rows, bytes).await.unwrap());
+    assert_eq!(read(1, usize::MAX, usize::MAX).await, Vec::from_iter(1..=BLOCKS));
+    assert_eq!(read(51, 500, usize::MAX).await, Vec::from_iter(51..=550));
+    assert!(read(1, 500, 2_000).await.len() < 100, "bytes bound it too");
+    let some = [2, 300, 301, BLOCKS].into();
+    assert_eq!(seqs(store.read_some(&forward(), &some).await.unwrap()), Vec::from_iter(some));
+    assert_eq!(seqs(store.read_range(&forward(), 10, 590).await.unwrap()), Vec::from_iter(10..=590));
+
+    let pool = crate::client(flavor).await;
+    let lost = "DELETE FROM message_block WHERE pair = 'small_blocks' AND first_seq = 300";
+    sqlx::query(lost).execute(&pool).await.unwrap();
+    let gone = store.read_messages(&forward(), 1, usize::MAX, usize::MAX).await.unwrap_err();
+    assert!(matches!(gone, StoreError::Missing { first: 300, last: 300, .. }), "{gone}");
+    let gone = store.read_range(&forward(), 10, 590).await.unwrap_err();
+    assert!(matches!(gone, StoreError::Missing { first: 300, .. }), "{gone}");
 }
 
 async fn heartbeats_pass_with_the_position(flavor: Flavor) {

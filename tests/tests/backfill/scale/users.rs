@@ -38,7 +38,12 @@ impl Users for Shoppers {
             .take(table.key_columns)
             .map(|(column, value)| format!("{column} = {value}"))
             .collect();
-        let (name, key) = (table.name, key.join(" AND "));
+        // Of new, most rows are not there yet: its users choose the next one that is.
+        let key = match self.side {
+            "old" => key.join(" AND "),
+            _ => format!("{} >= {} ORDER BY {} LIMIT 1", table.columns[0], values[0], table.columns[0]),
+        };
+        let name = table.name;
         let text = text(table.width, self.side, random.random_range(0..1_000_000));
         match random.random_range(0..10) {
             0..5 => Statement { sql: format!("UPDATE {name} SET v = '{text}' WHERE {key}"), is_delete: false },
