@@ -1,5 +1,6 @@
 //! What was there before the migration began is copied beside live traffic.
 
+mod before_parents;
 mod beside_writers;
 mod both_filled;
 mod cascades;
