@@ -9,7 +9,7 @@ use crossfade_config::TablePattern;
 use crossfade_message::{Store, StoreError};
 use crossfade_model::{FamilyPolicy, Side, StreamId, StreamProgress, TableShape};
 use crossfade_rules::mapping::{child_links, plan_hash};
-use crossfade_rules::{LanePlan, Planner, Remedy, TableMapping};
+use crossfade_rules::{Planner, Remedy, TableMapping};
 use crossfade_throttle::{Reason, Throttle};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -423,7 +423,6 @@ impl Applier {
     /// Each lane runs as a task of its own, so that one binds values while another waits for the server.
     async fn run_lanes(&mut self, batch: PlannedBatch, done: &[u16], concurrent: bool) -> Result<(), ApplyError> {
         let PlannedBatch { plan, mut questions, first: batch_first, last: batch_last, lanes, seen, .. } = batch;
-        let in_order: usize = plan.lanes.iter().map(LanePlan::changes_in_order).sum();
         let open_lanes = Arc::new(AtomicUsize::new(usize::from(lanes) - done.len()));
         let mut tasks = JoinSet::new();
         for (number, plan) in (0..lanes).zip(plan.lanes) {
@@ -453,8 +452,10 @@ impl Applier {
             longest = longest.max(took);
         }
         let rows = (batch_last - batch_first + 1) as usize;
-        self.planning.note_batch(rows, longest);
-        tracing::debug!(rows, in_order, lanes, took = ?longest, "a batch is applied");
+        if done.is_empty() {
+            self.planning.note_batch(rows, longest);
+        }
+        tracing::debug!(rows, lanes, took = ?longest, "a batch is applied");
         for lane in 0..lanes {
             let row = crossfade_model::LaneProgress { seq: batch_last, batch_first, batch_last, lanes };
             self.checkpoints.lanes.insert(lane, row);

@@ -248,7 +248,7 @@ impl Writing<'_> {
             ends.copied.iter().filter(|(_, copied)| **copied != Copied::Same).map(|(place, _)| *place).collect();
         if self.chunk.concurrent && !open.is_empty() {
             let limit = HOLD_LIMIT.max(self.shared.hold.enough_under_locks());
-            if !self.shared.hold.captured_under_locks(conn, limit).await? {
+            if !self.shared.hold.captured_under_locks(conn, limit).await?.is_enough() {
                 return Ok(Attempt::OppositeAway);
             }
             let mut lookup = self.shared.lookup.lock().await;

@@ -22,6 +22,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::error::ApplyError;
 use crate::followers;
+use crate::hold::Waited;
 use crate::lane::Shared;
 use crate::lookup::{Lookup, Subject};
 use crate::session;
@@ -115,7 +116,7 @@ pub(crate) async fn judge_endings(
         undecided.dedup();
         return Ok(Endings::Undecided(undecided));
     };
-    if !shared.hold.captured_under_locks(conn, hold_limit).await? {
+    if !shared.hold.captured_under_locks(conn, hold_limit).await?.is_enough() {
         return Ok(Endings::NotCaptured);
     }
     let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
@@ -224,7 +225,7 @@ pub(crate) async fn judge_orphan(
         if !target.lock_where(conn, &link.referred, std::slice::from_ref(&values)).await?.is_empty() {
             continue;
         }
-        if !shared.hold.captured_under_locks(conn, hold_limit).await? {
+        if !shared.hold.captured_under_locks(conn, hold_limit).await?.is_enough() {
             return Ok(Orphan::NotCaptured);
         }
         let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
@@ -410,12 +411,12 @@ pub(crate) async fn give_back(
     (seen, hold_limit): (&Seen, Option<Duration>),
 ) -> Result<bool, ApplyError> {
     let is_known = match hold_limit {
-        Some(limit) => shared.hold.captured_under_locks(conn, limit).await?,
+        Some(limit) => match shared.hold.captured_under_locks(conn, limit).await? {
+            Waited::TooLong => return Ok(false),
+            waited => waited == Waited::Captured,
+        },
         None => false,
     };
-    if !is_known && hold_limit.is_some() {
-        return Ok(false);
-    }
     let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
     lookup.refresh().await?;
     let (mut returned, mut origins) = (Vec::new(), Vec::new());

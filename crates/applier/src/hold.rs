@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Asks for a wait. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Hold {
-    requests: mpsc::Sender<oneshot::Sender<()>>,
+    requests: mpsc::Sender<oneshot::Sender<Waited>>,
     reader: Arc<Mutex<Reader>>,
     counters: Arc<Counters>,
     went_back: Arc<WentBack>,
@@ -54,10 +54,28 @@ struct Reader {
 }
 
 impl Reader {
-    fn ends_wait(&mut self) {
-        if let Some(since) = self.awaited_since.take() {
+    fn ends_wait(&mut self, waited: Waited) {
+        if let Some(since) = self.awaited_since.take()
+            && waited == Waited::Captured
+        {
             self.late_by = since.elapsed();
         }
+    }
+}
+
+/// How a wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Captured,
+    /// The opposite direction is declared off: nothing more of it counts, and nobody waits for it.
+    DeclaredOff,
+    TooLong,
+}
+
+impl Waited {
+    /// Whoever has waited may go on.
+    pub fn is_enough(self) -> bool {
+        self != Waited::TooLong
     }
 }
 
@@ -71,7 +89,7 @@ impl Drop for Timed<'_> {
     fn drop(&mut self) {
         let waited = self.begun.elapsed();
         self.counters.note_wait(waited);
-        // Nobody may have asked for it.
+        // Only within `timed_without_waits` is that of interest.
         let _ = WAITED.try_with(|before| before.set(before.get() + waited));
     }
 }
@@ -125,30 +143,32 @@ impl Hold {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`captured_up_to_now`](Self::captured_up_to_now); `false` where that takes longer than `limit`.
-    pub async fn captured_within(&self, limit: Duration) -> Result<bool, ApplyError> {
+    /// As [`captured_up_to_now`](Self::captured_up_to_now), for no longer than `limit`.
+    pub async fn captured_within(&self, limit: Duration) -> Result<Waited, ApplyError> {
         match tokio::time::timeout(limit, self.captured_up_to_now()).await {
-            Err(_) => Ok(false),
+            Err(_) => Ok(Waited::TooLong),
             Ok(Err(HoldClosed)) => Err(ApplyError::HoldEnded),
-            Ok(Ok(())) => Ok(true),
+            Ok(Ok(waited)) => Ok(waited),
         }
     }
 
     /// The same for a session in mid-transaction, which is kept alive meanwhile.
-    pub async fn captured_under_locks(&self, conn: &mut Conn, limit: Duration) -> Result<bool, ApplyError> {
+    pub async fn captured_under_locks(&self, conn: &mut Conn, limit: Duration) -> Result<Waited, ApplyError> {
         session::while_alive(conn, self.captured_within(limit)).await?
     }
 
     /// Returns once every user transaction that had committed on the target when this was called is in the opposite
     /// stream's messages, or that stream's direction is declared off. Waits for as long as that takes; cancel by dropping.
-    async fn captured_up_to_now(&self) -> Result<(), HoldClosed> {
+    async fn captured_up_to_now(&self) -> Result<Waited, HoldClosed> {
         let _timed = Timed { begun: Instant::now(), counters: &self.counters };
         let sent = self.went_back.sent.load(SeqCst);
         let (done, wait) = oneshot::channel();
         self.requests.send(done).await.map_err(|_| HoldClosed)?;
-        wait.await.map_err(|_| HoldClosed)?;
-        self.went_back.captured.fetch_max(sent, SeqCst);
-        Ok(())
+        let waited = wait.await.map_err(|_| HoldClosed)?;
+        if waited == Waited::Captured {
+            self.went_back.captured.fetch_max(sent, SeqCst);
+        }
+        Ok(waited)
     }
 
     /// A change goes back to the source, to be captured by the opposite reader. Called before its transaction commits and
@@ -213,7 +233,7 @@ pub async fn beats(conn: &mut Conn, pair: &str) -> Result<Vec<(String, u64)>, my
 impl HoldWorker {
     async fn run(
         self,
-        mut requests: mpsc::Receiver<oneshot::Sender<()>>,
+        mut requests: mpsc::Receiver<oneshot::Sender<Waited>>,
         reader: Arc<Mutex<Reader>>,
     ) -> Result<(), ApplyError> {
         let reader = || reader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -231,19 +251,19 @@ impl HoldWorker {
                 waiting.push(more);
             }
             reader().awaited_since = Some(Instant::now());
-            tokio::select! {
+            let waited = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
-                beat = self.beat_until_captured(&mut conn) => beat?,
-            }
-            reader().ends_wait();
+                waited = self.beat_until_captured(&mut conn) => waited?,
+            };
+            reader().ends_wait(waited);
             for request in waiting {
                 // The asker may have given up meanwhile.
-                let _ = request.send(());
+                let _ = request.send(waited);
             }
         }
     }
 
-    async fn beat_until_captured(&self, conn: &mut Option<(Conn, u64)>) -> Result<(), ApplyError> {
+    async fn beat_until_captured(&self, conn: &mut Option<(Conn, u64)>) -> Result<Waited, ApplyError> {
         loop {
             match self.beat(conn).await {
                 Ok(counter) => return self.wait_for(counter).await,
@@ -273,11 +293,11 @@ impl HoldWorker {
 
     /// Polls more slowly the longer it takes: at most a millisecond is lost at first, 50 later. Nobody who is declared off is
     /// waited for, also where that is said while a wait is under way.
-    async fn wait_for(&self, counter: u64) -> Result<(), ApplyError> {
+    async fn wait_for(&self, counter: u64) -> Result<Waited, ApplyError> {
         let mut pause = Duration::from_millis(1);
         while self.wishes.borrow().opposite_declared {
             match self.store.heartbeat_passed(&self.opposite, self.writer.as_str()).await {
-                Ok(passed) if passed >= counter => return Ok(()),
+                Ok(passed) if passed >= counter => return Ok(Waited::Captured),
                 Ok(_) => {}
                 Err(error) if !error.may_be_over_later() => return Err(error.into()),
                 Err(error) => {
@@ -291,6 +311,6 @@ impl HoldWorker {
             tokio::time::sleep(pause).await;
             pause = (pause * 5 / 4).min(Duration::from_millis(50));
         }
-        Ok(())
+        Ok(Waited::DeclaredOff)
     }
 }

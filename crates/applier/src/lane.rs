@@ -483,7 +483,7 @@ async fn write(
     }
     (shared.probe)("mid-lane");
     if lane.must_be_confirmed() {
-        if !shared.hold.captured_under_locks(conn, manner.hold_limit).await? {
+        if !shared.hold.captured_under_locks(conn, manner.hold_limit).await?.is_enough() {
             return Ok(Attempt::NotCaptured);
         }
         let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;

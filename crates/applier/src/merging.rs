@@ -83,7 +83,7 @@ pub(crate) async fn merge_rows<'r>(
     let target = &shared.tables[table];
     let keys: Vec<Vec<&Value>> = works.iter().flat_map(RowWork::keys).map(|work| work.key.clone()).collect();
     let locked = target.lock_rows(conn, &keys).await?;
-    if !shared.hold.captured_under_locks(conn, hold_limit).await? {
+    if !shared.hold.captured_under_locks(conn, hold_limit).await?.is_enough() {
         return Ok(None);
     }
     let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;

@@ -82,7 +82,7 @@ impl Planning {
         self.feed.reaches(from_seq + (self.pace.rows() / 2) as u64).await;
     }
 
-    /// Batches to come may have as many rows as its pace allows.
+    /// A batch of so many rows took so long to write; those to come may have more, or fewer.
     pub fn note_batch(&self, rows: usize, took: Duration) {
         self.pace.note(rows, took);
     }

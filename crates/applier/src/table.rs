@@ -388,16 +388,6 @@ impl TargetTable {
         self.rows_where(conn, columns, tuples, " FOR UPDATE").await
     }
 
-    /// Reads what [`TargetTable::lock_where`] does, and keeps others from changing it.
-    pub async fn share_where(
-        &self,
-        conn: &mut Conn,
-        columns: &[usize],
-        tuples: &[Vec<&Cell>],
-    ) -> Result<Vec<Row>, mysql_async::Error> {
-        self.rows_where(conn, columns, tuples, " LOCK IN SHARE MODE").await
-    }
-
     /// Reads what [`TargetTable::lock_where`] does, without locking it.
     pub async fn look_where(
         &self,
@@ -408,6 +398,23 @@ impl TargetTable {
         self.rows_where(conn, columns, tuples, "").await
     }
 
+    /// What there is of these tuples of values in these columns; `shared`: and stays until the commit.
+    pub async fn values_where(
+        &self,
+        conn: &mut Conn,
+        columns: &[usize],
+        tuples: &[Vec<&Cell>],
+        shared: bool,
+    ) -> Result<Vec<Row>, mysql_async::Error> {
+        let lock = if shared { " LOCK IN SHARE MODE" } else { "" };
+        let rows = self.select_where(conn, &self.names(columns), columns, tuples, lock).await?;
+        let values = |row: mysql_async::Row| {
+            let raw = row.unwrap_raw().into_iter().map(|value| value.unwrap_or(Param::NULL));
+            raw.zip(columns).map(|(value, column)| cell(value, &self.columns[*column].kind)).collect()
+        };
+        Ok(rows.into_iter().map(values).collect())
+    }
+
     async fn rows_where(
         &self,
         conn: &mut Conn,
@@ -415,18 +422,35 @@ impl TargetTable {
         tuples: &[Vec<&Cell>],
         lock: &str,
     ) -> Result<Vec<Row>, mysql_async::Error> {
-        let names: Vec<String> = columns.iter().map(|column| quote_identifier(&self.columns[*column].name)).collect();
-        let mut found = Vec::new();
-        for chunk in tuples.chunks(MAX_ROWS) {
-            let mut sql = format!("SELECT {} FROM {} WHERE ", self.plain_list, self.quoted);
+        let rows = self.select_where(conn, &self.plain_list, columns, tuples, lock).await?;
+        Ok(rows.into_iter().map(|row| self.cells(row, true).1).collect())
+    }
+
+    async fn select_where(
+        &self,
+        conn: &mut Conn,
+        list: &str,
+        columns: &[usize],
+        tuples: &[Vec<&Cell>],
+        lock: &str,
+    ) -> Result<Vec<mysql_async::Row>, mysql_async::Error> {
+        let (names, mut found, mut rest) = (self.names(columns), Vec::new(), tuples);
+        let table = if columns == self.key { &self.by_key } else { &self.quoted };
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(chunk_rows(rest.len(), columns.len()));
+            rest = after;
+            let mut sql = format!("SELECT {list} FROM {table} WHERE ");
             let mut params = Vec::new();
             let tuples: Vec<&[&Cell]> = chunk.iter().map(Vec::as_slice).collect();
-            self.push_condition(columns, &names.join(", "), &tuples, &mut sql, &mut params);
+            self.push_condition(columns, &names, &tuples, &mut sql, &mut params);
             sql.push_str(lock);
-            let rows: Vec<mysql_async::Row> = conn.exec(sql, params).await?;
-            found.extend(rows.into_iter().map(|row| self.cells(row, true).1));
+            found.extend(conn.exec::<mysql_async::Row, _, _>(sql, params).await?);
         }
         Ok(found)
+    }
+
+    fn names(&self, columns: &[usize]) -> String {
+        columns.iter().map(|column| quote_identifier(&self.columns[*column].name)).collect::<Vec<_>>().join(", ")
     }
 
     /// Reads the row of a key without locking it. Text comes as Unicode.

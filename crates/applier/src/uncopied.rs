@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crossfade_model::{ReferentialAction, Row, Value};
+use crossfade_model::{ColumnKind, ReferentialAction, Row, Value};
 use crossfade_rules::mapping::ChildLink;
 use mysql_async::Conn;
 use rustc_hash::FxHashSet;
@@ -36,47 +36,44 @@ impl Uncopied {
 
 /// A backfill has yet to copy rows that those of this table may refer to.
 pub(crate) fn parents_come_later(shared: &Shared, table: usize) -> bool {
-    links_of(shared, table).any(|(parent, _)| shared.uncopied.has(parent))
+    shared.planner.foreign_keys(table).any(|key| shared.uncopied.has(key.parent))
 }
 
-/// The foreign keys of a table, each with the table that it refers to.
-fn links_of(shared: &Shared, table: usize) -> impl Iterator<Item = (usize, &ChildLink)> {
-    let all = shared.children.iter().enumerate();
-    all.flat_map(|(parent, links)| links.iter().map(move |link| (parent, link)))
-        .filter(move |(_, link)| link.child == table)
+/// Rows of this table can be put into their places, together, before their parents: no other row follows what they change, and
+/// [`lacking_parents`] knows all parents that they may have.
+pub(crate) fn may_come_together(shared: &Shared, table: usize) -> bool {
+    let (target, children) = (&shared.tables[table], &shared.children[table]);
+    let is_text = |column: &usize| matches!(target.columns()[*column].kind, ColumnKind::Text { .. });
+    let stays = |link: &ChildLink| link.referred.iter().all(|column| target.key().contains(column));
+    let nobody_follows = children.is_empty() || (!target.key().iter().any(is_text) && children.iter().all(stays));
+    let all_are_synced = shared.planner.foreign_keys(table).count() == shared.mappings[table].parents.len();
+    nobody_follows && all_are_synced && parents_come_later(shared, table)
 }
 
-/// Which of these rows come before a parent that is yet to be copied, and lack no other one. Those others stay as they are until
-/// the commit, as the server would have it.
-pub(crate) async fn before_parents(
+/// Which of these rows lack a parent that is yet to be copied, and no other one. Their other parents stay until the commit, as
+/// the server would have it.
+pub(crate) async fn lacking_parents(
     shared: &Shared,
     conn: &mut Conn,
     table: usize,
     rows: &[&Row],
 ) -> Result<Vec<bool>, mysql_async::Error> {
-    if rows.is_empty() || !parents_come_later(shared, table) {
-        return Ok(vec![false; rows.len()]);
-    }
-    let mut there: FxHashSet<u64> = FxHashSet::default();
-    for (parent, link) in links_of(shared, table) {
-        let values = rows.iter().map(|row| link.columns.iter().map(|column| &row[*column]).collect());
-        let wanted: Vec<Vec<&Value>> =
-            values.filter(|values: &Vec<&Value>| values.iter().all(|value| !value.is_null())).collect();
-        let target = &shared.tables[parent];
-        let found = match shared.uncopied.has(parent) {
-            true => target.look_where(conn, &link.referred, &wanted).await?,
-            false => target.share_where(conn, &link.referred, &wanted).await?,
-        };
-        for row in &found {
-            there.extend(shared.planner.dependence(parent, None, Some(row)).brought());
+    let (mut lacks_later, mut lacks_other) = (vec![false; rows.len()], vec![false; rows.len()]);
+    for key in shared.planner.foreign_keys(table) {
+        let comes_later = shared.uncopied.has(key.parent);
+        let wanted: Vec<Option<u64>> = rows.iter().map(|row| key.wanted(row)).collect();
+        let mut once = FxHashSet::default();
+        let values = rows.iter().zip(&wanted).filter(|(_, wanted)| wanted.is_some_and(|wanted| once.insert(wanted)));
+        let values: Vec<Vec<&Value>> =
+            values.map(|(row, _)| key.columns.iter().map(|column| &row[*column]).collect()).collect();
+        let found = shared.tables[key.parent].values_where(conn, key.referred, &values, !comes_later).await?;
+        let there: FxHashSet<u64> = found.iter().filter_map(|values| key.offered(values)).collect();
+        let lacks = if comes_later { &mut lacks_later } else { &mut lacks_other };
+        for (lacks, wanted) in lacks.iter_mut().zip(wanted) {
+            *lacks |= wanted.is_some_and(|wanted| !there.contains(&wanted));
         }
     }
-    let comes_before = |row: &&Row| {
-        let parents = shared.planner.parents_of(table, row);
-        let mut missing = parents.iter().filter(|(_, token)| !there.contains(token)).peekable();
-        missing.peek().is_some() && missing.all(|(parent, _)| shared.uncopied.has(*parent))
-    };
-    Ok(rows.iter().map(comes_before).collect())
+    Ok(lacks_later.into_iter().zip(lacks_other).map(|(later, other)| later && !other).collect())
 }
 
 /// Of rows that are to be deleted, some may not be copied yet: then nothing cascades from them to what refers to them.

@@ -11,7 +11,7 @@ use crate::stream::to_json;
 use crate::{CaptureError, Store, StoreError, StreamState};
 
 /// Chunks of what does not fit into a payload; below every server's default `max_allowed_packet`.
-const LARGE_CHUNK_BYTES: usize = 1 << 20;
+pub(crate) const LARGE_CHUNK_BYTES: usize = 1 << 20;
 
 /// A heartbeat of the pair that was read from the source.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -56,7 +56,7 @@ impl Store {
             self.stream_statuses().await?.into_iter().map(|state| (state.stream, state.settled_seq)).collect();
         let mut streams: Vec<VecDeque<LifeEvent>> = Vec::new();
         for head in heads {
-            let mut of_row = self.messages_of(std::slice::from_ref(&head)).await?;
+            let mut of_row = self.messages_of_block(&head).await?;
             of_row.retain(&wanted);
             if of_row.is_empty() {
                 continue;

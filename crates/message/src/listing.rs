@@ -114,7 +114,7 @@ impl Store {
             before_seq = oldest.first_seq;
             for head in heads {
                 let endings = self.endings(stream, head.first_seq, head.last_seq).await?;
-                for message in self.messages_of(std::slice::from_ref(&head)).await?.iter().rev() {
+                for message in self.messages_of_block(&head).await?.iter().rev() {
                     let listed = listed(&head, message, endings.get(&message.seq), settled_seq);
                     if filter.takes(message, listed.status) {
                         found.push(listed);
@@ -132,7 +132,7 @@ impl Store {
         let settled = self.stream_state(&id.stream).await?.settled_seq;
         let Some(head) = self.heads(&id.stream, id.seq, id.seq, 1).await?.pop() else { return Ok(None) };
         let endings = self.endings(&id.stream, id.seq, id.seq).await?;
-        let messages = self.messages_of(std::slice::from_ref(&head)).await?;
+        let messages = self.messages_of_block(&head).await?;
         let message = messages.iter().find(|message| message.seq == id.seq);
         Ok(message.map(|message| listed(&head, message, endings.get(&id.seq), settled)))
     }
@@ -145,7 +145,7 @@ impl Store {
         filter: &MessageFilter,
     ) -> Result<Vec<BlockHead>, StoreError> {
         let rows = sqlx::query(
-            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes FROM message_block b
+            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes, large_parts FROM message_block b
              WHERE pair = ? AND stream = ? AND last_seq < ? AND committed_to >= ?
                AND (? = 0
                  OR EXISTS (SELECT * FROM outcome o WHERE o.pair = b.pair AND o.stream = b.stream

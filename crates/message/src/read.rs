@@ -10,6 +10,7 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{MySql, QueryBuilder, Row};
 
 use crate::block::{BlockError, FORMAT, StoredBlock, StoredLayout, filter_may_hold};
+use crate::capture::LARGE_CHUNK_BYTES;
 use crate::{Store, StoreError};
 
 /// A block's row without its messages.
@@ -19,7 +20,10 @@ pub(crate) struct BlockHead {
     pub first_seq: u64,
     pub last_seq: u64,
     pub captured_at: NaiveDateTime,
+    /// Of its messages, without their large values.
     raw_bytes: u64,
+    /// Pieces of large values, which are kept by themselves.
+    large_parts: u32,
 }
 
 /// Blocks that follow each other are read together, up to so many and so many bytes: many are small, and each would cost a
@@ -27,13 +31,16 @@ pub(crate) struct BlockHead {
 const MOST_BLOCKS_TOGETHER: usize = 256;
 const MOST_BYTES_TOGETHER: u64 = 1 << 20;
 
-/// Heads of blocks that are read at a time.
+const HEADS_AT_A_TIME: u32 = 128;
+
+/// Heads of blocks that follow each other and are read at a time; one with large values stands alone.
 fn together(heads: &[BlockHead]) -> impl Iterator<Item = &[BlockHead]> {
     let (mut blocks, mut bytes) = (1, heads.first().map_or(0, |head| head.raw_bytes));
     heads.chunk_by(move |head, next| {
         (blocks, bytes) = (blocks + 1, bytes + next.raw_bytes);
         let follows = head.stream == next.stream && head.last_seq + 1 == next.first_seq;
-        let fits = follows && blocks <= MOST_BLOCKS_TOGETHER && bytes <= MOST_BYTES_TOGETHER;
+        let is_small = head.large_parts == 0 && next.large_parts == 0;
+        let fits = follows && is_small && blocks <= MOST_BLOCKS_TOGETHER && bytes <= MOST_BYTES_TOGETHER;
         if !fits {
             (blocks, bytes) = (1, next.raw_bytes);
         }
@@ -67,17 +74,24 @@ impl Store {
         bytes: usize,
     ) -> Result<Vec<Message>, StoreError> {
         let (mut next, mut sum_bytes, mut wanted) = (from_seq, 0, Vec::new());
-        // Heads first: they are small, and tell how many payloads the bounds allow. Each has a row at least.
-        for head in self.heads(stream, from_seq, u64::MAX, u32::try_from(rows).unwrap_or(u32::MAX).max(1)).await? {
-            if head.first_seq > next {
-                return Err(StoreError::Missing { stream: stream.clone(), first: next, last: head.first_seq - 1 });
+        // Heads first: they are small, and tell how many payloads the bounds allow.
+        'bounds: loop {
+            let heads = self.heads(stream, next, u64::MAX, HEADS_AT_A_TIME).await?;
+            let are_all = heads.len() < HEADS_AT_A_TIME as usize;
+            for head in heads {
+                if head.first_seq > next {
+                    return Err(StoreError::Missing { stream: stream.clone(), first: next, last: head.first_seq - 1 });
+                }
+                sum_bytes += head.raw_bytes as usize + head.large_parts as usize * LARGE_CHUNK_BYTES;
+                if !wanted.is_empty() && ((head.last_seq - from_seq) as usize >= rows || sum_bytes > bytes) {
+                    break 'bounds;
+                }
+                next = head.last_seq + 1;
+                wanted.push(head);
             }
-            sum_bytes += head.raw_bytes as usize;
-            if !wanted.is_empty() && ((head.last_seq - from_seq) as usize >= rows || sum_bytes > bytes) {
+            if are_all {
                 break;
             }
-            next = head.last_seq + 1;
-            wanted.push(head);
         }
         let (mut read, mut read_bytes): (Vec<Message>, _) = (Vec::new(), 0);
         for group in together(&wanted) {
@@ -101,8 +115,7 @@ impl Store {
         let mut read = Vec::new();
         let mut next = first;
         for group in together(&self.heads(stream, first, last, u32::MAX).await?) {
-            let [head, ..] = group else { continue };
-            if head.first_seq > next {
+            if group[0].first_seq > next {
                 break;
             }
             let messages = self.messages_of(group).await?;
@@ -174,7 +187,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<BlockHead>, StoreError> {
         let rows = sqlx::query(
-            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes FROM message_block
+            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes, large_parts FROM message_block
              WHERE pair = ? AND stream = ? AND last_seq >= ? AND first_seq <= ? ORDER BY last_seq LIMIT ?",
         )
         .bind(&*self.pair)
@@ -198,7 +211,7 @@ impl Store {
     ) -> Result<Vec<BlockHead>, StoreError> {
         let during = || StoreError::during("find messages of a row");
         let mut query = QueryBuilder::<MySql>::new(
-            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes, key_filter FROM message_block WHERE pair = ",
+            "SELECT stream, first_seq, last_seq, captured_at, raw_bytes, large_parts, key_filter FROM message_block WHERE pair = ",
         );
         query.push_bind(&*self.pair);
         if let Some(stream) = stream {
@@ -218,12 +231,16 @@ impl Store {
         Ok(heads)
     }
 
-    /// The messages of blocks that follow each other.
-    pub(crate) async fn messages_of(&self, heads: &[BlockHead]) -> Result<Vec<Message>, StoreError> {
+    pub(crate) async fn messages_of_block(&self, head: &BlockHead) -> Result<Vec<Message>, StoreError> {
+        self.messages_of(std::slice::from_ref(head)).await
+    }
+
+    /// The messages of blocks of one stream that follow each other.
+    async fn messages_of(&self, heads: &[BlockHead]) -> Result<Vec<Message>, StoreError> {
         let (Some(first), Some(last)) = (heads.first(), heads.last()) else { return Ok(Vec::new()) };
         let during = || StoreError::during("read messages");
         let rows = sqlx::query(
-            "SELECT first_seq, format, large_parts, seen, payload FROM message_block
+            "SELECT first_seq, format, seen, payload FROM message_block
              WHERE pair = ? AND stream = ? AND first_seq BETWEEN ? AND ? ORDER BY first_seq",
         )
         .bind(&*self.pair)
@@ -258,8 +275,7 @@ impl Store {
             return Err(corrupt(format!("its format {format} is not known to this program")));
         }
         let seen: String = row.try_get("seen").map_err(during())?;
-        let large_parts: u32 = row.try_get("large_parts").map_err(during())?;
-        let large = self.large_of(head, large_parts).await?;
+        let large = self.large_of(head, head.large_parts).await?;
         let block = StoredBlock {
             first_seq: head.first_seq,
             last_seq: head.last_seq,
@@ -336,6 +352,7 @@ impl BlockHead {
             last_seq: row.try_get("last_seq").map_err(during())?,
             captured_at: row.try_get("captured_at").map_err(during())?,
             raw_bytes: u64::from(row.try_get::<u32, _>("raw_bytes").map_err(during())?),
+            large_parts: row.try_get("large_parts").map_err(during())?,
         })
     }
 }

@@ -65,15 +65,15 @@ impl Part<'_> {
                 otherwise => return Ok(otherwise),
             }
         }
-        let before_parents = self.before_parents(conn, rows).await?;
-        let mut open: Vec<Range<usize>> = [before_parents..rows.len(), 0..before_parents].into();
+        let orphans = self.orphans_first(conn, rows).await?;
+        let mut open: Vec<Range<usize>> = [orphans..rows.len(), 0..orphans].into();
         open.retain(|range| !range.is_empty());
         while let Some(range) = open.pop() {
             let part = &mut rows[range.clone()];
             if self.manner.isolate {
                 conn.query_drop("SAVEPOINT part").await?;
             }
-            let written = match range.end <= before_parents {
+            let written = match range.end <= orphans {
                 true => session::unchecked(conn, async |conn| self.write_once(conn, part).await).await,
                 false => self.write_once(conn, part).await,
             };
@@ -99,15 +99,12 @@ impl Part<'_> {
         Ok(Written::AsJudged { all_there })
     }
 
-    /// Puts the rows first whose parents are yet to be copied, and tells how many these are. They are written together, and not
-    /// refused one by one; but where others may follow what they change, which no server does unless it looks at parents.
-    async fn before_parents(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<usize, ApplyError> {
-        let may_be_orphans = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes;
-        let key = self.shared.tables[self.table].key();
-        let mut links = self.shared.children[self.table].iter();
-        let nobody_follows = links.all(|link| link.referred.iter().all(|column| key.contains(column)));
+    /// Moves the rows to the front whose parents are yet to be copied, and tells how many these are: they are written together,
+    /// where each would be refused first.
+    async fn orphans_first(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<usize, ApplyError> {
+        let must_be_judged = self.concurrent && self.shared.family == FamilyPolicy::ChildGoes;
         let puts = matches!(self.kind, ChangeKind::Insert | ChangeKind::Update);
-        if may_be_orphans || !nobody_follows || !puts || !uncopied::parents_come_later(self.shared, self.table) {
+        if must_be_judged || !puts || !uncopied::may_come_together(self.shared, self.table) {
             return Ok(0);
         }
         let (places, put): (Vec<usize>, Vec<&Row>) = rows
@@ -116,11 +113,12 @@ impl Part<'_> {
             .filter(|(_, row)| row.arrives_whole())
             .filter_map(|(place, row)| Some((place, row.after()?)))
             .unzip();
-        let found = uncopied::before_parents(self.shared, conn, self.table, &put).await?;
-        let places: Vec<usize> = places.into_iter().zip(found).filter_map(|(place, is)| is.then_some(place)).collect();
-        // Each place is at or behind the one that it is exchanged with.
-        places.iter().enumerate().for_each(|(front, place)| rows.swap(front, *place));
-        Ok(places.len())
+        let lacking = uncopied::lacking_parents(self.shared, conn, self.table, &put).await?;
+        let orphans = places.into_iter().zip(lacking).filter_map(|(place, lacks)| lacks.then_some(place));
+        let orphans: Vec<usize> = orphans.collect();
+        // Each is at or behind the place that it is moved to.
+        orphans.iter().enumerate().for_each(|(front, place)| rows.swap(front, *place));
+        Ok(orphans.len())
     }
 
     /// A row that the target refuses is set aside, unless something else is to be done.

@@ -76,7 +76,7 @@ impl Context<'_> {
             }
         }
         if let Some(after) = after.filter(|_| before_parent && is_missing_parent(&source))
-            && uncopied::before_parents(self.shared, conn, table, &[after]).await?[0]
+            && uncopied::lacking_parents(self.shared, conn, table, &[after]).await?[0]
         {
             return Ok(match uncopied::put_before_parent(&self.shared.tables[table], conn, after).await {
                 Ok(()) => AfterRefusal::Written,

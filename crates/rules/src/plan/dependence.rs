@@ -1,10 +1,9 @@
 //! What later changes may depend on, when a change is set aside: its key values, and those of its parents.
 
-use crossfade_model::Row;
+use crossfade_model::{Row, Value};
 use rustc_hash::FxHashMap;
 
 use super::Planner;
-use super::table::PlannedLink;
 use super::token::{Tokens, silent_token};
 use crate::key::Fineness;
 
@@ -21,6 +20,18 @@ pub struct Dependence {
     parents: Vec<u64>,
     /// Of the parents that it refers to in the end.
     needed: Vec<u64>,
+}
+
+/// A foreign key, as its child sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct ForeignKey<'p> {
+    /// The parent's table.
+    pub parent: usize,
+    /// Of the child's columns.
+    pub columns: &'p [usize],
+    /// Of the parent's columns, in the order of `columns`.
+    pub referred: &'p [usize],
+    place: (usize, usize),
 }
 
 /// The changes that are set aside: whoever depends on one of them waits too.
@@ -64,15 +75,29 @@ impl Planner {
         dependence
     }
 
-    /// The parents that a row refers to: of each its table, and a token that it has among those that it [brings](Dependence::brought).
-    pub fn parents_of(&self, table: usize, row: &Row) -> Vec<(usize, u64)> {
-        let mut tokens = Tokens::default();
+    /// The foreign keys of a table to tables of the planner.
+    pub fn foreign_keys(&self, table: usize) -> impl Iterator<Item = ForeignKey<'_>> {
         let links = self.tables.get(table).map_or(&[][..], |planned| &planned.links);
-        let of_link = |link: &PlannedLink| {
-            let token = tokens.of(Fineness::Folded, (link.parent, link.key), &link.columns, row);
-            Some((link.parent, token?))
-        };
-        links.iter().filter_map(of_link).collect()
+        links.iter().map(|link| ForeignKey {
+            parent: link.parent,
+            columns: &link.columns,
+            referred: &self.tables[link.parent].keys[link.key].columns,
+            place: (link.parent, link.key),
+        })
+    }
+}
+
+impl ForeignKey<'_> {
+    /// Stands for the parent that a row refers to; `None` where it refers to none. What the server may take for one parent has
+    /// one token.
+    pub fn wanted(&self, row: &Row) -> Option<u64> {
+        Tokens::default().of(Fineness::Folded, self.place, self.columns, row)
+    }
+
+    /// The same of a parent with these values in the columns that are referred to.
+    pub fn offered(&self, values: &[Value]) -> Option<u64> {
+        let columns: Vec<usize> = (0..values.len()).collect();
+        Tokens::default().of(Fineness::Folded, self.place, &columns, values)
     }
 }
 
@@ -96,11 +121,6 @@ impl Dependence {
     /// Of the keys that children may have referred to and that it gives up.
     pub fn given_up(&self) -> &[u64] {
         &self.given_up
-    }
-
-    /// Of the keys that children may refer to and that it brings.
-    pub fn brought(&self) -> &[u64] {
-        &self.brought
     }
 
     /// Of the parents that it refers to, before and after.

@@ -175,13 +175,6 @@ pub struct LanePlan {
     pub messages: u64,
 }
 
-impl LanePlan {
-    /// How many changes stay as they were captured.
-    pub fn changes_in_order(&self) -> usize {
-        self.steps.iter().map(|step| if let Step::InOrder(changes) = step { changes.len() } else { 0 }).sum()
-    }
-}
-
 /// A batch in lanes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
