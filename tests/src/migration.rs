@@ -224,17 +224,13 @@ impl Migration {
 
     /// Starts one direction, with environment variables such as a fail point.
     pub fn start(&mut self, direction: Direction, environment: &[(&str, &str)]) -> Result<()> {
-        let arguments = self.arguments(&["sync", direction.as_str()]);
-        let process = Process::start(&self.binary, &arguments, environment, &self.log(direction))?;
-        *self.slot(direction) = Some(process);
-        self.ended_well = false;
-        Ok(())
+        self.start_with(direction, &[], environment)
     }
 
     /// As [`start`](Self::start), with more words after `sync` and the direction.
-    pub fn start_with(&mut self, direction: Direction, words: &[&str]) -> Result<()> {
+    pub fn start_with(&mut self, direction: Direction, words: &[&str], environment: &[(&str, &str)]) -> Result<()> {
         let words: Vec<&str> = ["sync", direction.as_str()].into_iter().chain(words.iter().copied()).collect();
-        let process = Process::start(&self.binary, &self.arguments(&words), &[], &self.log(direction))?;
+        let process = Process::start(&self.binary, &self.arguments(&words), environment, &self.log(direction))?;
         *self.slot(direction) = Some(process);
         self.ended_well = false;
         Ok(())

@@ -1,11 +1,11 @@
 //! Secondary indexes of empty tables are dropped when that is asked for, and are there again whatever dies meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::lines::KILLED;
-use crossfade_tests::{Direction, Flavor, Migration, Setup};
+use crossfade_tests::{Direction, Flavor, Migration, Setup, rounds};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
@@ -122,7 +122,53 @@ async fn tables_with_rows_are_refused(flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
+/// Seconds from the start of the process until a table with four secondary indexes is copied and has them.
+async fn copied_within(flavor: Flavor, start: &[&str]) -> Result<f64> {
+    let thousands = rounds(4, 1_000);
+    let tables = "[[table]]\nname = \"{schema}.*\"\n".to_owned();
+    let mut migration = Migration::new(&Setup { tables, ..Setup::new(flavor, "deferred_gain") }).await?;
+    let table = "CREATE TABLE {schema}.wide (id INT PRIMARY KEY, a INT NOT NULL, b INT NOT NULL, c CHAR(32) NOT NULL, v VARCHAR(100) NOT NULL,
+        KEY by_a (a), KEY by_b (b, a), KEY by_c (c), KEY by_all (c, b, a))";
+    migration.on_both(&[table]).await?;
+    let load = format!(
+        "INSERT INTO {{schema}}.wide WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 999)
+            SELECT id, id * 7919 % 1000003, id * 104729 % 1000003, MD5(id), REPEAT('x', 100)
+            FROM (SELECT t.i * 1000 + n.i + 1 AS id FROM n AS t JOIN n WHERE t.i < {thousands}) AS ids"
+    );
+    migration.on(&migration.old, &["USE {schema}", &load]).await?;
+    migration.init().await?;
+    let before = indexes(&migration.new, &migration.schema).await?;
+    let begun = Instant::now();
+    migration.crossfade(start).await?;
+    migration.start(Direction::Forward, &[])?;
+    let copies = until_built(&migration).await?;
+    let took = begun.elapsed().as_secs_f64();
+    ensure!(copies.total("filled") == u64::from(thousands) * 1_000, "{}", copies.0);
+    ensure!(indexes(&migration.new, &migration.schema).await? == before, "{flavor:?}: indexes are not as they were");
+    migration.stop(Direction::Forward).await?;
+    migration.on_both(&["DROP TABLE {schema}.wide"]).await?;
+    migration.forget();
+    Ok(took)
+}
+
+/// Prints what `docs/soak.md` keeps.
+async fn what_it_gains(flavor: Flavor) -> Result<()> {
+    let (mut kept_up, mut deferred) = (Vec::new(), Vec::new());
+    for _ in 0..rounds(1, 3) {
+        kept_up.push(copied_within(flavor, &START[..2]).await?);
+        deferred.push(copied_within(flavor, &START).await?);
+    }
+    let told = |all: &mut Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        format!("{:.1} ({:.1} to {:.1})", all[all.len() / 2], all[0], all[all.len() - 1])
+    };
+    let (kept_up, deferred) = (told(&mut kept_up), told(&mut deferred));
+    println!("| server | indexes kept up, s | deferred, s |\n|---|---|---|\n| {flavor:?} | {kept_up} | {deferred} |");
+    Ok(())
+}
+
 crossfade_tests::on_both_brands! {
+    what_it_gains => what_it_gains,
     killed_at_each_step => killed_at_each_step,
     p10_tables_with_rows_are_refused => tables_with_rows_are_refused,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::quiet::{Progress, until};
+use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use mysql_async::prelude::Queryable;
 
@@ -53,7 +54,7 @@ async fn nothing_is_doubled(flavor: Flavor) -> Result<()> {
 
     for direction in Direction::BOTH {
         migration.stop(direction).await?;
-        migration.start_with(direction, &["--from-mark", "half-way"])?;
+        migration.start_with(direction, &["--from-mark", "half-way"], &[])?;
     }
     for direction in Direction::BOTH {
         ensure!(until_read_again(&migration, direction).await? == 0, "{}", migration.log_ends());
@@ -76,10 +77,10 @@ async fn nothing_is_doubled(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
-/// A table comes to the configuration later, and what its users did since the mark is captured.
-async fn a_table_that_was_left_out_comes_in(flavor: Flavor) -> Result<()> {
+/// A table came to the configuration later, with five changes of its users since the mark `start`; no process runs.
+async fn with_a_table_that_was_left_out(flavor: Flavor, name: &'static str) -> Result<Migration> {
     let without = "[[table]]\nname = \"{schema}.late\"\nskip = true\n\n[[table]]\nname = \"{schema}.*\"\nclock = \"updated_at\"\n";
-    let setup = Setup { tables: without.to_owned(), ..Setup::new(flavor, "from_mark_table") };
+    let setup = Setup { tables: without.to_owned(), ..Setup::new(flavor, name) };
     let mut migration = Migration::new(&setup).await?;
     for table in ["t", "late"] {
         migration.on_both(&[&format!("CREATE TABLE {{schema}}.{table} {TABLE}")]).await?;
@@ -101,11 +102,36 @@ async fn a_table_that_was_left_out_comes_in(flavor: Flavor) -> Result<()> {
     })
     .await?;
     migration.stop(Direction::Forward).await?;
-    let with = Setup::new(flavor, "from_mark_table");
+    let with = Setup::new(flavor, name);
     std::fs::write(migration.config(), migration.configuration(&with))?;
     migration.init().await?;
-    migration.start_with(Direction::Forward, &["--from-mark", "start"])?;
+    Ok(migration)
+}
+
+/// What users of a table that was left out did since the mark is captured.
+async fn a_table_that_was_left_out_comes_in(flavor: Flavor) -> Result<()> {
+    let mut migration = with_a_table_that_was_left_out(flavor, "from_mark_table").await?;
+    migration.start_with(Direction::Forward, &["--from-mark", "start"], &[])?;
     ensure!(until_read_again(&migration, Direction::Forward).await? == 5, "{}", migration.log_ends());
+    migration.start(Direction::Reverse, &[])?;
+    let (status, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
+    ensure!(comparison.rows_compared() == 5 && status.number("forward", "last_seq") == 8, "{comparison}\n{}", status.0);
+    migration.stop_both().await
+}
+
+/// Killed before what was missing is captured, and after that: begun again, it captures each change once.
+async fn it_is_begun_again_where_it_was_killed(flavor: Flavor) -> Result<()> {
+    let mut migration = with_a_table_that_was_left_out(flavor, "from_mark_kill").await?;
+    migration.expect_lines(KILLED);
+    for (point, captured) in [("after-read", 3), ("inside-capture", 3), ("after-capture", 8)] {
+        migration.start_with(Direction::Forward, &["--from-mark", "start"], &[("CROSSFADE_FAILPOINT", point)])?;
+        let status = migration.process(Direction::Forward)?.wait(LIMIT).await.with_context(|| point.to_owned())?;
+        ensure!(!status.success(), "the process has not died at {point}");
+        let status = migration.status().read().await?;
+        ensure!(status.number("forward", "last_seq") == captured, "killed at {point}: {}", status.0);
+    }
+    migration.start_with(Direction::Forward, &["--from-mark", "start"], &[])?;
+    ensure!(until_read_again(&migration, Direction::Forward).await? == 0, "{}", migration.log_ends());
     migration.start(Direction::Reverse, &[])?;
     let (status, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
     ensure!(comparison.rows_compared() == 5 && status.number("forward", "last_seq") == 8, "{comparison}\n{}", status.0);
@@ -166,5 +192,6 @@ async fn marks_that_do_not_serve_are_refused(flavor: Flavor) -> Result<()> {
 on_both_brands! {
     p2_nothing_is_doubled => nothing_is_doubled,
     p1_a_table_that_was_left_out_comes_in => a_table_that_was_left_out_comes_in,
+    p1_it_is_begun_again_where_it_was_killed => it_is_begun_again_where_it_was_killed,
     p1_marks_that_do_not_serve_are_refused => marks_that_do_not_serve_are_refused,
 }
