@@ -132,7 +132,7 @@ async fn copied_within(flavor: Flavor, start: &[&str]) -> Result<f64> {
     migration.on_both(&[table]).await?;
     let load = format!(
         "INSERT INTO {{schema}}.wide WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 999)
-            SELECT id, id * 7919 % 1000003, id * 104729 % 1000003, MD5(id), REPEAT('x', 100)
+            SELECT id, id * 7919 % 1000003, id * 104729 % 1000003, LEFT(SHA2(id, 256), 32), REPEAT('x', 100)
             FROM (SELECT t.i * 1000 + n.i + 1 AS id FROM n AS t JOIN n WHERE t.i < {thousands}) AS ids"
     );
     migration.on(&migration.old, &["USE {schema}", &load]).await?;
