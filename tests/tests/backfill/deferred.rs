@@ -124,7 +124,7 @@ async fn tables_with_rows_are_refused(flavor: Flavor) -> Result<()> {
 
 /// Seconds from the start of the process until a table with four secondary indexes is copied and has them.
 async fn copied_within(flavor: Flavor, start: &[&str]) -> Result<f64> {
-    let thousands = rounds(4, 1_000);
+    let thousands = rounds(4, 300);
     let tables = "[[table]]\nname = \"{schema}.*\"\n".to_owned();
     let mut migration = Migration::new(&Setup { tables, ..Setup::new(flavor, "deferred_gain") }).await?;
     let table = "CREATE TABLE {schema}.wide (id INT PRIMARY KEY, a INT NOT NULL, b INT NOT NULL, c CHAR(32) NOT NULL, v VARCHAR(100) NOT NULL,
