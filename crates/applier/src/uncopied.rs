@@ -47,7 +47,7 @@ pub(crate) fn may_come_together(shared: &Shared, table: usize) -> bool {
     let stays = |link: &ChildLink| link.referred.iter().all(|column| target.key().contains(column));
     let nobody_follows = children.is_empty() || (!target.key().iter().any(is_text) && children.iter().all(stays));
     let all_are_synced = shared.planner.foreign_keys(table).count() == shared.mappings[table].parents.len();
-    nobody_follows && all_are_synced && parents_come_later(shared, table)
+    parents_come_later(shared, table) && nobody_follows && all_are_synced
 }
 
 /// Which of these rows lack a parent that is yet to be copied, and no other one. Their other parents stay until the commit, as

@@ -75,7 +75,9 @@ impl Context<'_> {
                 Orphan::Unexplained => {}
             }
         }
-        if let Some(after) = after.filter(|_| before_parent && is_missing_parent(&source))
+        let may_come_first =
+            before_parent && is_missing_parent(&source) && uncopied::parents_come_later(self.shared, table);
+        if let Some(after) = after.filter(|_| may_come_first)
             && uncopied::lacking_parents(self.shared, conn, table, &[after]).await?[0]
         {
             return Ok(match uncopied::put_before_parent(&self.shared.tables[table], conn, after).await {
