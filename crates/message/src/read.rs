@@ -356,3 +356,44 @@ impl BlockHead {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of ten messages of the numbers that follow; each is told by its raw bytes and large parts.
+    fn heads(blocks: &[(u64, u32)]) -> Vec<BlockHead> {
+        let head = |(place, (raw_bytes, large_parts)): (u64, &(u64, u32))| BlockHead {
+            stream: stream_of("forward/old").unwrap(),
+            first_seq: place * 10 + 1,
+            last_seq: place * 10 + 10,
+            captured_at: NaiveDateTime::default(),
+            raw_bytes: *raw_bytes,
+            large_parts: *large_parts,
+        };
+        (0..).zip(blocks).map(head).collect()
+    }
+
+    fn sizes(heads: &[BlockHead]) -> Vec<usize> {
+        together(heads).map(<[BlockHead]>::len).collect()
+    }
+
+    #[test]
+    fn p8_what_is_read_together_is_bounded() {
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&heads(&[(100, 0); 600])), [256, 256, 88]);
+        assert_eq!(sizes(&heads(&[(MOST_BYTES_TOGETHER / 2, 0); 5])), [2, 2, 1]);
+        assert_eq!(sizes(&heads(&[(MOST_BYTES_TOGETHER * 4, 0), (100, 0), (100, 0)])), [1, 2]);
+        // Large values are no part of the raw bytes.
+        assert_eq!(sizes(&heads(&[(100, 0), (100, 0), (100, 16), (100, 16), (100, 0), (100, 0)])), [2, 1, 1, 2]);
+    }
+
+    #[test]
+    fn only_blocks_that_follow_each_other_are_read_together() {
+        let mut some = heads(&[(100, 0); 6]);
+        some.remove(2);
+        assert_eq!(sizes(&some), [2, 3]);
+        some[3].stream = stream_of("reverse/new").unwrap();
+        assert_eq!(sizes(&some), [2, 1, 1, 1]);
+    }
+}

@@ -108,15 +108,20 @@ async fn with_a_table_that_was_left_out(flavor: Flavor, name: &'static str) -> R
     Ok(migration)
 }
 
+/// All five rows are on both sides, each change was captured once.
+async fn all_has_crossed(mut migration: Migration) -> Result<()> {
+    migration.start(Direction::Reverse, &[])?;
+    let (status, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
+    ensure!(comparison.rows_compared() == 5 && status.number("forward", "last_seq") == 8, "{comparison}\n{}", status.0);
+    migration.stop_both().await
+}
+
 /// What users of a table that was left out did since the mark is captured.
 async fn a_table_that_was_left_out_comes_in(flavor: Flavor) -> Result<()> {
     let mut migration = with_a_table_that_was_left_out(flavor, "from_mark_table").await?;
     migration.start_with(Direction::Forward, &["--from-mark", "start"], &[])?;
     ensure!(until_read_again(&migration, Direction::Forward).await? == 5, "{}", migration.log_ends());
-    migration.start(Direction::Reverse, &[])?;
-    let (status, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
-    ensure!(comparison.rows_compared() == 5 && status.number("forward", "last_seq") == 8, "{comparison}\n{}", status.0);
-    migration.stop_both().await
+    all_has_crossed(migration).await
 }
 
 /// Killed before what was missing is captured, and after that: begun again, it captures each change once.
@@ -132,10 +137,7 @@ async fn it_is_begun_again_where_it_was_killed(flavor: Flavor) -> Result<()> {
     }
     migration.start_with(Direction::Forward, &["--from-mark", "start"], &[])?;
     ensure!(until_read_again(&migration, Direction::Forward).await? == 0, "{}", migration.log_ends());
-    migration.start(Direction::Reverse, &[])?;
-    let (status, comparison) = migration.until_quiet_and_equal(LIMIT).await?;
-    ensure!(comparison.rows_compared() == 5 && status.number("forward", "last_seq") == 8, "{comparison}\n{}", status.0);
-    migration.stop_both().await
+    all_has_crossed(migration).await
 }
 
 /// Each refusal says why, and what to do.
