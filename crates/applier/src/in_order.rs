@@ -55,6 +55,13 @@ enum MadeUp {
     Otherwise(Written),
 }
 
+/// What is thought of parents that are missed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parents {
+    MayCome,
+    AreGone,
+}
+
 /// What was made up for, all in all.
 struct Made {
     /// Places of the changes for which there is nothing, and why the target has refused them.
@@ -296,19 +303,37 @@ impl Context<'_> {
         mut passed_over: Vec<usize>,
         went: &[Went],
     ) -> Result<Result<Made, Written>, ApplyError> {
-        let mut all_there = ALL_THERE;
+        let (mut all_there, mut parents) = (ALL_THERE, Parents::MayCome);
         loop {
             let tried = passed_over.len();
-            let made = match self.make_up_once(conn, changes, passed_over, went).await? {
+            let made = match self.make_up_once(conn, changes, passed_over, (went, parents)).await? {
                 Ok(made) => made,
                 Err(otherwise) => return Ok(Err(otherwise)),
             };
             all_there &= made.all_there;
-            if made.left.is_empty() || made.left.len() == tried {
+            if made.left.is_empty() {
                 return Ok(Ok(Made { left: made.left, all_there }));
+            }
+            if made.left.len() == tried {
+                if parents == Parents::AreGone || !self.are_all_undone_later(changes, &made.left) {
+                    return Ok(Ok(Made { left: made.left, all_there }));
+                }
+                parents = Parents::AreGone;
             }
             passed_over = made.left.into_iter().rev().map(|(place, _)| place).collect();
         }
+    }
+
+    /// All of these merely miss a parent, and their rows were moved on, which is undone: nobody refers to that parent any more,
+    /// so it need not come for their sake.
+    fn are_all_undone_later(&self, changes: &[JudgedChange<'_>], left: &[(usize, Cause)]) -> bool {
+        left.iter().all(|(place, cause)| {
+            let misses_parent = matches!(cause, Cause::Refused(refused) if refused.misses_parent);
+            let is_undone = |later: &JudgedChange<'_>| {
+                later.aside.is_none() && later.is_undone() && self.is_of_row(later.change, changes[*place].change)
+            };
+            misses_parent && changes[place + 1..].iter().any(is_undone)
+        })
     }
 
     async fn make_up_once(
@@ -316,7 +341,7 @@ impl Context<'_> {
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
         mut passed_over: Vec<usize>,
-        went: &[Went],
+        (went, parents): (&[Went], Parents),
     ) -> Result<Result<Made, Written>, ApplyError> {
         let (mut left, mut all_there) = (Vec::new(), ALL_THERE);
         // The last one first: it may stand in for those before.
@@ -336,7 +361,7 @@ impl Context<'_> {
                 left.push((place, Cause::Behind));
                 continue;
             }
-            match self.make_up_one(conn, changes, place, went).await? {
+            match self.make_up_one(conn, changes, place, (went, parents)).await? {
                 MadeUp::Yes { all_there: there } => all_there &= there,
                 MadeUp::No(cause) => left.push((place, cause)),
                 MadeUp::Otherwise(written) => return Ok(Err(written)),
@@ -350,7 +375,7 @@ impl Context<'_> {
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
         place: usize,
-        went: &[Went],
+        (went, parents): (&[Went], Parents),
     ) -> Result<MadeUp, ApplyError> {
         let change = changes[place].change;
         let Some(mut row) = changes[place].after().cloned() else { return Ok(MadeUp::No(Cause::Behind)) };
@@ -373,6 +398,9 @@ impl Context<'_> {
                 }
             }
             self.follow(parent, change.table, &mut row);
+        }
+        if parents == Parents::AreGone && !family::lets_go(self.shared, conn, change.table, &mut row).await? {
+            return Ok(MadeUp::Yes { all_there: ALL_THERE });
         }
         let judged = &mut changes[place];
         let kept = judged.replace(row);

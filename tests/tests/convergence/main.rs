@@ -10,6 +10,7 @@ mod faults;
 mod followers;
 mod mend;
 mod moved;
+mod moved_orphans;
 mod orphans;
 mod outcome;
 mod parked;
