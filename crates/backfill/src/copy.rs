@@ -15,7 +15,7 @@ use crate::error::BackfillError;
 use crate::pace::Pace;
 use crate::slot::Busy;
 use crate::source::{KEYS_AT_A_TIME, SourceTable};
-use crate::windows::{Closed, Opened};
+use crate::windows::{Closed, Lasts, Opened};
 use crate::worker::Shared;
 
 /// Chunks of one table that are under way at a time: one is read while others are written.
@@ -141,7 +141,7 @@ impl Copy {
             }
             let range = KeyRange { after: rest.after.clone(), through: end?.or_else(|| rest.through.clone()) };
             let number = self.shared.next_number();
-            let window = self.shared.windows.open(self.table, slot.number, number);
+            let window = self.shared.windows.open(self.table, Lasts::UntilWritten, slot.number, number);
             let reading = async {
                 slot.mark(number).await?;
                 slot.until_reader_has(number).await?;
@@ -284,7 +284,8 @@ impl Writing {
         for keys in keys.chunks(KEYS_AT_A_TIME) {
             let (number, source) = (self.shared.next_number(), self.source.clone());
             let slot = self.busy.slot()?;
-            let window = self.shared.windows.open(self.table, slot.number, number);
+            // Who of them was changed later would be doubtful again.
+            let window = self.shared.windows.open(self.table, Lasts::UntilMarked, slot.number, number);
             let read = slot.read_held(&source, keys, number).await;
             if read.is_err() {
                 slot.forget_source();
@@ -298,23 +299,29 @@ impl Writing {
         Ok(())
     }
 
-    /// Waits for the high mark, and leaves out what was changed before it.
+    /// Waits for the high mark, and for the stream to come to the window's end, where it rests; leaves out what was changed
+    /// before that.
     async fn close(&mut self, mut window: Opened, rows: &mut Vec<Row>) -> Result<(Opened, Closed), BackfillError> {
-        let closed = tokio::time::timeout(self.mark_limit, &mut window.closed).await;
-        let Ok(Ok(closed)) = closed else { return Err(BackfillError::MarksNotPassed) };
+        let passed = tokio::time::timeout(self.mark_limit, window.passed()).await;
+        if passed != Ok(true) {
+            return Err(BackfillError::MarksNotPassed);
+        }
+        let mut applied = self.shared.applied.clone();
+        let closed = window.reached(&mut applied).await.ok_or(BackfillError::MarksNotPassed)?;
         self.left_out += closed.window.leave_out(&self.shared.mappings[self.table], rows) as u64;
         Ok((window, closed))
     }
 
-    /// Waits until the stream has come to the high mark's place, where it rests, and writes.
+    /// Writes at the window's end, where the stream rests.
     async fn put(&mut self, closed: &Closed, rows: Vec<Row>) -> Result<(), BackfillError> {
-        let (mut applied, place) = (self.shared.applied.clone(), closed.stop.after());
-        let reached = applied.wait_for(|view| view.applied_seq >= place).await;
-        let concurrent = reached.map_err(|_| BackfillError::Ended)?.looks_for_concurrent;
+        let concurrent = self.shared.applied.borrow().looks_for_concurrent;
         let concurrent = concurrent || self.shared.wishes.borrow().opposite_declared;
         if rows.is_empty() {
             return Ok(());
         }
+        // Chunks of one table follow each other, and would stand in each other's way at the border.
+        let turn = self.shared.turns[self.table].clone();
+        let _turn = turn.lock().await;
         let begun = Instant::now();
         let to_write = ChunkToWrite {
             table: self.table,

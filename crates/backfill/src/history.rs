@@ -16,7 +16,7 @@ const LONGEST_GAP_MS: u64 = 60_000;
 /// How old what is known may be before the rest of its age counts as time in which nothing was copied.
 const FRESH_MS: u64 = 3_000;
 
-/// The pace is that of the second half of the time so far, but of so long at least.
+/// The pace is that of the last third of the time so far, since tables differ, but of so long at least.
 const SHORTEST_SPAN_MS: u64 = 20_000;
 
 /// With less than this there is nothing to reckon from.
@@ -96,7 +96,7 @@ impl History {
     pub fn speed(&self, now_micros: i64) -> Option<Speed> {
         let silent_ms = self.gap_ms(now_micros).saturating_sub(FRESH_MS);
         let worked_ms = self.latest.worked_ms + silent_ms;
-        let from_ms = worked_ms.saturating_sub(SHORTEST_SPAN_MS.max(worked_ms / 2));
+        let from_ms = worked_ms.saturating_sub(SHORTEST_SPAN_MS.max(worked_ms / 3));
         let from = self.samples.iter().rfind(|sample| sample.worked_ms <= from_ms).or(self.samples.first())?;
         let span_ms = worked_ms - from.worked_ms;
         if span_ms < LEAST_SPAN_MS {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_half_of_the_time_counts() {
+    fn the_last_third_of_the_time_counts() {
         let mut history = History::default();
         history.note(0, true, 0, 0);
         assert_eq!(history.speed(SECOND), None);
@@ -153,9 +153,9 @@ mod tests {
         history.note(0, true, 0, 0);
         noted(&mut history, 0, 30, true, 100);
         // Nothing is heard of it.
-        assert!((rate(&history, 45) - 43.0).abs() < 1.0, "{}", rate(&history, 45));
+        assert!((rate(&history, 45) - 40.0).abs() < 1.0, "{}", rate(&history, 45));
         noted(&mut history, 45, 1, true, 0);
-        assert!((rate(&history, 46) - 30.0).abs() < 1.0, "{}", rate(&history, 46));
+        assert!((rate(&history, 46) - 20.0).abs() < 1.0, "{}", rate(&history, 46));
         let before = rate(&history, 46);
         noted(&mut history, 46, 1_000, false, 0);
         assert!((rate(&history, 1_046) - before).abs() < 1.0, "{}", rate(&history, 1_046));

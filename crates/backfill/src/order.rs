@@ -1,4 +1,4 @@
-//! Which tables may be copied now.
+//! Which tables may be copied now, and which of them are urgent.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +8,8 @@ use crossfade_rules::chunk::CopyOrder;
 
 /// The places of tables among the mappings, each with its copy, whose parents are copied and that have something to be done.
 /// Tables that refer to each other in a circle do not wait for each other.
+///
+/// First those behind which most is waiting: what comes last is then copied beside other tables, and not all alone.
 pub(crate) fn ready<'c>(
     mappings: &[TableMapping],
     order: &CopyOrder,
@@ -15,7 +17,14 @@ pub(crate) fn ready<'c>(
 ) -> Vec<(usize, &'c TableCopy)> {
     let uncopied = uncopied(mappings, copies);
     let is_free = |table: usize| order.parents[table].iter().all(|parent| !uncopied.contains(parent));
-    copies
+    let mut rows = vec![0; mappings.len()];
+    for copy in copies {
+        if let Some(table) = place(mappings, copy) {
+            rows[table] = copy.total_rows.unwrap_or(0).saturating_sub(copy.counts.read);
+        }
+    }
+    let waiting = waiting_behind(order, &rows);
+    let mut ready: Vec<(usize, &TableCopy)> = copies
         .iter()
         .filter_map(|copy| Some((place(mappings, copy)?, copy)))
         .filter(|(table, copy)| match copy.state {
@@ -23,7 +32,25 @@ pub(crate) fn ready<'c>(
             CopyState::Copied => copy.refused > 0,
             CopyState::Stopped => false,
         })
-        .collect()
+        .collect();
+    ready.sort_by_key(|(table, _)| std::cmp::Reverse(waiting[*table]));
+    ready
+}
+
+/// For each table the rows of it and of those that wait for it, one after the other: of the longest such chain.
+fn waiting_behind(order: &CopyOrder, rows: &[u64]) -> Vec<u64> {
+    let (mut waiting, mut is_longer) = (rows.to_vec(), true);
+    // There are no circles in this order.
+    while std::mem::take(&mut is_longer) {
+        for (child, parents) in order.parents.iter().enumerate() {
+            for parent in parents {
+                let through = rows[*parent] + waiting[child];
+                is_longer |= through > waiting[*parent];
+                waiting[*parent] = waiting[*parent].max(through);
+            }
+        }
+    }
+    waiting
 }
 
 /// The tables that are to be copied and are not copied yet.
@@ -34,4 +61,18 @@ pub(crate) fn uncopied(mappings: &[TableMapping], copies: &[TableCopy]) -> BTree
 
 fn place(mappings: &[TableMapping], copy: &TableCopy) -> Option<usize> {
     mappings.iter().position(|mapping| mapping.source == copy.table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_chain_is_the_most_urgent() {
+        // 0 <- 1 <- 2, 0 <- 3, and 4 by itself.
+        let parents = vec![vec![], vec![0], vec![1], vec![0], vec![]];
+        let order = CopyOrder { parents, in_circle: vec![false; 5] };
+        assert_eq!(waiting_behind(&order, &[1, 20, 300, 50, 310]), [321, 320, 300, 50, 310]);
+        assert_eq!(waiting_behind(&order, &[1, 20, 300, 500, 0]), [501, 320, 300, 500, 0]);
+    }
 }

@@ -2,17 +2,21 @@
 //!
 //! Whoever reads a chunk opens a window first and then commits the low mark, so the reader cannot have passed it. The reader's
 //! side never waits: it notes, and at the high mark it has the stream stop there.
+//!
+//! The applier may be far behind the reader. Chunks that wait for it are then written at one place, that of the last high mark:
+//! a window may end later than its chunk's mark, since what is changed until then is left out of the chunk as well. So the
+//! applier rests once for several chunks, which are written beside each other.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossfade_applier::{Feed, Stop};
+use crossfade_applier::{Feed, ProgressView, Stop};
 use crossfade_binlog::EchoKey;
 use crossfade_model::{RowChange, Seen};
 use crossfade_rules::TableMapping;
 use crossfade_rules::chunk::{TouchedRows, Window};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// The heartbeats that are marks bear names that begin like this.
 const MARK: &str = "chunk:";
@@ -28,23 +32,41 @@ pub struct Windows {
 #[derive(Default)]
 struct Inner {
     open: BTreeMap<u64, Open>,
+    marked: BTreeMap<u64, Marked>,
     /// What the source had seen at the high marks of chunks that are not written yet.
     unwritten: BTreeMap<u64, Arc<Seen>>,
 }
 
+/// How long a window lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// Until its rows are to be written.
+    UntilWritten,
+    /// Until its high mark, at whose place its rows are written.
+    UntilMarked,
+}
+
 struct Open {
     table: usize,
+    lasts: Lasts,
     writer: String,
     /// The low mark has been passed: what is changed from now on counts.
     begun: Option<Window>,
-    closed: oneshot::Sender<Closed>,
+    passed: oneshot::Sender<()>,
 }
 
-/// A window whose high mark has been passed.
+/// The high mark has been passed, and the applier is not there yet.
+struct Marked {
+    table: usize,
+    lasts: Lasts,
+    closed: Closed,
+}
+
+/// A window whose end the applier has come to.
 pub struct Closed {
     pub window: Window,
-    /// The applier goes no further than the high mark's place while this lives.
-    pub stop: Stop,
+    /// The applier goes no further than the window's end while this lives.
+    stop: Stop,
     /// What the source had seen at the high mark.
     pub seen: Arc<Seen>,
 }
@@ -53,7 +75,26 @@ pub struct Closed {
 pub struct Opened {
     windows: Arc<Windows>,
     number: u64,
-    pub closed: oneshot::Receiver<Closed>,
+    passed: oneshot::Receiver<()>,
+}
+
+impl Opened {
+    /// Returns once the high mark has been passed; `false` where that will not be.
+    pub async fn passed(&mut self) -> bool {
+        (&mut self.passed).await.is_ok()
+    }
+
+    /// Returns once the applier has come to the window's end, where it rests. `None` where the window was given up.
+    pub async fn reached(&self, applied: &mut watch::Receiver<ProgressView>) -> Option<Closed> {
+        loop {
+            let place = self.windows.inner().marked.get(&self.number)?.closed.stop.after();
+            let reached = applied.wait_for(|view| view.applied_seq >= place).await.ok()?.applied_seq;
+            // Another chunk may have moved the end meanwhile.
+            if let Some(closed) = self.windows.take(self.number, reached) {
+                return Some(closed);
+            }
+        }
+    }
 }
 
 impl Windows {
@@ -67,12 +108,12 @@ impl Windows {
 
     /// Opens a window over a table. `number` is the counter of its low mark and the next one that of its high mark; no other
     /// window of the pair ever has these.
-    pub fn open(self: &Arc<Self>, table: usize, worker: u16, number: u64) -> Opened {
-        let (closed, receiver) = oneshot::channel();
-        let open = Open { table, writer: mark_writer(worker), begun: None, closed };
+    pub fn open(self: &Arc<Self>, table: usize, lasts: Lasts, worker: u16, number: u64) -> Opened {
+        let (sender, passed) = oneshot::channel();
+        let open = Open { table, lasts, writer: mark_writer(worker), begun: None, passed: sender };
         self.inner().open.insert(number, open);
         self.open_count.fetch_add(1, Ordering::SeqCst);
-        Opened { windows: self.clone(), number, closed: receiver }
+        Opened { windows: self.clone(), number, passed }
     }
 
     /// Somebody wants to know which rows are touched.
@@ -95,11 +136,11 @@ impl Windows {
     /// The reader has passed changes of these rows, by whomever.
     pub fn note(&self, keys: &[EchoKey]) {
         let mut inner = self.inner();
-        for open in inner.open.values_mut() {
-            let table = open.table;
-            if let Some(window) = &mut open.begun {
-                keys.iter().filter(|(of, _)| *of == table).for_each(|(_, key)| window.note(*key));
-            }
+        let Inner { open, marked, .. } = &mut *inner;
+        let open = open.values_mut().filter_map(|open| Some((open.table, open.begun.as_mut()?)));
+        let marked = marked.values_mut().filter(|marked| marked.lasts == Lasts::UntilWritten);
+        for (table, window) in open.chain(marked.map(|marked| (marked.table, &mut marked.closed.window))) {
+            keys.iter().filter(|(of, _)| *of == table).for_each(|(_, key)| window.note(*key));
         }
     }
 
@@ -120,21 +161,33 @@ impl Windows {
         if !inner.open.get(&number).is_some_and(is_high) {
             return true;
         }
-        if let Some(Open { begun: Some(window), closed, .. }) = inner.open.remove(&number) {
-            self.open_count.fetch_sub(1, Ordering::SeqCst);
+        if let Some(Open { table, lasts, begun: Some(window), passed, .. }) = inner.open.remove(&number) {
             inner.unwritten.insert(number, seen.clone());
-            drop(inner);
-            // Whoever waited may have given up; the stop then ends at once.
-            let _ = closed.send(Closed { window, stop: feed.stop_after(captured), seen: seen.clone() });
+            for earlier in inner.marked.values_mut().filter(|marked| marked.lasts == Lasts::UntilWritten) {
+                earlier.closed.stop = feed.stop_after(captured);
+            }
+            let closed = Closed { window, stop: feed.stop_after(captured), seen: seen.clone() };
+            inner.marked.insert(number, Marked { table, lasts, closed });
+            // Whoever has given up has dropped what is marked, or does so now.
+            let _ = passed.send(());
         }
         true
+    }
+
+    /// The window's end, if the applier has come there.
+    fn take(&self, number: u64, reached: u64) -> Option<Closed> {
+        let mut inner = self.inner();
+        inner.marked.get(&number).filter(|marked| marked.closed.stop.after() <= reached)?;
+        let taken = inner.marked.remove(&number)?;
+        self.open_count.fetch_sub(1, Ordering::SeqCst);
+        Some(taken.closed)
     }
 
     /// The stream was put back or taken over: no window can be trusted.
     pub fn abandon(&self) {
         let mut inner = self.inner();
-        let dropped = std::mem::take(&mut inner.open);
-        self.open_count.fetch_sub(dropped.len(), Ordering::SeqCst);
+        let (open, marked) = (std::mem::take(&mut inner.open), std::mem::take(&mut inner.marked));
+        self.open_count.fetch_sub(open.len() + marked.len(), Ordering::SeqCst);
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -146,7 +199,8 @@ impl Windows {
 impl Drop for Opened {
     fn drop(&mut self) {
         let mut inner = self.windows.inner();
-        if inner.open.remove(&self.number).is_some() {
+        let (open, marked) = (inner.open.remove(&self.number), inner.marked.remove(&self.number));
+        if open.is_some() || marked.is_some() {
             self.windows.open_count.fetch_sub(1, Ordering::SeqCst);
         }
         inner.unwritten.remove(&self.number);
@@ -156,4 +210,116 @@ impl Drop for Opened {
 /// The name of a worker's marks.
 pub fn mark_writer(worker: u16) -> String {
     format!("{MARK}{worker}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const TABLE: usize = 0;
+    const MANY_BYTES: usize = 1 << 20;
+
+    struct Stream {
+        windows: Arc<Windows>,
+        feed: Arc<Feed>,
+        applied: watch::Sender<ProgressView>,
+    }
+
+    impl Stream {
+        fn new() -> Stream {
+            let windows = Arc::new(Windows::new(Arc::from(Vec::new())));
+            let (applied, _) = watch::channel(ProgressView::default());
+            Stream { windows, feed: Arc::new(Feed::new(0, MANY_BYTES)), applied }
+        }
+
+        /// A window whose low mark is passed.
+        fn begun(&self, lasts: Lasts, worker: u16, number: u64) -> Opened {
+            let opened = self.windows.open(TABLE, lasts, worker, number);
+            self.pass(worker, number, 0);
+            opened
+        }
+
+        fn pass(&self, worker: u16, counter: u64, captured: u64) {
+            assert!(self.windows.pass(&mark_writer(worker), counter, captured, &Arc::default(), &self.feed));
+        }
+
+        fn is_applied(&self, seq: u64) {
+            self.applied.send_modify(|view| view.applied_seq = seq);
+        }
+
+        /// What was noted in the window, if the applier has come to its end.
+        async fn noted(&self, opened: &Opened) -> Option<usize> {
+            let mut applied = self.applied.subscribe();
+            let reached = tokio::time::timeout(Duration::from_millis(20), opened.reached(&mut applied)).await;
+            reached.ok()?.map(|closed| closed.window.len())
+        }
+    }
+
+    #[tokio::test]
+    async fn chunks_that_wait_for_the_applier_are_written_at_one_place() {
+        let stream = Stream::new();
+        let mut first = stream.begun(Lasts::UntilWritten, 1, 10);
+        let second = stream.begun(Lasts::UntilWritten, 2, 20);
+        stream.windows.note(&[(TABLE, 7)]);
+        stream.pass(1, 11, 100);
+        assert!(first.passed().await);
+        // It comes after the first one's high mark, and before the place where both are written.
+        stream.windows.note(&[(TABLE, 8)]);
+        stream.pass(2, 21, 120);
+        stream.is_applied(100);
+        assert_eq!(stream.noted(&first).await, None);
+        stream.is_applied(120);
+        assert_eq!((stream.noted(&first).await, stream.noted(&second).await), (Some(2), Some(2)));
+        drop((first, second));
+        assert!(!stream.windows.are_open() && stream.windows.unwritten().is_empty());
+    }
+
+    #[tokio::test]
+    async fn rows_that_were_held_are_written_at_their_own_mark() {
+        let stream = Stream::new();
+        let held = stream.begun(Lasts::UntilMarked, 1, 10);
+        let chunk = stream.begun(Lasts::UntilWritten, 2, 20);
+        stream.pass(1, 11, 100);
+        stream.windows.note(&[(TABLE, 8)]);
+        stream.pass(2, 21, 120);
+        stream.is_applied(100);
+        assert_eq!((stream.noted(&held).await, stream.noted(&chunk).await), (Some(0), None));
+        stream.is_applied(120);
+        assert_eq!(stream.noted(&chunk).await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_window_that_the_applier_has_come_to_ends_there() {
+        let stream = Stream::new();
+        let first = stream.begun(Lasts::UntilWritten, 1, 10);
+        stream.pass(1, 11, 100);
+        stream.is_applied(100);
+        let mut applied = stream.applied.subscribe();
+        let closed = first.reached(&mut applied).await.expect("it is there");
+        let second = stream.begun(Lasts::UntilWritten, 2, 20);
+        stream.windows.note(&[(TABLE, 8)]);
+        stream.pass(2, 21, 120);
+        assert_eq!((closed.stop.after(), closed.window.len()), (100, 0));
+        stream.is_applied(120);
+        assert_eq!(stream.noted(&second).await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_or_abandoned_stops_nobody() {
+        let stream = Stream::new();
+        let given_up = stream.begun(Lasts::UntilWritten, 1, 10);
+        stream.pass(1, 11, 100);
+        drop(given_up);
+        let marked = stream.begun(Lasts::UntilWritten, 1, 20);
+        let mut open = stream.begun(Lasts::UntilWritten, 2, 30);
+        stream.pass(1, 21, 100);
+        stream.windows.abandon();
+        stream.is_applied(100);
+        assert_eq!(stream.noted(&marked).await, None);
+        assert!(!open.passed().await);
+        drop((marked, open));
+        assert!(!stream.windows.are_open() && stream.windows.unwritten().is_empty());
+    }
 }

@@ -12,7 +12,7 @@ use crossfade_model::{TableName, TableShape};
 use crossfade_rules::TableMapping;
 use crossfade_rules::chunk::{CopyOrder, Families};
 use crossfade_throttle::Throttle;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -86,6 +86,8 @@ pub(crate) struct Shared {
     pub families: Families,
     pub windows: Arc<Windows>,
     pub slots: Arc<Slots>,
+    /// One chunk of a table is written at a time.
+    pub turns: Vec<Arc<Mutex<()>>>,
     pub applied: watch::Receiver<ProgressView>,
     pub wishes: watch::Receiver<Wishes>,
     pub throttle: Throttle,
@@ -95,6 +97,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// As many as can be written beside each other. At least two, since one may fail again and again.
+    pub fn tables_at_a_time(&self) -> usize {
+        usize::from(self.limits.workers).max(2)
+    }
+
     /// The numbers of a window's two marks, of which this is the first.
     pub fn next_number(&self) -> u64 {
         (self.epoch << EPOCH_SHIFT) + self.numbers.fetch_add(2, Ordering::Relaxed)
@@ -116,6 +123,7 @@ impl Backfill {
         let uncopied = self.uncopied.clone();
         let shared = Arc::new(Shared {
             slots: Arc::new(Slots::new(writers, &self.source, self.replica.as_ref(), &self.pair)),
+            turns: self.mappings.iter().map(|_| Arc::default()).collect(),
             order: CopyOrder::of(&self.mappings),
             families: Families::of(&self.mappings),
             store: self.store,
@@ -215,7 +223,8 @@ impl Work {
         store.adopt_copies(self.shared.epoch).await?;
         self.see_to_indexes(&copies, &store.deferred_indexes().await?);
         for (table, copy) in ready(&self.shared.mappings, &self.shared.order, &copies) {
-            if !self.at_work.contains_key(&copy.table) && self.is_due(copy) {
+            let has_room = copy.state == CopyState::Copied || self.at_work.len() < self.shared.tables_at_a_time();
+            if has_room && !self.at_work.contains_key(&copy.table) && self.is_due(copy) {
                 self.begin(table, copy);
             }
         }
