@@ -243,27 +243,6 @@ pub(crate) async fn judge_orphan(
     Ok(Orphan::Unexplained)
 }
 
-/// Lets a row go from parents that are gone. `false`: it would have gone with one.
-pub(crate) async fn lets_go(
-    shared: &Shared,
-    conn: &mut Conn,
-    table: usize,
-    row: &mut Row,
-) -> Result<bool, mysql_async::Error> {
-    for (parent, link) in links_of(shared, table) {
-        let values: Vec<&Value> = link.columns.iter().map(|column| &row[*column]).collect();
-        let refers = values.iter().all(|value| !value.is_null());
-        if !refers || !shared.tables[parent].lock_where(conn, &link.referred, &[values]).await?.is_empty() {
-            continue;
-        }
-        if link.on_delete != ReferentialAction::SetNull {
-            return Ok(false);
-        }
-        link.columns.iter().for_each(|column| row[*column] = Value::Null);
-    }
-    Ok(true)
-}
-
 fn links_of(shared: &Shared, child: usize) -> impl Iterator<Item = (usize, &ChildLink)> {
     let of_parent = shared.children.iter().enumerate();
     of_parent.flat_map(move |(parent, links)| {

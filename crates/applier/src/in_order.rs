@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crossfade_model::{ReferentialAction, Row, RowOp, Value};
+use crossfade_model::{ReferentialAction, Row, RowOp, Seen, Value};
 use crossfade_rules::mapping::ChildLink;
 use crossfade_rules::plan::{Dependence, Dependences};
 use crossfade_rules::{ChangeKind, MappedChange, Planner, Remedy};
@@ -15,7 +15,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::detour;
 use crate::error::{ApplyError, row_remedy};
-use crate::family;
+use crate::family::{self, Orphan, Ruling};
 use crate::judged::{JudgedChange, JudgedLane, JudgedStep};
 use crate::lane::Shared;
 use crate::parking::Cause;
@@ -55,11 +55,13 @@ enum MadeUp {
     Otherwise(Written),
 }
 
-/// What is thought of parents that are missed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Parents {
-    MayCome,
-    AreGone,
+/// What stands in for a change that merely misses a parent.
+#[derive(Clone, Copy)]
+enum Parents<'w> {
+    /// What has gone with rows that were deleted in this transaction.
+    Went(&'w [Went]),
+    /// Besides, that users of the target have ended the parent, and nobody refers to it any more.
+    Ended(&'w [Went]),
 }
 
 /// What was made up for, all in all.
@@ -303,10 +305,10 @@ impl Context<'_> {
         mut passed_over: Vec<usize>,
         went: &[Went],
     ) -> Result<Result<Made, Written>, ApplyError> {
-        let (mut all_there, mut parents) = (ALL_THERE, Parents::MayCome);
+        let (mut all_there, mut parents) = (ALL_THERE, Parents::Went(went));
         loop {
             let tried = passed_over.len();
-            let made = match self.make_up_once(conn, changes, passed_over, (went, parents)).await? {
+            let made = match self.make_up_once(conn, changes, passed_over, parents).await? {
                 Ok(made) => made,
                 Err(otherwise) => return Ok(Err(otherwise)),
             };
@@ -315,17 +317,17 @@ impl Context<'_> {
                 return Ok(Ok(Made { left: made.left, all_there }));
             }
             if made.left.len() == tried {
-                if parents == Parents::AreGone || !self.are_all_undone_later(changes, &made.left) {
+                if matches!(parents, Parents::Ended(_)) || !self.are_all_undone_later(changes, &made.left) {
                     return Ok(Ok(Made { left: made.left, all_there }));
                 }
-                parents = Parents::AreGone;
+                parents = Parents::Ended(went);
             }
             passed_over = made.left.into_iter().rev().map(|(place, _)| place).collect();
         }
     }
 
     /// All of these merely miss a parent, and their rows were moved on, which is undone: nobody refers to that parent any more,
-    /// so it need not come for their sake.
+    /// so it does not come back for their sake.
     fn are_all_undone_later(&self, changes: &[JudgedChange<'_>], left: &[(usize, Cause)]) -> bool {
         left.iter().all(|(place, cause)| {
             let misses_parent = matches!(cause, Cause::Refused(refused) if refused.misses_parent);
@@ -341,7 +343,7 @@ impl Context<'_> {
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
         mut passed_over: Vec<usize>,
-        (went, parents): (&[Went], Parents),
+        parents: Parents<'_>,
     ) -> Result<Result<Made, Written>, ApplyError> {
         let (mut left, mut all_there) = (Vec::new(), ALL_THERE);
         // The last one first: it may stand in for those before.
@@ -361,7 +363,7 @@ impl Context<'_> {
                 left.push((place, Cause::Behind));
                 continue;
             }
-            match self.make_up_one(conn, changes, place, (went, parents)).await? {
+            match self.make_up_one(conn, changes, place, parents).await? {
                 MadeUp::Yes { all_there: there } => all_there &= there,
                 MadeUp::No(cause) => left.push((place, cause)),
                 MadeUp::Otherwise(written) => return Ok(Err(written)),
@@ -375,8 +377,9 @@ impl Context<'_> {
         conn: &mut Conn,
         changes: &mut [JudgedChange<'_>],
         place: usize,
-        (went, parents): (&[Went], Parents),
+        parents: Parents<'_>,
     ) -> Result<MadeUp, ApplyError> {
+        let (Parents::Went(went) | Parents::Ended(went)) = parents;
         let change = changes[place].change;
         let Some(mut row) = changes[place].after().cloned() else { return Ok(MadeUp::No(Cause::Behind)) };
         for (later, parent) in changes.iter().enumerate().skip(place + 1) {
@@ -399,8 +402,13 @@ impl Context<'_> {
             }
             self.follow(parent, change.table, &mut row);
         }
-        if parents == Parents::AreGone && !family::lets_go(self.shared, conn, change.table, &mut row).await? {
-            return Ok(MadeUp::Yes { all_there: ALL_THERE });
+        if let Parents::Ended(_) = parents {
+            match self.let_go_of_ended(conn, (change.table, &mut row), &change.seen).await? {
+                None => return Ok(MadeUp::Otherwise(Written::NotCaptured)),
+                // What is here under its key goes back to the source when the move is undone.
+                Some(false) => return Ok(MadeUp::Yes { all_there: ALL_THERE }),
+                Some(true) => {}
+            }
         }
         let judged = &mut changes[place];
         let kept = judged.replace(row);
@@ -415,6 +423,26 @@ impl Context<'_> {
             (Written::AsJudged { all_there }, None) => Ok(MadeUp::Yes { all_there }),
             (Written::AsJudged { .. }, Some(cause)) => Ok(MadeUp::No(cause)),
             (otherwise, _) => Ok(MadeUp::Otherwise(otherwise)),
+        }
+    }
+
+    /// Has a row let go of parents that users of the target have ended, as far as that is known. `false`: it cannot come without
+    /// one of them. `None`: the opposite reader did not get there in time.
+    async fn let_go_of_ended(
+        &self,
+        conn: &mut Conn,
+        (table, row): (usize, &mut Row),
+        seen: &Seen,
+    ) -> Result<Option<bool>, ApplyError> {
+        loop {
+            match family::judge_orphan(self.shared, conn, table, (row, seen), self.manner.hold_limit).await? {
+                Orphan::NotCaptured => return Ok(None),
+                Orphan::Ruled(Ruling::LetsGo(columns)) => {
+                    columns.iter().for_each(|column| row[*column] = Value::Null);
+                }
+                Orphan::Ruled(_) => return Ok(Some(false)),
+                Orphan::Unexplained => return Ok(Some(true)),
+            }
         }
     }
 

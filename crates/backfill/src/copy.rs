@@ -15,7 +15,7 @@ use crate::error::BackfillError;
 use crate::pace::Pace;
 use crate::slot::Busy;
 use crate::source::{KEYS_AT_A_TIME, SourceTable};
-use crate::windows::{Closed, Lasts, Opened};
+use crate::windows::{Closed, Opened, Place};
 use crate::worker::Shared;
 
 /// Chunks of one table that are under way at a time: one is read while others are written.
@@ -141,7 +141,7 @@ impl Copy {
             }
             let range = KeyRange { after: rest.after.clone(), through: end?.or_else(|| rest.through.clone()) };
             let number = self.shared.next_number();
-            let window = self.shared.windows.open(self.table, Lasts::UntilWritten, slot.number, number);
+            let window = self.shared.windows.open(self.table, self.shared.place_of(self.table), slot.number, number);
             let reading = async {
                 slot.mark(number).await?;
                 slot.until_reader_has(number).await?;
@@ -271,7 +271,7 @@ struct Writing {
 }
 
 impl Writing {
-    /// Writes rows at their high mark's place in the stream, but for those that are doubtful, whose keys are returned.
+    /// Writes rows at their window's end in the stream, but for those that are doubtful, whose keys are returned.
     async fn write(&mut self, window: Opened, mut rows: Vec<Row>) -> Result<Vec<CopyKey>, BackfillError> {
         let closed = self.close(window, &mut rows).await?;
         let doubtful = closed.1.window.take_doubtful(&self.shared.families, self.table, &mut rows);
@@ -284,8 +284,7 @@ impl Writing {
         for keys in keys.chunks(KEYS_AT_A_TIME) {
             let (number, source) = (self.shared.next_number(), self.source.clone());
             let slot = self.busy.slot()?;
-            // Who of them was changed later would be doubtful again.
-            let window = self.shared.windows.open(self.table, Lasts::UntilMarked, slot.number, number);
+            let window = self.shared.windows.open(self.table, Place::OwnMark, slot.number, number);
             let read = slot.read_held(&source, keys, number).await;
             if read.is_err() {
                 slot.forget_source();
@@ -307,21 +306,21 @@ impl Writing {
             return Err(BackfillError::MarksNotPassed);
         }
         let mut applied = self.shared.applied.clone();
-        let closed = window.reached(&mut applied).await.ok_or(BackfillError::MarksNotPassed)?;
+        let reached = window.reached(&mut applied).await.map_err(|_| BackfillError::Ended)?;
+        let closed = reached.ok_or(BackfillError::MarksNotPassed)?;
         self.left_out += closed.window.leave_out(&self.shared.mappings[self.table], rows) as u64;
         Ok((window, closed))
     }
 
-    /// Writes at the window's end, where the stream rests.
+    /// Writes at the window's end, where the stream rests, when no other chunk of the table is being written: they would
+    /// stand in each other's way at the border between them.
     async fn put(&mut self, closed: &Closed, rows: Vec<Row>) -> Result<(), BackfillError> {
-        let concurrent = self.shared.applied.borrow().looks_for_concurrent;
-        let concurrent = concurrent || self.shared.wishes.borrow().opposite_declared;
         if rows.is_empty() {
             return Ok(());
         }
-        // Chunks of one table follow each other, and would stand in each other's way at the border.
-        let turn = self.shared.turns[self.table].clone();
-        let _turn = turn.lock().await;
+        let shared = self.shared.clone();
+        let _turn = shared.turns[self.table].lock().await;
+        let concurrent = shared.applied.borrow().looks_for_concurrent || shared.wishes.borrow().opposite_declared;
         let begun = Instant::now();
         let to_write = ChunkToWrite {
             table: self.table,

@@ -3,9 +3,10 @@
 //! Whoever reads a chunk opens a window first and then commits the low mark, so the reader cannot have passed it. The reader's
 //! side never waits: it notes, and at the high mark it has the stream stop there.
 //!
-//! The applier may be far behind the reader. Chunks that wait for it are then written at one place, that of the last high mark:
-//! a window may end later than its chunk's mark, since what is changed until then is left out of the chunk as well. So the
-//! applier rests once for several chunks, which are written beside each other.
+//! The applier may be far behind the reader. Chunks that wait for it are then written at one place, that of the last high mark: a
+//! window may end later than its chunk's own mark, since what is changed until then is left out of the chunk as well. Every row
+//! that remains stood at that later mark as it was read. So the applier rests once for several chunks, which are written beside
+//! each other.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,50 +17,79 @@ use crossfade_binlog::EchoKey;
 use crossfade_model::{RowChange, Seen};
 use crossfade_rules::TableMapping;
 use crossfade_rules::chunk::{TouchedRows, Window};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch::error::RecvError;
+use tokio::sync::{Notify, oneshot, watch};
 
 /// The heartbeats that are marks bear names that begin like this.
 const MARK: &str = "chunk:";
 
 /// All windows of a stream. Shared by the workers, the reader and the capture.
 pub struct Windows {
-    /// How many are open: what is read most often.
+    /// How many are noted in, or may be moved: what is read most often.
     open_count: AtomicUsize,
     touched: Mutex<TouchedRows>,
     inner: Mutex<Inner>,
+    given_up: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
     open: BTreeMap<u64, Open>,
     marked: BTreeMap<u64, Marked>,
-    /// What the source had seen at the high marks of chunks that are not written yet.
+    /// What the source had seen at the ends of the windows whose chunks are not written yet.
     unwritten: BTreeMap<u64, Arc<Seen>>,
 }
 
-/// How long a window lasts.
+/// Where a chunk is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lasts {
-    /// Until its rows are to be written.
-    UntilWritten,
-    /// Until its high mark, at whose place its rows are written.
-    UntilMarked,
+pub enum Place {
+    /// At its own high mark: what is changed later might be in no binlog.
+    OwnMark,
+    /// There, or at the high mark of a later chunk.
+    AnyMark,
 }
+
+/// A window that has been moved so often stays where it is: its chunk is to be written some day.
+const MOST_MOVES: u8 = 8;
+
+/// And so does one behind which so many rows were touched, since they are kept in memory.
+const MOST_NOTED_BEHIND: usize = 100_000;
 
 struct Open {
     table: usize,
-    lasts: Lasts,
+    place: Place,
     writer: String,
     /// The low mark has been passed: what is changed from now on counts.
     begun: Option<Window>,
     passed: oneshot::Sender<()>,
 }
 
-/// The high mark has been passed, and the applier is not there yet.
+/// The high mark has been passed, and the applier has not come to the window's end yet.
 struct Marked {
     table: usize,
-    lasts: Lasts,
-    closed: Closed,
+    end: Closed,
+    /// What was touched after the end, as long as that may move.
+    behind: Option<Window>,
+    moves: u8,
+}
+
+impl Marked {
+    fn note(&mut self, key: u64) {
+        if let Some(behind) = &mut self.behind {
+            behind.note(key);
+            if behind.len() >= MOST_NOTED_BEHIND {
+                self.behind = None;
+            }
+        }
+    }
+
+    /// The window lasts until another high mark, at which the source had seen `seen`.
+    fn move_to(&mut self, stop: Stop, seen: &Arc<Seen>) {
+        self.end.window.extend(self.behind.take().unwrap_or_default());
+        (self.end.stop, self.end.seen) = (stop, seen.clone());
+        self.moves += 1;
+        self.behind = (self.moves < MOST_MOVES).then(Window::default);
+    }
 }
 
 /// A window whose end the applier has come to.
@@ -67,7 +97,7 @@ pub struct Closed {
     pub window: Window,
     /// The applier goes no further than the window's end while this lives.
     stop: Stop,
-    /// What the source had seen at the high mark.
+    /// What the source had seen there.
     pub seen: Arc<Seen>,
 }
 
@@ -85,13 +115,20 @@ impl Opened {
     }
 
     /// Returns once the applier has come to the window's end, where it rests. `None` where the window was given up.
-    pub async fn reached(&self, applied: &mut watch::Receiver<ProgressView>) -> Option<Closed> {
+    pub async fn reached(&self, applied: &mut watch::Receiver<ProgressView>) -> Result<Option<Closed>, RecvError> {
         loop {
-            let place = self.windows.inner().marked.get(&self.number)?.closed.stop.after();
-            let reached = applied.wait_for(|view| view.applied_seq >= place).await.ok()?.applied_seq;
+            let given_up = self.windows.given_up.notified();
+            tokio::pin!(given_up);
+            given_up.as_mut().enable();
+            let stop = |marked: &Marked| marked.end.stop.after();
+            let Some(place) = self.windows.inner().marked.get(&self.number).map(stop) else { return Ok(None) };
+            let reached = tokio::select! {
+                () = given_up => continue,
+                reached = applied.wait_for(|view| view.applied_seq >= place) => reached?.applied_seq,
+            };
             // Another chunk may have moved the end meanwhile.
             if let Some(closed) = self.windows.take(self.number, reached) {
-                return Some(closed);
+                return Ok(Some(closed));
             }
         }
     }
@@ -103,14 +140,15 @@ impl Windows {
             open_count: AtomicUsize::new(0),
             touched: Mutex::new(TouchedRows::new(mappings)),
             inner: Mutex::default(),
+            given_up: Notify::new(),
         }
     }
 
     /// Opens a window over a table. `number` is the counter of its low mark and the next one that of its high mark; no other
     /// window of the pair ever has these.
-    pub fn open(self: &Arc<Self>, table: usize, lasts: Lasts, worker: u16, number: u64) -> Opened {
+    pub fn open(self: &Arc<Self>, table: usize, place: Place, worker: u16, number: u64) -> Opened {
         let (sender, passed) = oneshot::channel();
-        let open = Open { table, lasts, writer: mark_writer(worker), begun: None, passed: sender };
+        let open = Open { table, place, writer: mark_writer(worker), begun: None, passed: sender };
         self.inner().open.insert(number, open);
         self.open_count.fetch_add(1, Ordering::SeqCst);
         Opened { windows: self.clone(), number, passed }
@@ -136,11 +174,15 @@ impl Windows {
     /// The reader has passed changes of these rows, by whomever.
     pub fn note(&self, keys: &[EchoKey]) {
         let mut inner = self.inner();
-        let Inner { open, marked, .. } = &mut *inner;
-        let open = open.values_mut().filter_map(|open| Some((open.table, open.begun.as_mut()?)));
-        let marked = marked.values_mut().filter(|marked| marked.lasts == Lasts::UntilWritten);
-        for (table, window) in open.chain(marked.map(|marked| (marked.table, &mut marked.closed.window))) {
-            keys.iter().filter(|(of, _)| *of == table).for_each(|(_, key)| window.note(*key));
+        for open in inner.open.values_mut() {
+            let table = open.table;
+            if let Some(window) = &mut open.begun {
+                keys.iter().filter(|(of, _)| *of == table).for_each(|(_, key)| window.note(*key));
+            }
+        }
+        for marked in inner.marked.values_mut() {
+            let table = marked.table;
+            keys.iter().filter(|(of, _)| *of == table).for_each(|(_, key)| marked.note(*key));
         }
     }
 
@@ -161,13 +203,16 @@ impl Windows {
         if !inner.open.get(&number).is_some_and(is_high) {
             return true;
         }
-        if let Some(Open { table, lasts, begun: Some(window), passed, .. }) = inner.open.remove(&number) {
-            inner.unwritten.insert(number, seen.clone());
-            for earlier in inner.marked.values_mut().filter(|marked| marked.lasts == Lasts::UntilWritten) {
-                earlier.closed.stop = feed.stop_after(captured);
+        if let Some(Open { table, place, begun: Some(window), passed, .. }) = inner.open.remove(&number) {
+            let may_move = place == Place::AnyMark;
+            let Inner { marked, unwritten, .. } = &mut *inner;
+            for (number, earlier) in marked.iter_mut().filter(|(_, earlier)| may_move && earlier.behind.is_some()) {
+                earlier.move_to(feed.stop_after(captured), seen);
+                unwritten.insert(*number, seen.clone());
             }
-            let closed = Closed { window, stop: feed.stop_after(captured), seen: seen.clone() };
-            inner.marked.insert(number, Marked { table, lasts, closed });
+            unwritten.insert(number, seen.clone());
+            let end = Closed { window, stop: feed.stop_after(captured), seen: seen.clone() };
+            marked.insert(number, Marked { table, end, behind: may_move.then(Window::default), moves: 0 });
             // Whoever has given up has dropped what is marked, or does so now.
             let _ = passed.send(());
         }
@@ -177,10 +222,10 @@ impl Windows {
     /// The window's end, if the applier has come there.
     fn take(&self, number: u64, reached: u64) -> Option<Closed> {
         let mut inner = self.inner();
-        inner.marked.get(&number).filter(|marked| marked.closed.stop.after() <= reached)?;
+        inner.marked.get(&number).filter(|marked| marked.end.stop.after() <= reached)?;
         let taken = inner.marked.remove(&number)?;
         self.open_count.fetch_sub(1, Ordering::SeqCst);
-        Some(taken.closed)
+        Some(taken.end)
     }
 
     /// The stream was put back or taken over: no window can be trusted.
@@ -188,6 +233,7 @@ impl Windows {
         let mut inner = self.inner();
         let (open, marked) = (std::mem::take(&mut inner.open), std::mem::take(&mut inner.marked));
         self.open_count.fetch_sub(open.len() + marked.len(), Ordering::SeqCst);
+        self.given_up.notify_waiters();
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -235,8 +281,8 @@ mod tests {
         }
 
         /// A window whose low mark is passed.
-        fn begun(&self, lasts: Lasts, worker: u16, number: u64) -> Opened {
-            let opened = self.windows.open(TABLE, lasts, worker, number);
+        fn begun(&self, place: Place, worker: u16, number: u64) -> Opened {
+            let opened = self.windows.open(TABLE, place, worker, number);
             self.pass(worker, number, 0);
             opened
         }
@@ -253,15 +299,15 @@ mod tests {
         async fn noted(&self, opened: &Opened) -> Option<usize> {
             let mut applied = self.applied.subscribe();
             let reached = tokio::time::timeout(Duration::from_millis(20), opened.reached(&mut applied)).await;
-            reached.ok()?.map(|closed| closed.window.len())
+            reached.ok()?.expect("the applier lives").map(|closed| closed.window.len())
         }
     }
 
     #[tokio::test]
     async fn chunks_that_wait_for_the_applier_are_written_at_one_place() {
         let stream = Stream::new();
-        let mut first = stream.begun(Lasts::UntilWritten, 1, 10);
-        let second = stream.begun(Lasts::UntilWritten, 2, 20);
+        let mut first = stream.begun(Place::AnyMark, 1, 10);
+        let second = stream.begun(Place::AnyMark, 2, 20);
         stream.windows.note(&[(TABLE, 7)]);
         stream.pass(1, 11, 100);
         assert!(first.passed().await);
@@ -279,8 +325,8 @@ mod tests {
     #[tokio::test]
     async fn rows_that_were_held_are_written_at_their_own_mark() {
         let stream = Stream::new();
-        let held = stream.begun(Lasts::UntilMarked, 1, 10);
-        let chunk = stream.begun(Lasts::UntilWritten, 2, 20);
+        let held = stream.begun(Place::OwnMark, 1, 10);
+        let chunk = stream.begun(Place::AnyMark, 2, 20);
         stream.pass(1, 11, 100);
         stream.windows.note(&[(TABLE, 8)]);
         stream.pass(2, 21, 120);
@@ -293,12 +339,12 @@ mod tests {
     #[tokio::test]
     async fn a_window_that_the_applier_has_come_to_ends_there() {
         let stream = Stream::new();
-        let first = stream.begun(Lasts::UntilWritten, 1, 10);
+        let first = stream.begun(Place::AnyMark, 1, 10);
         stream.pass(1, 11, 100);
         stream.is_applied(100);
         let mut applied = stream.applied.subscribe();
-        let closed = first.reached(&mut applied).await.expect("it is there");
-        let second = stream.begun(Lasts::UntilWritten, 2, 20);
+        let closed = first.reached(&mut applied).await.unwrap().expect("it is there");
+        let second = stream.begun(Place::AnyMark, 2, 20);
         stream.windows.note(&[(TABLE, 8)]);
         stream.pass(2, 21, 120);
         assert_eq!((closed.stop.after(), closed.window.len()), (100, 0));
@@ -309,17 +355,62 @@ mod tests {
     #[tokio::test]
     async fn what_is_given_up_or_abandoned_stops_nobody() {
         let stream = Stream::new();
-        let given_up = stream.begun(Lasts::UntilWritten, 1, 10);
+        let given_up = stream.begun(Place::AnyMark, 1, 10);
         stream.pass(1, 11, 100);
         drop(given_up);
-        let marked = stream.begun(Lasts::UntilWritten, 1, 20);
-        let mut open = stream.begun(Lasts::UntilWritten, 2, 30);
+        let marked = stream.begun(Place::AnyMark, 1, 20);
+        let mut open = stream.begun(Place::AnyMark, 2, 30);
         stream.pass(1, 21, 100);
-        stream.windows.abandon();
-        stream.is_applied(100);
-        assert_eq!(stream.noted(&marked).await, None);
-        assert!(!open.passed().await);
+        let mut applied = stream.applied.subscribe();
+        let waiting = async { marked.reached(&mut applied).await.unwrap().is_none() };
+        let abandoning = async {
+            tokio::task::yield_now().await;
+            stream.windows.abandon();
+        };
+        // The applier need not come there.
+        let (is_given_up, ()) = tokio::join!(waiting, abandoning);
+        assert!(is_given_up && !open.passed().await);
         drop((marked, open));
         assert!(!stream.windows.are_open() && stream.windows.unwritten().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_touched_after_a_windows_end_does_not_count() {
+        let stream = Stream::new();
+        let first = stream.begun(Place::AnyMark, 1, 10);
+        stream.pass(1, 11, 100);
+        stream.windows.note(&[(TABLE, 7)]);
+        stream.is_applied(100);
+        assert_eq!(stream.noted(&first).await, Some(0));
+    }
+
+    #[tokio::test]
+    async fn p8_a_window_stays_where_it_is_when_too_much_is_touched_behind_it() {
+        let stream = Stream::new();
+        let first = stream.begun(Place::AnyMark, 1, 10);
+        let second = stream.begun(Place::AnyMark, 2, 20);
+        stream.pass(1, 11, 100);
+        (0..MOST_NOTED_BEHIND as u64).for_each(|key| stream.windows.note(&[(TABLE, key)]));
+        stream.pass(2, 21, 120);
+        stream.is_applied(100);
+        assert_eq!((stream.noted(&first).await, stream.noted(&second).await), (Some(0), None));
+    }
+
+    #[tokio::test]
+    async fn a_window_is_not_moved_for_ever() {
+        let stream = Stream::new();
+        let first = stream.begun(Place::AnyMark, 0, 10);
+        stream.pass(0, 11, 100);
+        let later: Vec<Opened> = (1..=u16::from(MOST_MOVES) + 1)
+            .map(|worker| {
+                let number = 100 * u64::from(worker);
+                let opened = stream.begun(Place::AnyMark, worker, number);
+                stream.pass(worker, number + 1, 100 + u64::from(worker));
+                opened
+            })
+            .collect();
+        stream.is_applied(100 + u64::from(MOST_MOVES));
+        assert_eq!(stream.noted(&first).await, Some(0));
+        assert_eq!(stream.noted(&later[0]).await, None);
     }
 }

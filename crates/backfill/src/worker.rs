@@ -22,7 +22,7 @@ use crate::history::History;
 use crate::index::{build_indexes, drop_indexes, is_pending};
 use crate::order::{ready, uncopied};
 use crate::slot::Slots;
-use crate::windows::Windows;
+use crate::windows::{Place, Windows};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -87,7 +87,7 @@ pub(crate) struct Shared {
     pub windows: Arc<Windows>,
     pub slots: Arc<Slots>,
     /// One chunk of a table is written at a time.
-    pub turns: Vec<Arc<Mutex<()>>>,
+    pub turns: Vec<Mutex<()>>,
     pub applied: watch::Receiver<ProgressView>,
     pub wishes: watch::Receiver<Wishes>,
     pub throttle: Throttle,
@@ -97,6 +97,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Where chunks of a table are to be written.
+    pub fn place_of(&self, table: usize) -> Place {
+        if self.families.may_change_silently(table) { Place::OwnMark } else { Place::AnyMark }
+    }
+
     /// As many as can be written beside each other. At least two, since one may fail again and again.
     pub fn tables_at_a_time(&self) -> usize {
         usize::from(self.limits.workers).max(2)
@@ -123,7 +128,7 @@ impl Backfill {
         let uncopied = self.uncopied.clone();
         let shared = Arc::new(Shared {
             slots: Arc::new(Slots::new(writers, &self.source, self.replica.as_ref(), &self.pair)),
-            turns: self.mappings.iter().map(|_| Arc::default()).collect(),
+            turns: self.mappings.iter().map(|_| Mutex::default()).collect(),
             order: CopyOrder::of(&self.mappings),
             families: Families::of(&self.mappings),
             store: self.store,
@@ -222,8 +227,10 @@ impl Work {
         // Tables that came with a later start.
         store.adopt_copies(self.shared.epoch).await?;
         self.see_to_indexes(&copies, &store.deferred_indexes().await?);
+        let is_copying = |copy: &&TableCopy| copy.state != CopyState::Copied;
         for (table, copy) in ready(&self.shared.mappings, &self.shared.order, &copies) {
-            let has_room = copy.state == CopyState::Copied || self.at_work.len() < self.shared.tables_at_a_time();
+            let are_copied = copies.iter().filter(is_copying).filter(|copy| self.at_work.contains_key(&copy.table));
+            let has_room = !is_copying(&copy) || are_copied.count() < self.shared.tables_at_a_time();
             if has_room && !self.at_work.contains_key(&copy.table) && self.is_due(copy) {
                 self.begin(table, copy);
             }

@@ -283,13 +283,13 @@ impl Capture {
             };
             // The reader has ended, by request or by an error that its task returns.
             let Some(part) = part else { return Ok(Ended::Stopped) };
-            let gathered_at = Instant::now() + GATHER_FOR;
+            let gather_until = Instant::now() + GATHER_FOR;
             let mut next = Some(part);
             while let Some(mut part) = next {
                 let Some(returned) = self.fetch_returned(&mut part).await? else { return Ok(Ended::Stopped) };
                 self.take(&mut pending, part, returned);
                 let has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < self.shares.capture_bytes;
-                next = if has_room { self.gathered(&pending, &mut queue, gathered_at).await } else { None };
+                next = if has_room { self.gathered(&pending, &mut queue, gather_until).await } else { None };
             }
             if pending.is_due()
                 && let Some(ended) = self.capture(&mut pending).await?
@@ -480,7 +480,7 @@ impl Capture {
 }
 
 impl Pending {
-    /// Nobody waits for it but the applier.
+    /// Nobody waits for it but the applier, which is busy.
     fn may_gather(&self) -> bool {
         !self.messages.is_empty() && self.heartbeats.is_empty()
     }

@@ -55,6 +55,11 @@ impl Families {
         Families { links, hangs_on, circles: in_circle.into_iter().enumerate().map(circle).collect() }
     }
 
+    /// A foreign key may change rows of this table, of which no binlog need tell.
+    pub fn may_change_silently(&self, table: usize) -> bool {
+        self.links.iter().any(|link| link.child == table)
+    }
+
     /// Appends what tells children of a changed row that they are doubtful: their table, and what [`Window`] is to note.
     /// `value` gives the value of a mapped column in an image.
     pub(super) fn ended<'v>(

@@ -4,7 +4,7 @@
 //! read opens, the high one after. What was changed between the marks, by whomever, is left out of the chunk: a user's change
 //! brings the row by itself, and what the opposite direction wrote came from the target. Every row that is left stood at the
 //! high mark exactly as it was read, so it may be written at the high mark's place in the stream: after all changes before
-//! the mark, and before all after it.
+//! the mark, and before all after it. A later mark serves as well, where what was changed up to that one is left out.
 //!
 //! But for what a server changes by itself and writes into no binlog: [`Families`] knows which rows that may be.
 //!
@@ -128,6 +128,11 @@ impl Window {
         self.touched.insert(key);
     }
 
+    /// It lasts longer: until what was noted in another window after it.
+    pub fn extend(&mut self, later: Window) {
+        self.touched.extend(later.touched);
+    }
+
     pub fn len(&self) -> usize {
         self.touched.len()
     }
@@ -136,7 +141,7 @@ impl Window {
         self.touched.is_empty()
     }
 
-    /// Leaves out the rows that were changed between the marks; returns how many.
+    /// Leaves out the rows that were changed in the window; returns how many.
     ///
     /// A row is found by the key that it was read with. Whatever changed it after it was read has that key before it, and
     /// whatever changed it between the low mark and the read has it after.
