@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn chunks_that_wait_for_the_applier_are_written_at_one_place() {
+    async fn p6_chunks_that_wait_for_the_applier_are_written_at_one_place() {
         let stream = Stream::new();
         let mut first = stream.begun(Place::AnyMark, 1, 10);
         let second = stream.begun(Place::AnyMark, 2, 20);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_that_were_held_are_written_at_their_own_mark() {
+    async fn p6_rows_that_were_held_are_written_at_their_own_mark() {
         let stream = Stream::new();
         let held = stream.begun(Place::OwnMark, 1, 10);
         let chunk = stream.begun(Place::AnyMark, 2, 20);

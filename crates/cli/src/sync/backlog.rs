@@ -9,9 +9,6 @@ use tokio::sync::watch;
 /// Reading goes on when so much of the bound is free again, so that it does not begin anew with every batch.
 const FREE_SHARE: u64 = 4;
 
-/// So many blocks that wait are many: what comes now waits behind them.
-const MANY_BLOCKS: usize = 32;
-
 pub struct Backlog {
     bound_bytes: u64,
     /// What is not applied to its end, oldest first.
@@ -60,23 +57,13 @@ impl Backlog {
         self.committed_to_micros
     }
 
-    fn forget_applied(&mut self) {
+    /// It has reached the bound, and not yet shrunk by a good part of it.
+    pub fn is_full(&mut self) -> bool {
         let applied = self.applied.borrow_and_update().applied_seq;
         while let Some(block) = self.blocks.front().filter(|block| block.last_seq <= applied) {
             self.bytes -= block.bytes;
             self.blocks.pop_front();
         }
-    }
-
-    /// Many blocks wait for the applier.
-    pub fn is_long(&mut self) -> bool {
-        self.forget_applied();
-        self.blocks.len() >= MANY_BLOCKS
-    }
-
-    /// It has reached the bound, and not yet shrunk by a good part of it.
-    pub fn is_full(&mut self) -> bool {
-        self.forget_applied();
         let enough = if self.is_full { self.bound_bytes - self.bound_bytes / FREE_SHARE } else { self.bound_bytes };
         self.is_full = self.bytes >= enough;
         self.is_full
@@ -124,21 +111,5 @@ mod tests {
         backlog.add(block(12, 1));
         assert!(backlog.is_full());
         assert_eq!(backlog.committed_to_micros(), 12);
-    }
-
-    #[tokio::test]
-    async fn a_backlog_of_many_blocks_is_long_until_they_are_applied() {
-        let (progress, applied) = watch::channel(ProgressView::default());
-        let (blocks, bytes) = (VecDeque::new(), 0);
-        let mut backlog = Backlog { bound_bytes: 100, blocks, bytes, is_full: false, committed_to_micros: 0, applied };
-        let many = MANY_BLOCKS as u64;
-        for seq in 1..many {
-            backlog.add(block(seq, 1));
-            assert!(!backlog.is_long());
-        }
-        backlog.add(block(many, 1));
-        assert!(backlog.is_long());
-        progress.send_modify(|view| view.applied_seq = 1);
-        assert!(!backlog.is_long());
     }
 }

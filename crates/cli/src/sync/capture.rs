@@ -1,8 +1,7 @@
 //! From the source's binlog to the message table and the feed.
 //!
 //! Two tasks: one reads and decodes, one captures what has been read meanwhile as one batch. So batches grow by
-//! themselves while the store is busy, and a single change at an idle time is captured at once. Where changes would wait for the
-//! applier anyway, more are gathered first: each capture is a commit.
+//! themselves while the store is busy, and a single change at an idle time is captured at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,9 +26,6 @@ use crate::failure::{Failure, Kind, with_causes};
 
 /// One capture's bound, beside that in bytes.
 const BATCH_ROWS: usize = 2_000;
-
-/// Changes that wait behind many others are gathered for so long.
-const GATHER_FOR: Duration = Duration::from_millis(25);
 
 /// A position that moves without messages is saved at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -283,34 +279,18 @@ impl Capture {
             };
             // The reader has ended, by request or by an error that its task returns.
             let Some(part) = part else { return Ok(Ended::Stopped) };
-            let gather_until = Instant::now() + GATHER_FOR;
             let mut next = Some(part);
             while let Some(mut part) = next {
                 let Some(returned) = self.fetch_returned(&mut part).await? else { return Ok(Ended::Stopped) };
                 self.take(&mut pending, part, returned);
                 let has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < self.shares.capture_bytes;
-                next = if has_room { self.gathered(&pending, &mut queue, gather_until).await } else { None };
+                next = if has_room { queue.try_recv() } else { None };
             }
             if pending.is_due()
                 && let Some(ended) = self.capture(&mut pending).await?
             {
                 return Ok(ended);
             }
-        }
-    }
-
-    /// What is captured together with what is pending, if anything.
-    async fn gathered(
-        &mut self,
-        pending: &Pending,
-        queue: &mut queue::Receiver,
-        end: Instant,
-    ) -> Option<TransactionPart> {
-        match queue.try_recv() {
-            None if pending.may_gather() && self.gate.is_behind() => {
-                tokio::time::timeout_at(end.into(), queue.recv()).await.ok().flatten()
-            }
-            next => next,
         }
     }
 
@@ -480,11 +460,6 @@ impl Capture {
 }
 
 impl Pending {
-    /// Nobody waits for it but the applier, which is busy.
-    fn may_gather(&self) -> bool {
-        !self.messages.is_empty() && self.heartbeats.is_empty()
-    }
-
     fn is_due(&self) -> bool {
         !self.messages.is_empty()
             || !self.heartbeats.is_empty()

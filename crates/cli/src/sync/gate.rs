@@ -75,11 +75,6 @@ impl Gate {
         !self.backlog.is_full()
     }
 
-    /// What is captured now waits behind much else.
-    pub fn is_behind(&mut self) -> bool {
-        self.backlog.is_long()
-    }
-
     /// Returns once reading may go on.
     pub async fn opens(&mut self) {
         while !self.is_open() {
