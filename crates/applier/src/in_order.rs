@@ -57,11 +57,11 @@ enum MadeUp {
 
 /// What stands in for a change that merely misses a parent.
 #[derive(Clone, Copy)]
-enum Parents<'w> {
+struct Parents<'w> {
     /// What has gone with rows that were deleted in this transaction.
-    Went(&'w [Went]),
+    went: &'w [Went],
     /// Besides, that users of the target have ended the parent, and nobody refers to it any more.
-    Ended(&'w [Went]),
+    may_have_ended: bool,
 }
 
 /// What was made up for, all in all.
@@ -305,7 +305,7 @@ impl Context<'_> {
         mut passed_over: Vec<usize>,
         went: &[Went],
     ) -> Result<Result<Made, Written>, ApplyError> {
-        let (mut all_there, mut parents) = (ALL_THERE, Parents::Went(went));
+        let (mut all_there, mut parents) = (ALL_THERE, Parents { went, may_have_ended: false });
         loop {
             let tried = passed_over.len();
             let made = match self.make_up_once(conn, changes, passed_over, parents).await? {
@@ -317,10 +317,10 @@ impl Context<'_> {
                 return Ok(Ok(Made { left: made.left, all_there }));
             }
             if made.left.len() == tried {
-                if matches!(parents, Parents::Ended(_)) || !self.are_all_undone_later(changes, &made.left) {
+                if parents.may_have_ended || !self.are_all_undone_later(changes, &made.left) {
                     return Ok(Ok(Made { left: made.left, all_there }));
                 }
-                parents = Parents::Ended(went);
+                parents.may_have_ended = true;
             }
             passed_over = made.left.into_iter().rev().map(|(place, _)| place).collect();
         }
@@ -379,11 +379,10 @@ impl Context<'_> {
         place: usize,
         parents: Parents<'_>,
     ) -> Result<MadeUp, ApplyError> {
-        let (Parents::Went(went) | Parents::Ended(went)) = parents;
         let change = changes[place].change;
         let Some(mut row) = changes[place].after().cloned() else { return Ok(MadeUp::No(Cause::Behind)) };
         for (later, parent) in changes.iter().enumerate().skip(place + 1) {
-            for link in self.ended_parents(parent, (later, went), (change.table, &row)) {
+            for link in self.ended_parents(parent, (later, parents.went), (change.table, &row)) {
                 let values: Vec<&Value> = link.columns.iter().map(|column| &row[*column]).collect();
                 let of_parent = &self.shared.tables[parent.change.table];
                 // An end that lost took nobody along, if there is a row that it should have ended; that which lost to another
@@ -402,7 +401,7 @@ impl Context<'_> {
             }
             self.follow(parent, change.table, &mut row);
         }
-        if let Parents::Ended(_) = parents {
+        if parents.may_have_ended {
             match self.let_go_of_ended(conn, (change.table, &mut row), &change.seen).await? {
                 None => return Ok(MadeUp::Otherwise(Written::NotCaptured)),
                 // What is here under its key goes back to the source when the move is undone.
