@@ -28,6 +28,8 @@ pub struct History {
     /// When it was noted last, in microseconds of UTC.
     noted_at_micros: i64,
     works: bool,
+    /// What was left to be done then; `None` where a table's size is not known.
+    left: Option<u64>,
     latest: Sample,
     samples: Vec<Sample>,
     sample_every_ms: u64,
@@ -37,10 +39,18 @@ pub struct History {
 struct Sample {
     /// Time so far in which something was to be copied.
     worked_ms: u64,
-    /// Rows that were read, of all tables together.
-    rows: u64,
+    done: Done,
+}
+
+/// What is done so far, of all tables together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Rows that were read.
+    pub rows: u64,
+    /// The same rows by what each of them [costs](crate::order::row_cost).
+    pub work: u64,
     /// Changes that were applied.
-    applied: u64,
+    pub applied: u64,
 }
 
 /// How fast the copying goes on the whole.
@@ -48,6 +58,8 @@ struct Sample {
 pub struct Speed {
     pub rows_per_second: f64,
     pub applied_per_second: f64,
+    /// Until all rows are copied; `None` where nobody knows.
+    pub seconds_left: Option<f64>,
 }
 
 impl History {
@@ -62,18 +74,19 @@ impl History {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// So many rows are read and changes applied by now; `works`: something was to be copied since the last note. Tells
+    /// So much is done by now, and so much work left; `works`: something was to be copied since the last note. Tells
     /// whether that was so at the last note.
-    pub fn note(&mut self, now_micros: i64, works: bool, rows: u64, applied: u64) -> bool {
+    pub fn note(&mut self, now_micros: i64, works: bool, mut done: Done, left: Option<u64>) -> bool {
         let worked_before = std::mem::replace(&mut self.works, works);
-        if rows < self.latest.rows {
+        if done.rows < self.latest.done.rows {
             // A table begins anew.
             *self = History { works, ..History::default() };
         }
+        self.left = left;
         // A process that has just begun does not know yet.
-        let applied = applied.max(self.latest.applied);
+        done.applied = done.applied.max(self.latest.done.applied);
         let worked = if works && !self.samples.is_empty() { self.gap_ms(now_micros) } else { 0 };
-        self.latest = Sample { worked_ms: self.latest.worked_ms + worked, rows, applied };
+        self.latest = Sample { worked_ms: self.latest.worked_ms + worked, done };
         self.noted_at_micros = now_micros;
         let due = self.samples.last().map_or(0, |last| last.worked_ms + self.sample_every_ms);
         if self.latest.worked_ms < due {
@@ -102,10 +115,17 @@ impl History {
         if span_ms < LEAST_SPAN_MS {
             return None;
         }
-        let per_second = |number: u64| number as f64 * 1_000.0 / span_ms as f64;
+        let per_second = |number: fn(Done) -> u64| {
+            let done = number(self.latest.done).saturating_sub(number(from.done));
+            done as f64 * 1_000.0 / span_ms as f64
+        };
+        let work_per_second = per_second(|done| done.work);
+        let since_noted = self.gap_ms(now_micros).min(FRESH_MS) as f64 / 1_000.0;
+        let left = |work: u64| (work as f64 / work_per_second - since_noted).max(0.0);
         Some(Speed {
-            rows_per_second: per_second(self.latest.rows - from.rows),
-            applied_per_second: per_second(self.latest.applied - from.applied),
+            rows_per_second: per_second(|done| done.rows),
+            applied_per_second: per_second(|done| done.applied),
+            seconds_left: self.left.filter(|_| work_per_second > 0.0).map(left),
         })
     }
 
@@ -123,11 +143,14 @@ mod tests {
 
     /// Notes once a second, from a beginning on.
     fn noted(history: &mut History, from: i64, seconds: i64, works: bool, rows_per_second: u64) {
-        let rows = history.latest.rows;
+        let rows = history.latest.done.rows;
         for second in 1..=seconds {
-            let done = rows + second.unsigned_abs() * rows_per_second;
-            history.note((from + second) * SECOND, works, done, done / 10);
+            history.note((from + second) * SECOND, works, done(rows + second.unsigned_abs() * rows_per_second), None);
         }
+    }
+
+    fn done(rows: u64) -> Done {
+        Done { rows, work: rows * 3, applied: rows / 10 }
     }
 
     fn rate(history: &History, at: i64) -> f64 {
@@ -137,7 +160,7 @@ mod tests {
     #[test]
     fn the_last_third_of_the_time_counts() {
         let mut history = History::default();
-        history.note(0, true, 0, 0);
+        history.note(0, true, done(0), None);
         assert_eq!(history.speed(SECOND), None);
         noted(&mut history, 0, 500, true, 100);
         assert!((rate(&history, 500) - 100.0).abs() < 1.0, "{}", rate(&history, 500));
@@ -150,7 +173,7 @@ mod tests {
     #[test]
     fn time_that_a_dead_process_has_cost_counts_and_a_pause_does_not() {
         let mut history = History::default();
-        history.note(0, true, 0, 0);
+        history.note(0, true, done(0), None);
         noted(&mut history, 0, 30, true, 100);
         // Nothing is heard of it.
         assert!((rate(&history, 45) - 40.0).abs() < 1.0, "{}", rate(&history, 45));
@@ -164,9 +187,22 @@ mod tests {
     #[test]
     fn a_table_that_begins_anew_begins_the_history_anew() {
         let mut history = History::default();
-        history.note(0, true, 0, 0);
+        history.note(0, true, done(0), None);
         noted(&mut history, 0, 30, true, 100);
-        history.note(31 * SECOND, true, 10, 400);
+        history.note(31 * SECOND, true, done(10), None);
         assert_eq!((history.speed(31 * SECOND), history.samples.len()), (None, 1));
+    }
+    #[test]
+    fn the_time_left_is_reckoned_by_work_and_goes_down_between_notes() {
+        let mut history = History::default();
+        history.note(0, true, done(0), None);
+        noted(&mut history, 0, 30, true, 100);
+        let left = |history: &History, at: i64| history.speed(at * SECOND).and_then(|speed| speed.seconds_left);
+        assert_eq!(left(&history, 30), None, "a table's size is not known");
+        // 300 of work a second so far, whatever number of rows that will be.
+        history.note(31 * SECOND, true, done(3_100), Some(6_000));
+        assert!(left(&history, 31).is_some_and(|left| (left - 20.0).abs() < 0.1), "{:?}", left(&history, 31));
+        assert!(left(&history, 33).is_some_and(|left| (left - 18.0).abs() < 0.1), "{:?}", left(&history, 33));
+        assert!(left(&history, 45).is_some_and(|left| left > 40.0), "{:?}: nothing is heard of it", left(&history, 45));
     }
 }

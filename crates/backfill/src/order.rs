@@ -6,6 +6,26 @@ use crossfade_message::{CopyState, TableCopy};
 use crossfade_rules::TableMapping;
 use crossfade_rules::chunk::CopyOrder;
 
+/// What a row of a table costs, beside other tables' rows: it is read, it is written, it has a place in each unique key, and the
+/// server looks each parent up.
+pub(crate) fn row_cost(mapping: &TableMapping) -> u64 {
+    (2 + mapping.unique_keys.len() + mapping.parents.len()) as u64
+}
+
+/// What is done and what is left, by rows' costs; `None` where a table's size is not known.
+pub(crate) fn work(mappings: &[TableMapping], copies: &[TableCopy]) -> (u64, Option<u64>) {
+    let (mut done, mut left) = (0, Some(0));
+    for copy in copies {
+        let cost = place(mappings, copy).map_or(1, |table| row_cost(&mappings[table]));
+        done += cost * copy.counts.read;
+        left = match copy.state {
+            CopyState::Copied | CopyState::Stopped => left,
+            _ => left.zip(copy.total_rows).map(|(left, rows)| left + cost * rows.saturating_sub(copy.counts.read)),
+        };
+    }
+    (done, left)
+}
+
 /// The places of tables among the mappings, each with its copy, whose parents are copied and that have something to be done.
 /// Tables that refer to each other in a circle do not wait for each other.
 ///
@@ -17,13 +37,14 @@ pub(crate) fn ready<'c>(
 ) -> Vec<(usize, &'c TableCopy)> {
     let uncopied = uncopied(mappings, copies);
     let is_free = |table: usize| order.parents[table].iter().all(|parent| !uncopied.contains(parent));
-    let mut rows = vec![0; mappings.len()];
+    let mut left = vec![0; mappings.len()];
     for copy in copies {
         if let Some(table) = place(mappings, copy) {
-            rows[table] = copy.total_rows.unwrap_or(0).saturating_sub(copy.counts.read);
+            let rows = copy.total_rows.unwrap_or(0).saturating_sub(copy.counts.read);
+            left[table] = row_cost(&mappings[table]) * rows;
         }
     }
-    let waiting = waiting_behind(order, &rows);
+    let waiting = waiting_behind(order, &left);
     let mut ready: Vec<(usize, &TableCopy)> = copies
         .iter()
         .filter_map(|copy| Some((place(mappings, copy)?, copy)))
@@ -37,14 +58,14 @@ pub(crate) fn ready<'c>(
     ready
 }
 
-/// For each table the rows of it and of those that wait for it, one after the other: of the longest such chain.
-fn waiting_behind(order: &CopyOrder, rows: &[u64]) -> Vec<u64> {
-    let (mut waiting, mut is_longer) = (rows.to_vec(), true);
+/// For each table the work of it and of those that wait for it, one after the other: of the longest such chain.
+fn waiting_behind(order: &CopyOrder, work: &[u64]) -> Vec<u64> {
+    let (mut waiting, mut is_longer) = (work.to_vec(), true);
     // There are no circles in this order.
     while std::mem::take(&mut is_longer) {
         for (child, parents) in order.parents.iter().enumerate() {
             for parent in parents {
-                let through = rows[*parent] + waiting[child];
+                let through = work[*parent] + waiting[child];
                 is_longer |= through > waiting[*parent];
                 waiting[*parent] = waiting[*parent].max(through);
             }

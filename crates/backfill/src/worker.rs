@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::copy::Copy;
 use crate::error::BackfillError;
-use crate::history::History;
+use crate::history::{Done, History};
 use crate::index::{build_indexes, drop_indexes, is_pending};
-use crate::order::{ready, uncopied};
+use crate::order::{ready, uncopied, work};
 use crate::slot::Slots;
 use crate::windows::{Place, Windows};
 
@@ -266,9 +266,10 @@ impl Work {
             return Ok(());
         }
         *kept_at = Instant::now();
+        let (work, left) = work(&self.shared.mappings, copies);
         let rows = copies.iter().map(|copy| copy.counts.read).sum();
-        let applied = self.shared.applied.borrow().applied_seq;
-        let was_at_work = history.note(now_micros(), is_wished, rows, applied);
+        let done = Done { rows, work, applied: self.shared.applied.borrow().applied_seq };
+        let was_at_work = history.note(now_micros(), is_wished, done, left);
         if !is_wished && !was_at_work {
             // A pause writes nothing.
             return Ok(());
@@ -380,14 +381,14 @@ fn tell(copies: &[TableCopy], history: Option<&History>) {
     }
     let total: u64 = copies.iter().map(|copy| copy.total_rows.unwrap_or(0).max(copy.counts.read)).sum();
     let read: u64 = copies.iter().map(|copy| copy.counts.read).sum();
-    let rate = history.and_then(|history| history.speed(now_micros())).map_or(0.0, |speed| speed.rows_per_second);
-    let left = (rate > 0.0).then(|| Duration::from_secs((total.saturating_sub(read) as f64 / rate) as u64));
+    let speed = history.and_then(|history| history.speed(now_micros()));
+    let left = speed.and_then(|speed| speed.seconds_left).map(|seconds| Duration::from_secs(seconds as u64));
     tracing::info!(
         tables = open.len(),
         rows = read,
         of = total,
         percent = read * 100 / total.max(1),
-        rows_per_second = rate as u64,
+        rows_per_second = speed.map_or(0, |speed| speed.rows_per_second as u64),
         left = left.map(tracing::field::debug),
         "copying"
     );

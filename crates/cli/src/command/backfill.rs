@@ -245,7 +245,6 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
     let is_served = is_served(store).await?;
     let rows = tables.iter().map(|line| line.rows).sum();
     let total_rows = tables.iter().map(|line| line.total_rows.unwrap_or(0).max(line.rows)).sum();
-    let is_known = tables.iter().all(|line| line.total_rows.is_some());
     let is_open = tables.iter().any(|line| !["copied", "stopped"].contains(&line.state));
     let is_copying = is_open && wish == Some("run") && is_served;
     let history = History::parse(store.copy_history().await?.as_deref());
@@ -253,9 +252,9 @@ async fn read(store: &Store) -> anyhow::Result<Progress> {
     let rows_per_second = speed.map_or(0.0, |speed| speed.rows_per_second);
     let changes_to_apply = to_apply(&store.stream_statuses().await?);
     let seconds_left = match is_open {
-        true => speed.filter(|_| is_known).and_then(|speed| {
+        true => speed.and_then(|speed| {
             // Chunks wait for the changes before them, so both go on together.
-            let copying = seconds(total_rows - rows, speed.rows_per_second)?;
+            let copying = speed.seconds_left?.ceil() as u64;
             Some(copying.max(seconds(changes_to_apply, speed.applied_per_second).unwrap_or(0)))
         }),
         false => Some(0),
