@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use crossfade_applier::{ChunkEnd, ChunkToWrite, ChunkWritten};
 use crossfade_catalog::chunk::{KeyBound, KeyRange};
-use crossfade_message::{ChunkDone, CopyCounts, CopyKey, CopyOwner, CopyState, NotedRow, TableCopy};
+use crossfade_message::{CopyKey, CopyOwner, CopyState, TableCopy};
 use crossfade_model::Row;
-use crossfade_rules::chunk::row_hash;
+use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::BackfillError;
+use crate::ledger::{Ledger, WrittenChunk, bound, shown};
 use crate::pace::Pace;
 use crate::slot::Busy;
 use crate::source::{KEYS_AT_A_TIME, SourceTable};
@@ -34,23 +35,18 @@ struct ReadChunk {
     took: Duration,
 }
 
-/// A chunk that is written.
-struct WrittenChunk {
-    through: Option<KeyBound>,
+/// A chunk that counts in the store.
+struct CountedChunk {
     read: u64,
-    left_out: u64,
-    written: ChunkWritten,
-    /// The rows that were refused or kept, by the places in `written`.
-    rows: Vec<Row>,
     took: Duration,
 }
 
 /// A table's copy under way.
 pub(crate) struct Copy {
+    ledger: Ledger,
     shared: Arc<Shared>,
     table: usize,
     source: Arc<SourceTable>,
-    owner: CopyOwner,
     pace: Pace,
     mark_limit: Duration,
 }
@@ -62,7 +58,8 @@ impl Copy {
         let owner = CopyOwner { table: copy.table.clone(), round: copy.round, epoch: shared.epoch };
         let usual = copy.counts.read / copy.chunks.max(1);
         let pace = Pace::new(shared.limits.chunk_time, usual);
-        Some(Copy { shared, table, source, owner, pace, mark_limit: FIRST_MARK_LIMIT })
+        let ledger = Ledger { shared: shared.clone(), table, source: source.clone(), owner };
+        Some(Copy { ledger, shared, table, source, pace, mark_limit: FIRST_MARK_LIMIT })
     }
 
     /// Goes on where the store says that the copy is, until its end.
@@ -81,8 +78,8 @@ impl Copy {
             self.copy_rows(bound(copy.through.as_deref())?, end).await?;
         }
         self.retry_refused().await?;
-        store.set_copy_state(&self.owner, CopyState::Copied, None).await?;
-        tracing::info!(table = %self.owner.table, "copied");
+        store.set_copy_state(&self.ledger.owner, CopyState::Copied, None).await?;
+        tracing::info!(table = %self.ledger.owner.table, "copied");
         Ok(())
     }
 
@@ -92,8 +89,8 @@ impl Copy {
         let conn = busy.slot()?.source().await?;
         let end = self.source.last_key(conn).await?;
         let total = self.source.count(conn).await?;
-        self.shared.store.begin_copy(&self.owner, end.as_ref().map(shown).as_deref(), total).await?;
-        tracing::info!(table = %self.owner.table, rows = total, "copying");
+        self.shared.store.begin_copy(&self.ledger.owner, end.as_ref().map(shown).as_deref(), total).await?;
+        tracing::info!(table = %self.ledger.owner.table, rows = total, "copying");
         Ok(end)
     }
 
@@ -104,14 +101,17 @@ impl Copy {
             let cleared = busy.slot()?.writer.clear_some(self.table).await?;
             rows += cleared;
             if cleared == 0 {
-                tracing::info!(table = %self.owner.table, rows, "cleared on the target, to be copied again");
+                tracing::info!(table = %self.ledger.owner.table, rows, "cleared on the target, to be copied again");
                 return Ok(());
             }
         }
     }
 
     async fn copy_rows(&mut self, mut after: Option<KeyBound>, end: KeyBound) -> Result<(), BackfillError> {
-        let mut under_way: VecDeque<AbortOnDropHandle<Result<WrittenChunk, BackfillError>>> = VecDeque::new();
+        let mut under_way: VecDeque<AbortOnDropHandle<Result<CountedChunk, BackfillError>>> = VecDeque::new();
+        let (begins, mut counted_before) = oneshot::channel();
+        // The first one waits for nobody.
+        let _ = begins.send(());
         let mut is_over = false;
         loop {
             while !is_over && under_way.len() < CHUNKS_UNDER_WAY {
@@ -119,11 +119,14 @@ impl Copy {
                 let chunk = self.read(rest).await?;
                 after = chunk.through.clone();
                 is_over = after.as_ref() == Some(&end);
-                under_way.push_back(self.finish(chunk));
+                let (counted, counts) = oneshot::channel();
+                let turn = (std::mem::replace(&mut counted_before, counts), counted);
+                under_way.push_back(self.finish(chunk, turn));
             }
             let Some(chunk) = under_way.pop_front() else { return Ok(()) };
-            let written = chunk.await.map_err(|_| BackfillError::Ended)??;
-            self.count(written, &[]).await?;
+            let counted = chunk.await.map_err(|_| BackfillError::Ended)??;
+            self.pace.took(usize::try_from(counted.read).unwrap_or(usize::MAX), counted.took);
+            self.pace.done(counted.read);
         }
     }
 
@@ -169,14 +172,25 @@ impl Copy {
         }
     }
 
-    /// Writes a chunk at its place in the stream, beside the reading of the next ones.
-    fn finish(&self, chunk: ReadChunk) -> AbortOnDropHandle<Result<WrittenChunk, BackfillError>> {
-        let mut writing = self.writing(chunk.busy);
+    /// Writes a chunk at its place in the stream, beside the reading of the next ones, and counts it as soon as all before it
+    /// count: whoever is killed writes again what does not.
+    fn finish(
+        &self,
+        chunk: ReadChunk,
+        (counted_before, counted): (oneshot::Receiver<()>, oneshot::Sender<()>),
+    ) -> AbortOnDropHandle<Result<CountedChunk, BackfillError>> {
+        let (mut writing, ledger, rate) = (self.writing(chunk.busy), self.ledger.clone(), self.pace.rate());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let (read, through) = (chunk.rows.len() as u64, chunk.through);
             let doubtful = writing.write(chunk.window, chunk.rows).await?;
             writing.settle(&doubtful).await?;
-            Ok(writing.written(read, through, chunk.took))
+            let written = writing.written(read, through, chunk.took);
+            let took = written.took;
+            counted_before.await.map_err(|_| BackfillError::Ended)?;
+            ledger.count(written, rate, &[]).await?;
+            // The last one has nobody who waits.
+            let _ = counted.send(());
+            Ok(CountedChunk { read, took })
         }))
     }
 
@@ -187,45 +201,11 @@ impl Copy {
         Writing { shared, source, table, mark_limit, busy, left_out, sum: ChunkWritten::default(), rows: vec![], took }
     }
 
-    async fn count(&mut self, chunk: WrittenChunk, tried: &[NotedRow]) -> Result<(), BackfillError> {
-        let WrittenChunk { through, read, left_out, written, rows, took } = chunk;
-        self.pace.took(usize::try_from(read).unwrap_or(usize::MAX), took);
-        self.pace.done(read);
-        let kept = written.kept.len() as u64;
-        let noted = self.noted(&written, &rows, tried);
-        let refused = |hash: u64| noted.iter().any(|row| row.key_hash == hash && row.error.is_some());
-        let settled = tried.iter().map(|row| row.key_hash).filter(|hash| !refused(*hash)).collect();
-        // Rows that are tried again were counted when they were read first.
-        let counts = CopyCounts {
-            read: if tried.is_empty() { read } else { 0 },
-            filled: written.filled,
-            replaced: written.replaced,
-            same: written.same,
-            kept,
-            changed: if tried.is_empty() { left_out + written.concurrent } else { 0 },
-        };
-        let through = through.as_ref().map(shown);
-        let done = ChunkDone { through, counts, rows_per_second: self.pace.rate(), noted, settled };
-        Ok(self.shared.store.chunk_done(&self.owner, &done).await?)
-    }
-
-    fn noted(&self, written: &ChunkWritten, rows: &[Row], tried: &[NotedRow]) -> Vec<NotedRow> {
-        let mapping = &self.shared.mappings[self.table];
-        let note = |place: usize, error: Option<String>| {
-            let row = rows.get(place)?;
-            let key_hash = row_hash(mapping, row);
-            let before = tried.iter().find(|noted| noted.key_hash == key_hash).map_or(0, |noted| noted.attempts);
-            Some(NotedRow { key_hash, key: self.source.key_of(row), error, attempts: before + 1 })
-        };
-        let refused = written.refused.iter().filter_map(|(place, refusal)| note(*place, Some(refusal.to_string())));
-        refused.chain(written.kept.iter().filter_map(|place| note(*place, None))).collect()
-    }
-
     /// Tries rows again that the target refused, as long as that gets on.
     async fn retry_refused(&mut self) -> Result<(), BackfillError> {
         let mut attempts = None;
         loop {
-            let refused = self.shared.store.refused_rows(&self.owner.table, KEYS_AT_A_TIME as u32).await?;
+            let refused = self.shared.store.refused_rows(&self.ledger.owner.table, KEYS_AT_A_TIME as u32).await?;
             let Some(least) = refused.first().map(|row| row.attempts) else { return Ok(()) };
             // All have had another attempt.
             if *attempts.get_or_insert(least + 1) < least + 1 {
@@ -234,7 +214,7 @@ impl Copy {
             let keys: Vec<CopyKey> = refused.iter().map(|row| row.key.clone()).collect();
             let mut writing = self.writing(self.shared.slots.take().await?);
             writing.settle(&keys).await?;
-            self.count(writing.written(0, None, Duration::ZERO), &refused).await?;
+            self.ledger.count(writing.written(0, None, Duration::ZERO), self.pace.rate(), &refused).await?;
         }
     }
 
@@ -244,16 +224,6 @@ impl Copy {
             self.mark_limit *= 2;
         }
     }
-}
-
-/// A bound as the store keeps it.
-fn shown(bound: &KeyBound) -> String {
-    // Texts only, so there is nothing that could fail.
-    serde_json::to_string(bound).unwrap_or_default()
-}
-
-fn bound(shown: Option<&str>) -> Result<Option<KeyBound>, BackfillError> {
-    shown.map(|shown| serde_json::from_str(shown).map_err(|_| BackfillError::Bound)).transpose()
 }
 
 /// A chunk that is being written.

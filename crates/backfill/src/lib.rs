@@ -20,6 +20,7 @@ mod copy;
 mod error;
 mod history;
 mod index;
+mod ledger;
 mod order;
 mod pace;
 mod slot;
