@@ -323,6 +323,45 @@ async fn a_parent_that_returns_is_not_newer(
     migration.stop_both().await
 }
 
+/// A row of its family has something in it that who ended the parent had not seen, and so counts as what it is when it returns with
+/// the parent: it takes the place of what was put there meanwhile, as that unseen change does, which cannot come without the parent.
+async fn what_nobody_had_seen_returns_as_what_it_is(servers: &'static SharedPair, name: &'static str) -> Result<()> {
+    let rows = statements([
+        "INSERT INTO {schema}.p (id, v) VALUES (1, 'parent')",
+        "INSERT INTO {schema}.c_cascades (id, parent, v) VALUES (31, 1, 'before')",
+    ]);
+    let mut migration = at_rest(servers, "parent-returns", name, "", &rows).await?;
+    let known = migration.status().read().await?.number("forward", "last_seq");
+    run_all(&migration, &migration.old, &statements(["DELETE FROM {schema}.p WHERE id = 1"])).await?;
+    // Later, also where the time of a delete is told in whole seconds; and made anew, so that the order of the source is kept.
+    let unseen = statements([
+        "DO SLEEP(1.1)",
+        "DELETE FROM {schema}.c_cascades WHERE id = 31",
+        "INSERT INTO {schema}.c_cascades (id, parent, v) VALUES (31, 1, 'unseen')",
+        "INSERT INTO {schema}.c_cascades (id, parent, v) VALUES (21, 1, 'gift')",
+    ]);
+    run_all(&migration, &migration.new, &unseen).await?;
+    let_go_on(&migration, Direction::Forward, known + 1).await?;
+    let mine = "INSERT INTO {schema}.c_cascades (id, v, updated_at) VALUES (31, 'mine', '2020-01-01 00:00:00')";
+    run_all(&migration, &migration.old, &statements([mine])).await?;
+    until("what returns is captured", LIMIT, || async {
+        let status = migration.status().read().await?;
+        // Three changes, and of three rows what they are.
+        let captured = status.number("reverse", "last_seq");
+        Ok(if captured >= 6 { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
+    })
+    .await?;
+    let_go_on(&migration, Direction::Reverse, 6).await?;
+    settled_and_equal(&migration).await?;
+    let query = format!(
+        "SELECT GROUP_CONCAT(id, v, '>', COALESCE(parent, '') ORDER BY id) FROM `{}`.c_cascades",
+        migration.schema
+    );
+    let left: Option<String> = migration.old.get_conn().await?.query_first(query).await?;
+    ensure!(left.as_deref() == Some("21gift>1,31unseen>1"), "{left:?} are left\n{}", migration.compare().await?);
+    migration.stop_both().await
+}
+
 /// With a parent that returns come those of its children that nobody else has changed, and the target still has as they were.
 async fn what_others_have_changed_does_not_return(servers: &'static SharedPair) -> Result<()> {
     let rows = statements([
@@ -389,6 +428,12 @@ tests! {
     p4_a_parent_back_by_its_clock_on_mariadb: a_parent_that_comes_back_by_its_clock(SharedPair::get(Flavor::MariaDb).await);
     p4_what_others_have_changed_on_mysql: what_others_have_changed_does_not_return(SharedPair::get(Flavor::MySql).await);
     p4_what_others_have_changed_on_mariadb: what_others_have_changed_does_not_return(SharedPair::get(Flavor::MariaDb).await);
+    p4_what_nobody_had_seen_returns_on_mysql:
+        what_nobody_had_seen_returns_as_what_it_is(SharedPair::get(Flavor::MySql).await, "unseen");
+    p4_what_nobody_had_seen_returns_on_mariadb:
+        what_nobody_had_seen_returns_as_what_it_is(SharedPair::get(Flavor::MariaDb).await, "unseen");
+    p4_what_nobody_had_seen_returns_where_cascades_are_unlogged:
+        what_nobody_had_seen_returns_as_what_it_is(unlogged_mysql().await?, "unseen_8");
     p6_a_parent_that_returns_is_not_newer_on_mysql:
         a_parent_that_returns_is_not_newer(SharedPair::get(Flavor::MySql).await, Direction::Forward, "not_newer", PREFER_NEW);
     p6_a_parent_that_returns_is_not_newer_on_mariadb:
