@@ -43,9 +43,9 @@ struct Undoing<'s> {
     shared: &'s Shared,
     known: BTreeSet<(usize, u64)>,
     /// The youngest generation of followers comes last, and ends first.
-    follower_ends: Vec<(RowChange, Option<Clock>)>,
-    ends: Vec<(RowChange, Option<Clock>)>,
-    rows: Vec<(RowChange, Option<Clock>)>,
+    follower_ends: Vec<(RowChange, Clock)>,
+    ends: Vec<(RowChange, Clock)>,
+    rows: Vec<(RowChange, Clock)>,
     followers: Vec<Followers<'s>>,
     /// Of these the lane has changes of their own.
     changed: BTreeSet<(usize, u64)>,
@@ -83,7 +83,8 @@ pub(crate) async fn undo<'s>(
     let goes_back = follower_ends.into_iter().rev().chain(ends).chain(rows);
     let (changes, clocks): (Vec<RowChange>, Vec<_>) = goes_back.unzip();
     let messages = numbered(changes, Origin::Ruled).into_iter().zip(clocks);
-    let messages: Vec<Message> = messages.map(|(message, effective)| Message { effective, ..message }).collect();
+    let messages: Vec<Message> =
+        messages.map(|(message, effective)| Message { effective: Some(effective), ..message }).collect();
     send_back(shared, conn, &messages).await?;
     Ok(Undone { found, followers })
 }
@@ -186,13 +187,12 @@ impl<'s> Undoing<'s> {
         Ok(())
     }
 
-    fn clock(&self, lost: &LostMove<'_>) -> Option<Clock> {
+    fn clock(&self, lost: &LostMove<'_>) -> Clock {
         self.clock_in(lost.table, lost.effective)
     }
 
-    fn clock_in(&self, table: usize, lost: Option<Clock>) -> Option<Clock> {
-        let clock = self.shared.mappings[table].clock.as_ref();
-        clock.map(|clock| undo_clock(clock.kind, lost, now_micros()))
+    fn clock_in(&self, table: usize, lost: Option<Clock>) -> Clock {
+        undo_clock(&self.shared.mappings[table], lost, now_micros())
     }
 
     /// What is here under the key of this image, locked.
@@ -202,7 +202,7 @@ impl<'s> Undoing<'s> {
     }
 
     /// `false`: it is on its way already.
-    fn return_row(&mut self, table: usize, row: Row, at_least: Option<Clock>) -> bool {
+    fn return_row(&mut self, table: usize, row: Row, at_least: Clock) -> bool {
         let is_new = self.known.insert((table, self.shared.exact_key(table, &row)));
         if is_new {
             self.rows.push((self.change(table, RowOp::Insert, None, Some(row)), at_least));

@@ -9,6 +9,7 @@ use std::fmt;
 use crossfade_model::{Clock, RowOp, Side};
 
 use crate::mapping::Policy;
+use crate::moves::goes_before_policy;
 
 /// The change that wants to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,23 +76,42 @@ pub enum LossReason {
     ParentEnded,
     /// The event only gives a row back, and the winner was written by somebody who knew what it gives back.
     OnlyReturned,
+    /// The event goes on with a row of which the winner has undone a change of the key.
+    MoveUndone {
+        op: RowOp,
+    },
     /// Of a column that both changed, the winner's value is the greater one.
     GreaterValue,
     SmallerValue,
 }
 
+impl LossReason {
+    /// The winner, which has won by itself and not for its side, has ended the row.
+    pub fn is_an_end(self) -> bool {
+        matches!(self, LossReason::LaterClock { op: RowOp::Delete, .. } | LossReason::MoveUndone { op: RowOp::Delete })
+    }
+}
+
 /// Decides whether an event is written on the target.
 ///
 /// With nothing concurrent the event is written, whatever the clocks say. Else the later effective clock wins, and equal
-/// clocks (or none at all) go to the side in `prefer`; under a policy that names a side, that side wins. What only gives a
-/// row back is older than whatever was written where it had ended, and loses under every policy.
+/// clocks (or none at all) go to the side in `prefer`; under a policy that names a side, that side wins, but not over a change
+/// of a key that was [undone](crate::moves) on the other one. What only gives a row back is older than whatever was written where
+/// it had ended, and loses under every policy.
 pub fn decide(event: &Event, concurrent: Option<&LastConcurrent>, policy: Policy, prefer: Side) -> Verdict {
     let Some(other) = concurrent else { return Verdict::Write(WriteReason::NothingConcurrent) };
     let lost = match policy {
         _ if event.returned && !other.returned => Some(LossReason::OnlyReturned),
         _ if other.returned && !event.returned => None,
-        Policy::PreferOld => lost_to_side(event.side, Side::Old),
-        Policy::PreferNew => lost_to_side(event.side, Side::New),
+        Policy::PreferOld | Policy::PreferNew => {
+            let goes_before = |effective| goes_before_policy(policy, effective);
+            match (goes_before(event.effective), goes_before(other.effective)) {
+                (true, false) => None,
+                (false, true) => Some(LossReason::MoveUndone { op: other.op }),
+                _ if policy == Policy::PreferOld => lost_to_side(event.side, Side::Old),
+                _ => lost_to_side(event.side, Side::New),
+            }
+        }
         Policy::Newest | Policy::Version => lost_to_clock(event, other, prefer),
     };
     match lost {
@@ -130,6 +150,9 @@ impl fmt::Display for LossReason {
             LossReason::ChildGiven => f.write_str("a concurrent change has given the deleted row a child"),
             LossReason::ParentEnded => f.write_str("a concurrent change has deleted the parent that it refers to"),
             LossReason::OnlyReturned => f.write_str("it only gives back what was there before a concurrent change"),
+            LossReason::MoveUndone { .. } => {
+                f.write_str("it goes on with a row whose change of key had lost and was undone on the other side")
+            }
             LossReason::GreaterValue => f.write_str("a concurrent change has the greater value"),
             LossReason::SmallerValue => f.write_str("a concurrent change has the smaller value"),
             LossReason::PreferredSide { preferred } => {
@@ -142,6 +165,7 @@ impl fmt::Display for LossReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::moves::UNDONE;
 
     const POLICIES: [Policy; 4] = [Policy::Newest, Policy::Version, Policy::PreferOld, Policy::PreferNew];
     const SIDES: [Side; 2] = [Side::Old, Side::New];
@@ -224,6 +248,19 @@ mod tests {
         assert!(!wins(Side::New, late, early, Policy::PreferOld, Side::New));
         assert!(wins(Side::New, early, late, Policy::PreferNew, Side::Old));
         assert!(!wins(Side::Old, late, early, Policy::PreferNew, Side::Old));
+    }
+
+    #[test]
+    fn what_was_undone_goes_before_the_preferred_side() {
+        let undone = Some(UNDONE);
+        for (policy, preferred) in [(Policy::PreferOld, Side::Old), (Policy::PreferNew, Side::New)] {
+            for (prefer, other) in SIDES.into_iter().flat_map(|prefer| CLOCKS.map(|other| (prefer, other))) {
+                assert!(wins(preferred.opposite(), undone, other, policy, prefer));
+                assert!(!wins(preferred, other, undone, policy, prefer));
+                assert!(wins(preferred, undone, undone, policy, prefer), "of two the policy decides");
+                assert!(!wins(preferred.opposite(), undone, undone, policy, prefer));
+            }
+        }
     }
 
     #[test]

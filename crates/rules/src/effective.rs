@@ -4,6 +4,9 @@
 //! clocks of earlier changes of the same row. It is fixed at capture and kept with the message, so both directions
 //! compare the same number.
 //!
+//! Under a policy that compares no clocks, what [undoes](UNDONE) a change of a key goes before that policy, and so does every
+//! change that follows one of these in the row, for as long as some change of the other side may not have seen that one.
+//!
 //! What counts is that it never goes back from one change of a row to the next while some change of the other side may be
 //! concurrent with both: else the first may win where the second loses, and the sides end unequal. So rows are told apart
 //! by their folded keys, at least as coarsely as any server does; and what had to be forgotten too early stands for all
@@ -18,6 +21,7 @@ use rustc_hash::FxHashMap;
 use crate::clock::{clock_of, effective, own};
 use crate::key::folded_hash;
 use crate::mapping::TableMapping;
+use crate::moves::{UNDONE, goes_before_policy};
 
 /// What capture knows of the clocks of one stream's changes.
 #[derive(Debug, Clone)]
@@ -32,6 +36,8 @@ pub struct EffectiveClocks {
     settled: u64,
     /// Settled since the young generation began.
     is_settled_lately: bool,
+    /// The last message with [`UNDONE`].
+    undone_through: u64,
     /// Per mapping what was forgotten before it was settled.
     lost: Vec<Option<Known>>,
 }
@@ -40,8 +46,16 @@ pub struct EffectiveClocks {
 #[derive(Debug, Clone, Copy)]
 struct Known {
     seq: u64,
-    clock: Clock,
+    clock: Option<Clock>,
+    /// It has [`UNDONE`].
+    undone: bool,
     mapping: usize,
+}
+
+impl Known {
+    fn is_worth_keeping(&self) -> bool {
+        self.clock.is_some() || self.undone
+    }
 }
 
 /// Where key and clock stand in a layout.
@@ -74,6 +88,7 @@ impl EffectiveClocks {
             aged: FxHashMap::default(),
             settled: 0,
             is_settled_lately: false,
+            undone_through: 0,
             lost: vec![None; mappings.len()],
         }
     }
@@ -82,7 +97,9 @@ impl EffectiveClocks {
     pub fn remember(&mut self, messages: &[Message]) {
         for message in messages {
             let Some((mapping, folded)) = self.hashes(&message.change) else { continue };
-            self.keep(mapping, folded, message.seq, message.effective);
+            let (seq, effective) = (message.seq, message.effective);
+            let undone = self.goes_before_policy(&message.change, effective);
+            self.keep(folded, Known { seq, clock: effective.filter(|_| !undone), undone, mapping });
         }
     }
 
@@ -98,17 +115,25 @@ impl EffectiveClocks {
         let Some((mapping, key_hashes)) = self.hashes(change) else {
             return Judged { effective: None, key_hashes: [0; 2] };
         };
-        let place = &self.places[&layout_address(&change.layout)];
-        let Some(column) = self.mappings.get(&place.table).and_then(|(_, mapping)| mapping.clock.as_ref()) else {
-            return Judged { effective: None, key_hashes };
-        };
-        let (before, after) = (change.before.as_ref(), change.after.as_ref());
-        let own = place.clock.and_then(|index| own(column, index, change.op, before, after, committed_at_micros));
-        let before = place.clock.and_then(|index| before?.get(index)).and_then(|value| clock_of(column, value));
         let known = key_hashes.map(|hash| self.known(mapping, hash));
-        let effective = effective(own, [before, known[0], known[1], at_least]);
-        self.keep(mapping, key_hashes, seq, effective);
-        Judged { effective, key_hashes }
+        let puts_back = self.goes_before_policy(change, at_least);
+        let undone = puts_back || known.iter().flatten().any(|known| known.undone && known.seq > self.settled);
+        let place = &self.places[&layout_address(&change.layout)];
+        let column = self.mappings.get(&place.table).and_then(|(_, mapping)| mapping.clock.as_ref());
+        let clock = column.and_then(|column| {
+            let (before, after) = (change.before.as_ref(), change.after.as_ref());
+            let own = place.clock.and_then(|index| own(column, index, change.op, before, after, committed_at_micros));
+            let before = place.clock.and_then(|index| before?.get(index)).and_then(|value| clock_of(column, value));
+            let known = known.map(|known| known?.clock);
+            effective(own, [before, known[0], known[1], at_least.filter(|_| !puts_back)])
+        });
+        self.keep(key_hashes, Known { seq, clock, undone, mapping });
+        Judged { effective: if undone { Some(UNDONE) } else { clock }, key_hashes }
+    }
+
+    fn goes_before_policy(&self, change: &RowChange, effective: Option<Clock>) -> bool {
+        let mapping = self.mappings.get(&change.layout.name);
+        mapping.is_some_and(|(_, mapping)| goes_before_policy(mapping.policy, effective))
     }
 
     /// Says that every change of the other side that may still be judged against this stream's messages has seen them up
@@ -121,20 +146,25 @@ impl EffectiveClocks {
         }
     }
 
-    /// A good time to [settle](EffectiveClocks::settle), before rows are forgotten.
+    /// A good time to [settle](EffectiveClocks::settle): before rows are forgotten, and so that a policy comes into its own again.
     pub fn is_to_be_settled(&self) -> bool {
-        !self.is_settled_lately && self.young.len() >= self.generation_rows / 2
+        self.undone_through > self.settled || !self.is_settled_lately && self.young.len() >= self.generation_rows / 2
     }
 
-    fn known(&self, mapping: usize, hash: u64) -> Option<Clock> {
+    fn known(&self, mapping: usize, hash: u64) -> Option<Known> {
         let known = self.young.get(&hash).or_else(|| self.aged.get(&hash)).copied();
-        known.or(self.lost[mapping]).map(|known| known.clock)
+        known.or(self.lost[mapping])
     }
 
-    fn keep(&mut self, mapping: usize, hashes: [u64; 2], seq: u64, clock: Option<Clock>) {
-        let Some(clock) = clock else { return };
+    fn keep(&mut self, hashes: [u64; 2], row: Known) {
+        if !row.is_worth_keeping() {
+            return;
+        }
+        if row.undone {
+            self.undone_through = row.seq;
+        }
         for hash in hashes {
-            self.young.insert(hash, Known { seq, clock, mapping });
+            self.young.insert(hash, row);
         }
         if self.young.len() >= self.generation_rows {
             self.forget_aged();
@@ -151,7 +181,8 @@ impl EffectiveClocks {
             }
             let Some(lost) = lost.get_mut(row.mapping) else { continue };
             let so_far = lost.unwrap_or(*row);
-            *lost = Some(Known { seq: so_far.seq.max(row.seq), clock: so_far.clock.max(row.clock), ..*row });
+            let (seq, clock) = (so_far.seq.max(row.seq), so_far.clock.max(row.clock));
+            *lost = Some(Known { seq, clock, undone: so_far.undone || row.undone, ..*row });
         }
     }
 

@@ -8,7 +8,8 @@
 //!
 //! Users of the source may have gone on with the moved row before they could know. What they did to it is lost with the move,
 //! up to where they deleted it: in the same batch by [`lost_moves`], and later since what goes back has [a clock](undo_clock)
-//! that such changes do not reach.
+//! that such changes do not reach. Under a policy that compares no clocks it has [one of its own](UNDONE), which goes before the
+//! side that is preferred.
 
 use std::hash::Hash;
 
@@ -16,7 +17,7 @@ use crossfade_model::Clock;
 use rustc_hash::FxHashMap;
 
 use crate::decide::{Loss, Verdict, WriteReason};
-use crate::mapping::ClockKind;
+use crate::mapping::{ClockKind, Policy, TableMapping};
 
 /// A change as far as its keys go, each with who wins there. Where the key stays, both are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,9 +121,25 @@ fn next_at_keys<K: Copy + Eq + Hash>(changes: &[KeyedChange<K>]) -> Vec<Option<N
 const LONGEST_IGNORANCE_MICROS: i64 = 3_600_000_000;
 const LONGEST_IGNORANCE_VERSIONS: i64 = 1 << 20;
 
+/// Under a policy that prefers a side: the effective clock of what goes back, and of what follows it on its side until every
+/// change that may still be judged against that has seen it.
+pub const UNDONE: Clock = Clock(i64::MAX);
+
+/// Whether a change that has this effective clock goes before those of the side that the policy prefers.
+pub fn goes_before_policy(policy: Policy, effective: Option<Clock>) -> bool {
+    !policy.compares_clocks() && effective == Some(UNDONE)
+}
+
 /// The least effective clock of what goes back, so that it wins over what users did meanwhile to the moved row, and to the key
 /// that it left. `lost` is the clock of the lost change.
-pub fn undo_clock(kind: ClockKind, lost: Option<Clock>, now_micros: i64) -> Clock {
+pub fn undo_clock(mapping: &TableMapping, lost: Option<Clock>, now_micros: i64) -> Clock {
+    match &mapping.clock {
+        Some(clock) if mapping.policy.compares_clocks() => undo_clock_of(clock.kind, lost, now_micros),
+        _ => UNDONE,
+    }
+}
+
+fn undo_clock_of(kind: ClockKind, lost: Option<Clock>, now_micros: i64) -> Clock {
     match kind {
         ClockKind::Version => Clock(lost.map_or(0, |clock| clock.0).saturating_add(LONGEST_IGNORANCE_VERSIONS)),
         ClockKind::Time { .. } => {
@@ -200,12 +217,12 @@ mod tests {
     fn what_goes_back_is_later_than_what_was_lost() {
         for kind in [ClockKind::Version, ClockKind::Time { fraction_digits: 6 }] {
             for lost in [None, Some(Clock(5)), Some(Clock(i64::MAX))] {
-                assert!(Some(undo_clock(kind, lost, 4)) >= lost.max(Some(Clock(4))));
+                assert!(Some(undo_clock_of(kind, lost, 4)) >= lost.max(Some(Clock(4))));
             }
         }
         let long_after = 10 * LONGEST_IGNORANCE_MICROS;
         for lost in [None, Some(Clock(5))] {
-            let clock = undo_clock(ClockKind::Time { fraction_digits: 6 }, lost, long_after);
+            let clock = undo_clock_of(ClockKind::Time { fraction_digits: 6 }, lost, long_after);
             assert!(clock > Clock(long_after), "users have gone on since");
         }
     }

@@ -6,6 +6,7 @@ use crossfade_model::{
     Clock, Column, ColumnKind, Direction, Message, Origin, Row, RowChange, RowOp, TableLayout, TableName, TableShape,
     Value,
 };
+use crossfade_rules::moves::UNDONE;
 use crossfade_rules::{EffectiveClocks, Policy, TableMapping, TableRule};
 
 fn mapping(table: &str, clock: Option<&str>) -> TableMapping {
@@ -111,6 +112,27 @@ fn what_has_no_clock_or_is_not_synced_has_none() {
     assert!(judged.key_hashes[0] != judged.key_hashes[1] && judged.key_hashes[0] != 0, "its rows are found by key");
     let judged = capture.clocks.judge_at_least(&change("unknown", None, Some(("b", 3))), 10, 0, None);
     assert_eq!(judged.key_hashes, [0; 2]);
+}
+
+/// Under a policy that compares no clocks.
+#[test]
+fn what_follows_a_row_that_went_back_goes_before_the_policy_until_that_is_settled() {
+    let mut capture = Capture::new(100);
+    let goes_back = capture.clocks.judge_at_least(&change("clockless", None, Some(("a", 1))), 1, 0, Some(UNDONE));
+    assert_eq!(goes_back.effective, Some(UNDONE));
+    capture.seq = 1;
+    let undone = Some(UNDONE.0);
+    assert!(capture.clocks.is_to_be_settled());
+    assert_eq!(capture.judge("clockless", Some(("a", 1)), Some(("a", 2))), undone);
+    assert_eq!(capture.judge("clockless", Some(("b", 1)), Some(("b", 2))), None, "another row");
+    assert_eq!(capture.judge("clockless", Some(("a", 2)), Some(("c", 2))), undone, "it may be concurrent with both");
+    capture.clocks.settle(3);
+    assert!(capture.clocks.is_to_be_settled(), "not all that went before the policy is settled");
+    assert_eq!(capture.judge("clockless", Some(("c", 2)), None), undone);
+    capture.clocks.settle(5);
+    assert!(!capture.clocks.is_to_be_settled());
+    assert_eq!(capture.judge("clockless", None, Some(("c", 3))), None);
+    assert_eq!(capture.judge("clockless", None, Some(("a", 3))), None);
 }
 
 #[test]

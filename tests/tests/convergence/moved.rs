@@ -5,11 +5,11 @@ use anyhow::{Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::sql;
-use crossfade_tests::{Direction, Migration, Setup};
+use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
-use crate::orphans::{CLOCK, LIMIT, until_nothing_waits};
+use crate::orphans::{CLOCK, LIMIT, until_nothing_waits, until_status};
 
 /// What happens to a few rows, and what both sides have in the end. `#` stands for the scenario's hundreds.
 struct Scenario {
@@ -341,6 +341,100 @@ async fn a_parent_that_moves_on(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// Who has moved parents goes on with them, when the other side, which has given them children, has undone that already: the tables
+/// prefer the side that goes on. What goes back takes the place of all that, and nobody stands under two keys.
+async fn parents_that_are_changed_after_they_went_back(
+    flavor: Flavor,
+    (mover, name, policy): (Direction, &'static str, &str),
+) -> Result<()> {
+    let mut setup = Setup::new(flavor, name);
+    setup.tables = format!("[[table]]\nname = \"{{schema}}.*\"\n{policy}\n");
+    let mut migration = Migration::new(&setup).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, v INT, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.guests (id INT PRIMARY KEY, place INT, {CLOCK}, \
+                 FOREIGN KEY (place) REFERENCES {{schema}}.places (id))"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration
+        .on(&migration.old, &["INSERT INTO {schema}.places (id, v) VALUES (1, 1), (2, 1), (3, 1), (4, 1)"])
+        .await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let (moving, giving) = match mover {
+        Direction::Forward => (&migration.old, &migration.new),
+        Direction::Reverse => (&migration.new, &migration.old),
+    };
+    let known = migration.status().read().await?.number(mover.as_str(), "last_seq");
+    migration.on(giving, &["INSERT INTO {schema}.guests (id, place) VALUES (1, 1), (2, 2), (3, 3)"]).await?;
+    migration.on(moving, &["UPDATE {schema}.places SET id = id + 10 WHERE id < 4"]).await?;
+    migration.go_on(&[mover]).await?;
+    until_passed(&migration, mover, known + 3).await?;
+    let goes_on = [
+        "UPDATE {schema}.places SET v = 2 WHERE id = 11",
+        "UPDATE {schema}.places SET id = 22 WHERE id = 12",
+        "DELETE FROM {schema}.places WHERE id = 13",
+    ];
+    migration.on(moving, &goes_on).await?;
+    until_passed(&migration, mover, known + 6).await?;
+    migration.go_on(&[mover.opposite()]).await?;
+    until_nothing_waits(&migration).await?;
+    let query = format!(
+        "SELECT GROUP_CONCAT(id, ':', v ORDER BY id SEPARATOR ' ') FROM {}.places",
+        sql::name(&migration.schema)
+    );
+    let found: Option<String> = moving.get_conn().await?.query_first(&query).await?;
+    ensure!(found.as_deref() == Some("1:1 2:1 3:1 4:1"), "{found:?} are left");
+    // As soon as each process knows that the other side has seen it, the policy decides again.
+    until("the policy decides", LIMIT, || async {
+        migration.rest(&Direction::BOTH).await?;
+        migration.on(moving, &["UPDATE {schema}.places SET v = 100 + MOD(v + 1, 50) WHERE id = 1"]).await?;
+        migration.on(giving, &["UPDATE {schema}.places SET v = MOD(v + 1, 50) WHERE id = 1"]).await?;
+        migration.go_on(&Direction::BOTH).await?;
+        until_nothing_waits(&migration).await?;
+        let v: Option<i64> = moving
+            .get_conn()
+            .await?
+            .query_first(format!("SELECT v FROM {}.places WHERE id = 1", sql::name(&migration.schema)))
+            .await?;
+        Ok(if v >= Some(100) { Progress::Reached(()) } else { Progress::NotYet(format!("{v:?} has won")) })
+    })
+    .await?;
+    migration.stop_both().await
+}
+
+async fn until_passed(migration: &Migration, direction: Direction, through: u64) -> Result<()> {
+    until_status(migration, "one direction through", |status| {
+        let of = |name: &str| status.number(direction.as_str(), name);
+        of("settled_seq") == of("last_seq") && of("last_seq") >= through
+    })
+    .await
+}
+
+async fn where_old_is_preferred(flavor: Flavor) -> Result<()> {
+    parents_that_are_changed_after_they_went_back(
+        flavor,
+        (Direction::Forward, "after_prefer_old", "policy = \"prefer-old\""),
+    )
+    .await
+}
+
+/// With a clock beside the policy, which it does not compare.
+async fn where_new_is_preferred(flavor: Flavor) -> Result<()> {
+    let policy = "policy = \"prefer-new\"\nclock = \"updated_at\"";
+    parents_that_are_changed_after_they_went_back(flavor, (Direction::Reverse, "after_prefer_new", policy)).await
+}
+
+async fn where_columns_are_merged(flavor: Flavor) -> Result<()> {
+    let policy = "policy = \"prefer-new\"\nmerge = \"columns\"";
+    parents_that_are_changed_after_they_went_back(flavor, (Direction::Reverse, "after_merged", policy)).await
+}
+
 /// Servers of its own with a place 4 on both sides, notes that go with their place, and both directions at rest.
 async fn resting_with_notes(flavor: Flavor, name: &'static str, options: &[(&str, &str)]) -> Result<Migration> {
     let mut builder = Server::builder(flavor).relaxed();
@@ -406,6 +500,15 @@ async fn a_child_whose_parent_ended_twice(flavor: Flavor, options: &[(&str, &str
 const PARENTS_STAY: &str = "1p1,2p2,3p3,4p4,5p5,6p6 1,4 2,5 3>3,6>6";
 const CHILDREN_GO: &str = "21p1,22p2,23p3,24p4,25p5,26p6   3>,6>";
 const NATIVE: [(&str, &str); 1] = [("innodb_native_foreign_keys", "ON")];
+
+on_both_brands! {
+    where_old_is_preferred: p4_what_went_back_stays_where_old_is_preferred_on_mysql,
+        p4_what_went_back_stays_where_old_is_preferred_on_mariadb;
+    where_new_is_preferred: p4_what_went_back_stays_where_new_is_preferred_on_mysql,
+        p4_what_went_back_stays_where_new_is_preferred_on_mariadb;
+    where_columns_are_merged: p4_what_went_back_stays_where_columns_are_merged_on_mysql,
+        p4_what_went_back_stays_where_columns_are_merged_on_mariadb;
+}
 
 #[tokio::test]
 async fn p4_moved_rows_on_mysql() -> Result<()> {

@@ -179,6 +179,7 @@ fn winners_clock(loss: Loss) -> Option<Clock> {
         | LossReason::ChildGiven
         | LossReason::ParentEnded
         | LossReason::OnlyReturned
+        | LossReason::MoveUndone { .. }
         | LossReason::GreaterValue
         | LossReason::SmallerValue => None,
     }

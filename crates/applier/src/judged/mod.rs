@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use crossfade_message::ConflictCounts;
 use crossfade_model::{Origin, Row, RowChange, RowOp, TableName};
-use crossfade_rules::decide::{LossReason, WriteReason};
+use crossfade_rules::decide::WriteReason;
 use crossfade_rules::merge::PartEnd;
 use crossfade_rules::plan::{Dependence, Dependences};
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
@@ -271,8 +271,7 @@ impl<'a> JudgedChange<'a> {
 
     /// It has lost to a delete of the row.
     pub fn lost_to_an_end(&self) -> bool {
-        let is_end = |loss: Loss| matches!(loss.reason, LossReason::LaterClock { op: RowOp::Delete, .. });
-        self.undo.is_none() && loss_of(self.verdict).is_some_and(is_end)
+        self.undo.is_none() && loss_of(self.verdict).is_some_and(|loss| loss.reason.is_an_end())
     }
 
     /// Who wins at its keys, whatever became of it since.

@@ -1,7 +1,6 @@
 //! What was ruled over changes beside who wins: families, and changes of keys that are undone.
 
 use crossfade_model::{Clock, Row, RowOp, Seen, Value};
-use crossfade_rules::decide::LossReason;
 use crossfade_rules::moves::{KeyedChange, lost_moves};
 use crossfade_rules::{ChangeKind, Loss, MappedChange, Verdict};
 
@@ -222,7 +221,7 @@ impl<'a> JudgedStep<'a> {
     pub fn lost_deletes(&self, which: impl Fn(usize) -> bool) -> Vec<(u64, Ruling)> {
         let lost = |verdict: Verdict| match verdict {
             // The row is gone on both sides: nothing returns.
-            Verdict::Lose(Loss { reason: LossReason::LaterClock { op: RowOp::Delete, .. }, .. }) => None,
+            Verdict::Lose(loss) if loss.reason.is_an_end() => None,
             Verdict::Lose(loss) => Some(Ruling::Returns(loss)),
             Verdict::Write(_) => None,
         };

@@ -35,6 +35,11 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Else it names the side that wins.
+    pub fn compares_clocks(self) -> bool {
+        matches!(self, Policy::Newest | Policy::Version)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Policy::Newest => "newest",

@@ -112,6 +112,7 @@ fn p4_p6_p3_where_rows_change_their_keys() {
     prove("keys and microseconds", setting(Clocks::Micros));
     prove("keys and seconds", setting(Clocks::Seconds));
     prove("keys and versions", setting(Clocks::Version));
+    prove("keys and no clock", setting(Clocks::Absent));
     if !is_soak() {
         prove("keys and refused rows", Setting { bad_rows: 1, operations: [2, 1], ..setting(Clocks::Micros) });
         prove("keys and refused rows", Setting { bad_rows: 1, operations: [1, 2], ..setting(Clocks::Seconds) });

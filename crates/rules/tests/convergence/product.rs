@@ -156,9 +156,9 @@ impl Product {
     }
 
     /// The least clock of what goes back to `side`'s opposite under the key that a lost move has reached.
-    pub fn undo_clock(&self, side: usize, lost: &Ending, now_ticks: u8) -> Option<Clock> {
-        let kind = self.mappings[side].clock.as_ref()?.kind;
-        Some(undo_clock(kind, lost.effective, EPOCH_MICROS + i64::from(now_ticks) * TICK_MICROS))
+    pub fn undo_clock(&self, side: usize, lost: &Ending, now_ticks: u8) -> Clock {
+        let now_micros = EPOCH_MICROS + i64::from(now_ticks) * TICK_MICROS;
+        undo_clock(&self.mappings[side], lost.effective, now_micros)
     }
 
     fn captured(&self, seq: u64, message: &Message) -> Captured {

@@ -497,7 +497,7 @@ impl Steps {
 
     fn undo_clock(&self, world: &World, side: usize, unit: &Unit) -> Option<Clock> {
         let at_least = self.product.undo_clock(side, &unit.arrival, self.local_ticks(world, 1 - side));
-        at_least.filter(|_| !self.setting.has(Flaw::GoesBackUnmarked))
+        Some(at_least).filter(|_| !self.setting.has(Flaw::GoesBackUnmarked))
     }
 
     fn apply(&self, world: &mut World, side: usize, unit: &Unit, judged: Judged) -> Option<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossfade_model::{
     Clock, Column, ColumnKind, Direction, Row, RowChange, RowOp, TableLayout, TableName, TableShape, Value,
 };
+use crossfade_rules::moves::undo_clock;
 use crossfade_rules::{EffectiveClocks, Policy, TableMapping, TableRule};
 use proptest::prelude::*;
 
@@ -15,15 +16,21 @@ const ROWS: i64 = 8;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Changes a row: the version that the user gives it, `None` for a delete, and the key that it moves to, if any.
-    Change { key: i64, version: Option<i64>, to: Option<i64> },
+    /// Changes a row: the version that the user gives it, `None` for a delete, and the key that it moves to, if any; or it goes
+    /// back since such a change has lost.
+    Change { key: i64, version: Option<i64>, to: Option<i64>, goes_back: bool },
     /// Everything up to so many messages before the last is settled.
     Settle { behind: u64 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let change = (0..ROWS, prop::option::weighted(0.7, 0..20_i64), prop::option::weighted(0.2, 0..ROWS))
-        .prop_map(|(key, version, to)| Step::Change { key, version, to });
+    let change = (
+        0..ROWS,
+        prop::option::weighted(0.7, 0..20_i64),
+        prop::option::weighted(0.2, 0..ROWS),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(key, version, to, goes_back)| Step::Change { key, version, to, goes_back });
     let settle = (0..30_u64).prop_map(|behind| Step::Settle { behind });
     prop::collection::vec(prop_oneof![8 => change, 1 => settle], 1..80)
 }
@@ -81,11 +88,19 @@ proptest! {
     #![proptest_config(seeded(4_000))]
 
     #[test]
-    fn p4_clocks_never_go_back_before_they_are_settled(steps in steps(), memory in 1..5_usize) {
+    fn p4_clocks_never_go_back_before_they_are_settled(
+        steps in steps(),
+        memory in 1..5_usize,
+        (clock, policy) in prop_oneof![
+            Just((Some("version"), Policy::Version)),
+            Just((Some("version"), Policy::PreferNew)),
+            Just((None, Policy::PreferOld)),
+        ],
+    ) {
         let shape = shape();
-        let rule = TableRule::same(shape.name.clone(), Some("version"), Policy::Version);
+        let rule = TableRule::same(shape.name.clone(), clock, policy);
         let mapping = TableMapping::build(Direction::Forward, &rule, &shape, &shape).expect("the table maps");
-        let mut clocks = EffectiveClocks::with_memory(&[mapping], memory);
+        let mut clocks = EffectiveClocks::with_memory(std::slice::from_ref(&mapping), memory);
         let mut table = Table::new(&shape);
         let (mut seq, mut settled) = (0_u64, 0);
         let mut last: HashMap<i64, (u64, Option<Clock>)> = HashMap::new();
@@ -95,16 +110,18 @@ proptest! {
                     settled = settled.max(seq.saturating_sub(behind));
                     clocks.settle(settled);
                 }
-                Step::Change { key, version, to } => {
+                Step::Change { key, version, to, goes_back } => {
                     let Some((change, keys)) = table.write(key, version, to) else { continue };
                     seq += 1;
-                    let effective = clocks.judge_at_least(&change, seq, 0, None).effective;
+                    let at_least = goes_back.then(|| undo_clock(&mapping, None, 0));
+                    let effective = clocks.judge_at_least(&change, seq, 0, at_least).effective;
+                    prop_assert!(effective >= at_least);
                     let own = change.after.as_ref().or(change.before.as_ref()).map(|row| row[1].clone());
                     let Some(Value::Int(own)) = own else { panic!("a row has a version") };
-                    prop_assert!(effective >= Some(Clock(own)));
+                    prop_assert!(clock.is_none() || effective >= Some(Clock(own)));
                     for key in keys {
-                        if let Some((earlier, clock)) = last.insert(key, (seq, effective)) {
-                            prop_assert!(earlier <= settled || effective >= clock, "{earlier}, {seq} of row {key}");
+                        if let Some((earlier, before)) = last.insert(key, (seq, effective)) {
+                            prop_assert!(earlier <= settled || effective >= before, "{earlier}, {seq} of row {key}");
                         }
                     }
                 }

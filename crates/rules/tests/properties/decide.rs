@@ -2,6 +2,7 @@
 
 use crossfade_model::{Clock, RowOp, Side};
 use crossfade_rules::decide::LossReason;
+use crossfade_rules::moves::UNDONE;
 use crossfade_rules::{Event, LastConcurrent, Policy, Verdict, decide};
 use proptest::prelude::*;
 
@@ -72,6 +73,7 @@ proptest! {
                     equal == clock && equal == other && preferred == prefer && side != prefer
                 }
                 LossReason::PreferredSide { preferred } => preferred != side,
+                LossReason::MoveUndone { op: by } => other == Some(UNDONE) && clock != other && by == op,
                 _ => false,
             };
             prop_assert!(fits, "{:?}", loss.reason);
