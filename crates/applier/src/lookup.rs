@@ -176,6 +176,58 @@ impl Lookup {
         }
     }
 
+    /// The key under which users of the target have the subject's row by now, as far as that is captured; `None` where they have
+    /// ended it.
+    pub async fn key_by_now(
+        &mut self,
+        subject: &Subject<'_>,
+        table: &TargetTable,
+        conn: &mut Conn,
+    ) -> Result<Option<Vec<Value>>, ApplyError> {
+        let mut key: Vec<Value> = subject.key.iter().map(|value| (*value).clone()).collect();
+        let mut reached_by = 0;
+        loop {
+            let values: Vec<&Value> = key.iter().collect();
+            let under_key = Subject { mapping: subject.mapping, key: &values, seen: subject.seen };
+            let ends = self.unseen_ends(&under_key, table, conn).await?;
+            let Some(left_by) = ends.into_iter().find(|seq| *seq > reached_by) else { return Ok(Some(key)) };
+            match self.key_reached_by(left_by).await? {
+                Some(reached) => (key, reached_by) = (reached, left_by),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The changes with which users of the target have ended the subject's row, or given it another key, and which its writer had
+    /// not seen, in their order.
+    async fn unseen_ends(
+        &mut self,
+        subject: &Subject<'_>,
+        table: &TargetTable,
+        conn: &mut Conn,
+    ) -> Result<Vec<u64>, ApplyError> {
+        let KeyHashes { folded, exact } = key_hashes(subject.mapping, subject.key);
+        let judging = Judging { folded, exact, seen: subject.seen.streams.get(self.opposite.as_str()) };
+        loop {
+            let ends = self.index.unseen(judging, &self.found).map(|unseen| {
+                unseen.into_iter().filter(|change| change.op == RowOp::Delete).map(|change| change.seq).collect()
+            });
+            match ends {
+                Ok(ends) => return Ok(ends),
+                Err(unknown) => self.find_out(unknown, (subject.key, exact), table, conn).await?,
+            }
+        }
+    }
+
+    /// The key that a row has after this message of the opposite stream.
+    async fn key_reached_by(&mut self, seq: u64) -> Result<Option<Vec<Value>>, ApplyError> {
+        let message = self.store.read_some(&self.opposite, &[seq].into()).await?.pop();
+        let message = message.ok_or_else(|| ApplyError::MessageMissing { stream: self.opposite.clone(), seq })?;
+        let place = self.keys.of_layout(&self.opposite_mappings, &self.mappings, &message.change.layout);
+        let reached = place.zip(message.change.after.as_ref());
+        Ok(reached.map(|(place, after)| place.key_of(after).into_iter().cloned().collect()))
+    }
+
     /// Finds out what must be known of a key, or of a batch of the opposite direction.
     pub(crate) async fn find_out(
         &mut self,

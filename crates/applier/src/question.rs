@@ -4,9 +4,11 @@
 //! side has given the row another parent meanwhile, or the parent itself another key. What arrives then brings back that one
 //! row. Only the side that has changed it knows what hangs on it, and only the side where it was gone knows that it was: so that
 //! one asks, by a message of the opposite stream that changes nothing, and what hangs on the row goes back, as weak as any row
-//! that returns.
+//! that returns. Users of the side that is asked may have given the row yet another key since: it is found by that.
 
-use crossfade_model::{Message, Origin, ReferentialAction, Row, RowChange, RowOp};
+use std::time::Duration;
+
+use crossfade_model::{Message, Origin, ReferentialAction, Row, RowChange, RowOp, Seen, Value};
 use crossfade_rules::MappedChange;
 use crossfade_rules::mapping::ChildLink;
 use mysql_async::Conn;
@@ -15,6 +17,8 @@ use crate::error::ApplyError;
 use crate::family::{self, GivenBack, numbered, send_back};
 use crate::judged::{JudgedLane, JudgedStep};
 use crate::lane::{Manner, Shared};
+use crate::lookup::Subject;
+use crate::session;
 
 /// Takes the questions out of messages that are to be planned.
 pub(crate) fn take(messages: &mut Vec<Message>) -> Vec<Message> {
@@ -50,18 +54,50 @@ pub(crate) async fn answer(
     questions: &[MappedChange],
     manner: Manner,
 ) -> Result<bool, ApplyError> {
+    let hold_limit = manner.may_hold();
     for MappedChange { table, after, seen, .. } in questions {
         let Some(after) = after else { continue };
-        let target = &shared.tables[*table];
-        let rows = target.lock_where(conn, target.key(), &[target.key_of(after)]).await?;
+        let Some(rows) = rows_by_now(shared, conn, (*table, after), (seen, hold_limit)).await? else {
+            return Ok(false);
+        };
         let parents: Vec<&Row> = rows.iter().collect();
         let hanging = family::descendants(shared, conn, *table, &parents, may_hang).await?;
         let hanging: Vec<GivenBack> = hanging.into_iter().map(GivenBack::whole).collect();
-        if !hanging.is_empty() && !family::give_back(shared, conn, hanging, (seen, manner.may_hold())).await? {
+        if !hanging.is_empty() && !family::give_back(shared, conn, hanging, (seen, hold_limit)).await? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// The row that was asked for, under whatever key its users have it by now, and what is under the key that it was asked for by;
+/// locked. `None`: the opposite reader did not get there in time.
+async fn rows_by_now(
+    shared: &Shared,
+    conn: &mut Conn,
+    (table, asked): (usize, &Row),
+    (seen, hold_limit): (&Seen, Option<Duration>),
+) -> Result<Option<Vec<Row>>, ApplyError> {
+    let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
+    let key = target.key_of(asked);
+    let subject = Subject { mapping, key: &key, seen };
+    let mut keys: Vec<Vec<Value>> = vec![key.iter().map(|value| (*value).clone()).collect()];
+    loop {
+        let values: Vec<Vec<&Value>> = keys.iter().map(|key| key.iter().collect()).collect();
+        let rows = target.lock_where(conn, target.key(), &values).await?;
+        // What has left these keys before they were locked has been told after this.
+        if let Some(limit) = hold_limit
+            && !shared.hold.captured_under_locks(conn, limit).await?.is_enough()
+        {
+            return Ok(None);
+        }
+        let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
+        lookup.refresh().await?;
+        match lookup.key_by_now(&subject, target, conn).await? {
+            Some(by_now) if !keys.contains(&by_now) => keys.push(by_now),
+            _ => return Ok(Some(rows)),
+        }
+    }
 }
 
 impl JudgedStep<'_> {

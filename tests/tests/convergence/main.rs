@@ -8,6 +8,7 @@ mod absent;
 mod chains;
 mod faults;
 mod followers;
+mod late;
 mod mend;
 mod moved;
 mod moved_orphans;

@@ -1,0 +1,143 @@
+//! P4 for what is asked for while users go on: a row gets another key before the other side's question for what hangs on it
+//! arrives.
+
+use anyhow::{Result, ensure};
+use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_testkit::sql;
+use crossfade_tests::{Direction, Migration, Setup};
+use mysql_async::prelude::Queryable;
+
+use crate::orphans::{CLOCK, LIMIT, until_nothing_waits, until_status};
+
+/// Whether the servers' binlogs tell what a foreign key does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cascades {
+    Told,
+    Silent,
+}
+
+/// Tables with these columns and rows on both sides, and both directions at rest. `{to}` stands for the beginning of a reference.
+async fn resting(
+    servers: &'static SharedPair,
+    name: &'static str,
+    tables: &[(&str, &str)],
+    before: &[&str],
+) -> Result<Migration> {
+    let mut migration = Migration::on_servers(&Setup::new(servers.flavor(), name), servers).await?;
+    for (table, columns) in tables {
+        let columns = columns.replace("{to}", "FOREIGN KEY ");
+        migration.on_both(&[&format!("CREATE TABLE {{schema}}.{table} ({columns}, {CLOCK})")]).await?;
+    }
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, before).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    Ok(migration)
+}
+
+/// Lets one direction go on, until it has passed so many more messages or has set some aside.
+async fn pass(migration: &Migration, direction: Direction, through: u64) -> Result<()> {
+    migration.go_on(&[direction]).await?;
+    until_status(migration, "one direction through", |status| {
+        let of = |name: &str| status.number(direction.as_str(), name);
+        of("settled_seq") == of("last_seq") && of("last_seq") >= through
+    })
+    .await
+}
+
+async fn last_seq(migration: &Migration, direction: Direction) -> Result<u64> {
+    Ok(migration.status().read().await?.number(direction.as_str(), "last_seq"))
+}
+
+/// All rows of these tables on one side, each as the expression says.
+async fn left(migration: &Migration, tables: &[(&str, &str)]) -> Result<String> {
+    let schema = sql::name(&migration.schema);
+    let rows = |(table, what): &(&str, &str)| {
+        format!("(SELECT COALESCE(GROUP_CONCAT({what} ORDER BY {what} SEPARATOR ','), '') FROM {schema}.{table})")
+    };
+    let lists: Vec<String> = tables.iter().map(rows).collect();
+    let query = format!("SELECT CONCAT_WS(' ', {})", lists.join(", "));
+    Ok(migration.old.get_conn().await?.query_first(query).await?.unwrap_or_default())
+}
+
+/// A guest's place ends, and with it the guest and all that hangs on it, while the other side lets the guest go to another place.
+/// It comes back alone; and before the question for what hangs on it arrives, its users give it another key, and that key to another
+/// guest.
+async fn a_row_that_moves_before_it_is_asked_for(servers: &'static SharedPair, cascades: Cascades) -> Result<()> {
+    let tables = [
+        ("places", "id INT PRIMARY KEY"),
+        ("guests", "id INT PRIMARY KEY, place INT, {to}(place) REFERENCES {schema}.places (id) ON DELETE CASCADE"),
+        (
+            "notes",
+            "guest INT, n INT, PRIMARY KEY (guest, n), \
+             {to}(guest) REFERENCES {schema}.guests (id) ON DELETE CASCADE ON UPDATE CASCADE",
+        ),
+        (
+            "pages",
+            "id INT PRIMARY KEY, guest INT, n INT, {to}(guest, n) REFERENCES {schema}.notes (guest, n) \
+             ON DELETE CASCADE ON UPDATE CASCADE",
+        ),
+        (
+            "seats",
+            "id INT PRIMARY KEY, guest INT, \
+             {to}(guest) REFERENCES {schema}.guests (id) ON DELETE SET NULL ON UPDATE CASCADE",
+        ),
+    ];
+    let before = [
+        "INSERT INTO {schema}.places (id) VALUES (1), (2)",
+        "INSERT INTO {schema}.guests (id, place) VALUES (1, 1)",
+        "INSERT INTO {schema}.notes (guest, n) VALUES (1, 1)",
+        "INSERT INTO {schema}.pages (id, guest, n) VALUES (1, 1, 1)",
+        "INSERT INTO {schema}.seats (id, guest) VALUES (1, 1)",
+    ];
+    let mut migration = resting(servers, "late_question", &tables, &before).await?;
+    let known = last_seq(&migration, Direction::Reverse).await?;
+    migration.on(&migration.old, &["DELETE FROM {schema}.places WHERE id = 1"]).await?;
+    // Later, also where the time of a delete is told in whole seconds.
+    migration.on(&migration.new, &["DO SLEEP(1.1)", "UPDATE {schema}.guests SET place = 2 WHERE id = 1"]).await?;
+    pass(&migration, Direction::Reverse, known + 1).await?;
+    let moves = [
+        "UPDATE {schema}.guests SET id = 11 WHERE id = 1",
+        "UPDATE {schema}.guests SET id = 12 WHERE id = 11",
+        "INSERT INTO {schema}.guests (id, place) VALUES (1, 2)",
+        "INSERT INTO {schema}.notes (guest, n) VALUES (1, 9)",
+    ];
+    migration.on(&migration.new, &moves).await?;
+    pass(&migration, Direction::Reverse, known + 5).await?;
+    migration.go_on(&[Direction::Forward]).await?;
+    until_nothing_waits(&migration).await?;
+    // Where each row's end is a change of its own, that one is judged by its own clock.
+    if cascades == Cascades::Silent {
+        let rows = [
+            ("guests", "CONCAT(id, '>', place)"),
+            ("notes", "CONCAT(guest, ':', n)"),
+            ("pages", "CONCAT(id, '>', guest, ':', n)"),
+            ("seats", "CONCAT(id, '>', COALESCE(guest, ''))"),
+        ];
+        let left = left(&migration, &rows).await?;
+        ensure!(left == "12>2,1>2 12:1,1:9 1>12:1 1>12", "{left} are left");
+    }
+    migration.stop_both().await
+}
+
+/// As servers before 9.6 do, it leaves out of its binlog what a foreign key changes.
+async fn silent_mysql() -> Result<&'static SharedPair> {
+    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
+    Ok(SharedPair::own(builder).await?)
+}
+
+#[tokio::test]
+async fn p4_a_row_that_moves_before_it_is_asked_for_on_mysql() -> Result<()> {
+    a_row_that_moves_before_it_is_asked_for(SharedPair::get(Flavor::MySql).await, Cascades::Told).await
+}
+
+#[tokio::test]
+async fn p4_a_row_that_moves_before_it_is_asked_for_where_cascades_are_unlogged() -> Result<()> {
+    a_row_that_moves_before_it_is_asked_for(silent_mysql().await?, Cascades::Silent).await
+}
+
+#[tokio::test]
+async fn p4_a_row_that_moves_before_it_is_asked_for_on_mariadb() -> Result<()> {
+    a_row_that_moves_before_it_is_asked_for(SharedPair::get(Flavor::MariaDb).await, Cascades::Silent).await
+}
