@@ -152,7 +152,7 @@ pub(crate) async fn children_by(
 }
 
 /// The last change by which users of the target have written a row concurrently.
-async fn given(
+pub(crate) async fn given(
     shared: &Shared,
     lookup: &mut Lookup,
     conn: &mut Conn,

@@ -16,6 +16,7 @@ use mysql_async::prelude::Queryable;
 use crate::detour;
 use crate::error::{ApplyError, row_remedy};
 use crate::family::{self, Orphan, Ruling};
+use crate::followers;
 use crate::judged::{JudgedChange, JudgedLane, JudgedStep};
 use crate::lane::Shared;
 use crate::parking::Cause;
@@ -259,12 +260,13 @@ impl Context<'_> {
 
     /// A moved row that cannot arrive leaves its old key all the same. `false`: it was not there.
     async fn leave(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<bool, ApplyError> {
-        let target = &self.shared.tables[judged.change.table];
-        if let (Some(before), Some(after)) = (&judged.change.before, &judged.change.after) {
-            let key = target.key_of(before);
-            if judged.leaves() && key != target.key_of(after) {
-                return Ok(target.delete(conn, &[key]).await?);
-            }
+        let (change, table) = (judged.change, judged.change.table);
+        let target = &self.shared.tables[table];
+        if let (Some(before), Some(after)) = (&change.before, &change.after)
+            && judged.leaves()
+            && followers::leaves_its_key(self.shared, conn, table, (before, after)).await?
+        {
+            return Ok(target.delete(conn, &[target.key_of(before)]).await?);
         }
         Ok(ALL_THERE)
     }

@@ -177,7 +177,7 @@ impl<'s> Undoing<'s> {
         }
         let mut rows = followers::of_row(self.shared, conn, lost.table, (row, there)).await?;
         rows.retain(|row| !self.changed.contains(&(row.table, self.shared.exact_key(row.table, &row.row))));
-        for row in rows.iter().filter(|row| row.has_left_its_key(self.shared)) {
+        for row in rows.iter().filter(|row| row.has_left_its_key) {
             let end = self.change(row.table, RowOp::Delete, Some(row.there.clone()), None);
             self.follower_ends.push((end, self.clock_in(row.table, None)));
         }

@@ -8,7 +8,7 @@ use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
-use crate::orphans::{CLOCK, LIMIT, until_nothing_waits};
+use crate::orphans::{CLOCK, LIMIT, until_nothing_waits, until_status};
 
 /// Each with its columns, and with what is asked of its rows in the end.
 const TABLES: [(&str, &str, &str); 6] = [
@@ -171,6 +171,94 @@ async fn a_spelling_that_loses(servers: &'static SharedPair) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A parent's key is spelled otherwise on one side, and the other side gives it children by the old spelling meanwhile, and changes
+/// some that it had. They keep that spelling on both sides, whatever the server does to children by itself; those that nobody has
+/// touched follow.
+async fn children_by_the_old_spelling(
+    servers: &'static SharedPair,
+    name: &'static str,
+    first: Direction,
+) -> Result<()> {
+    let mut migration = Migration::on_servers(&Setup::new(servers.flavor(), name), servers).await?;
+    let child = "FOREIGN KEY (name) REFERENCES {schema}";
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.users (name VARCHAR(20) PRIMARY KEY, v INT, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.mails (id INT PRIMARY KEY, name VARCHAR(20), v INT, {CLOCK}, \
+                 {child}.users (name) ON UPDATE CASCADE)"
+            ),
+            &format!(
+                "CREATE TABLE {{schema}}.boxes (name VARCHAR(20) PRIMARY KEY, v INT, {CLOCK}, \
+                 {child}.users (name) ON UPDATE CASCADE)"
+            ),
+            &format!(
+                "CREATE TABLE {{schema}}.letters (id INT PRIMARY KEY, name VARCHAR(20), v INT, {CLOCK}, \
+                 {child}.boxes (name) ON UPDATE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let rows = [
+        "INSERT INTO {schema}.users (name, v) VALUES ('ada', 1), ('bob', 1), ('cyd', 1), ('dot', 1), ('eve', 1), ('fay', 1)",
+        "INSERT INTO {schema}.mails (id, name, v) VALUES (1, 'ada', 1), (2, 'ada', 1), (11, 'bob', 1), (12, 'bob', 1)",
+        "INSERT INTO {schema}.boxes (name, v) VALUES ('cyd', 1), ('dot', 1), ('eve', 1), ('fay', 1)",
+        "INSERT INTO {schema}.letters (id, name, v) VALUES (1, 'cyd', 1), (11, 'dot', 1), (21, 'eve', 1), (31, 'fay', 1)",
+    ];
+    migration.on(&migration.old, &rows).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let (old, new) = (&migration.old, &migration.new);
+    let sides = [(old, new, ["ada", "cyd", "eve"], 0), (new, old, ["bob", "dot", "fay"], 10)];
+    for (speller, giver, [first, second, third], base) in sides {
+        let spelled = [first, second, third]
+            .map(|name| format!("UPDATE {{schema}}.users SET name = UPPER(name), v = 2 WHERE name = '{name}'"));
+        run(&migration, speller, &spelled).await?;
+        let given = [
+            format!("UPDATE {{schema}}.mails SET v = 2 WHERE id = {}", base + 2),
+            format!("INSERT INTO {{schema}}.mails (id, name) VALUES ({}, '{first}')", base + 3),
+            format!("INSERT INTO {{schema}}.boxes (name) VALUES ('{first}')"),
+            format!("INSERT INTO {{schema}}.letters (id, name) VALUES ({}, '{first}')", base + 2),
+            format!("INSERT INTO {{schema}}.letters (id, name) VALUES ({}, '{second}')", base + 3),
+            // Of this one the spelling loses.
+            format!("UPDATE {{schema}}.users SET v = 3 WHERE name = '{third}'"),
+        ];
+        run(&migration, giver, &given).await?;
+    }
+    migration.go_on(&[first]).await?;
+    until_status(&migration, "one direction through", |status| {
+        let of = |name: &str| status.number(first.as_str(), name);
+        of("settled_seq") == of("last_seq")
+    })
+    .await?;
+    migration.go_on(&[first.opposite()]).await?;
+    until_nothing_waits(&migration).await?;
+    let list = |table: &str, what: &str| {
+        format!(
+            "(SELECT GROUP_CONCAT({what} ORDER BY CONCAT({what}) SEPARATOR ' ') FROM {}.{table} \
+              WHERE name NOT IN ('eve', 'fay'))",
+            sql::name(&migration.schema)
+        )
+    };
+    let query = format!(
+        "SELECT CONCAT_WS('; ', {}, {}, {}, {})",
+        list("users", "name"),
+        list("mails", "id, name"),
+        list("boxes", "name"),
+        list("letters", "id, name")
+    );
+    let found: Option<String> = old.get_conn().await?.query_first(query).await?;
+    let wanted = "ADA BOB CYD DOT; 11BOB 12bob 13bob 1ADA 2ada 3ada; ada bob CYD DOT; 11DOT 12bob 13dot 1CYD 2ada 3cyd";
+    ensure!(found.as_deref() == Some(wanted), "{found:?} are there");
+    migration.stop_both().await
+}
+
+async fn children_by_the_old_spelling_in_both_orders(servers: &'static SharedPair) -> Result<()> {
+    children_by_the_old_spelling(servers, "old_spelling", Direction::Forward).await?;
+    children_by_the_old_spelling(servers, "old_spelling_back", Direction::Reverse).await
+}
+
 on_both_brands! {
     a_parent_that_is_spelled_otherwise: p4_a_parent_spelled_otherwise_on_mysql, p4_a_parent_spelled_otherwise_on_mariadb;
 }
@@ -200,6 +288,22 @@ async fn p4_a_spelling_that_loses_where_cascades_are_unlogged() -> Result<()> {
 #[tokio::test]
 async fn p4_a_spelling_that_loses_on_mariadb() -> Result<()> {
     a_spelling_that_loses(SharedPair::get(Flavor::MariaDb).await).await
+}
+
+#[tokio::test]
+async fn p4_children_by_the_old_spelling_on_mysql() -> Result<()> {
+    children_by_the_old_spelling_in_both_orders(SharedPair::get(Flavor::MySql).await).await
+}
+
+#[tokio::test]
+async fn p4_children_by_the_old_spelling_where_cascades_are_unlogged() -> Result<()> {
+    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
+    children_by_the_old_spelling_in_both_orders(SharedPair::own(builder).await?).await
+}
+
+#[tokio::test]
+async fn p4_children_by_the_old_spelling_on_mariadb() -> Result<()> {
+    children_by_the_old_spelling_in_both_orders(SharedPair::get(Flavor::MariaDb).await).await
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Rows whose order among themselves is no matter, many to a statement.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use crossfade_model::{FamilyPolicy, Row, Value};
+use crossfade_model::{FamilyPolicy, Row, Seen, Value};
 use crossfade_rules::{ChangeKind, NetChange, Remedy, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -11,7 +12,7 @@ use crate::along;
 use crate::detour;
 use crate::error::{ApplyError, is_duplicate_key, is_missing_parent, row_remedy};
 use crate::family::{Ending, Endings, Ruling};
-use crate::followers;
+use crate::followers::{self, Follower};
 use crate::judged::JudgedRow;
 use crate::lane::{Care, Manner, Shared};
 use crate::merging::{RowWork, merge_rows};
@@ -40,8 +41,9 @@ impl Part<'_> {
     /// Writes all rows at once. Where rows are to be isolated, what is refused is halved until the refused rows stand
     /// alone.
     pub async fn write(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<Written, ApplyError> {
+        let respelled = self.respelled(conn, rows).await?;
         if self.concurrent && matches!(self.kind, ChangeKind::Delete | ChangeKind::KeyChange) {
-            let written = self.part_families(conn, rows).await?;
+            let written = self.part_families(conn, rows, &respelled).await?;
             if !matches!(written, Written::AsJudged { .. }) {
                 return Ok(written);
             }
@@ -58,6 +60,7 @@ impl Part<'_> {
                 changed.filter_map(|row| row.net.before.as_ref().zip(row.after())).collect();
             uncopied::let_children_follow(self.shared, conn, self.table, &changed).await?;
         }
+        let Some(unaware) = self.unaware(conn, rows, &respelled).await? else { return Ok(Written::NotCaptured) };
         let mut all_there = ALL_THERE;
         if rows.iter().any(|row| row.merges && row.writes()) {
             match self.write_merged(conn, rows).await? {
@@ -96,7 +99,40 @@ impl Part<'_> {
                 }
             }
         }
+        followers::spell_as_before(self.shared, conn, &unaware).await?;
         Ok(Written::AsJudged { all_there })
+    }
+
+    /// Children of rows whose keys are merely spelled otherwise, which keep their spelling. `None`: the opposite reader did not get
+    /// there in time.
+    async fn unaware(
+        &self,
+        conn: &mut Conn,
+        rows: &[JudgedRow<'_>],
+        respelled: &BTreeSet<usize>,
+    ) -> Result<Option<Vec<Follower>>, ApplyError> {
+        let (Some(hold_limit), false) = (self.manner.may_hold(), respelled.is_empty()) else {
+            return Ok(Some(Vec::new()));
+        };
+        let respelled = respelled.iter().map(|place| &rows[*place]).filter(|row| row.writes());
+        let respelled: Vec<(&Row, &Seen)> = respelled.filter_map(|row| Some((row.after()?, &*row.net.seen))).collect();
+        followers::unaware(self.shared, conn, self.table, &respelled, hold_limit).await
+    }
+
+    /// Places of rows to which others may refer and whose keys are merely spelled otherwise.
+    async fn respelled(&self, conn: &mut Conn, rows: &[JudgedRow<'_>]) -> Result<BTreeSet<usize>, ApplyError> {
+        let mut respelled = BTreeSet::new();
+        if self.kind != ChangeKind::KeyChange || !self.concurrent || self.shared.children[self.table].is_empty() {
+            return Ok(respelled);
+        }
+        for (place, row) in rows.iter().enumerate() {
+            if let (Some(before), Some(after)) = (&row.net.before, &row.net.after)
+                && !followers::leaves_its_key(self.shared, conn, self.table, (before, after)).await?
+            {
+                respelled.insert(place);
+            }
+        }
+        Ok(respelled)
     }
 
     /// Moves the rows to the front whose parents are yet to be copied, and tells how many these are: they are written together,
@@ -218,11 +254,18 @@ impl Part<'_> {
         Ok(Written::AsJudged { all_there })
     }
 
-    /// Looks for children that users of the target have given to the rows that are to be deleted or to leave their keys.
-    async fn part_families(&self, conn: &mut Conn, rows: &mut [JudgedRow<'_>]) -> Result<Written, ApplyError> {
+    /// Looks for children that users of the target have given to the rows that are to be deleted or to leave their keys. A key that
+    /// is merely spelled otherwise is not left.
+    async fn part_families(
+        &self,
+        conn: &mut Conn,
+        rows: &mut [JudgedRow<'_>],
+        respelled: &BTreeSet<usize>,
+    ) -> Result<Written, ApplyError> {
         let moves = self.kind == ChangeKind::KeyChange;
         let ends = |row: &JudgedRow<'_>| if moves { row.leaves() } else { row.arrives() };
         let mut places: Vec<usize> = (0..rows.len()).filter(|place| ends(&rows[*place])).collect();
+        places.retain(|place| !respelled.contains(place));
         places.retain(|place| rows[*place].net.before.is_some() && rows[*place].successor.is_none());
         let endings: Vec<Ending<'_>> = places
             .iter()

@@ -106,7 +106,8 @@ impl Context<'_> {
             return Ok(Written::AsJudged { all_there: ALL_THERE });
         }
         let moves = judged.moves_away(target);
-        let ends = moves || judged.deletes(mapping) && judged.successor.is_none();
+        let respells = moves && self.respells(conn, judged).await?;
+        let ends = moves && !respells || judged.deletes(mapping) && judged.successor.is_none();
         if let (true, Some(before)) = (self.concurrent && ends, &change.before) {
             let moves_to = change.after.as_ref().filter(|_| moves);
             let ending = Ending { before, moves_to, seen: &change.seen };
@@ -142,6 +143,14 @@ impl Context<'_> {
         if let Some(loss) = judged.lost_half().filter(|_| wins) {
             return Ok(Written::Ruled([(change.seq, Ruling::Undone(loss))].into()));
         }
+        let unaware = match (judged.after().filter(|_| respells), self.manner.may_hold()) {
+            (Some(after), Some(hold_limit)) => {
+                let respelled: (&Row, &Seen) = (after, &change.seen);
+                followers::unaware(self.shared, conn, change.table, &[respelled], hold_limit).await?
+            }
+            _ => Some(Vec::new()),
+        };
+        let Some(unaware) = unaware else { return Ok(Written::NotCaptured) };
         if self.manner.isolate {
             conn.query_drop("SAVEPOINT part").await?;
         }
@@ -166,6 +175,7 @@ impl Context<'_> {
         match written {
             Ok(Put { all_there, came_back }) => {
                 judged.came_back = came_back;
+                followers::spell_as_before(self.shared, conn, &unaware).await?;
                 return Ok(Written::AsJudged { all_there });
             }
             Err(source) if self.manner.isolate && row_remedy(&source) == Remedy::Park => {
@@ -188,6 +198,17 @@ impl Context<'_> {
 }
 
 impl Context<'_> {
+    /// The row may have others that refer to it, and its key is merely spelled otherwise.
+    async fn respells(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<bool, ApplyError> {
+        let (change, table) = (judged.change, judged.change.table);
+        match change.before.as_ref().zip(change.after.as_ref()) {
+            Some(images) if self.concurrent && !self.shared.children[table].is_empty() => {
+                Ok(!followers::leaves_its_key(self.shared, conn, table, images).await?)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// `None`: the opposite reader did not get there in time.
     async fn merge_change<'r>(
         &self,
