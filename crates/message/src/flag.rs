@@ -1,0 +1,166 @@
+//! The read-write flag, and the application instances that follow it.
+//!
+//! Each change is a compare-and-set of the flag's version, so of two who change it at once one learns that he was late. A fence
+//! says that users write nowhere for a moment. It has an end by the store's clock: whoever reads the flag after that lifts it by a
+//! new version, and what would have followed under the fence finds that version and does not happen.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use crossfade_model::Phase;
+use serde::Serialize;
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use crate::lease::micros;
+use crate::stream::utc;
+use crate::{Store, StoreError};
+
+/// What applications are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Flag {
+    /// 0 before it was ever changed.
+    pub version: u64,
+    pub phase: Phase,
+    /// Users write nowhere.
+    pub fenced: bool,
+}
+
+/// An instance of an application that follows the flag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FlagInstance {
+    pub instance: String,
+    /// Nothing is written by an earlier version any more.
+    pub version: u64,
+    pub expires_at: DateTime<Utc>,
+}
+
+const READ: &str = "read the flag";
+const CHANGE: &str = "change the flag";
+
+impl Store {
+    /// Lifts a fence that is over.
+    pub async fn flag(&self) -> Result<Flag, StoreError> {
+        let lifted = "UPDATE flag_state SET version = version + 1, fenced_until = NULL, changed_at = UTC_TIMESTAMP(6)
+             WHERE pair = ? AND fenced_until <= UTC_TIMESTAMP(6)";
+        let row = self.flag_row().await?;
+        let Some((flag, is_over)) = row else { return Ok(Flag { version: 0, phase: Phase::OldOnly, fenced: false }) };
+        if !is_over {
+            return Ok(flag);
+        }
+        let lifting = sqlx::query(lifted).bind(&*self.pair).execute(&self.pool).await;
+        if lifting.map_err(StoreError::during(CHANGE))?.rows_affected() > 0 {
+            self.journal("flag", "the fence was over before the flag was changed; users write as before").await?;
+        }
+        let row = self.flag_row().await?;
+        Ok(row.map_or(flag, |(flag, _)| flag))
+    }
+
+    /// The flag, and whether its fence is over and not lifted.
+    async fn flag_row(&self) -> Result<Option<(Flag, bool)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT version, flag, fenced_until IS NOT NULL AS fenced,
+               COALESCE(fenced_until <= UTC_TIMESTAMP(6), FALSE) AS is_over FROM flag_state WHERE pair = ?",
+        )
+        .bind(&*self.pair)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::during(READ))?;
+        let Some(row) = row else { return Ok(None) };
+        let read = |row: &MySqlRow| -> Result<(u64, u8, i64, i64), sqlx::Error> {
+            Ok((row.try_get("version")?, row.try_get("flag")?, row.try_get("fenced")?, row.try_get("is_over")?))
+        };
+        let (version, value, fenced, is_over) = read(&row).map_err(StoreError::during(READ))?;
+        let unknown = || StoreError::Unreadable { what: "flag", reason: format!("{value} is none of its values") };
+        let phase = Phase::from_flag(value).ok_or_else(unknown)?;
+        Ok(Some((Flag { version, phase, fenced: fenced != 0 }, is_over != 0)))
+    }
+
+    /// Changes the flag if it still has the version `from`; `fence`: users write nowhere for so long at most. `None`: it has
+    /// another version, or its fence was over, and nothing happened.
+    pub async fn change_flag(
+        &self,
+        from: u64,
+        phase: Phase,
+        fence: Option<Duration>,
+    ) -> Result<Option<Flag>, StoreError> {
+        let during = || StoreError::during(CHANGE);
+        if from == 0 {
+            // Of two who make the row, the second one changes nothing.
+            sqlx::query(
+                "INSERT INTO flag_state (pair, version, flag, changed_at) VALUES (?, 0, ?, UTC_TIMESTAMP(6))
+                 ON DUPLICATE KEY UPDATE pair = VALUES(pair)",
+            )
+            .bind(&*self.pair)
+            .bind(Phase::OldOnly.flag())
+            .execute(&self.pool)
+            .await
+            .map_err(during())?;
+        }
+        let changed = sqlx::query(
+            "UPDATE flag_state SET version = version + 1, flag = ?,
+               fenced_until = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, changed_at = UTC_TIMESTAMP(6)
+             WHERE pair = ? AND version = ? AND (fenced_until IS NULL OR fenced_until > UTC_TIMESTAMP(6))",
+        )
+        .bind(phase.flag())
+        .bind(fence.map(micros))
+        .bind(&*self.pair)
+        .bind(from)
+        .execute(&self.pool)
+        .await
+        .map_err(during())?;
+        let flag = Flag { version: from + 1, phase, fenced: fence.is_some() };
+        Ok((changed.rows_affected() > 0).then_some(flag))
+    }
+
+    /// An instance tells that it writes by `version`, or a later one, and no earlier one any more; it stops by itself if it is
+    /// not heard for `ttl`. Makes it known where it was not. A version that goes back is what it was told: the store may be
+    /// restored.
+    pub async fn acknowledge_flag(&self, instance: &str, version: u64, ttl: Duration) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO flag_instance (pair, instance, version, expires_at, registered_at)
+             VALUES (?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6))
+             ON DUPLICATE KEY UPDATE version = VALUES(version), expires_at = VALUES(expires_at)",
+        )
+        .bind(&*self.pair)
+        .bind(instance)
+        .bind(version)
+        .bind(micros(ttl))
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("keep what an instance has acknowledged"))?;
+        Ok(())
+    }
+
+    /// An instance has ended, and writes no more. Without effect where it is not known.
+    pub async fn forget_instance(&self, instance: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM flag_instance WHERE pair = ? AND instance = ?")
+            .bind(&*self.pair)
+            .bind(instance)
+            .execute(&self.pool)
+            .await
+            .map_err(StoreError::during("forget an instance"))?;
+        Ok(())
+    }
+
+    /// The instances whose time is not over, by name.
+    pub async fn flag_instances(&self) -> Result<Vec<FlagInstance>, StoreError> {
+        let during = || StoreError::during("read who follows the flag");
+        let rows = sqlx::query(
+            "SELECT instance, version, expires_at FROM flag_instance
+             WHERE pair = ? AND expires_at > UTC_TIMESTAMP(6) ORDER BY instance",
+        )
+        .bind(&*self.pair)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(during())?;
+        let read = |row: &MySqlRow| -> Result<FlagInstance, sqlx::Error> {
+            Ok(FlagInstance {
+                instance: row.try_get("instance")?,
+                version: row.try_get("version")?,
+                expires_at: utc(row.try_get::<NaiveDateTime, _>("expires_at")?),
+            })
+        };
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(during())
+    }
+}
