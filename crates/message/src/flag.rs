@@ -33,6 +33,8 @@ pub struct FlagInstance {
     /// Nothing is written by an earlier version any more.
     pub version: u64,
     pub expires_at: DateTime<Utc>,
+    /// By the store's clock, as all of it: until it is not waited for any more, if it is not heard again.
+    pub expires_in_ms: u64,
 }
 
 const READ: &str = "read the flag";
@@ -147,8 +149,9 @@ impl Store {
     pub async fn flag_instances(&self) -> Result<Vec<FlagInstance>, StoreError> {
         let during = || StoreError::during("read who follows the flag");
         let rows = sqlx::query(
-            "SELECT instance, version, expires_at FROM flag_instance
-             WHERE pair = ? AND expires_at > UTC_TIMESTAMP(6) ORDER BY instance",
+            "SELECT instance, version, expires_at,
+               CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), expires_at) DIV 1000 AS UNSIGNED) AS expires_in_ms
+             FROM flag_instance WHERE pair = ? AND expires_at > UTC_TIMESTAMP(6) ORDER BY instance",
         )
         .bind(&*self.pair)
         .fetch_all(&self.pool)
@@ -159,6 +162,7 @@ impl Store {
                 instance: row.try_get("instance")?,
                 version: row.try_get("version")?,
                 expires_at: utc(row.try_get::<NaiveDateTime, _>("expires_at")?),
+                expires_in_ms: row.try_get("expires_in_ms")?,
             })
         };
         rows.iter().map(read).collect::<Result<_, _>>().map_err(during())

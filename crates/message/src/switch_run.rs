@@ -61,7 +61,8 @@ pub enum Held {
     Theirs { holder: String, run: SwitchRun },
 }
 
-const COLUMNS: &str = "id, kind, state, step, memory, holder, begun_at, ended_at, held_until > UTC_TIMESTAMP(6) AS is_held";
+const COLUMNS: &str =
+    "id, kind, state, step, memory, holder, begun_at, ended_at, held_until > UTC_TIMESTAMP(6) AS is_held";
 const BEGIN: &str = "begin what takes several steps";
 const READ: &str = "read what takes several steps";
 
@@ -168,11 +169,12 @@ impl Store {
 
     /// Oldest first; those that are over too.
     pub async fn switch_runs(&self) -> Result<Vec<SwitchRun>, StoreError> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM switch_run WHERE pair = ? ORDER BY id")))
-            .bind(&*self.pair)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(StoreError::during(READ))?;
+        let rows =
+            sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM switch_run WHERE pair = ? ORDER BY id")))
+                .bind(&*self.pair)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(StoreError::during(READ))?;
         rows.iter().map(|row| Ok(read(row)?.0)).collect()
     }
 }
