@@ -1,4 +1,5 @@
-//! P7: over HTTP nothing is ready while it stands, waits or is retried, and the numbers are those of `status`.
+//! P7: over HTTP nothing is ready while it stands, waits or is retried, and the numbers are those of `status`. The flag is told as the
+//! store has it, and whoever waits for it is told of each change.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crossfade_servers::Flavor;
 use crossfade_testkit::process::Process;
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::lines::KILLED;
-use crossfade_tests::{Direction, Migration, Setup, binary};
+use crossfade_tests::{Direction, Migration, Setup, binary, json, says};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -41,8 +42,15 @@ impl Served {
 
     /// Code and body.
     async fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.ask("GET", path, "").await
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
         let mut connection = TcpStream::connect(&self.address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         connection.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await?;
@@ -107,4 +115,64 @@ async fn p7_only_what_runs_is_ready_on_mysql() -> Result<()> {
 #[tokio::test]
 async fn p7_only_what_runs_is_ready_on_mariadb() -> Result<()> {
     only_what_runs_is_ready(Flavor::MariaDb).await
+}
+
+async fn the_flag_is_told_as_the_store_has_it(flavor: Flavor) -> Result<()> {
+    let migration = Migration::new(&Setup::new(flavor, "serve-flag")).await?;
+    migration.on_both(&[CREATE]).await?;
+    migration.init().await?;
+    let mut served = Served::start(&migration).await?;
+    served.until("/v1/flag", 200, "\"version\":0,\"flag\":0,\"phase\":\"old_only\",\"fenced\":false").await?;
+    let registered = served.ask("PUT", "/v1/flag/instances/web-1", "{\"version\":0,\"ttl_ms\":60000}").await?;
+    ensure!(registered.0 == 200 && registered.1.contains("\"expires_in_ms\":"), "{registered:?}");
+    let early = served.ask("PUT", "/v1/flag/instances/web-2", "{\"version\":1,\"ttl_ms\":60000}").await?;
+    ensure!(early.0 == 409, "{early:?}");
+    let short = served.ask("PUT", "/v1/flag/instances/short", "{\"version\":0,\"ttl_ms\":100}").await?;
+    ensure!(short.0 == 200, "{short:?}");
+
+    // A fence that is over when it is next looked at: two changes, of which nobody but the store knows the second.
+    let pair = &migration.pair;
+    let fence = format!(
+        "INSERT INTO crossfade.flag_state (pair, version, flag, fenced_until, changed_at)
+         VALUES ('{pair}', 1, 1, UTC_TIMESTAMP(6) + INTERVAL 4 SECOND, UTC_TIMESTAMP(6))"
+    );
+    let fence = [fence.as_str()];
+    let (told, fenced) = tokio::join!(served.get("/v1/flag?after=0&wait=60s"), migration.on(&migration.new, &fence));
+    fenced?;
+    let told = told?;
+    ensure!(told.0 == 200 && told.1.contains("\"version\":1,") && told.1.contains("\"writes_to\":null"), "{told:?}");
+    let lifted = served.get("/v1/flag?after=1&wait=60s").await?;
+    ensure!(lifted.0 == 200 && lifted.1.contains("\"version\":2,"), "{lifted:?}");
+    ensure!(lifted.1.contains("\"phase\":\"write_both\",\"fenced\":false"), "{lifted:?}");
+    let same = served.get("/v1/flag?after=2&wait=200ms").await?;
+    ensure!(same == (304, String::new()), "{same:?}");
+    served.until("/metrics", 200, "crossfade_flag_instances{state=\"behind\"} 1").await?;
+    served.until("/metrics", 200, "crossfade_flag_version 2").await?;
+
+    let (code, shown) = json(&migration, &["flag", "get", "--json"]).await?;
+    ensure!(code == Some(0) && shown["version"] == 2 && shown["writes_to"] == "old", "{shown}");
+    let instances = shown["instances"].as_array().context("no list")?;
+    ensure!(instances.len() == 1 && instances[0]["instance"] == "web-1" && instances[0]["version"] == 0, "{shown}");
+    let left = instances[0]["expires_in_ms"].as_u64().context("no time")?;
+    ensure!((1..60_000).contains(&left), "{shown}");
+    says(&migration, &["flag", "get"], 0, &["write_both (1), version 2: read from old, written to old", "0 (behind)"])
+        .await?;
+    let gone = served.ask("DELETE", "/v1/flag/instances/web-1", "").await?;
+    ensure!(gone == (204, String::new()), "{gone:?}");
+    says(&migration, &["flag", "get"], 0, &["no instance of an application is registered"]).await?;
+
+    served.process.terminate()?;
+    ensure!(served.process.wait(LIMIT).await?.success(), "serve did not end well");
+    migration.forget();
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_flag_is_told_as_the_store_has_it_on_mysql() -> Result<()> {
+    the_flag_is_told_as_the_store_has_it(Flavor::MySql).await
+}
+
+#[tokio::test]
+async fn the_flag_is_told_as_the_store_has_it_on_mariadb() -> Result<()> {
+    the_flag_is_told_as_the_store_has_it(Flavor::MariaDb).await
 }

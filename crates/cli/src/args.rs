@@ -85,6 +85,9 @@ pub enum Command {
     /// Show and set from where on copying, comparing and applying wait for the databases
     #[command(subcommand)]
     Throttle(ThrottleCommand),
+    /// Show the read-write flag, which tells applications the side to read and to write
+    #[command(subcommand)]
+    Flag(FlagCommand),
     /// Take and list marks: positions of both sides that belong together
     #[command(subcommand)]
     Mark(MarkCommand),
@@ -97,7 +100,7 @@ pub enum Command {
     /// Give changes up that were set aside, so that nothing waits for them any more
     #[command(after_help = DISCARD_EXAMPLES)]
     Discard(DiscardArgs),
-    /// Answer over HTTP: /healthz, /readyz, /metrics and /v1/status
+    /// Answer over HTTP: /healthz, /readyz, /metrics, /v1/status, and the flag that applications follow, /v1/flag
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
     /// Compare both sides while they are written: every row, or those that you ask for
@@ -222,6 +225,22 @@ Examples:
   crossfade init --seeded-at 0-1-2041                                        MariaDB: its gtid_binlog_pos
 
 A position is a GTID set of MySQL, GTIDs of MariaDB, or `file:offset` on MariaDB and on MySQL without GTIDs. Verify afterwards.";
+
+#[derive(Debug, Subcommand)]
+pub enum FlagCommand {
+    /// Show the flag, and the instances of applications that follow it, with the version that each has acknowledged
+    #[command(after_help = FLAG_GET_EXAMPLES)]
+    Get(JsonOutput),
+}
+
+const FLAG_GET_EXAMPLES: &str = "\
+Examples:
+  crossfade flag get
+  crossfade flag get --json | jq -r .phase
+  crossfade flag get --json | jq '.version as $v | .instances[] | select(.version < $v)'     who is behind
+
+An instance writes by the version that it has acknowledged, or a later one, and by no earlier one any more. One that is not heard for
+so long as it is known has stopped writing by itself, and is not waited for.";
 
 #[derive(Debug, Subcommand)]
 pub enum MarkCommand {
@@ -450,6 +469,7 @@ Examples:
   crossfade serve
   crossfade serve --listen 0.0.0.0:8420
   curl -f 'http://127.0.0.1:8420/readyz?direction=forward'
+  curl 'http://127.0.0.1:8420/v1/flag?after=7&wait=30s'
 
 Paths:
   /healthz      200 while this command runs; it says nothing of the pair
@@ -457,8 +477,13 @@ Paths:
                 stream. `?direction=forward` asks for one direction
   /metrics      OpenMetrics, for Prometheus
   /v1/status    as `crossfade status --json`
+  /v1/flag      the read-write flag; with `?after=7&wait=30s` as soon as its version is another one than 7, or 304
+  /v1/flag/instances
+                the instances of applications that follow it; each registers, acknowledges and leaves by PUT and DELETE
+                of /v1/flag/instances/<name>: docs/flag.md
 
-Whoever can connect can read them: there are no passwords. They hold numbers, and names of tables and processes.";
+Whoever can connect can read them, and register instances: there are no passwords. They hold numbers, and names of tables and
+processes. A cutover waits for each instance that is registered.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:

@@ -21,7 +21,7 @@ use crossfade_config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use args::{BackfillCommand, Cli, Command, MarkCommand, MessagesCommand, SchemaCommand, ThrottleCommand};
+use args::{BackfillCommand, Cli, Command, FlagCommand, MarkCommand, MessagesCommand, SchemaCommand, ThrottleCommand};
 
 /// Forced by a second signal.
 const EXIT_FORCED: i32 = 130;
@@ -120,6 +120,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Throttle(ThrottleCommand::Get(args)) => command::throttle::get(&settings, args).await?,
         Command::Throttle(ThrottleCommand::Set(args)) => command::throttle::set(&settings, &args).await?,
         Command::Throttle(ThrottleCommand::Reset) => command::throttle::reset(&settings).await?,
+        Command::Flag(FlagCommand::Get(args)) => command::flag::get(&settings, args).await?,
         Command::Mark(MarkCommand::Take(args)) => command::mark::take(&settings, &args).await?,
         Command::Mark(MarkCommand::List(args)) => command::mark::list(&settings, args).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(settings, &args).await?,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics;
 use crate::view::View;
-use crate::{Status, StreamLine};
+use crate::{Flags, Status, StreamLine};
 
 /// What Prometheus asks for, and OpenMetrics calls it.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -76,8 +76,8 @@ fn readiness(status: &Status, direction: Option<&str>) -> Readiness {
     Readiness { ready, reason, streams: streams.collect() }
 }
 
-pub async fn metrics(State(view): State<View>) -> Response {
-    match metrics::text(view.look().await.ok()) {
+pub async fn metrics(State(view): State<View>, State(flags): State<Flags>) -> Response {
+    match metrics::text(view.look().await.ok(), flags.glance().await) {
         Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -1,11 +1,14 @@
-//! What a pair tells over HTTP: whether it is ready, its numbers, and its status, as the store has them.
+//! What a pair tells over HTTP: whether it is ready, its numbers, its status, and the [flag](Flags) that applications follow, as
+//! the store has them.
 //!
 //! - Nothing is ready that cannot be seen to be: a store that does not answer makes `/readyz` refuse, never agree.
-//! - It changes nothing, and however often it is asked, the store is asked once a second at most.
+//! - It changes nothing but who follows the flag. However often it is asked for the status, the store is asked once a second at most.
 //!
 //! *Absent:* SQL, and any opinion of its own on how a stream is: that is [`Health`](crossfade_message::Health)'s.
 
 mod answers;
+mod flag;
+mod look;
 mod metrics;
 mod status;
 mod view;
@@ -14,10 +17,12 @@ use std::future::IntoFuture;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::routing::get;
+use axum::extract::FromRef;
+use axum::routing::{get, put};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use flag::{FlagDocument, FlagStore, Flags, InstanceLine};
 pub use status::{RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
 pub use view::{Ask, View};
 
@@ -48,21 +53,49 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
 }
 
-/// Answers until `stop` is cancelled; answers under way are given to their end.
+/// Answers until `stop` is cancelled; answers under way are given to their end, and those that wait for a change at once.
 ///
 /// # Errors
 ///
 /// [`ServerError::Serve`]
-pub async fn serve(listener: TcpListener, view: View, stop: CancellationToken) -> Result<(), ServerError> {
-    let serving = axum::serve(listener, router(view)).with_graceful_shutdown(stop.cancelled_owned());
+pub async fn serve(
+    listener: TcpListener,
+    view: View,
+    flags: Flags,
+    stop: CancellationToken,
+) -> Result<(), ServerError> {
+    let told = Told { view, flags: flags.stopped_by(stop.clone()) };
+    let serving = axum::serve(listener, router(told)).with_graceful_shutdown(stop.cancelled_owned());
     serving.into_future().await.map_err(ServerError::Serve)
 }
 
-fn router(view: View) -> Router {
+/// What answers are given from.
+#[derive(Clone)]
+struct Told {
+    view: View,
+    flags: Flags,
+}
+
+impl FromRef<Told> for View {
+    fn from_ref(told: &Told) -> View {
+        told.view.clone()
+    }
+}
+
+impl FromRef<Told> for Flags {
+    fn from_ref(told: &Told) -> Flags {
+        told.flags.clone()
+    }
+}
+
+fn router(told: Told) -> Router {
     Router::new()
         .route("/healthz", get(answers::healthz))
         .route("/readyz", get(answers::readyz))
         .route("/metrics", get(answers::metrics))
         .route("/v1/status", get(answers::status))
-        .with_state(view)
+        .route("/v1/flag", get(flag::answers::get))
+        .route("/v1/flag/instances", get(flag::answers::instances))
+        .route("/v1/flag/instances/{instance}", put(flag::answers::put_instance).delete(flag::answers::delete_instance))
+        .with_state(told)
 }

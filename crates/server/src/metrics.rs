@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crossfade_message::WaitCounts;
+use crossfade_message::{Flag, FlagInstance, WaitCounts};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -14,10 +14,14 @@ use crate::{Status, StreamLine};
 
 type Labels = Vec<(&'static str, String)>;
 
-/// All metrics; `crossfade_up` alone, and 0, where the status is not known.
-pub fn text(status: Option<Arc<Status>>) -> Result<String, fmt::Error> {
+/// The flag, and who follows it; nothing where that is not known.
+type Followed = Option<(Flag, Arc<[FlagInstance]>)>;
+
+/// All metrics that are known; `crossfade_up` is 0 where the status is not.
+pub fn text(status: Option<Arc<Status>>, followed: Followed) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("crossfade");
     registry.register_collector(Box::new(Metrics(status)));
+    registry.register_collector(Box::new(FlagMetrics(followed)));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -60,6 +64,30 @@ impl Collector for Metrics {
             gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value as f64)?;
         }
         verify_rounds(&mut encoder, status)
+    }
+}
+
+#[derive(Debug)]
+struct FlagMetrics(Followed);
+
+impl Collector for FlagMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Some((flag, instances)) = &self.0 else { return Ok(()) };
+        for (name, help, value) in [
+            ("flag", "0 old_only, 1 write_both, 2 read_new, 3 new_only", f64::from(flag.phase.flag())),
+            ("flag_version", "Changes of the flag", flag.version as f64),
+            ("flag_fenced", "Whether users write nowhere for a moment", f64::from(u8::from(flag.fenced))),
+        ] {
+            gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value)?;
+        }
+        let help = "Instances that follow the flag, by whether they have acknowledged its version";
+        let mut family = encoder.encode_descriptor("flag_instances", help, None, MetricType::Gauge)?;
+        let current = instances.iter().filter(|instance| instance.version >= flag.version).count();
+        for (state, count) in [("current", current), ("behind", instances.len() - current)] {
+            let labels: Labels = vec![("state", state.to_owned())];
+            gauge(family.encode_family(&labels)?, count as f64)?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ pub mod backfill;
 pub mod check;
 mod deferral;
 mod edit;
+pub mod flag;
 pub mod history;
 pub mod init;
 pub mod mark;

@@ -1,9 +1,13 @@
-//! `crossfade serve`: readiness, metrics and status over HTTP.
+//! `crossfade serve`: readiness, metrics, status and the flag over HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossfade_config::Settings;
-use crossfade_server::{Ask, View};
+use crossfade_message::{Flag, FlagInstance, Store, StoreError};
+use crossfade_server::{Ask, FlagStore, Flags, View};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::open_known_store;
@@ -16,12 +20,38 @@ pub async fn run(settings: Arc<Settings>, args: &ServeArgs, stop: CancellationTo
     let store = open_known_store(&settings).await?;
     let listener = crossfade_server::listen(args.listen.unwrap_or(settings.http.listen)).await?;
     let address = listener.local_addr()?;
-    eprintln!("http://{address}: /healthz /readyz /metrics /v1/status");
+    eprintln!("http://{address}: /healthz /readyz /metrics /v1/status /v1/flag");
     let (of_answers, home) = (settings.clone(), store.clone());
+    let flags = Flags::new(&settings.pair, Arc::new(OfStore(store.clone())));
     let ask: Ask = Arc::new(move || {
         let (settings, store) = (of_answers.clone(), store.clone());
         Box::pin(async move { read(&settings, &store).await.map_err(|error| with_causes(&error)) })
     });
-    store_home::followed(&settings, &home, crossfade_server::serve(listener, View::new(ask), stop)).await?;
+    store_home::followed(&settings, &home, crossfade_server::serve(listener, View::new(ask), flags, stop)).await?;
     Ok(())
+}
+
+/// The flag as the store has it.
+struct OfStore(Store);
+
+impl FlagStore for OfStore {
+    fn flag(&self) -> BoxFuture<'_, Result<Flag, String>> {
+        async { self.0.flag().await.map_err(told) }.boxed()
+    }
+
+    fn acknowledge<'a>(&'a self, instance: &'a str, version: u64, ttl: Duration) -> BoxFuture<'a, Result<(), String>> {
+        async move { self.0.acknowledge_flag(instance, version, ttl).await.map_err(told) }.boxed()
+    }
+
+    fn forget<'a>(&'a self, instance: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        async { self.0.forget_instance(instance).await.map_err(told) }.boxed()
+    }
+
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<FlagInstance>, String>> {
+        async { self.0.flag_instances().await.map_err(told) }.boxed()
+    }
+}
+
+fn told(error: StoreError) -> String {
+    with_causes(&error.into())
 }
