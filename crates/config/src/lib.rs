@@ -16,6 +16,7 @@
 //!
 //! With [`Problems`], and never by a panic, whatever the file holds.
 
+mod cutover;
 mod environment;
 mod problem;
 mod quantity;
@@ -26,6 +27,7 @@ mod table;
 mod throttle;
 mod url;
 
+pub use cutover::{CutoverSettings, Fence};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use settings::{

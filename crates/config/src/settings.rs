@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossfade_model::{FamilyPolicy, MergeRule, Side, TableName};
 use toml::de::DeTable;
 
+use crate::cutover::{self, CutoverSettings};
 use crate::problem::Collector;
 use crate::reader::{Section, Source, Text};
 use crate::table::{self, Policy, SelectedTable, TablePattern, TableSettings};
@@ -35,6 +36,7 @@ pub struct Settings {
     pub backfill: BackfillSettings,
     pub verify: VerifySettings,
     pub throttle: ThrottleSettings,
+    pub cutover: CutoverSettings,
     pub memory: MemorySettings,
     pub http: HttpSettings,
 }
@@ -228,6 +230,7 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let backfill = backfill(&mut root);
     let verify = verify(&mut root);
     let throttle = throttle::read(&mut root);
+    let cutover = cutover::read(&mut root);
     let memory = memory(&mut root, &apply);
     let http = http(&mut root);
     let tables = tables(&mut root, conflict.prefer);
@@ -243,6 +246,7 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
         backfill,
         verify,
         throttle,
+        cutover,
         memory,
         http,
     })

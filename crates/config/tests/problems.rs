@@ -45,6 +45,22 @@ const CASES: &[Case] = &[
         problems: &[(6, "unknown key `clocks` in [[table]]", "did you mean `clock`?")],
     },
     Case {
+        name: "a fence that is none, and times and shares that are none",
+        text: "SIDESTABLE[cutover]\nfence = 'wall'\ntimeout = '10ms'\nmax_lag = 2\nmax_mismatch = '101%'\nrequire_instances = 'no'",
+        problems: &[
+            (6, "`fence = \"wall\"` is not a fence", "use `flag` or `read_only`"),
+            (7, "`timeout = \"10ms\"` is not a length of time of at least 1s", "`timeout = \"10s\"`"),
+            (8, "`max_lag = 2` has no unit", "`max_lag = \"2s\"`"),
+            (9, "`max_mismatch = \"101%\"` is not a share", "a percentage up to 100"),
+            (10, "`require_instances` is string, not true or false", "`require_instances = true`"),
+        ],
+    },
+    Case {
+        name: "sessions that would be ended too late",
+        text: "SIDESTABLE[cutover]\ntimeout = '5s'\nend_transactions_after = '5s'",
+        problems: &[(7, "`end_transactions_after` is not before the `timeout`", "name a shorter time")],
+    },
+    Case {
         name: "merging by something else than columns",
         text: "SIDES[[table]]\nname = 'a.b'\nmerge = 'rows'",
         problems: &[(6, "`merge = \"rows\"` is not known", "write `merge = \"columns\"`")],

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crossfade_config::{Endpoint, Policy, ServerUrl, Settings, TlsMode};
+use crossfade_config::{Endpoint, Fence, Policy, ServerUrl, Settings, TlsMode};
 use crossfade_model::{FamilyPolicy, MergeRule, Side, TableName};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn environment(name: &str) -> Option<String> {
     match name {
@@ -45,6 +47,10 @@ fn the_minimal_example_gets_every_default() {
     assert_eq!(settings.store.max_backlog_bytes, 16 << 30);
     assert_eq!((settings.apply.lanes, settings.apply.batch_rows, settings.apply.batch_bytes), (4, 8_000, 16 << 20));
     assert_eq!(settings.memory.limit_bytes, 512 << 20);
+    let cutover = &settings.cutover;
+    assert_eq!((cutover.fence, cutover.timeout, cutover.max_lag), (Fence::Flag, 10 * SECOND, 2 * SECOND));
+    assert_eq!((cutover.verified_within, cutover.max_mismatch_ppm), (3_600 * SECOND, 0));
+    assert!(cutover.require_instances && cutover.end_transactions_after.is_none());
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8420");
     assert_eq!((settings.tables[0].policy, settings.tables[0].clock.as_deref()), (Policy::Newest, Some("updated_at")));
 }
@@ -82,7 +88,7 @@ fn the_full_example_says_what_its_comments_say() {
     // The commented-out lines of the example are valid, too.
     let minimal = example("minimal.toml");
     assert_eq!((settings.store, settings.apply, settings.memory), (minimal.store, minimal.apply, minimal.memory));
-    assert_eq!(settings.http, minimal.http);
+    assert_eq!((settings.cutover, settings.http), (minimal.cutover, minimal.http));
 }
 
 #[test]
