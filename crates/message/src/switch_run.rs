@@ -127,6 +127,21 @@ impl Store {
         Ok(Held::Mine(held))
     }
 
+    /// Holds a run for another `ttl`. `false`: somebody else has it, or it is over.
+    pub async fn renew_switch_run(&self, id: u64, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        let renewed = sqlx::query(
+            "UPDATE switch_run SET held_until = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND
+             WHERE id = ? AND holder = ? AND state = 'open'",
+        )
+        .bind(micros(ttl))
+        .bind(id)
+        .bind(holder)
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("hold what takes several steps"))?;
+        Ok(renewed.rows_affected() > 0)
+    }
+
     /// Keeps the step that is about to begin, and what later ones must know, and holds the run for another `ttl`. `false`:
     /// somebody else has it, or it is over.
     pub async fn keep_switch_step(
@@ -165,6 +180,20 @@ impl Store {
         .await
         .map_err(StoreError::during("end what took several steps"))?;
         Ok(ended.rows_affected() > 0)
+    }
+
+    /// The run that is open, and who holds it; nobody where his time is over.
+    pub async fn open_switch_run(&self) -> Result<Option<(SwitchRun, Option<String>)>, StoreError> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM switch_run WHERE pair = ? AND state = 'open' ORDER BY id DESC LIMIT 1"
+        )))
+        .bind(&*self.pair)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::during(READ))?;
+        let Some(row) = row else { return Ok(None) };
+        let (run, holder, is_held) = read(&row)?;
+        Ok(Some((run, is_held.then_some(holder))))
     }
 
     /// Oldest first; those that are over too.
