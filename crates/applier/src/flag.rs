@@ -1,0 +1,41 @@
+//! The mirror of the read-write flag on the sides' nodes, for applications that read it there.
+
+use crossfade_message::Flag;
+use crossfade_model::StreamId;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::checkpoint::tag_repair;
+use crate::error::ApplyError;
+use crate::session;
+
+/// Takes the flag over into `crossfade.flag` on the target of `stream`, in a tagged transaction, unless it has that version or a
+/// later one. Repeatable; whoever does it at the same time changes nothing twice.
+///
+/// Dropping the future leaves the old flag or the new one.
+pub async fn mirror_flag(conn: &mut Conn, pair: &str, stream: &StreamId, flag: &Flag) -> Result<(), ApplyError> {
+    let known: Option<u64> = conn.exec_first("SELECT version FROM crossfade.flag WHERE pair = ?", (pair,)).await?;
+    if known.is_some_and(|known| known >= flag.version) {
+        return Ok(());
+    }
+    session::prepare(conn).await?;
+    conn.query_drop("BEGIN").await?;
+    let written = write(conn, pair, stream, flag).await;
+    let ended = conn.query_drop(if written.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+    written?;
+    Ok(ended?)
+}
+
+async fn write(conn: &mut Conn, pair: &str, stream: &StreamId, flag: &Flag) -> Result<(), mysql_async::Error> {
+    tag_repair(conn, pair, stream).await?;
+    // From left to right, each with the version as it was (MySQL manual, "UPDATE Statement").
+    conn.exec_drop(
+        "INSERT INTO crossfade.flag (pair, version, flag, fenced, changed_at) VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6)) \
+         ON DUPLICATE KEY UPDATE flag = IF(VALUES(version) > version, VALUES(flag), flag), \
+           fenced = IF(VALUES(version) > version, VALUES(fenced), fenced), \
+           changed_at = IF(VALUES(version) > version, VALUES(changed_at), changed_at), \
+           version = GREATEST(version, VALUES(version))",
+        (pair, flag.version, flag.phase.flag(), flag.fenced),
+    )
+    .await
+}

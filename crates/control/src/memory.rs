@@ -1,0 +1,77 @@
+//! What later steps, or undoing, must know of those before them. The store keeps it as JSON, before each step.
+
+use crossfade_message::SwitchRun;
+use crossfade_model::Side;
+use serde::{Deserialize, Serialize};
+
+use crate::{Change, ControlError, Step};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The flag's version before the fence; the fence is the next one.
+    pub fenced_from: Option<u64>,
+    /// It was writable, and is to be again.
+    pub refuses: Option<Side>,
+    /// Of the side that users leave, behind everything that they wrote there.
+    pub position: Option<String>,
+    /// Tables that count on from a higher value.
+    pub counted: Vec<String>,
+    pub instances: Vec<String>,
+    /// From the fence to the flip; unknown where the tool died just after it.
+    pub pause_ms: Option<u64>,
+    /// Why it was undone.
+    pub reason: Option<String>,
+    pub steps: Vec<StepTook>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTook {
+    pub step: Step,
+    pub ms: u64,
+}
+
+impl Memory {
+    pub fn of(run: &SwitchRun) -> Result<Memory, ControlError> {
+        let unreadable = |reason: String| ControlError::Unreadable { run: name(run), reason };
+        serde_json::from_str(&run.memory).map_err(|error| unreadable(error.to_string()))
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        // Nothing in it can fail to be written.
+        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// The flag's version while users write nowhere.
+    pub fn fence(&self) -> Option<u64> {
+        self.fenced_from.map(|from| from + 1)
+    }
+}
+
+/// What a run is called.
+pub fn name(run: &SwitchRun) -> String {
+    format!("{} {}", run.kind, run.id)
+}
+
+pub(crate) fn change_of(run: &SwitchRun) -> Result<Change, ControlError> {
+    let unknown = || format!("`{}` is no change that this program knows", run.kind);
+    Change::parse(&run.kind).ok_or_else(|| ControlError::Unreadable { run: name(run), reason: unknown() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_again_and_what_is_missing_is_nothing() {
+        let memory = Memory {
+            fenced_from: Some(4),
+            refuses: Some(Side::Old),
+            steps: vec![StepTook { step: Step::Drain, ms: 12 }],
+            ..Memory::default()
+        };
+        assert_eq!(serde_json::from_str::<Memory>(&memory.to_json()).unwrap(), memory);
+        assert_eq!(memory.fence(), Some(5));
+        assert_eq!(serde_json::from_str::<Memory>("{}").unwrap(), Memory::default());
+    }
+}
