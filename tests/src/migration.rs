@@ -217,6 +217,19 @@ impl Migration {
         Ok(ran)
     }
 
+    /// Runs a command with environment variables such as a fail point: code (`None` after a signal), and both outputs together.
+    pub async fn crossfade_with(&self, words: &[&str], environment: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
+        let (code, output, errors) =
+            process::run_any(&self.binary, &self.arguments(words), environment, COMMAND_LIMIT).await?;
+        Ok((code, format!("{output}{errors}")))
+    }
+
+    /// Starts a command that the test does something to before it ends. Its outputs are in `<name>.log.txt`.
+    pub fn tool(&self, name: &str, words: &[&str], environment: &[(&str, &str)]) -> Result<Process> {
+        let log = self.folder.join(format!("{name}{LOG_END}"));
+        Process::start(&self.binary, &self.arguments(words), environment, &log)
+    }
+
     pub async fn init(&self) -> Result<()> {
         self.crossfade(&["init"]).await.context("init")?;
         Ok(())

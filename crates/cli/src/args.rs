@@ -85,7 +85,7 @@ pub enum Command {
     /// Show and set from where on copying, comparing and applying wait for the databases
     #[command(subcommand)]
     Throttle(ThrottleCommand),
-    /// Show the read-write flag, which tells applications the side to read and to write
+    /// Show and set the read-write flag, which tells applications the side to read and to write
     #[command(subcommand)]
     Flag(FlagCommand),
     /// Take and list marks: positions of both sides that belong together
@@ -106,6 +106,12 @@ pub enum Command {
     /// Compare both sides while they are written: every row, or those that you ask for
     #[command(after_help = VERIFY_EXAMPLES, args_conflicts_with_subcommands = true)]
     Verify(VerifyArgs),
+    /// Let users change to the new side: bring over everything that they wrote on old, then change the flag
+    #[command(after_help = crate::command::switch::CUTOVER_EXAMPLES)]
+    Cutover(crate::command::switch::SwitchArgs),
+    /// Let users go back to the old side, with everything that they wrote on new
+    #[command(after_help = crate::command::switch::ROLLBACK_EXAMPLES)]
+    Rollback(crate::command::switch::SwitchArgs),
     /// Run a whole migration on two private servers, from an empty new side to comparing
     #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
     Demo(crate::demo::DemoArgs),
@@ -231,6 +237,9 @@ pub enum FlagCommand {
     /// Show the flag, and the instances of applications that follow it, with the version that each has acknowledged
     #[command(after_help = FLAG_GET_EXAMPLES)]
     Get(JsonOutput),
+    /// Open two-way writing (`write_both`), or end it again (`old_only`); what moves users is `cutover` and `rollback`
+    #[command(after_help = crate::command::flag::SET_EXAMPLES)]
+    Set(crate::command::flag::FlagSetArgs),
 }
 
 const FLAG_GET_EXAMPLES: &str = "\

@@ -62,6 +62,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<crossfade_schema::SchemaError>() {
             return error.hint().map(str::to_owned);
         }
+        if let Some(error) = cause.downcast_ref::<crossfade_control::ControlError>() {
+            return error.hint().map(str::to_owned);
+        }
         let known = cause
             .downcast_ref::<crossfade_catalog::CatalogError>()
             .and_then(crossfade_catalog::CatalogError::hint)

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use crossfade_config::Settings;
+use crossfade_control::Change;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -132,6 +133,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(command::retry::discard(settings, &args, stop_on_signals()?).await?.into());
         }
         Command::Verify(args) => return Ok(command::verify::run(settings, &args, stop_on_signals()?).await?.into()),
+        Command::Flag(FlagCommand::Set(args)) => return Ok(command::flag::set(&settings, &args).await?.into()),
+        Command::Cutover(args) => {
+            let code = command::switch::run(settings, Change::Cutover, &args, stop_on_signals()?).await?;
+            return Ok(code.into());
+        }
+        Command::Rollback(args) => {
+            let code = command::switch::run(settings, Change::Rollback, &args, stop_on_signals()?).await?;
+            return Ok(code.into());
+        }
         Command::Demo(_) | Command::Completions { .. } | Command::Sync(_) => unreachable!("handled above"),
     }
     Ok(ExitCode::SUCCESS)

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use flag::{FlagDocument, FlagStore, Flags, InstanceLine};
-pub use status::{RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
+pub use status::{FlagLine, RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
 pub use view::{Ask, View};
 
 #[derive(Debug, thiserror::Error)]

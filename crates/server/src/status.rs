@@ -11,9 +11,26 @@ use serde::Serialize;
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     pub pair: String,
+    /// `old_only`, `write_both`, `read_new` or `new_only`.
+    pub phase: String,
+    pub flag: FlagLine,
     pub streams: Vec<StreamLine>,
     pub store: StoreLine,
     pub verify: VerifyLine,
+}
+
+/// What applications are told.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct FlagLine {
+    /// 0 `old_only`, 1 `write_both`, 2 `read_new`, 3 `new_only`.
+    pub value: u8,
+    pub version: u64,
+    /// Users write nowhere for a moment.
+    pub fenced: bool,
+    /// Instances of applications that follow it.
+    pub instances: usize,
+    /// A change of sides that is not over: its name, and the step that was begun last.
+    pub change: Option<String>,
 }
 
 /// Comparing both sides again and again, in the background of the forward process.

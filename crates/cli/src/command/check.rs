@@ -87,7 +87,7 @@ fn load_finding(load: &ProbeLoad) -> Finding {
 }
 
 /// What only the store knows: whether the two processes run with different rules.
-async fn store_findings(settings: &Settings) -> Vec<Finding> {
+pub async fn store_findings(settings: &Settings) -> Vec<Finding> {
     let store = open_store(settings);
     // Before `init` there is no store, and a server that is away is the check's own finding.
     let Ok(runners) = runners(&store).await else { return Vec::new() };

@@ -7,9 +7,10 @@ use anyhow::Context;
 use crossfade_binlog::BinlogError;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
+use crossfade_control::name;
 use crossfade_message::{ConflictCounts, Health, LeaseStatus, Standby, Store, StreamStatus, TagProof, Wish};
 use crossfade_model::{Direction, StreamId};
-use crossfade_server::{StandbyLine, Status, StoreLine, StreamLine};
+use crossfade_server::{FlagLine, StandbyLine, Status, StoreLine, StreamLine};
 
 use super::rounds;
 use super::{add_row, new_table, open_known_store, open_store, print_json, print_table, wait};
@@ -104,8 +105,12 @@ pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> 
         streams.push(line);
     }
     let size = store.size().await?;
+    let (flag, instances) = (store.flag().await?, store.flag_instances().await?.len());
+    let change = store.open_switch_run().await?.map(|(run, _)| format!("{} (step `{}`)", name(&run), run.step));
     Ok(Status {
         pair: settings.pair.clone(),
+        phase: flag.phase.to_string(),
+        flag: FlagLine { value: flag.phase.flag(), version: flag.version, fenced: flag.fenced, instances, change },
         streams,
         store: StoreLine { bytes: size.bytes, messages: size.messages, growth_per_day: size.growth_bytes_per_day },
         verify: rounds::read(settings, store).await?,
@@ -201,7 +206,7 @@ fn print(status: &Status, clear: bool) {
         // Home and clear to the end of the screen.
         crate::output::part("\x1b[H\x1b[J");
     }
-    out!("pair {}", status.pair);
+    out!("pair {}: {}", status.pair, phase(status));
     if status.streams.is_empty() {
         out!("nothing is known of this pair yet: run `crossfade init`");
         return;
@@ -266,6 +271,18 @@ fn print(status: &Status, clear: bool) {
         mebibytes(status.store.growth_per_day)
     );
     rounds::print(&status.verify);
+}
+
+fn phase(status: &Status) -> String {
+    let FlagLine { value, version, fenced, instances, change } = &status.flag;
+    let follow = match instances {
+        0 => String::new(),
+        1 => ", 1 instance follows it".to_owned(),
+        more => format!(", {more} instances follow it"),
+    };
+    let fence = if *fenced { ", users write nowhere for a moment" } else { "" };
+    let change = change.as_ref().map(|change| format!("; {change} is not over")).unwrap_or_default();
+    format!("phase {}, flag {value} (version {version}{follow}){fence}{change}", status.phase)
 }
 
 fn tag(proof: &TagProof) -> String {

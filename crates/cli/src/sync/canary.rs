@@ -49,15 +49,23 @@ pub struct Proof {
     pub was_lost: bool,
 }
 
+/// Who sends canaries, and where.
+pub struct Sender {
+    pub settings: Arc<Settings>,
+    pub target: Source,
+    /// Of the direction's lease.
+    pub epoch: u64,
+}
+
 /// Has the tag of one stream's process proved.
 pub struct Canary {
-    settings: Arc<Settings>,
-    target: Source,
+    sender: Sender,
     store: Store,
     stream: StreamId,
-    epoch: u64,
     wishes: Watched,
     proof: watch::Sender<Proof>,
+    /// The change of sides that is under way: each asks for a new proof.
+    switching: watch::Receiver<Option<u64>>,
     sung: u64,
 }
 
@@ -71,19 +79,18 @@ enum Verdict {
 impl Canary {
     /// `before` is what the last process of the stream knew.
     pub async fn new(
-        settings: Arc<Settings>,
-        target: Source,
+        sender: Sender,
         store: &Store,
         stream: &StreamId,
-        epoch: u64,
         wishes: Watched,
         before: TagProof,
+        switching: watch::Receiver<Option<u64>>,
     ) -> Result<(Canary, watch::Receiver<Proof>), StoreError> {
         let was_lost = store.canary(stream).await?.is_some_and(|canary| canary.lost.is_some());
         let open = Some("this process has not proved it yet".to_owned());
         let (proof, seen) = watch::channel(Proof { shown: TagProof { open, ..before }, was_lost });
         let (store, stream) = (store.clone(), stream.clone());
-        Ok((Canary { settings, target, store, stream, epoch, wishes, proof, sung: 0 }, seen))
+        Ok((Canary { sender, store, stream, wishes, proof, switching, sung: 0 }, seen))
     }
 
     /// Runs until `running` ends.
@@ -113,8 +120,9 @@ impl Canary {
             }
             // A direction that rests has the proof renewed when it is started again.
             tokio::select! {
-                () = tokio::time::sleep(self.settings.apply.canary_every) => {}
+                () = tokio::time::sleep(self.sender.settings.apply.canary_every) => {}
                 () = self.wishes.until_rests() => {}
+                () = until_switch(&mut self.switching) => {}
             }
         }
     }
@@ -122,13 +130,14 @@ impl Canary {
     /// Commits a canary on the target and announces it.
     async fn sing(&mut self) -> anyhow::Result<u64> {
         self.sung += 1;
+        let Sender { settings, target, epoch } = &self.sender;
         // Each process counts on from where all before it were: the epoch grows with each.
-        let counter = (self.epoch << EPOCH_SHIFT) | self.sung;
-        let mut conn = self.target.primary(Purpose::Apply).await?;
-        let singing = crossfade_applier::sing(&mut conn, &self.settings.pair, &self.stream, self.epoch, counter);
+        let counter = (epoch << EPOCH_SHIFT) | self.sung;
+        let mut conn = target.primary(Purpose::Apply).await?;
+        let singing = crossfade_applier::sing(&mut conn, &settings.pair, &self.stream, *epoch, counter);
         in_time(singing).await??;
         // Of the binlog that is read, which may be another server's: the canary is surely before this position.
-        let position = self.target.position_after(&mut conn, &canary_writer(&self.stream), counter).await?;
+        let position = target.position_after(&mut conn, &canary_writer(&self.stream), counter).await?;
         // Its place is known by now; how the connection ends does not matter.
         let _ = conn.disconnect().await;
         self.store.announce_canary(&self.stream, counter, &position).await.context("the canary is not announced")?;
@@ -200,6 +209,16 @@ impl Canary {
         )
         .into()
     }
+}
+
+/// Returns when users are about to change sides, once for each time.
+async fn until_switch(switching: &mut watch::Receiver<Option<u64>>) {
+    while switching.changed().await.is_ok() {
+        if switching.borrow_and_update().is_some() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Returns when changes may be applied: at once, unless the tag was lost when it was looked for last. Nobody could take

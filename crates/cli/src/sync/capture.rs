@@ -30,6 +30,9 @@ const BATCH_ROWS: usize = 2_000;
 /// A position that moves without messages is saved at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
+/// So much later it is saved while users change sides: they are kept from writing until it is known how far all is read.
+const SAVE_SOON: Duration = Duration::from_millis(20);
+
 /// How often a silent reader is asked whether it is connected.
 const TROUBLE_EVERY: Duration = Duration::from_millis(500);
 
@@ -85,6 +88,8 @@ pub struct Capture {
     /// A store that a person must mend is waited for; else it ends the run.
     pub waits: bool,
     pub view: watch::Sender<CaptureView>,
+    /// The change of sides that is under way.
+    pub switching: watch::Receiver<Option<u64>>,
     pub probe: Probe,
     pub stop: CancellationToken,
 }
@@ -267,9 +272,11 @@ impl Capture {
                 return Ok(if self.stop.is_cancelled() { Ended::Stopped } else { Ended::Closed });
             }
             self.tell_reading();
-            let save_later = pending.unsaved_since.map(|since| since + SAVE_EVERY);
+            let is_switching = self.switching.borrow_and_update().is_some();
+            let save_later = pending.save_at(is_switching);
             let part = tokio::select! {
                 part = queue.recv() => part,
+                () = changed(&mut self.switching) => continue,
                 () = sleep_until(save_later) => {
                     if let Some(ended) = self.capture(&mut pending).await? {
                         return Ok(ended);
@@ -460,6 +467,15 @@ impl Capture {
 }
 
 impl Pending {
+    /// When what only moves the position is saved. While users change sides, that it moves past schema `crossfade` counts as well.
+    fn save_at(&self, is_switching: bool) -> Option<Instant> {
+        match (self.unsaved_since, is_switching) {
+            (Some(since), true) => Some(since + SAVE_SOON),
+            (None, true) => self.end.is_some().then(|| Instant::now() + SAVE_SOON),
+            (since, false) => since.map(|since| since + SAVE_EVERY),
+        }
+    }
+
     fn is_due(&self) -> bool {
         !self.messages.is_empty()
             || !self.heartbeats.is_empty()
@@ -538,6 +554,13 @@ async fn read(
             () = stop.cancelled() => return Ok(()),
             sent = parts.send(part) => if !sent { return Ok(()) },
         }
+    }
+}
+
+/// Whoever tells it has ended with the process.
+async fn changed<T>(told: &mut watch::Receiver<T>) {
+    if told.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

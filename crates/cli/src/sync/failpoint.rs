@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 19] = [
+const POINTS: [&str; 34] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -30,6 +30,21 @@ const POINTS: [&str; 19] = [
     "before-indexes",
     "index-built",
     "table-created",
+    "switch-gates",
+    "switch-start",
+    "switch-canary",
+    "switch-fence",
+    "switch-acknowledge",
+    "switch-refuse",
+    "switch-quiet",
+    "switch-drain",
+    "switch-count",
+    "switch-mark",
+    "switch-flip",
+    "switch-flipped",
+    "switch-mirror",
+    "switch-release",
+    "switch-end",
 ];
 
 /// A signal has arrived by then.

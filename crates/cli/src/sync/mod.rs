@@ -11,6 +11,7 @@ mod capture;
 mod clocks;
 mod comparing;
 pub mod failpoint;
+mod flag;
 mod follow;
 mod gate;
 mod health;
@@ -58,7 +59,7 @@ use comparing::Comparing;
 use follow::Followed;
 use gate::Gate;
 use lease::Lease;
-pub use lease::{is_dead, is_held, is_silent, runner, runners};
+pub use lease::{holder, is_dead, is_held, is_silent, runner, runners};
 use memory::Shares;
 use outset::{Begun, Outset};
 pub use report::last_counters;
@@ -188,6 +189,9 @@ async fn hold_lease_and_run(
     let (capture_view, captured) =
         watch::channel(CaptureView { position: saved, last_seq: state.last_seq, ..CaptureView::default() });
 
+    let (switch, switching) = watch::channel(None);
+    let following = flag::Following::new(settings.clone(), store, direction, outset.holder);
+
     let (alarms, alarmed) = mpsc::channel(1);
     let given = Given {
         epoch: lease.epoch().0,
@@ -217,6 +221,7 @@ async fn hold_lease_and_run(
         shares,
         waits: !until_caught_up,
         view: capture_view,
+        switching: switching.clone(),
         probe: probe.clone(),
         stop: running.clone(),
     };
@@ -228,9 +233,8 @@ async fn hold_lease_and_run(
     tracing::info!(%stream, epoch = lease.epoch().0, from = %capture.state.position.position, "running");
 
     let before = report::last_counters(store, &stream).await?;
-    let (canary, proof) =
-        Canary::new(settings.clone(), target.clone(), store, &stream, lease.epoch().0, wishes.clone(), before.tag)
-            .await?;
+    let sender = canary::Sender { settings: settings.clone(), target: target.clone(), epoch: lease.epoch().0 };
+    let (canary, proof) = Canary::new(sender, store, &stream, wishes.clone(), before.tag, switching).await?;
     let (keeping, keeps) = watch::channel(None);
     let observed = Observed {
         epoch: lease.epoch().0,
@@ -277,6 +281,7 @@ async fn hold_lease_and_run(
     tasks.spawn(apply_when_harmless(applier, canary::until_harmless(proof, wishes.for_applier()), running.clone()));
     tasks.spawn(throttle::tell(throttle, store.clone(), direction, running.clone()));
     tasks.spawn(canary.run(running.clone()));
+    tasks.spawn(following.run(switch, running.clone()));
     tasks.spawn(canary::look_for(store.clone(), stream.clone(), captured.clone(), running.clone()));
     tasks.spawn(async move { hold_worker.await.map_err(anyhow::Error::from) });
     tasks.spawn(reporter.run(running.clone()));

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::flag::tests::Kept;
-use crate::{Ask, RoundLine, Status, StoreLine, StreamLine, VerifyLine, View};
+use crate::{Ask, FlagLine, RoundLine, Status, StoreLine, StreamLine, VerifyLine, View};
 
 fn line(stream: &str, state: &str, reason: Option<&str>) -> StreamLine {
     StreamLine {
@@ -65,7 +65,14 @@ fn status(streams: Vec<StreamLine>) -> Status {
         unconfirmed: 0,
     };
     let verify = VerifyLine { on: true, running: None, last: Some(last) };
-    Status { pair: "p".to_owned(), streams, store: StoreLine { bytes: 1, messages: 2, growth_per_day: 3 }, verify }
+    Status {
+        pair: "p".to_owned(),
+        phase: "old_only".to_owned(),
+        flag: FlagLine::default(),
+        streams,
+        store: StoreLine { bytes: 1, messages: 2, growth_per_day: 3 },
+        verify,
+    }
 }
 
 /// Answers of a server that knows `seen`, each as its code and body.

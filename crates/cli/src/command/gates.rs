@@ -1,0 +1,153 @@
+//! What the gates of a change are judged by.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use crossfade_catalog::check::{Finding, Severity, check};
+use crossfade_config::Settings;
+use crossfade_control::gate::{DirectionSeen, FenceSeen, Seen, VerificationSeen};
+use crossfade_control::{Change, Gate, fence_seen, gates, name, prepared};
+use crossfade_message::{CopyState, Store, Wish};
+use crossfade_model::Direction;
+use crossfade_server::{Status, StreamLine};
+
+use super::check::store_findings;
+use super::status::read;
+use super::{add_row, new_table, print_table, rounds};
+use crate::failure::with_causes;
+use crate::output::out;
+use crate::pair::stream_of;
+
+/// How long gates are looked at again that may open by themselves.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What takes a while to be looked at, and does not change within moments.
+struct Slow {
+    fence: FenceSeen,
+    prepared: Result<u64, String>,
+    check_errors: Result<Vec<String>, String>,
+}
+
+/// Looks at every gate; `own` is the asker's own run. Those that may open by themselves are given some time.
+pub async fn look(settings: &Settings, store: &Store, change: Change, own: Option<u64>) -> anyhow::Result<Vec<Gate>> {
+    let since = Instant::now();
+    let slow = look_slowly(settings, change).await;
+    loop {
+        let seen = look_once(settings, store, own, &slow).await?;
+        let found = gates(change, &seen, &settings.cutover);
+        if !may_all_open(&found) || since.elapsed() >= PATIENCE {
+            return Ok(found);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Something is closed, and may open by itself.
+fn may_all_open(gates: &[Gate]) -> bool {
+    let mut closed = gates.iter().filter(|gate| !gate.is_open()).peekable();
+    closed.peek().is_some() && closed.all(|gate| gate.passes)
+}
+
+async fn look_slowly(settings: &Settings, change: Change) -> Slow {
+    // Where nobody is moved, nothing of this is asked.
+    if change == Change::Close {
+        return Slow { fence: FenceSeen::FlagAlone, prepared: Ok(0), check_errors: Ok(Vec::new()) };
+    }
+    let checking = async { check(settings, store_findings(settings).await).await };
+    let counting = async {
+        match change.fences() {
+            Some(side) => prepared(settings, side).await.map_err(|error| with_causes(&error.into())),
+            None => Ok(0),
+        }
+    };
+    let (report, fence, prepared) = tokio::join!(checking, fence_seen(settings, change), counting);
+    let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    Slow { fence, prepared, check_errors: Ok(errors.map(shown).collect()) }
+}
+
+fn shown(finding: &Finding) -> String {
+    let side = finding.side.map_or(String::new(), |side| format!("{side} "));
+    format!("{side}{}: {}", finding.subject, finding.message)
+}
+
+async fn look_once(settings: &Settings, store: &Store, own: Option<u64>, slow: &Slow) -> anyhow::Result<Seen> {
+    let status = read(settings, store).await?;
+    let mut sides = Vec::new();
+    for direction in [Direction::Forward, Direction::Reverse] {
+        sides.push(direction_seen(&status, direction, store.wish(direction).await?));
+    }
+    let [forward, reverse] = &sides[..] else { anyhow::bail!("a pair has two directions") };
+    let open = store.open_switch_run().await?.map(|(run, _)| run).filter(|run| Some(run.id) != own);
+    Ok(Seen {
+        flag: store.flag().await?,
+        other_run: open.map(|run| name(&run)),
+        forward: forward.clone(),
+        reverse: reverse.clone(),
+        verification: verification_seen(store).await.map_err(|error| with_causes(&error)),
+        uncopied: uncopied(store).await.map_err(|error| with_causes(&error)),
+        instances: store.flag_instances().await?.len(),
+        fence: slow.fence.clone(),
+        prepared: slow.prepared.clone(),
+        check_errors: slow.check_errors.clone(),
+    })
+}
+
+fn direction_seen(status: &Status, direction: Direction, wish: Option<Wish>) -> DirectionSeen {
+    let stream = stream_of(direction);
+    let line: Option<&StreamLine> = status.streams.iter().find(|line| line.stream == stream.as_str());
+    let unproved = |line: &StreamLine| match (&line.tag.open, line.tag.proved_at) {
+        (Some(open), _) => Some(open.clone()),
+        (None, None) => Some("it was never proved".to_owned()),
+        (None, Some(_)) => None,
+    };
+    DirectionSeen {
+        direction,
+        is_served: line.is_some_and(|line| line.holder.is_some()),
+        state: line.map_or("unknown", |line| &line.state).to_owned(),
+        is_green: line.is_some_and(|line| line.health().is_green()),
+        reason: line.and_then(|line| line.reason.clone()),
+        applies: wish.is_some_and(|wish| wish.apply),
+        lag: line.and_then(|line| line.lag_seconds).map(Duration::from_secs_f64),
+        refused: line.map_or(0, |line| line.open_failures),
+        held: line.map_or(0, |line| line.held),
+        unproved: line.map_or(Some("it never ran".to_owned()), unproved),
+    }
+}
+
+async fn verification_seen(store: &Store) -> anyhow::Result<Option<VerificationSeen>> {
+    let Some(last) = rounds::last_whole(store).await? else { return Ok(None) };
+    let reports = rounds::reports(&last);
+    let age = last.ended_at.map_or(Duration::MAX, |at| (Utc::now() - at).to_std().unwrap_or_default());
+    Ok(Some(VerificationSeen {
+        age,
+        worst_ppm: reports.iter().map(|report| report.percent * 10_000.0).fold(0.0, f64::max),
+        mismatches: reports.iter().map(|report| report.mismatches()).sum(),
+        unconfirmed: reports.iter().map(|report| report.unconfirmed).sum(),
+        skipped: reports.into_iter().filter(|report| report.skipped.is_some()).map(|report| report.table).collect(),
+    }))
+}
+
+async fn uncopied(store: &Store) -> anyhow::Result<Vec<String>> {
+    let copies = store.copies().await?;
+    let matter = copies.iter().filter_map(|copy| match (copy.state, copy.refused) {
+        (CopyState::Copied, 0) => None,
+        (CopyState::Copied, refused) => Some(format!("{refused} rows of {} are refused", copy.table)),
+        (state, _) => Some(format!("{} is {}", copy.table, state.as_str())),
+    });
+    Ok(matter.collect())
+}
+
+/// Each with what would open it.
+pub fn print(gates: &[Gate]) {
+    let mut table = new_table(&["gate", "state", "seen"]);
+    for gate in gates {
+        add_row(&mut table, [gate.name, gate.state.as_str(), &gate.why]);
+    }
+    print_table(&table);
+    for gate in gates {
+        if let Some(remedy) = &gate.remedy {
+            out!("{}: {remedy}", gate.name);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The read-write flag as a sync process has a part in it: it writes the flag on its target's node, and sees to it that users are
+//! not kept from writing by a tool that has died.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossfade_config::Settings;
+use crossfade_control::{ControlError, mirror, release_abandoned};
+use crossfade_message::Store;
+use crossfade_model::Direction;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::lease::is_dead;
+use crate::failure::with_causes;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+pub struct Following {
+    settings: Arc<Settings>,
+    store: Store,
+    direction: Direction,
+    holder: String,
+    /// The version that the target's node has.
+    mirrored: Option<u64>,
+}
+
+impl Following {
+    pub fn new(settings: Arc<Settings>, store: &Store, direction: Direction, holder: &str) -> Following {
+        Following { settings, store: store.clone(), direction, holder: holder.to_owned(), mirrored: None }
+    }
+
+    /// Follows the flag until `running` ends, and tells which change of sides is under way.
+    pub async fn run(mut self, switch: watch::Sender<Option<u64>>, running: CancellationToken) -> anyhow::Result<()> {
+        let following = async {
+            loop {
+                if let Err(error) = self.look(&switch).await {
+                    let error = with_causes(&error.into());
+                    tracing::debug!(error, "the flag cannot be followed");
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        running.run_until_cancelled(following).await;
+        Ok(())
+    }
+
+    async fn look(&mut self, switch: &watch::Sender<Option<u64>>) -> Result<(), ControlError> {
+        let open = self.store.open_switch_run().await?;
+        let run = open.map(|(run, _)| run.id);
+        switch.send_if_modified(|known| std::mem::replace(known, run) != run);
+        // This also ends a fence whose time is over.
+        let flag = self.store.flag().await?;
+        if let Some(done) = release_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
+            tracing::warn!("{done}");
+        }
+        if self.mirrored != Some(flag.version) {
+            mirror(&self.settings, self.direction.target(), &flag).await?;
+            self.mirrored = Some(flag.version);
+        }
+        Ok(())
+    }
+}

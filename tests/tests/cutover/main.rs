@@ -1,0 +1,9 @@
+//! Users change sides while they write, and go back: nothing that was acknowledged to them is lost.
+
+mod abandoned;
+mod application;
+mod fences;
+mod gates;
+mod killed;
+mod stage;
+mod there_and_back;
