@@ -7,7 +7,7 @@ use crossfade_binlog::is_reached;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::Store;
-use crossfade_model::{Direction, Position};
+use crossfade_model::{Direction, Position, StreamId};
 
 use crate::ControlError;
 use crate::side::{in_time, stream_of};
@@ -19,7 +19,7 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 ///
-/// [`ControlError::Refused`] where a change was set aside: it has not crossed, and nobody knows when it will.
+/// [`ControlError::Refused`] where the target refuses a change: it has not crossed, and nobody knows when it will.
 pub(crate) async fn until_drained(
     settings: &Settings,
     store: &Store,
@@ -42,24 +42,28 @@ pub(crate) async fn until_drained(
         let standing = in_time(side, Standing::read(&target, &settings.pair, &stream)).await?;
         let progress = standing.map_err(|source| ControlError::Checkpoint { side, source })?.progress;
         if progress.in_effect_through() >= last_seq {
-            break;
+            return Ok(());
         }
-        if progress.applied_through() >= last_seq {
-            return Err(aside(direction));
+        let applied = progress.applied_through();
+        if applied < last_seq {
+            waits.note(format!("{stream} had applied {applied} of {last_seq} messages"));
+        } else {
+            refuse_refused(store, direction, &stream).await?;
+            waits.note(format!("a change of {stream} was held until the other direction has read what users wrote"));
         }
-        waits.note(format!("{stream} had applied {} of {last_seq} messages", progress.applied_through()));
         tokio::time::sleep(ASK_EVERY).await;
     }
-    let statuses = store.stream_statuses().await?;
-    let is_aside =
-        statuses.iter().any(|status| status.stream == stream.as_str() && status.open_failures + status.held > 0);
-    if is_aside { Err(aside(direction)) } else { Ok(()) }
 }
 
-fn aside(direction: Direction) -> ControlError {
-    ControlError::Refused(format!(
-        "a change that users made on {} was set aside and has not crossed; `crossfade messages list --status failed` (or `held`) \
-         shows it",
-        direction.source()
-    ))
+/// What is held goes on by itself within moments; what the target refuses does not.
+async fn refuse_refused(store: &Store, direction: Direction, stream: &StreamId) -> Result<(), ControlError> {
+    let statuses = store.stream_statuses().await?;
+    if statuses.iter().all(|status| status.stream != stream.as_str() || status.open_failures == 0) {
+        return Ok(());
+    }
+    Err(ControlError::Refused(format!(
+        "a change that users made on {} was refused by {} and has not crossed; `crossfade messages list --status failed` shows it",
+        direction.source(),
+        direction.target()
+    )))
 }

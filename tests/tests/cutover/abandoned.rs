@@ -47,7 +47,31 @@ async fn two_tools_do_not_meet(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A person has second thoughts.
+async fn who_breaks_it_off_has_all_as_before(flavor: Flavor) -> Result<()> {
+    let mut migration = staged(&setup(flavor, "broken_off", "")).await?;
+    let application = Application::start(&migration, &THREE).await?;
+    let before = flag(&migration).await?;
+    let freeze = [("CROSSFADE_FAILPOINT", "switch-drain:1:stop")];
+    let mut tool = migration.tool("tool", &["cutover"], &freeze)?;
+    until_frozen(&tool).await?;
+    tool.terminate()?;
+    tool.resume()?;
+    let status = tool.wait(LIMIT).await?;
+    let log = tool.log_end();
+    ensure!(
+        status.code() == Some(1) && log.contains("users write on old as before: it was broken off"),
+        "{status}: {log}"
+    );
+    let after = flag(&migration).await?;
+    ensure!(after.value == before.value && !after.fenced, "{after:?}");
+    migration.expect_lines(&["error: cutover"]);
+    conclude(&mut migration, application).await?;
+    migration.stop_both().await
+}
+
 on_both_brands! {
+    p9_who_breaks_it_off_has_all_as_before => who_breaks_it_off_has_all_as_before,
     p9_a_fence_ends_by_itself => a_fence_ends_by_itself,
     p9_two_tools_do_not_meet => two_tools_do_not_meet,
 }

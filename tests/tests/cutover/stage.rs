@@ -110,5 +110,11 @@ pub async fn start_again(migration: &mut Migration, direction: Direction) -> Res
     migration.expect_lines(AWAY);
     migration.start(direction, &[])?;
     migration.status().until_running(LIMIT).await.with_context(|| migration.log_ends())?;
-    Ok(())
+    until("both directions up to date", LIMIT, || async {
+        let status = migration.status().read().await?;
+        let is_late = |stream: &Value| stream["lag_seconds"].as_f64().is_none_or(|lag| lag > 1.0);
+        let late = status.streams().iter().any(is_late);
+        Ok(if late { Progress::NotYet(status.0.to_string()) } else { Progress::Reached(()) })
+    })
+    .await
 }
