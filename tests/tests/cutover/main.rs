@@ -2,6 +2,7 @@
 
 mod abandoned;
 mod application;
+mod facts;
 mod fences;
 mod gates;
 mod killed;
