@@ -47,7 +47,7 @@ fn judge(settings: &Settings, side: Side, rights: &ReadOnlyRights) -> FenceSeen 
         return FenceSeen::Impossible { why, remedy: rights.grant_to_set() };
     }
     // What must be written on the side while it refuses everybody else.
-    let has_store = side == Side::New && settings.store.url.is_none();
+    let has_store = settings.side(side).urls().iter().any(|url| url.endpoint == settings.store_url().endpoint);
     let needed = match (has_store, settings.side(side).binlog_url.is_some()) {
         (true, _) => "the store is there, which is written all the time",
         (false, true) => "its binlog is read from a replica, whose position is told by a heartbeat",
@@ -58,6 +58,12 @@ fn judge(settings: &Settings, side: Side, rights: &ReadOnlyRights) -> FenceSeen 
     }
     let why = format!("{} may not write on {side} either while it is read-only, and {needed}", rights.account);
     FenceSeen::Impossible { why, remedy: rights.grant_to_write() }
+}
+
+/// Whether the side still refuses writes: another pair's tool, a person, or a restart may have let it take them again.
+pub(crate) async fn still_refuses(conn: &mut Conn, side: Side) -> Result<bool, ControlError> {
+    let asked = in_time(side, conn.query_first::<bool, _>("SELECT @@GLOBAL.read_only")).await?;
+    Ok(asked.map_err(during(side, "tell whether it takes writes"))?.unwrap_or(false))
 }
 
 /// A statement of this text may be under way in the session of a tool that has died.

@@ -179,6 +179,9 @@ impl<S: Sight> Under<'_, S> {
         let proving = until_proved(self.switch.store, self.sung, self.waits);
         in_time(PROVED_WITHIN, self.waits, proving).await?;
         let flag = self.switch.store.flag().await?;
+        if flag.phase != change.from() || flag.fenced {
+            return Err(late());
+        }
         self.memory.fenced_from = Some(flag.version);
         self.begin(Step::Fence).await?;
         let fence = Instant::now();
@@ -242,6 +245,9 @@ impl<S: Sight> Under<'_, S> {
         self.take_mark(from, &position).await?;
 
         self.begin(Step::Flip).await?;
+        if self.memory.refuses.is_some() && !refuse::still_refuses(&mut from_conn, from).await? {
+            return Err(ControlError::Refused(format!("{from} takes writes again: somebody has changed read_only")));
+        }
         let flipped = store.change_flag(fenced.version, change.to(), None).await?.ok_or_else(late)?;
         (self.switch.probe)("switch-flipped");
         let pause = ms(fence.elapsed());

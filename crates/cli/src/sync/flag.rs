@@ -51,12 +51,13 @@ impl Following {
         switch.send_if_modified(|known| std::mem::replace(known, run) != run);
         // This also ends a fence whose time is over.
         let flag = self.store.flag().await?;
-        if let Some(done) = release_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
-            tracing::warn!("{done}");
-        }
+        // First: the side that is to take writes again may be away.
         if self.mirrored != Some(flag.version) {
             mirror(&self.settings, self.direction.target(), &flag).await?;
             self.mirrored = Some(flag.version);
+        }
+        if let Some(done) = release_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
+            tracing::warn!("{done}");
         }
         Ok(())
     }
