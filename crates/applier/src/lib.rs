@@ -75,7 +75,7 @@ pub use checkpoint::Standing;
 pub use chunk::{ChunkEnd, ChunkToWrite, ChunkWriter, ChunkWritten};
 pub use circuit::{CircuitLimits, Tripped};
 pub use counters::{Counted, Counters};
-pub use error::ApplyError;
+pub use error::{ApplyError, with_causes};
 pub use feed::{BatchBounds, Feed, Stop};
 pub use flag::mirror_flag;
 pub use hold::{beat, beat_seen, beats};

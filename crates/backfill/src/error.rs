@@ -1,8 +1,6 @@
 //! What can go wrong when a table is copied.
 
-use std::error::Error;
-
-use crossfade_applier::ApplyError;
+use crossfade_applier::{ApplyError, with_causes};
 use crossfade_catalog::{CatalogError, class_of};
 use crossfade_message::StoreError;
 use crossfade_rules::trouble::Remedy;
@@ -61,16 +59,7 @@ impl BackfillError {
 
     /// With its causes, in one line.
     pub fn told(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let more = error.to_string();
-            if !text.contains(&more) {
-                text = format!("{text}: {more}");
-            }
-            cause = error.source();
-        }
-        text
+        with_causes(self)
     }
 }
 

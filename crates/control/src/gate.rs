@@ -109,7 +109,7 @@ pub struct DirectionSeen {
 /// The last comparison of all rows of all tables.
 #[derive(Debug, Clone)]
 pub struct VerificationSeen {
-    /// Since it began: what happened later it may not have seen.
+    /// Since it ended.
     pub age: Duration,
     /// Of the table that has most, as parts of a million.
     pub worst_ppm: f64,

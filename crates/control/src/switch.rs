@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crossfade_applier::Probe;
+use crossfade_applier::{Probe, with_causes};
 use crossfade_catalog::Purpose;
 use crossfade_config::{Fence, Settings};
 use crossfade_message::{Flag, Store, StoreError, SwitchRun, SwitchState, Wish};
@@ -133,7 +133,7 @@ impl<S: Sight> Switch<'_, S> {
         if let Err(error @ ControlError::TakenOver { .. }) = ended {
             return Err(error);
         }
-        let reason = ended.err().map(|error| told(&error));
+        let reason = ended.err().map(|error| with_causes(&error));
         let settled = self.settle(&run, reason, false).await;
         hold.end().await;
         Ok(Report { gates, ..settled? })
@@ -308,20 +308,6 @@ async fn in_time<T>(
 ) -> Result<T, ControlError> {
     let late = |_| ControlError::NotInTime { waited_for: waits.shown(), limit: format_duration(limit).to_string() };
     tokio::time::timeout(limit, work).await.map_err(late)?
-}
-
-/// With its causes, each told once.
-fn told(error: &ControlError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn ms(duration: Duration) -> u64 {

@@ -127,7 +127,7 @@ pub(super) fn verification(seen: &Result<Option<VerificationSeen>, String>, sett
     let age = format_duration(Duration::from_secs(seen.age.as_secs()));
     if seen.age > settings.verified_within {
         let limit = format_duration(settings.verified_within);
-        let why = format!("the last comparison of all rows began {age} ago, and `verified_within` is {limit}");
+        let why = format!("the last comparison of all rows ended {age} ago, and `verified_within` is {limit}");
         return Gate::closed(name, why, again);
     }
     if !seen.skipped.is_empty() {
