@@ -6,6 +6,8 @@ DEMO ?=
 # Tests at a time in a suite, and suites at a time: they wait more than they work.
 TEST_THREADS ?= 2
 SUITES_AT_ONCE ?= 2
+# `one` runs what is tested on both brands of server on one of them, with the next commit on the other.
+BRANDS ?= both
 # One test binary for `make soak`, as in: make soak SUITE=kill_matrix
 SUITE ?=
 
@@ -24,8 +26,8 @@ demo: servers ## A whole pair at work on two private servers, in under 90 s afte
 	$(CARGO) build --release -p crossfade-cli
 	target/release/crossfade --log warn demo $(DEMO)
 
-test: servers ## All tests, as the continuous integration runs them
-	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) SUITES_AT_ONCE=$(SUITES_AT_ONCE) scripts/test.sh
+test: servers ## All tests; BRANDS=one as the continuous integration runs them
+	CARGO=$(CARGO) BRANDS=$(BRANDS) TEST_THREADS=$(TEST_THREADS) SUITES_AT_ONCE=$(SUITES_AT_ONCE) scripts/test.sh
 
 soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, backfill, faults, ping_pong, two_ways, idle, …
 	$(CARGO) build --release -p crossfade-cli
