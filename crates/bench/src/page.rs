@@ -67,7 +67,12 @@ fn history_text(conditions: &Conditions) -> String {
          binlog off unless told otherwise. `mysqldump | mysql` writes it.\n\
          - comparing: both sides are equal. crossfade: `verify`, while both processes run. `pt-table-checksum` needs the target to be a \
          replica of the source; its sums are computed there by replication.\n\n\
-         Debian carries the other tools in versions that do not know MySQL 9: they are measured on MariaDB.",
+         Debian carries the other tools in versions that do not know MySQL 9: they are measured on MariaDB.\n\n\
+         What crossfade does beyond them is in its CPU seconds. While it copies, each row waits for a place in the source's \
+         binlog, is judged against what users have changed meanwhile, and is read once more, from the target's binlog, by the \
+         reverse process, which recognises it as an echo. While it compares, both servers compute SHA-256 over a form of each \
+         row that does not depend on how a side stores it, and add up 64 bits of each, where `pt-table-checksum` takes 32 bits of CRC \
+         as the row is stored, whose XOR two wrong rows can leave as it was.",
         grouped(conditions.history_rows as f64)
     )
 }
