@@ -10,7 +10,8 @@
 //! What counts is that it never goes back from one change of a row to the next while some change of the other side may be
 //! concurrent with both: else the first may win where the second loses, and the sides end unequal. So rows are told apart
 //! by their folded keys, at least as coarsely as any server does; and what had to be forgotten too early stands for all
-//! rows of its table that are not remembered.
+//! rows of its table that are not remembered. Rows that go before a policy are remembered apart, so that no other makes them
+//! forgotten: to forget which they were turns the policy round for the whole table.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,16 +29,25 @@ use crate::moves::{UNDONE, goes_before_policy};
 pub struct EffectiveClocks {
     mappings: HashMap<TableName, (usize, TableMapping)>,
     places: HashMap<usize, Place>,
-    generation_rows: usize,
-    young: FxHashMap<u64, Known>,
-    aged: FxHashMap<u64, Known>,
+    /// Rows with a clock.
+    timed: Generations,
+    /// Rows whose last change has [`UNDONE`].
+    undone: Generations,
     /// Messages up to this one are concurrent with nothing that is still to be captured on the other side or to be judged
     /// there.
     settled: u64,
-    /// Settled since the young generation began.
+    /// Settled since the young generation of rows with a clock began.
     is_settled_lately: bool,
     /// The last message with [`UNDONE`].
     undone_through: u64,
+}
+
+/// Rows by their hashes, of which at least so many are remembered, and at most twice as many.
+#[derive(Debug, Clone)]
+struct Generations {
+    rows: usize,
+    young: FxHashMap<u64, Known>,
+    aged: FxHashMap<u64, Known>,
     /// Per mapping what was forgotten before it was settled.
     lost: Vec<Option<Known>>,
 }
@@ -47,14 +57,53 @@ pub struct EffectiveClocks {
 struct Known {
     seq: u64,
     clock: Option<Clock>,
-    /// It has [`UNDONE`].
-    undone: bool,
     mapping: usize,
 }
 
-impl Known {
-    fn is_worth_keeping(&self) -> bool {
-        self.clock.is_some() || self.undone
+impl Generations {
+    fn new(rows: usize, mappings: usize) -> Generations {
+        Generations { rows, young: FxHashMap::default(), aged: FxHashMap::default(), lost: vec![None; mappings] }
+    }
+
+    /// The row, or what stands for it since it may be one of those that were forgotten.
+    fn get(&self, mapping: usize, hash: u64) -> Option<Known> {
+        let known = self.young.get(&hash).or_else(|| self.aged.get(&hash)).copied();
+        known.or(self.lost[mapping])
+    }
+
+    /// Returns whether a generation has aged by this.
+    fn keep(&mut self, hashes: [u64; 2], row: Known, settled: u64) -> bool {
+        for hash in hashes {
+            self.young.insert(hash, row);
+        }
+        let is_full = self.young.len() >= self.rows;
+        if is_full {
+            self.forget_aged(settled);
+            self.aged = std::mem::take(&mut self.young);
+        }
+        is_full
+    }
+
+    fn forget_aged(&mut self, settled: u64) {
+        for (hash, row) in &self.aged {
+            if row.seq <= settled || self.young.contains_key(hash) {
+                continue;
+            }
+            let Some(lost) = self.lost.get_mut(row.mapping) else { continue };
+            let so_far = lost.unwrap_or(*row);
+            *lost = Some(Known { seq: so_far.seq.max(row.seq), clock: so_far.clock.max(row.clock), ..*row });
+        }
+    }
+
+    fn settle(&mut self, settled: u64) {
+        for lost in &mut self.lost {
+            *lost = lost.filter(|lost| lost.seq > settled);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.young = FxHashMap::default();
+        self.aged = FxHashMap::default();
     }
 }
 
@@ -77,19 +126,18 @@ pub struct Judged {
 }
 
 impl EffectiveClocks {
-    /// `mappings` are those of the stream's direction. Remembers at least so many rows, and at most twice as many.
+    /// `mappings` are those of the stream's direction. Remembers at least so many rows with a clock, and at most twice as many;
+    /// and as many of those that go before a policy, which are few.
     pub fn with_memory(mappings: &[TableMapping], rows: usize) -> EffectiveClocks {
         let numbered = mappings.iter().enumerate();
         EffectiveClocks {
             mappings: numbered.map(|(index, mapping)| (mapping.source.clone(), (index, mapping.clone()))).collect(),
             places: HashMap::new(),
-            generation_rows: rows,
-            young: FxHashMap::default(),
-            aged: FxHashMap::default(),
+            timed: Generations::new(rows, mappings.len()),
+            undone: Generations::new(rows, mappings.len()),
             settled: 0,
             is_settled_lately: false,
             undone_through: 0,
-            lost: vec![None; mappings.len()],
         }
     }
 
@@ -99,7 +147,7 @@ impl EffectiveClocks {
             let Some((mapping, folded)) = self.hashes(&message.change) else { continue };
             let (seq, effective) = (message.seq, message.effective);
             let undone = self.goes_before_policy(&message.change, effective);
-            self.keep(folded, Known { seq, clock: effective.filter(|_| !undone), undone, mapping });
+            self.keep(folded, Known { seq, clock: effective.filter(|_| !undone), mapping }, undone);
         }
     }
 
@@ -115,9 +163,9 @@ impl EffectiveClocks {
         let Some((mapping, key_hashes)) = self.hashes(change) else {
             return Judged { effective: None, key_hashes: [0; 2] };
         };
-        let known = key_hashes.map(|hash| self.known(mapping, hash));
+        let known = key_hashes.map(|hash| self.timed.get(mapping, hash));
         let puts_back = self.goes_before_policy(change, at_least);
-        let undone = puts_back || known.iter().flatten().any(|known| known.undone && known.seq > self.settled);
+        let undone = puts_back || key_hashes.into_iter().any(|hash| self.is_undone(mapping, hash));
         let place = &self.places[&layout_address(&change.layout)];
         let column = self.mappings.get(&place.table).and_then(|(_, mapping)| mapping.clock.as_ref());
         let clock = column.and_then(|column| {
@@ -127,7 +175,7 @@ impl EffectiveClocks {
             let known = known.map(|known| known?.clock);
             effective(own, [before, known[0], known[1], at_least.filter(|_| !puts_back)])
         });
-        self.keep(key_hashes, Known { seq, clock, undone, mapping });
+        self.keep(key_hashes, Known { seq, clock, mapping }, undone);
         Judged { effective: if undone { Some(UNDONE) } else { clock }, key_hashes }
     }
 
@@ -141,48 +189,30 @@ impl EffectiveClocks {
     pub fn settle(&mut self, through: u64) {
         self.settled = self.settled.max(through);
         self.is_settled_lately = true;
-        for lost in &mut self.lost {
-            *lost = lost.filter(|lost| lost.seq > self.settled);
+        self.timed.settle(self.settled);
+        self.undone.settle(self.settled);
+        if self.undone_through <= self.settled {
+            // What is settled must not make others forgotten.
+            self.undone.clear();
         }
     }
 
     /// A good time to [settle](EffectiveClocks::settle): before rows are forgotten, and so that a policy comes into its own again.
     pub fn is_to_be_settled(&self) -> bool {
-        self.undone_through > self.settled || !self.is_settled_lately && self.young.len() >= self.generation_rows / 2
+        self.undone_through > self.settled || !self.is_settled_lately && self.timed.young.len() >= self.timed.rows / 2
     }
 
-    fn known(&self, mapping: usize, hash: u64) -> Option<Known> {
-        let known = self.young.get(&hash).or_else(|| self.aged.get(&hash)).copied();
-        known.or(self.lost[mapping])
+    fn is_undone(&self, mapping: usize, hash: u64) -> bool {
+        self.undone.get(mapping, hash).is_some_and(|known| known.seq > self.settled)
     }
 
-    fn keep(&mut self, hashes: [u64; 2], row: Known) {
-        if !row.is_worth_keeping() {
-            return;
-        }
-        if row.undone {
+    fn keep(&mut self, hashes: [u64; 2], row: Known, undone: bool) {
+        if undone {
             self.undone_through = row.seq;
+            self.undone.keep(hashes, row, self.settled);
         }
-        for hash in hashes {
-            self.young.insert(hash, row);
-        }
-        if self.young.len() >= self.generation_rows {
-            self.forget_aged();
-            self.aged = std::mem::take(&mut self.young);
+        if row.clock.is_some() && self.timed.keep(hashes, row, self.settled) {
             self.is_settled_lately = false;
-        }
-    }
-
-    fn forget_aged(&mut self) {
-        let (young, lost) = (&self.young, &mut self.lost);
-        for (hash, row) in &self.aged {
-            if row.seq <= self.settled || young.contains_key(hash) {
-                continue;
-            }
-            let Some(lost) = lost.get_mut(row.mapping) else { continue };
-            let so_far = lost.unwrap_or(*row);
-            let (seq, clock) = (so_far.seq.max(row.seq), so_far.clock.max(row.clock));
-            *lost = Some(Known { seq, clock, undone: so_far.undone || row.undone, ..*row });
         }
     }
 

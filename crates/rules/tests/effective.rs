@@ -135,6 +135,56 @@ fn what_follows_a_row_that_went_back_goes_before_the_policy_until_that_is_settle
     assert_eq!(capture.judge("clockless", None, Some(("a", 3))), None);
 }
 
+/// What came back under a policy that compares no clocks.
+fn goes_back(capture: &mut Capture, name: &str) -> Option<i64> {
+    capture.seq += 1;
+    let change = change("clockless", None, Some((name, 1)));
+    capture.clocks.judge_at_least(&change, capture.seq, 0, Some(UNDONE)).effective.map(|clock| clock.0)
+}
+
+#[test]
+fn what_went_back_is_not_forgotten_for_other_rows() {
+    let undone = Some(UNDONE.0);
+    let mut capture = Capture::new(2);
+    assert_eq!(goes_back(&mut capture, "a"), undone);
+    for name in ["b", "c", "d", "e", "f", "g"] {
+        capture.users(None, Some((name, 1)));
+        capture.judge("clockless", None, Some((name, 1)));
+    }
+    assert_eq!(capture.judge("clockless", None, Some(("new", 1))), None, "for this row the policy stands");
+    assert_eq!(capture.judge("clockless", Some(("a", 1)), None), undone);
+    assert_eq!(capture.users(None, Some(("h", 0))), Some(1), "clocks are forgotten as ever");
+}
+
+/// Of more rows than are remembered, each may be one of those that were forgotten.
+#[test]
+fn of_too_many_that_went_back_all_of_their_table_go_before_the_policy() {
+    let undone = Some(UNDONE.0);
+    for (settled, expected) in [(0, undone), (1, undone), (2, None)] {
+        let mut capture = Capture::new(2);
+        for name in ["a", "b", "c", "d"] {
+            assert_eq!(goes_back(&mut capture, name), undone);
+        }
+        capture.clocks.settle(settled);
+        assert_eq!(capture.judge("clockless", None, Some(("new", 1))), expected, "{settled} settled");
+    }
+}
+
+#[test]
+fn what_went_back_and_is_settled_makes_nothing_forgotten() {
+    let mut capture = Capture::new(3);
+    goes_back(&mut capture, "a");
+    goes_back(&mut capture, "b");
+    capture.clocks.settle(2);
+    for name in ["c", "d"] {
+        goes_back(&mut capture, name);
+    }
+    for name in ["e", "f"] {
+        assert_eq!(goes_back(&mut capture, name), Some(UNDONE.0));
+    }
+    assert_eq!(capture.judge("clockless", None, Some(("new", 1))), None);
+}
+
 #[test]
 fn a_process_goes_on_where_the_one_before_it_ended() {
     let message = |seq, before, after, effective| Message {
