@@ -436,4 +436,95 @@ mod tests {
         // A plan that has the message in no lane: nobody has applied it.
         assert_eq!(ask(judging, Answers(Some(Plan::default()), Some(true))), Ok(Some(2)));
     }
+
+    /// So many changes like those of [`change`], a multiple of seven: an eighth of the bound is for the filter.
+    fn with_room_for(changes: usize) -> ConcurrentIndex {
+        ConcurrentIndex::with_bound(change(0, 0).memory_bytes() * changes / 7 * 8)
+    }
+
+    fn unseen_of(index: &ConcurrentIndex, folded: u64, seen: u64) -> Result<Vec<u64>, Unknown> {
+        let seen = progress(seen, &[]);
+        let unseen = index.unseen(Judging { folded, exact: 10, seen: Some(&seen) }, &NOTHING_KNOWN)?;
+        Ok(unseen.iter().map(|change| change.seq).collect())
+    }
+
+    #[test]
+    fn p8_a_change_takes_what_hangs_on_it() {
+        let plain = change(1, 10).memory_bytes();
+        assert_eq!(plain, size_of::<OppositeChange>() + 96);
+        let merged = OppositeChange { effect: Some(Box::new(Effect::Delete)), ..change(1, 10) };
+        assert_eq!(merged.memory_bytes(), plain + 96);
+        let key: Box<[Value]> = Box::new([Value::Text("a".repeat(1_000)), Value::Int(1)]);
+        let heap = key[0].heap_bytes();
+        let keyed = OppositeChange { text_key: Some(key), ..change(1, 10) };
+        assert_eq!(keyed.memory_bytes(), plain + heap + 2 * (size_of::<Value>() + 48));
+        assert!(heap >= 1_000);
+    }
+
+    #[test]
+    fn p8_what_finds_no_room_is_asked_for_again() {
+        let mut index = with_room_for(7);
+        (1..=7).for_each(|seq| index.add(seq, change(seq, 10)));
+        assert_eq!(index.to_recall(1..=9), None, "there is room for seven");
+        index.add(8, change(8, 10));
+        assert_eq!(index.to_recall([9, 1, 2, 1].into_iter()), Some((vec![1], 1, 1)));
+        assert_eq!(unseen_of(&index, 1, 0), Err(Unknown::MovedOut { folded: 1, first: 1, last: 1 }));
+        assert_eq!(unseen_of(&index, 1, 1), Ok(vec![]), "who has seen it need not know more");
+        assert_eq!([unseen_of(&index, 2, 0), unseen_of(&index, 9, 0)], [Ok(vec![2]), Ok(vec![])]);
+        index.recall(1, vec![change(1, 10)]);
+        assert_eq!((index.to_recall(1..=9), unseen_of(&index, 1, 0)), (None, Ok(vec![1])));
+        index.add(1, change(9, 10));
+        assert_eq!(index.to_recall(1..=9), Some((vec![2], 1, 2)));
+        assert_eq!(unseen_of(&index, 1, 0), Ok(vec![1, 9]));
+        // What was recalled is forgotten with the floor, and what is below it is not asked for.
+        assert_eq!(index.keep_unseen_by([Some(&progress(1, &[]))]), 1);
+        assert_eq!(index.to_recall([1, 2].into_iter()), Some((vec![1, 2], 2, 2)));
+        assert_eq!(unseen_of(&index, 1, 1), Err(Unknown::MovedOut { folded: 1, first: 2, last: 2 }));
+        index.recall(1, vec![change(1, 10)]);
+        assert_eq!(unseen_of(&index, 1, 0), Ok(vec![9]));
+        assert_eq!(index.keep_unseen_by([Some(&progress(2, &[]))]), 2);
+        assert_eq!(index.to_recall(1..=9), None);
+        index.add(10, change(10, 10));
+        assert_eq!(index.to_recall(1..=9), Some((vec![3], 3, 3)), "nothing before counts any more");
+    }
+
+    #[test]
+    fn p8_what_is_forgotten_leaves_its_room() {
+        let mut index = with_room_for(7);
+        for first in [1, 101, 201] {
+            (first..first + 7).for_each(|seq| index.add(seq, change(seq, 10)));
+            assert_eq!(index.to_recall(first..first + 9), None);
+            index.add(first + 7, change(first + 7, 10));
+            assert_eq!(index.to_recall(first..first + 9), Some((vec![first], index.floor + 1, first)));
+            assert_eq!(index.keep_unseen_by([Some(&progress(first + 7, &[]))]), first + 7);
+        }
+    }
+
+    #[test]
+    fn a_message_of_which_a_part_is_held_counts_once() {
+        let mut index = with_room_for(7);
+        [10, 11].into_iter().for_each(|exact| index.add(1, change(1, exact)));
+        (2..=7).for_each(|seq| index.add(seq, change(seq, 10)));
+        assert_eq!(index.to_recall(1..=9), Some((vec![1], 1, 1)));
+        // The first is moved out, and what came later is no news.
+        index.recall(1, vec![change(1, 10), change(1, 11), change(8, 10)]);
+        assert!(index.of_key(1).eq(&[change(1, 10), change(1, 11)]));
+        // What is moved out after that was recalled is not lost.
+        index.add(1, change(8, 10));
+        assert!(index.of_key(1).eq(&[change(1, 10), change(1, 11), change(8, 10)]));
+        assert_eq!(unseen_of(&index, 1, 0), Ok(vec![1, 8]));
+        assert_eq!(unseen_of(&index, 1, 1), Ok(vec![8]));
+    }
+
+    #[test]
+    fn p8_few_keys_are_asked_for_in_vain() {
+        let mut index = with_room_for(700);
+        let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (1..=1_000).for_each(|seq| index.add(key(seq), change(seq, 10)));
+        let (asked, first, last) = index.to_recall((1..=11_000).map(key)).expect("three hundred are moved out");
+        assert_eq!((first, last), (1, 300));
+        assert!((300..400).contains(&asked.len()), "{} keys are asked for", asked.len());
+        let filter = index.moved_out.bytes();
+        assert!((index.bound_bytes / 16..=index.bound_bytes / 8).contains(&filter), "the filter takes {filter} bytes");
+    }
 }

@@ -30,6 +30,11 @@ impl KeyFilter {
             })
     }
 
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
     pub fn clear(&mut self) {
         self.words = Vec::new();
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::schema::{CHILDREN, KEYLESS, NICKNAMES, OPAQUE, PARENTS, TREE, mappings};
 use crossfade_model::{
-    Clock, ColumnKind, LaneProgress, Origin, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value,
+    Clock, ColumnKind, LaneProgress, MergeRule, Origin, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value,
 };
+use crossfade_rules::merge::Part;
 use crossfade_rules::{ChangeKind, MappedChange, NetChange, Plan, RulesError, Step, plan};
 
 fn text(text: &str) -> Value {
@@ -142,6 +143,42 @@ fn a_change_of_key_is_one_net_change_with_two_judgements() {
     let left = rows[0].moved_from.as_ref().expect("it left a key");
     assert_eq!(left.seqs.iter().collect::<Vec<_>>(), [1, 2]);
     assert_eq!((left.effective, &left.seen), (Some(Clock(20)), &seen(2)));
+}
+
+#[test]
+fn a_net_change_of_merged_columns_knows_what_it_is_made_of() {
+    let mut tables = mappings(ReferentialAction::Restrict);
+    tables[PARENTS].merge = Some(vec![MergeRule::Newer; 4]);
+    let net = |changes: &[(usize, &str, &str)], given_back: &[u64]| {
+        let mut changes = batch(changes);
+        let returned = changes.iter_mut().filter(|change| given_back.contains(&change.seq));
+        returned.for_each(|change| change.origin = Origin::Returned);
+        only_net(&plan(changes, &tables, 1).expect("the batch fits")).1
+    };
+    let part = |seq: u64, before, after, returned| {
+        let (before, after, effective) = (row(before), row(after), Some(Clock(seq as i64 * 10)));
+        Part { seq, before, after, effective, seen: seen(seq), returned }
+    };
+    let changes = [(PARENTS, "a", "a - - 1"), (PARENTS, "a - - 1", "b - - 1"), (PARENTS, "b - - 1", "b")];
+    let moved = net(&changes, &[3]);
+    assert_eq!(moved.parts(), [part(2, "", "b - - 1", false), part(3, "b - - 1", "b", true)]);
+    let left = moved.moved_from.expect("it left a key");
+    assert_eq!(left.parts, [part(1, "a", "a - - 1", false), part(2, "a - - 1", "", false)]);
+    // One message alone is all that there is.
+    let moved = net(&[(PARENTS, "a", "b")], &[1]);
+    assert_eq!((moved.folded.len(), moved.parts()), (0, vec![part(1, "", "b", true)]));
+    assert_eq!(moved.moved_from.expect("it left a key").parts, [part(1, "a", "", true)]);
+    let updated = net(&[(PARENTS, "a", "a - - 1")], &[]);
+    assert_eq!((updated.folded.len(), updated.parts()), (0, vec![part(1, "a", "a - - 1", false)]));
+    // Nobody asks where columns are not merged.
+    let (_, plain) = only_net(&planned(&[(PARENTS, "a", "a - - 1"), (PARENTS, "a - - 1", "a")], 1));
+    assert_eq!(plain.folded, []);
+}
+
+#[test]
+fn a_net_change_says_what_it_does() {
+    let op = |before, after| only_net(&planned(&[(PARENTS, before, after)], 1)).1.op();
+    assert_eq!([op("", "a"), op("a", "b"), op("a", "")], [RowOp::Insert, RowOp::Update, RowOp::Delete]);
 }
 
 #[test]
@@ -327,6 +364,7 @@ fn lanes_are_balanced_and_neighbours_stay_together() {
     for (lane, first) in [(0, 1), (1, 251), (2, 501), (3, 751)] {
         let Step::Net { rows, .. } = &made.lanes[lane].steps[0] else { panic!("inserts fold") };
         assert_eq!((rows.len(), rows[0].seqs.first()), (250, first));
+        assert_eq!(made.lanes[lane].messages, 250);
     }
 }
 
