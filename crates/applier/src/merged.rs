@@ -81,5 +81,5 @@ fn outcome(shared: &Shared, mapping: &TableMapping, end: &PartEnd, status: Statu
         _ => loss.reason.to_string(),
     };
     let outcome = Outcome::undisputed(end.seq, mapping.source.clone(), status, reason);
-    Some(lost_against(shared, loss, end.effective, outcome))
+    Some(lost_against(shared, mapping, (loss, end.effective), outcome))
 }

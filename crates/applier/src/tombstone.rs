@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossfade_message::row_key_json;
 use crossfade_model::{Clock, Row, RowChange, RowOp};
+use crossfade_rules::moves::told_clock;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Value as Param};
 
@@ -74,7 +75,8 @@ pub(crate) async fn bury(shared: &Shared, conn: &mut Conn, graves: &[Grave<'_>])
 
 fn params(shared: &Shared, grave: &Grave<'_>) -> [Param; 8] {
     let Grave { table, before, clock, seq } = *grave;
-    let name = &shared.mappings[table].target;
+    let mapping = &shared.mappings[table];
+    let name = &mapping.target;
     let change = RowChange {
         layout: shared.layouts[table].clone(),
         op: RowOp::Delete,
@@ -88,7 +90,7 @@ fn params(shared: &Shared, grave: &Grave<'_>) -> [Param; 8] {
         Param::from(&*name.table),
         Param::from(shared.exact_key(table, before)),
         Param::from(row_key_json(&change).unwrap_or_default()),
-        Param::from(clock.map(|clock| clock.0)),
+        Param::from(told_clock(mapping.policy, clock).map(|clock| clock.0)),
         Param::from(shared.owner.stream.as_str()),
         Param::from(seq),
     ]

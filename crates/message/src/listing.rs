@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use crossfade_model::{Message, MessageId, Origin, StreamId, TableName};
+use crossfade_rules::moves::UNDONE;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::Row;
@@ -38,6 +39,9 @@ pub struct ListedMessage {
     pub target_clock: Option<i64>,
     pub seen: Box<RawValue>,
     pub effective_clock: Option<i64>,
+    /// It undoes a change of a key under a policy that compares no clocks, or follows one that does: it has no clock, and goes
+    /// before the side that is preferred. (So it is told of the greatest version that there can be, which nobody gets to.)
+    pub goes_before_policy: bool,
     pub committed_at: DateTime<Utc>,
     pub captured_at: DateTime<Utc>,
     pub source_position: String,
@@ -215,6 +219,7 @@ pub(crate) fn listed(head: &BlockHead, message: &Message, ending: Option<&Ending
     let change = &message.change;
     let image = |row: &Option<crossfade_model::Row>| row.as_ref().and_then(|row| raw(image_json(&change.layout, row)));
     let simple = if message.seq <= settled_seq { Status::Applied } else { Status::Pending };
+    let goes_before_policy = message.effective == Some(UNDONE);
     ListedMessage {
         id: MessageId { stream: head.stream.clone(), seq: message.seq }.to_string(),
         stream: head.stream.to_string(),
@@ -232,7 +237,8 @@ pub(crate) fn listed(head: &BlockHead, message: &Message, ending: Option<&Ending
         source_clock: ending.and_then(|ending| ending.source_clock),
         target_clock: ending.and_then(|ending| ending.target_clock),
         seen: raw(to_json(&*message.seen)).unwrap_or_default(),
-        effective_clock: message.effective.map(|clock| clock.0),
+        effective_clock: message.effective.filter(|_| !goes_before_policy).map(|clock| clock.0),
+        goes_before_policy,
         committed_at: utc(micros_to_time(message.committed_at_micros)),
         captured_at: utc(head.captured_at),
         source_position: message.source_position.to_string(),

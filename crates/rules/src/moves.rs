@@ -130,6 +130,11 @@ pub fn goes_before_policy(policy: Policy, effective: Option<Clock>) -> bool {
     !policy.compares_clocks() && effective == Some(UNDONE)
 }
 
+/// The clock as people are told it: what goes before a policy has none.
+pub fn told_clock(policy: Policy, effective: Option<Clock>) -> Option<Clock> {
+    effective.filter(|_| !goes_before_policy(policy, effective))
+}
+
 /// The least effective clock of what goes back, so that it wins over what users did meanwhile to the moved row, and to the key
 /// that it left. `lost` is the clock of the lost change.
 pub fn undo_clock(mapping: &TableMapping, lost: Option<Clock>, now_micros: i64) -> Clock {
@@ -211,6 +216,14 @@ mod tests {
         let later = KeyedChange { departure: unknown, arrival: unknown, ..change(2, 2, [0, 0]) };
         assert_eq!(winners(&[change(1, 2, [0, 7]), later]), [7, 7]);
         assert_eq!(winners(&[change(1, 2, [0, 7]), change(2, 2, [0, 0])]), [7, 0]);
+    }
+
+    #[test]
+    fn people_are_told_clocks_that_are_clocks() {
+        for clock in [None, Some(Clock(5)), Some(UNDONE)] {
+            assert_eq!(told_clock(Policy::Version, clock), clock);
+            assert_eq!(told_clock(Policy::PreferNew, clock), clock.filter(|clock| *clock != UNDONE));
+        }
     }
 
     #[test]

@@ -390,6 +390,7 @@ async fn parents_that_are_changed_after_they_went_back(
     );
     let found: Option<String> = moving.get_conn().await?.query_first(&query).await?;
     ensure!(found.as_deref() == Some("1:1 2:1 3:1 4:1"), "{found:?} are left");
+    tells_no_clock_where_there_is_none(&migration).await?;
     // As soon as each process knows that the other side has seen it, the policy decides again.
     until("the policy decides", LIMIT, || async {
         migration.rest(&Direction::BOTH).await?;
@@ -406,6 +407,29 @@ async fn parents_that_are_changed_after_they_went_back(
     })
     .await?;
     migration.stop_both().await
+}
+
+/// What goes before a policy is told as that, and not as a clock of the far future.
+async fn tells_no_clock_where_there_is_none(migration: &Migration) -> Result<()> {
+    let listed = migration.crossfade(&["messages", "list", "--limit", "1000", "--json"]).await?;
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed)?;
+    let first: Vec<_> = listed.iter().filter(|message| message["goes_before_policy"] == true).collect();
+    ensure!(!first.is_empty(), "nothing went before the policy: {listed:?}");
+    ensure!(first.iter().all(|message| message["effective_clock"].is_null()), "{first:?}");
+    let id = first[0]["id"].as_str().unwrap_or_default();
+    let shown = migration.crossfade(&["messages", "show", id]).await?;
+    ensure!(shown.contains("goes before the policy"), "{shown}");
+    let counts = [
+        (&migration.old, "tombstone WHERE pair = ? AND clock = 9223372036854775807"),
+        (&migration.new, "tombstone WHERE pair = ? AND clock = 9223372036854775807"),
+        (&migration.new, "outcome WHERE pair = ? AND 9223372036854775807 IN (source_clock, target_clock)"),
+    ];
+    for (pool, rows) in counts {
+        let query = format!("SELECT COUNT(*) FROM crossfade.{rows}");
+        let found: Option<u64> = pool.get_conn().await?.exec_first(query, (&migration.pair,)).await?;
+        ensure!(found == Some(0), "{found:?} of {rows}");
+    }
+    Ok(())
 }
 
 async fn until_passed(migration: &Migration, direction: Direction, through: u64) -> Result<()> {

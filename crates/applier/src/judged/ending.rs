@@ -6,7 +6,8 @@ use crossfade_message::{ConflictCounts, Outcome, Status};
 use crossfade_model::{Clock, MessageId, Row, TableName};
 use crossfade_rules::decide::LossReason;
 use crossfade_rules::merge::PartEnd;
-use crossfade_rules::{Loss, Verdict};
+use crossfade_rules::moves::told_clock;
+use crossfade_rules::{Loss, TableMapping, Verdict};
 
 use super::{JudgedChange, JudgedLane, JudgedStep, UNDISPUTED};
 use crate::lane::Shared;
@@ -156,16 +157,21 @@ fn losers_status(ended: &Ended, seq: u64) -> Status {
 }
 
 fn outcome(shared: &Shared, ended: &Ended, seq: u64, loss: Loss) -> Outcome {
-    let table = shared.mappings[ended.table].source.clone();
-    let end = Outcome::undisputed(seq, table, losers_status(ended, seq), loss.reason.to_string());
-    lost_against(shared, loss, ended.effective, end)
+    let mapping = &shared.mappings[ended.table];
+    let end = Outcome::undisputed(seq, mapping.source.clone(), losers_status(ended, seq), loss.reason.to_string());
+    lost_against(shared, mapping, (loss, ended.effective), end)
 }
 
 /// Adds what a message, or a part of it, has lost against, and both clocks.
-pub(crate) fn lost_against(shared: &Shared, loss: Loss, own: Option<Clock>, end: Outcome) -> Outcome {
+pub(crate) fn lost_against(
+    shared: &Shared,
+    mapping: &TableMapping,
+    (loss, own): (Loss, Option<Clock>),
+    end: Outcome,
+) -> Outcome {
     Outcome {
         winner: Some(MessageId { stream: crate::opposite_stream(&shared.owner.stream), seq: loss.winner }),
-        source_clock: own,
+        source_clock: told_clock(mapping.policy, own),
         target_clock: winners_clock(loss),
         ..end
     }

@@ -9,7 +9,7 @@ use crossfade_rules::TableMapping;
 use crossfade_rules::key::{change_has_key, folded_hash};
 use serde_json::value::RawValue;
 
-use super::messages::{counted, operation, optional, seen, table_name};
+use super::messages::{counted, effective_clock, operation, seen, table_name};
 use super::{add_row, new_table, open_known_store, print_json, print_table, value};
 use crate::args::HistoryArgs;
 use crate::failure::{Failure, Kind};
@@ -47,7 +47,7 @@ fn print(messages: &[ListedMessage]) {
                 operation(message),
                 message.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned()),
                 message.status.as_str().to_owned(),
-                optional(message.effective_clock),
+                effective_clock(message),
                 seen(message),
                 message.winner.clone().unwrap_or_else(|| "-".to_owned()),
                 change(message),

@@ -197,6 +197,14 @@ fn key(message: &ListedMessage) -> String {
     message.row_key.as_ref().map_or_else(String::new, |key| key.get().to_owned())
 }
 
+/// What the message is judged by, beside what its writer had before him.
+pub fn effective_clock(message: &ListedMessage) -> String {
+    match message.goes_before_policy {
+        true => "goes before the policy".to_owned(),
+        false => optional(message.effective_clock),
+    }
+}
+
 pub fn optional(number: Option<i64>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }

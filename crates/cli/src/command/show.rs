@@ -7,7 +7,7 @@ use crossfade_message::{ListedMessage, Store};
 use crossfade_model::{Message, MessageId};
 use serde_json::Value as Json;
 
-use super::messages::{operation, optional, seen};
+use super::messages::{effective_clock, operation, optional, seen};
 use super::portrait::{ColumnLine, Painter, Portrait};
 use super::{add_row, new_table, open_known_store, print_json, print_table};
 use crate::args::ShowArgs;
@@ -153,7 +153,7 @@ fn origins(message: &ListedMessage) -> Vec<(&'static str, String)> {
         ("winner", message.winner.clone().unwrap_or_else(|| "-".to_owned())),
         ("clock", optional(message.source_clock)),
         ("winner's clock", optional(message.target_clock)),
-        ("effective clock", optional(message.effective_clock)),
+        ("effective clock", effective_clock(message)),
         ("seen", seen(message)),
         ("seen in full", message.seen.get().to_owned()),
         ("committed", message.committed_at.to_rfc3339()),

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::wishes::Watched;
+use crate::command::messages::effective_clock;
 use crate::failure::with_causes;
 
 /// Between two attempts to reach a store that is away.
@@ -79,12 +80,12 @@ fn tell(crossing: &Crossing) {
 }
 
 fn line(message: &ListedMessage) -> String {
-    let clock = message.effective_clock.map_or_else(|| "none".to_owned(), |clock| clock.to_string());
     format!(
-        "{} {} {} clock {clock} {}",
+        "{} {} {} clock {} {}",
         message.committed_at.format("%Y-%m-%d %H:%M:%S%.6f"),
         message.id,
         message.op,
+        effective_clock(message),
         message.status.as_str(),
     )
 }
