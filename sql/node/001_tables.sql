@@ -60,3 +60,13 @@ CREATE TABLE IF NOT EXISTS crossfade.flag (
   changed_at DATETIME(6)      NOT NULL,
   PRIMARY KEY (pair)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Which side users write an entity's rows on, as of this place in the binlog. An empty entity stands for all that have no row.
+CREATE TABLE IF NOT EXISTS crossfade.authority (
+  pair       VARCHAR(64)      NOT NULL,
+  entity     VARBINARY(512)   NOT NULL COMMENT 'its key as text',
+  side       TINYINT UNSIGNED NOT NULL COMMENT '0 old, 1 new',
+  version    BIGINT UNSIGNED  NOT NULL COMMENT 'one more with each change; an earlier one changes nothing',
+  changed_at DATETIME(6)      NOT NULL,
+  PRIMARY KEY (pair, entity)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

@@ -17,6 +17,7 @@
 
 mod along;
 mod applier;
+mod authority;
 mod bind;
 mod breaker;
 mod canary;
@@ -69,6 +70,7 @@ use std::sync::Arc;
 use crossfade_model::StreamId;
 
 pub use applier::{Applier, ApplierOptions, Wishes};
+pub use authority::give_authority;
 pub use breaker::{Alarm, BreakerOptions, Crossing};
 pub use canary::{canary_writer, sing};
 pub use checkpoint::Standing;

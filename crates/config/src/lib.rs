@@ -17,6 +17,7 @@
 //! With [`Problems`], and never by a panic, whatever the file holds.
 
 mod cutover;
+mod entity;
 mod environment;
 mod problem;
 mod quantity;
@@ -28,6 +29,7 @@ mod throttle;
 mod url;
 
 pub use cutover::{CutoverSettings, Fence};
+pub use entity::{EntityReach, EntitySettings, EntityTable};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use settings::{

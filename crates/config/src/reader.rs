@@ -310,6 +310,24 @@ impl<'d> Section<'d> {
         texts
     }
 
+    /// A list of texts with their lines, as they are written: names of columns.
+    pub(crate) fn names(&mut self, key: &'static str, example: &str) -> Vec<(String, usize)> {
+        let Some((value, line)) = self.get(key) else { return Vec::new() };
+        let Some(list) = value.as_array() else {
+            self.wrong_type(key, value, line, "a list of texts", example);
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for value in list {
+            let line = self.source.line_of(value.span().start);
+            match value.get_ref().as_str() {
+                Some(name) => names.push((name.to_owned(), line)),
+                None => self.wrong_type(key, value.get_ref(), line, "a list of texts", example),
+            }
+        }
+        names
+    }
+
     pub(crate) fn section(&mut self, key: &'static str, name: &'static str) -> Option<Section<'d>> {
         let (value, line) = self.get(key)?;
         let Some(table) = value.as_table() else {

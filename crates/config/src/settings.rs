@@ -10,6 +10,7 @@ use crossfade_model::{FamilyPolicy, MergeRule, Side, TableName};
 use toml::de::DeTable;
 
 use crate::cutover::{self, CutoverSettings};
+use crate::entity::{self, EntitySettings};
 use crate::problem::Collector;
 use crate::reader::{Section, Source, Text};
 use crate::table::{self, Policy, SelectedTable, TablePattern, TableSettings};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub verify: VerifySettings,
     pub throttle: ThrottleSettings,
     pub cutover: CutoverSettings,
+    /// `None`: nothing moves but all together.
+    pub entity: Option<EntitySettings>,
     pub memory: MemorySettings,
     pub http: HttpSettings,
 }
@@ -234,6 +237,7 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let memory = memory(&mut root, &apply);
     let http = http(&mut root);
     let tables = tables(&mut root, conflict.prefer);
+    let entity = entity::read(&mut root, &tables);
     root.finish();
     Some(Settings {
         pair: pair?,
@@ -247,6 +251,7 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
         verify,
         throttle,
         cutover,
+        entity,
         memory,
         http,
     })

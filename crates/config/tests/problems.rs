@@ -56,6 +56,50 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "an entity of nothing",
+        text: "SIDESTABLE[entity]\nallow_on_old = 'x'\nlease = '10s'\nbatches = 1",
+        problems: &[
+            (5, "no table is named", "add `[[entity.table]]`"),
+            (6, "`allow_on_old` is string, not a list of texts", "`allow_on_old = [\"password_hash\""),
+            (7, "`lease` is not shorter than `fence_timeout`", "shorten `lease`"),
+            (8, "unknown key `batches` in [entity]", "did you mean `batch`?"),
+        ],
+    },
+    Case {
+        name: "tables of an entity that cannot be its",
+        text: "SIDES[[table]]\nname = 'a.*'\n[[table]]\nname = 'a.log'\none_way = true\n[[table]]\nname = 'a.tmp'\nskip = true\n\
+               [entity]\nallow_on_old = ['x', 'X', 'ID']\n\
+               [[entity.table]]\nname = 'a.users'\nkey = 'id'\n[[entity.table]]\nname = 'a.users'\nkey = 'id'\n\
+               [[entity.table]]\nname = 'a.log'\nkey = 'id'\n[[entity.table]]\nname = 'a.tmp'\nkey = 'id'\n\
+               [[entity.table]]\nname = 'b.c'\nkey = 'id'\n[[entity.table]]\nname = 'a.*'\nkey = ''\n\
+               [[entity.table]]\nname = 'a.o'\nkey = 'id'\nvia = 'o'\n\
+               [[entity.table]]\nname = 'a.p'\nparent = 'a.gone'\nvia = 'o'\nallow_on_old = ['o']\n\
+               [[entity.table]]\nname = 'a.q'\nparent = 'a.r'\nvia = 'o'\n[[entity.table]]\nname = 'a.r'\nparent = 'a.q'\nvia = 'o'",
+        problems: &[
+            (13, "`allow_on_old` names `X` twice", "name each column once"),
+            (13, "`allow_on_old` names `ID`, by which a row's entity is found", "leave it out"),
+            (17, "`a.users` is named a second time", "or the one of line 14"),
+            (21, "`a.log` crosses one way only", "remove `one_way`"),
+            (24, "`a.tmp` is left out by its `[[table]]`", "sync it"),
+            (27, "`b.c` is no table that is synced", "add a `[[table]]`"),
+            (30, "`name = \"a.*\"` stands for several tables", "each table by itself"),
+            (31, "`key` is empty", "name a column"),
+            (32, "needs either `key`, or both `parent` and `via`", "`parent = \"app.orders\"`"),
+            (36, "`parent = \"a.gone\"` has no `[[entity.table]]`", "add one for `a.gone`"),
+            (40, "`allow_on_old` names `o`", "leave it out"),
+            (41, "the parents of `a.q` lead back to it", "name for one of them"),
+            (45, "the parents of `a.r` lead back to it", "name for one of them"),
+        ],
+    },
+    Case {
+        name: "an entity without a table of its own",
+        text: "SIDESTABLE[entity]\n[[entity.table]]\nname = 'a.b'\nparent = 'a.b'\nvia = 'c'",
+        problems: &[
+            (5, "no `[[entity.table]]` holds the key itself", "one row for each entity"),
+            (6, "the parents of `a.b` lead back to it", "name for one of them"),
+        ],
+    },
+    Case {
         name: "sessions that would be ended too late",
         text: "SIDESTABLE[cutover]\ntimeout = '5s'\nend_transactions_after = '5s'",
         problems: &[(7, "`end_transactions_after` is not before the `timeout`", "name a shorter time")],

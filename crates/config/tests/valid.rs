@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crossfade_config::{Endpoint, Fence, Policy, ServerUrl, Settings, TlsMode};
+use crossfade_config::{Endpoint, EntityReach, Fence, Policy, ServerUrl, Settings, TlsMode};
 use crossfade_model::{FamilyPolicy, MergeRule, Side, TableName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -89,6 +89,29 @@ fn the_full_example_says_what_its_comments_say() {
     let minimal = example("minimal.toml");
     assert_eq!((settings.store, settings.apply, settings.memory), (minimal.store, minimal.apply, minimal.memory));
     assert_eq!((settings.cutover, settings.http), (minimal.cutover, minimal.http));
+}
+
+#[test]
+fn an_entity_is_a_key_and_the_tables_that_hang_on_it() {
+    let text = "[[table]]\nname = 'a.*'\n[entity]\nallow_on_old = ['banned']\n\
+                [[entity.table]]\nname = 'a.items'\nparent = 'a.orders'\nvia = 'order_id'\n\
+                [[entity.table]]\nname = 'a.users'\nkey = 'id'\nallow_on_old = ['Banned', 'pw']\n\
+                [[entity.table]]\nname = 'a.orders'\nkey = 'user_id'\nallow_on_old = ['note']";
+    let entity = parse(&format!("{SIDES}{text}")).entity.unwrap();
+    assert_eq!((entity.name.as_str(), entity.batch, entity.per_second, entity.attempts), ("entity", 100, None, 3));
+    assert_eq!((entity.fence_timeout, entity.lease), (10 * SECOND, 2 * SECOND));
+    assert_eq!(entity.root().old, TableName::new("a", "users"), "the first that holds the key itself");
+    assert_eq!(entity.root().allow_on_old, ["Banned", "pw"], "what `[entity]` allows are columns of the root");
+    let reach = |name| entity.table(&TableName::new("a", name)).map(|table| table.reach.clone());
+    let through = EntityReach::Through { parent: TableName::new("a", "orders"), via: "order_id".into() };
+    assert_eq!(reach("items"), Some(through));
+    assert_eq!(reach("orders"), Some(EntityReach::Key("user_id".into())));
+    assert_eq!(reach("notes"), None);
+    let text = "[[table]]\nname = 'a.b'\n[entity]\nname = 'user'\nper_second = 20\nbatch = 7\n\
+                [[entity.table]]\nname = 'a.b'\nkey = 'id'";
+    let entity = parse(&format!("{SIDES}{text}")).entity.unwrap();
+    assert_eq!((entity.name.as_str(), entity.batch, entity.per_second), ("user", 7, Some(20)));
+    assert_eq!(parse(&format!("{SIDES}table = [{{ name = 'a.b' }}]")).entity, None);
 }
 
 #[test]

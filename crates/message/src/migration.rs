@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn scripts_split_into_whole_statements() {
         let node = node_statements();
-        assert_eq!(node.len(), 8);
+        assert_eq!(node.len(), 9);
         let store: Vec<_> = STEPS.iter().flat_map(|(_, scripts)| scripts.iter()).flat_map(|s| statements(s)).collect();
         let repeatable = ["IF NOT EXISTS", "CREATE OR REPLACE", "ADD COLUMN"];
         let is_repeatable = |statement: &&str| repeatable.iter().any(|word| statement.contains(word));

@@ -5,6 +5,7 @@
 
 mod change;
 mod clock;
+mod entity;
 mod executed;
 mod family;
 mod gtid;
@@ -18,6 +19,7 @@ mod value;
 
 pub use change::{Message, Origin, Row, RowChange, RowOp, TableLayout, TransactionHead};
 pub use clock::Clock;
+pub use entity::{EntityKey, Given};
 pub use executed::{Executed, MariaDbState};
 pub use family::FamilyPolicy;
 pub use gtid::{GtidSet, Interval, MariaDbGtidPosition, ParseGtidError};
