@@ -20,6 +20,7 @@ use crate::checkpoint::{CheckpointOwner, CheckpointStep, TakenOver};
 use crate::chunk::ChunkWriter;
 use crate::circuit::CircuitLimits;
 use crate::counters::Counters;
+use crate::entity::Entities;
 use crate::error::{ApplyError, with_causes};
 use crate::feed::{BatchBounds, Feed};
 use crate::hold::{Hold, HoldWorker, timed_without_waits};
@@ -61,6 +62,8 @@ pub struct ApplierOptions {
     pub opposite_mappings: Arc<[TableMapping]>,
     pub prefer: Side,
     pub family: FamilyPolicy,
+    /// Over which one side at a time has authority.
+    pub entities: Entities,
     /// Tables that a backfill has yet to copy.
     pub uncopied: Uncopied,
     /// Asked before each batch.
@@ -147,6 +150,7 @@ impl Applier {
             planner: planner.clone(),
             children: child_links(&options.mappings),
             family: options.family,
+            entities: options.entities.clone(),
             uncopied: options.uncopied.clone(),
             parking: Mutex::new(Parking::new(options.circuit)),
             reasons_in_doubt: AtomicBool::default(),

@@ -68,6 +68,8 @@ pub(crate) struct Ending<'a> {
     pub moves_to: Option<&'a Row>,
     /// What the one who ended it had seen.
     pub seen: &'a Seen,
+    /// Its side had authority over the row.
+    pub outranks: bool,
 }
 
 pub(crate) enum Endings {
@@ -77,8 +79,12 @@ pub(crate) enum Endings {
     NotCaptured,
     /// So far nobody can tell of these rows, by their place in the list.
     Undecided(Vec<usize>),
-    /// These rows, by their place in the list, got a child by a concurrent change.
-    Disputed(Vec<(usize, Loss)>),
+    /// Rows, by their place in the list, that got a child by a concurrent change.
+    Disputed {
+        losses: Vec<(usize, Loss)>,
+        /// Those that got one only where the other side had authority: it goes with its parent.
+        outranking: Vec<usize>,
+    },
 }
 
 /// What a child lacks its parent for.
@@ -121,15 +127,26 @@ pub(crate) async fn judge_endings(
     }
     let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
     lookup.refresh().await?;
-    let mut disputed: Vec<(usize, Loss)> = Vec::new();
+    let mut losses: Vec<(usize, Loss)> = Vec::new();
+    let mut outranking = BTreeSet::new();
     for (parent, child_table, child) in &children {
-        if disputed.iter().any(|(known, _)| known == parent) {
+        if losses.iter().any(|(known, _)| known == parent) {
             continue;
         }
         let given = given(shared, &mut lookup, conn, (*child_table, child), endings[*parent].seen).await?;
-        disputed.extend(given.map(|given| (*parent, lost_to(given.seq, LossReason::ChildGiven))));
+        let Some(given) = given else { continue };
+        // A child hangs on the entity of its parent.
+        if endings[*parent].outranks && shared.entities.tables.table(*child_table).is_some() {
+            outranking.insert(*parent);
+        } else {
+            losses.push((*parent, lost_to(given.seq, LossReason::ChildGiven)));
+        }
     }
-    Ok(if disputed.is_empty() { Endings::Undisputed } else { Endings::Disputed(disputed) })
+    outranking.retain(|parent| losses.iter().all(|(known, _)| known != parent));
+    if losses.is_empty() && outranking.is_empty() {
+        return Ok(Endings::Undisputed);
+    }
+    Ok(Endings::Disputed { losses, outranking: outranking.into_iter().collect() })
 }
 
 fn lost_to(winner: u64, reason: LossReason) -> Loss {

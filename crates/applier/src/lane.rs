@@ -28,6 +28,7 @@ use crate::checkpoint::{CheckpointOwner, CheckpointStep, LaneOutcome};
 use crate::circuit::Tripped;
 use crate::counters::Counters;
 use crate::edited::{self, EditedMessage};
+use crate::entity::{self, Entities, Standings};
 use crate::error::{ApplyError, is_duplicate_key, with_causes};
 use crate::family::{self, Rulings};
 use crate::hold::Hold;
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     /// Per table the tables that refer to it.
     pub children: Vec<Vec<ChildLink>>,
     pub family: FamilyPolicy,
+    pub entities: Entities,
     pub uncopied: Uncopied,
     pub lookup: Mutex<Lookup>,
     pub parking: Mutex<Parking>,
@@ -180,6 +182,7 @@ impl Lane {
         // Said until an attempt gets through, and so also while one is under way.
         let mut _trouble: Option<WaitingGuard> = None;
         let (mut rulings, mut waiting) = (Rulings::new(), BTreeMap::new());
+        let mut standings = None;
         let mut backoff = pauses();
         loop {
             manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
@@ -189,7 +192,7 @@ impl Lane {
             }
             manner.blind = shared.hold.awaits_what_went_back();
             let sent_back = shared.hold.sent_back();
-            let attempt = self.attempt(shared, work, manner, &rulings, &waiting).await;
+            let attempt = self.attempt(shared, work, manner, (&rulings, &waiting), &mut standings).await;
             // What this lane has waited for meanwhile was before its commit.
             if shared.hold.sent_back() != sent_back {
                 shared.hold.note_sent_back();
@@ -344,10 +347,13 @@ impl Lane {
         shared: &Shared,
         work: &Work,
         manner: Manner,
-        rulings: &Rulings,
-        waiting: &BTreeMap<u64, Cause>,
+        (rulings, waiting): (&Rulings, &BTreeMap<u64, Cause>),
+        standings: &mut Option<Standings>,
     ) -> Result<Attempt, ApplyError> {
         let mut lane = JudgedLane::new(&work.plan, work.concurrent);
+        if !shared.entities.tables.is_empty() {
+            self.stand(shared, &mut lane, standings).await?;
+        }
         if work.concurrent {
             let mut lookup = shared.lookup.lock().await;
             let session = self.session(shared).await?;
@@ -358,6 +364,7 @@ impl Lane {
             };
             self.forget_if_gone(judged)?;
         }
+        lane.lose_late(shared);
         lane.rule(rulings);
         lane.rule(&lane.lost_moves(shared));
         lane.rule(&lane.lost_parents(shared));
@@ -385,6 +392,29 @@ impl Lane {
             gone = gone(shared, session) => Err(gone),
         };
         self.forget_if_gone(attempt)
+    }
+
+    /// Finds out, once for all attempts, what authority the changes' side had.
+    async fn stand(
+        &mut self,
+        shared: &Shared,
+        lane: &mut JudgedLane<'_>,
+        standings: &mut Option<Standings>,
+    ) -> Result<(), ApplyError> {
+        let known = match standings {
+            Some(known) => known,
+            none => {
+                let session = self.session(shared).await?;
+                let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
+                let found = tokio::select! {
+                    found = entity::standings(shared, conn, lane) => found,
+                    gone = gone(shared, session) => Err(gone),
+                };
+                none.insert(self.forget_if_gone(found)?)
+            }
+        };
+        lane.stand(known);
+        Ok(())
     }
 
     async fn session(&mut self, shared: &Shared) -> Result<SessionId, ApplyError> {
@@ -492,8 +522,9 @@ async fn write(
             return Ok(Attempt::VerdictTurned);
         }
     }
-    let merged = lane.merged_outcomes(shared);
-    shared.store.record_outcomes(&shared.owner.stream, &merged).await?;
+    let mut outcomes = lane.merged_outcomes(shared);
+    outcomes.extend(lane.late_outcomes(shared));
+    shared.store.record_outcomes(&shared.owner.stream, &outcomes).await?;
     commit(shared, conn, lane, work).await
 }
 

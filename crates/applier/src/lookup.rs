@@ -9,11 +9,12 @@ use crossfade_rules::concurrent::{BatchId, Judging, Known, Unknown};
 use crossfade_rules::key::{exact_hash, folded_hash};
 use crossfade_rules::merge::{Effect, KeyHashes};
 use crossfade_rules::{
-    ConcurrentIndex, Event, LastConcurrent, OppositeChange, Plan, Planner, TableMapping, Verdict, decide,
+    Authority, ConcurrentIndex, Event, LastConcurrent, OppositeChange, Plan, Planner, TableMapping, Verdict, decide,
 };
 use mysql_async::Conn;
 use rustc_hash::FxHashMap;
 
+use crate::entity::Standing;
 use crate::error::ApplyError;
 use crate::mapped::Mapper;
 use crate::opposite_stream;
@@ -58,6 +59,15 @@ impl Known for Found {
     fn same_row(&self, exact: u64, other: u64) -> Option<bool> {
         self.same_rows.get(&(exact, other)).copied()
     }
+}
+
+/// What a change claims for itself.
+pub(crate) struct Claim<'a> {
+    pub effective: Option<Clock>,
+    /// It only gives the row back.
+    pub returned: bool,
+    /// Where authority counts.
+    pub standing: Option<&'a Standing>,
 }
 
 /// The change to be judged: one key of one table.
@@ -145,17 +155,21 @@ impl Lookup {
         Ok(())
     }
 
-    /// Decides from what is captured and read so far. `returned`: the change only gives the row back. `conn` answers whether
-    /// two keys are one where only the server can tell.
+    /// Decides from what is captured and read so far. `conn` answers whether two keys are one where only the server can tell.
     pub async fn judge(
         &mut self,
         subject: &Subject<'_>,
-        (effective, returned): (Option<Clock>, bool),
+        claim: Claim<'_>,
         table: &TargetTable,
         conn: &mut Conn,
     ) -> Result<Verdict, ApplyError> {
-        let concurrent = self.last_concurrent(subject, table, conn).await?;
-        let event = Event { side: self.side, effective, returned };
+        let mut concurrent = self.last_concurrent(subject, table, conn).await?;
+        let Claim { effective, returned, standing } = claim;
+        let authority = standing.map(|standing| standing.authority).unwrap_or_default();
+        if let (Some(other), Some(standing), Authority::Held) = (&mut concurrent, standing, authority) {
+            other.authority = standing.of_other(&self.store, &self.opposite, other.seq).await?;
+        }
+        let event = Event { side: self.side, effective, returned, authority };
         Ok(decide(&event, concurrent.as_ref(), subject.mapping.policy, self.prefer))
     }
 

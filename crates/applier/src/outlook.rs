@@ -86,9 +86,10 @@ impl Outlook {
             let mut lookup = self.lookup();
             lookup.advance_floor(std::iter::once(&*message.seen));
             lookup.refresh().await?;
-            let (effective, returned) = (change.effective, change.origin == Origin::Returned);
+            let returned = change.origin == Origin::Returned;
+            let claim = Claim { effective: change.effective, returned, standing: None };
             let subject = Subject { mapping, key: &key, seen: &message.seen };
-            verdict = lookup.judge(&subject, (effective, returned), &tables[change.table], conn).await?;
+            verdict = lookup.judge(&subject, claim, &tables[change.table], conn).await?;
         }
         let columns = |row: &Row, indexes: &[usize]| -> Vec<KeyColumn> {
             indexes.iter().map(|index| KeyColumn::of(&mapping.columns[*index], &row[*index])).collect()

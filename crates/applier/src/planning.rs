@@ -32,6 +32,8 @@ pub(crate) struct Planning {
     planner: Arc<Planner>,
     mapper: Arc<Mutex<Mapper>>,
     left_out: LeftOut,
+    /// Authority may turn between two messages.
+    has_entities: bool,
 }
 
 pub(crate) struct PlannedBatch {
@@ -64,6 +66,7 @@ impl Planning {
             planner,
             mapper: Arc::new(Mutex::new(Mapper::new(options.mappings.clone()))),
             left_out: LeftOut::new(options.left_out.clone(), &options.mappings),
+            has_entities: !options.entities.tables.is_empty(),
         }
     }
 
@@ -72,9 +75,22 @@ impl Planning {
         let planning = self.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             let bounds = BatchBounds { rows: planning.pace.rows(), bytes: planning.batch_bytes };
-            let messages = planning.feed.next(&planning.store, &planning.stream, from_seq, bounds).await?;
+            let mut messages = planning.feed.next(&planning.store, &planning.stream, from_seq, bounds).await?;
+            planning.end_where_authority_turns(&mut messages).await?;
             planning.plan(messages, None).await
         }))
+    }
+
+    /// Changes of one row are folded, and what is folded is judged by one authority. What is left out is read from the store
+    /// again.
+    async fn end_where_authority_turns(&self, messages: &mut Vec<Message>) -> Result<(), ApplyError> {
+        let (true, Some(first), Some(last)) = (self.has_entities, messages.first(), messages.last()) else {
+            return Ok(());
+        };
+        if let Some(turn) = self.store.authority_turns(&self.stream, first.seq, last.seq).await? {
+            messages.retain(|message| message.seq < turn);
+        }
+        Ok(())
     }
 
     /// Returns when half a batch or more has arrived from `from_seq` on.

@@ -58,7 +58,7 @@ pub(crate) fn same_image(target: &[Cell], image: &[Cell]) -> bool {
     target.len() == image.len() && target.iter().zip(image).all(|(target, image)| same_cell(target, image))
 }
 
-fn same_cell(target: &Cell, image: &Cell) -> bool {
+pub(crate) fn same_cell(target: &Cell, image: &Cell) -> bool {
     match (target, image) {
         // Read with the source's character set applied, as bytes; plain letters look like text.
         (Cell::Bytes(target), Cell::Encoded { bytes, .. }) => target == bytes,

@@ -17,7 +17,7 @@ use mysql_async::prelude::Queryable;
 use crate::checkpoint::tag_repair;
 use crate::error::{ApplyError, row_remedy};
 use crate::hold::beat;
-use crate::lookup::{Lookup, Subject};
+use crate::lookup::{Claim, Lookup, Subject};
 use crate::opposite_stream;
 use crate::outlook::Outlook;
 use crate::refusal::Refusal;
@@ -129,7 +129,8 @@ impl Repairer {
             return Ok(true);
         }
         let subject = Subject { mapping: &self.outlook.mappings[table], key, seen: &self.seen };
-        let verdict = self.lookup.judge(&subject, (effective, false), &self.tables[table], conn).await?;
+        let claim = Claim { effective, returned: false, standing: None };
+        let verdict = self.lookup.judge(&subject, claim, &self.tables[table], conn).await?;
         Ok(matches!(verdict, Verdict::Write(_)))
     }
 

@@ -52,13 +52,15 @@ struct Undoing<'s> {
     found: Found,
 }
 
+/// `answers` go back with what is undone: rows as they are here, which give up values and take others.
 pub(crate) async fn undo<'s>(
     shared: &'s Shared,
     conn: &mut Conn,
     steps: &'s [JudgedStep<'_>],
+    answers: Vec<(RowChange, Option<Clock>)>,
 ) -> Result<Undone<'s>, ApplyError> {
     let lost_moves: Vec<LostMove<'_>> = steps.iter().flat_map(JudgedStep::lost_moves).collect();
-    if lost_moves.is_empty() {
+    if lost_moves.is_empty() && answers.is_empty() {
         return Ok(Undone { found: Found::Rows, followers: Vec::new() });
     }
     let endings = steps.iter().flat_map(JudgedStep::endings);
@@ -80,11 +82,12 @@ pub(crate) async fn undo<'s>(
     }
     let Undoing { follower_ends, ends, rows, followers, found, .. } = undoing;
     // Values are given up before they are taken.
-    let goes_back = follower_ends.into_iter().rev().chain(ends).chain(rows);
+    let clocked = |(change, clock): (RowChange, Clock)| (change, Some(clock));
+    let ends = follower_ends.into_iter().rev().chain(ends).map(clocked);
+    let goes_back = ends.chain(answers).chain(rows.into_iter().map(clocked));
     let (changes, clocks): (Vec<RowChange>, Vec<_>) = goes_back.unzip();
     let messages = numbered(changes, Origin::Ruled).into_iter().zip(clocks);
-    let messages: Vec<Message> =
-        messages.map(|(message, effective)| Message { effective: Some(effective), ..message }).collect();
+    let messages: Vec<Message> = messages.map(|(message, effective)| Message { effective, ..message }).collect();
     send_back(shared, conn, &messages).await?;
     Ok(Undone { found, followers })
 }
@@ -137,7 +140,9 @@ impl<'s> Undoing<'s> {
         };
         // Also before another row comes, since that one may have what the row there has; but not where children would go too.
         let is_parent = !self.shared.children[lost.table].is_empty();
-        if is_new && lost.is_there && !(is_parent && comes) {
+        // A late row that stands at its own key merely becomes what it is here.
+        let stays = is_parent || lost.is_late && lost.moved_from.is_none();
+        if is_new && lost.is_there && !(stays && comes) {
             let end = self.change(lost.table, RowOp::Delete, Some(lost.reached.clone()), None);
             self.ends.push((end, self.clock(lost)));
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crossfade_model::{Direction, FIRST_SIDE_LANE, LaneProgress, RowChange, Seen, StreamId, Value};
+use crossfade_model::{
+    Direction, EntityKey, FIRST_SIDE_LANE, Given, LaneProgress, RowChange, RowOp, Seen, Side, StreamId, Value,
+};
 
 use crate::HeartbeatSeen;
 use crate::decode::DecodeError;
@@ -93,6 +95,33 @@ pub(crate) fn heartbeat_of(change: &RowChange) -> Option<(String, HeartbeatSeen)
 pub(crate) fn returned_token(change: &RowChange, pair: &str, direction: Direction) -> Option<u64> {
     let ours = text(change, "stream")?.parse::<StreamId>().is_ok_and(|stream| stream.direction() == direction);
     (ours && text(change, "pair").as_deref() == Some(pair)).then(|| number(change, "token")).flatten()
+}
+
+/// What a row of `crossfade.authority` gives; `None` where the row is another pair's, or is taken away.
+///
+/// # Errors
+///
+/// A row that cannot be read: to go on without it would be to judge by the authority of before.
+pub(crate) fn authority_of(change: &RowChange, pair: &str) -> Result<Option<Given>, DecodeError> {
+    if change.op == RowOp::Delete || text(change, "pair").as_deref() != Some(pair) {
+        return Ok(None);
+    }
+    let entity = text(change, "entity").and_then(|key| match key.is_empty() {
+        true => Some(EntityKey::rest()),
+        false => EntityKey::parse(&key),
+    });
+    let side = match number(change, "side") {
+        Some(0) => Some(Side::Old),
+        Some(1) => Some(Side::New),
+        _ => None,
+    };
+    let given = || Some(Given { entity: entity?, side: side?, version: number(change, "version")? });
+    let unreadable = || DecodeError::Value {
+        table: change.layout.name.clone(),
+        column: "side".to_owned(),
+        what: "something else than the authority over an entity",
+    };
+    given().map(Some).ok_or_else(unreadable)
 }
 
 /// A row's value of a column, by name.

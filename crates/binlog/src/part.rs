@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crossfade_model::{ResumePoint, RowChange, TableName, TransactionHead};
+use crossfade_model::{Given, ResumePoint, RowChange, TableName, TransactionHead};
 
 use crate::EchoKey;
 
@@ -30,6 +30,8 @@ pub struct TransactionPart {
     pub heartbeats: Vec<HeartbeatSeen>,
     /// Tokens of rows that are to be captured here as changes of users, in a transaction of origin sync.
     pub returned: Vec<u64>,
+    /// Rows written to this pair's `crossfade.authority`, in order, in a transaction of origin sync.
+    pub authority: Vec<Given>,
     /// The transaction touched nothing outside schema `crossfade` so far.
     pub only_crossfade: bool,
     /// Binlog bytes read for this part, headers included; uncompressed.

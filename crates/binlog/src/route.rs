@@ -13,6 +13,7 @@ pub(crate) const CROSSFADE: &str = "crossfade";
 const CHECKPOINT: &str = "checkpoint";
 const HEARTBEAT: &str = "heartbeat";
 const RETURNED: &str = "returned";
+const AUTHORITY: &str = "authority";
 /// Table maps kept for comparison. A server gives a table a new id when it is opened again.
 const CACHED_MAPS: usize = 4096;
 
@@ -20,10 +21,11 @@ const CACHED_MAPS: usize = 4096;
 #[derive(Debug, Clone)]
 pub(crate) enum Route {
     Synced(Arc<TableMap>),
-    /// This or another pair's `crossfade.checkpoint`, `crossfade.heartbeat`, `crossfade.returned`.
+    /// This or another pair's `crossfade.checkpoint`, `crossfade.heartbeat`, `crossfade.returned`, `crossfade.authority`.
     Checkpoint(Arc<TableMap>),
     Heartbeat(Arc<TableMap>),
     Returned(Arc<TableMap>),
+    Authority(Arc<TableMap>),
     /// Another table of schema `crossfade`.
     Crossfade,
     Other,
@@ -112,6 +114,7 @@ impl Routes {
             (CROSSFADE, CHECKPOINT) => Route::Checkpoint(own(self.parse_own(body, flavor, CHECKPOINT)?)),
             (CROSSFADE, HEARTBEAT) => Route::Heartbeat(own(self.parse_own(body, flavor, HEARTBEAT)?)),
             (CROSSFADE, RETURNED) => Route::Returned(own(self.parse_own(body, flavor, RETURNED)?)),
+            (CROSSFADE, AUTHORITY) => Route::Authority(own(self.parse_own(body, flavor, AUTHORITY)?)),
             (CROSSFADE, _) => Route::Crossfade,
             _ => Route::Other,
         };
@@ -133,6 +136,6 @@ impl Routes {
 }
 
 /// The names of crossfade's own tables that are read.
-pub(crate) fn own_tables() -> [TableName; 3] {
-    [CHECKPOINT, HEARTBEAT, RETURNED].map(|table| TableName::new(CROSSFADE, table))
+pub(crate) fn own_tables() -> [TableName; 4] {
+    [CHECKPOINT, HEARTBEAT, RETURNED, AUTHORITY].map(|table| TableName::new(CROSSFADE, table))
 }

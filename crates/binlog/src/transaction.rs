@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossfade_model::{Origin, RowChange};
+use crossfade_model::{Given, Origin, RowChange};
 
 use crate::checkpoint::Checkpoint;
 use crate::group::Group;
@@ -38,6 +38,7 @@ pub(crate) struct OpenTransaction {
     pub echo_keys: Vec<EchoKey>,
     pub heartbeats: Vec<HeartbeatSeen>,
     pub returned: Vec<u64>,
+    pub authority: Vec<Given>,
     pub checkpoints: Vec<Checkpoint>,
     pub only_crossfade: bool,
     pub bytes: u64,
@@ -77,6 +78,7 @@ impl OpenTransaction {
             echo_keys: Vec::new(),
             heartbeats: Vec::new(),
             returned: Vec::new(),
+            authority: Vec::new(),
             checkpoints: Vec::new(),
             only_crossfade: true,
             bytes: 0,
@@ -136,6 +138,7 @@ impl OpenTransaction {
         self.echo_keys = prepared.echo_keys;
         self.heartbeats = prepared.heartbeats;
         self.returned = prepared.returned;
+        self.authority = prepared.authority;
         self.checkpoints = prepared.checkpoints;
         self.only_crossfade = prepared.only_crossfade;
     }

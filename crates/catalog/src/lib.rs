@@ -37,7 +37,7 @@ pub use dialect::Dialect;
 pub use error::{CatalogError, class_of};
 pub use facts::{BinlogFacts, ClockDifference, GtidMode, ServerFacts};
 pub use rights::{ReadOnlyRights, read_only_rights};
-pub use rule::table_rule;
+pub use rule::{entity_rules, table_rule};
 pub use servers::{Servers, Standing};
 pub use shape::{table_shape, table_shapes};
 pub use version::{Flavor, SUPPORTED_VERSIONS, SupportLevel, Version};

@@ -1,7 +1,7 @@
 //! From the configuration's words to those of the rules.
 
-use crossfade_config::{Policy, SelectedTable};
-use crossfade_rules::TableRule;
+use crossfade_config::{EntityReach, Policy, SelectedTable, Settings};
+use crossfade_rules::{EntityRule, Reach, TableRule};
 
 /// The rule of a selected table.
 pub fn table_rule(table: &SelectedTable) -> TableRule {
@@ -19,4 +19,18 @@ pub fn table_rule(table: &SelectedTable) -> TableRule {
         one_way: table.settings.one_way,
         merge: table.settings.merge.clone(),
     }
+}
+
+/// The rules of the tables that hang on an entity; none where nothing moves by itself.
+pub fn entity_rules(settings: &Settings) -> Vec<EntityRule> {
+    let tables = settings.entity.iter().flat_map(|entity| &entity.tables);
+    let rule = |table: &crossfade_config::EntityTable| EntityRule {
+        table: table.old.clone(),
+        reach: match &table.reach {
+            EntityReach::Key(column) => Reach::Key(column.clone()),
+            EntityReach::Through { parent, via } => Reach::Through { parent: parent.clone(), via: via.clone() },
+        },
+        allow_on_old: table.allow_on_old.clone(),
+    };
+    tables.map(rule).collect()
 }

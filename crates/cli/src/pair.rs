@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use crossfade_binlog::SyncedTables;
-use crossfade_catalog::{Purpose, ServerFacts, Servers, SupportLevel, table_rule, table_shapes};
+use crossfade_catalog::{Purpose, ServerFacts, Servers, SupportLevel, entity_rules, table_rule, table_shapes};
 use crossfade_config::{Settings, TablePattern};
 use crossfade_model::{Direction, Side, StreamId, TableName, TableShape};
+use crossfade_rules::authority::{EntityProblem, hash_with};
 use crossfade_rules::mapping::rules_hash;
-use crossfade_rules::{MappingProblem, TableMapping, TableRule};
+use crossfade_rules::{EntityTables, MappingProblem, TableMapping, TableRule};
 use mysql_async::Conn;
 
 use crate::failure::{Failure, Kind};
@@ -27,6 +28,8 @@ pub struct Pair {
     pub rules_hash: u64,
     forward: Vec<TableMapping>,
     reverse: Vec<TableMapping>,
+    forward_entities: Arc<EntityTables>,
+    reverse_entities: Arc<EntityTables>,
 }
 
 /// One side's server and its synced tables.
@@ -67,8 +70,12 @@ impl Pair {
         refuse_mixed(&old.facts, &new.facts)?;
         let rules = rules(&settings, &old);
         let (forward, reverse) = mappings(&rules, &old, &new, build)?;
+        let entity_rules = entity_rules(&settings);
+        let entities = |mappings: &[TableMapping]| EntityTables::build(&entity_rules, mappings).map_err(not_found);
+        let (forward_entities, reverse_entities) = (entities(&forward)?.into(), entities(&reverse)?.into());
         let rules_hash = rules_hash(&rules, settings.conflict.prefer, settings.conflict.fk_conflict);
-        Ok(Pair { settings, old, new, rules, rules_hash, forward, reverse })
+        let rules_hash = hash_with(rules_hash, &entity_rules);
+        Ok(Pair { settings, old, new, rules, rules_hash, forward, reverse, forward_entities, reverse_entities })
     }
 
     pub fn side(&self, side: Side) -> &SideView {
@@ -82,6 +89,14 @@ impl Pair {
         match direction {
             Direction::Forward => &self.forward,
             Direction::Reverse => &self.reverse,
+        }
+    }
+
+    /// How entities are found among a direction's mappings.
+    pub fn entities(&self, direction: Direction) -> &Arc<EntityTables> {
+        match direction {
+            Direction::Forward => &self.forward_entities,
+            Direction::Reverse => &self.reverse_entities,
         }
     }
 
@@ -145,6 +160,15 @@ pub fn refuse_mixed(old: &ServerFacts, new: &ServerFacts) -> anyhow::Result<()> 
         "use two servers of one brand; types, JSON and GTIDs differ between them",
     )
     .into())
+}
+
+fn not_found(problems: Vec<EntityProblem>) -> Failure {
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Failure::new(
+        Kind::Finding,
+        format!("entities cannot be found by `[entity]`:\n  {}", problems.join("\n  ")),
+        "run `crossfade check`: it shows each with its remedy",
+    )
 }
 
 fn rules(settings: &Settings, old: &SideView) -> Vec<TableRule> {

@@ -8,7 +8,7 @@ use crate::block::{self, Block, FORMAT};
 use crate::connections::in_time;
 use crate::partition::{is_missing_partition, micros_to_time};
 use crate::stream::to_json;
-use crate::{CaptureError, Store, StoreError, StreamState};
+use crate::{CaptureError, CapturedAuthority, Store, StoreError, StreamState};
 
 /// Chunks of what does not fit into a payload; below every server's default `max_allowed_packet`.
 pub(crate) const LARGE_CHUNK_BYTES: usize = 1 << 20;
@@ -18,6 +18,13 @@ pub(crate) const LARGE_CHUNK_BYTES: usize = 1 << 20;
 pub struct PassedHeartbeat {
     pub writer: String,
     pub counter: u64,
+}
+
+/// What was read from the source beside messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Passed<'p> {
+    pub heartbeats: &'p [PassedHeartbeat],
+    pub authority: &'p [CapturedAuthority],
 }
 
 /// What a capture did.
@@ -55,6 +62,20 @@ impl Store {
         seen: &Seen,
         heartbeats: &[PassedHeartbeat],
     ) -> Result<Captured, CaptureError> {
+        let passed = Passed { heartbeats, ..Passed::default() };
+        self.capture_all(from, batch, key_hashes, end, seen, passed).await
+    }
+
+    /// As [`Store::capture`], with all that was read beside messages.
+    pub async fn capture_all(
+        &self,
+        from: &StreamState,
+        batch: &[Message],
+        key_hashes: &[[u64; 2]],
+        end: &ResumePoint,
+        seen: &Seen,
+        passed: Passed<'_>,
+    ) -> Result<Captured, CaptureError> {
         if let Some(first) = batch.first().filter(|first| first.seq != from.next_seq()) {
             return Err(StoreError::NotContiguous { expected: from.next_seq(), found: first.seq }.into());
         }
@@ -67,11 +88,11 @@ impl Store {
             ..from.clone()
         };
         let bytes = blocks.iter().map(|block| stored_bytes(block) as u64).sum();
-        match in_time(WHAT, bytes, self.capture_once(from, &end_state, &blocks, heartbeats)).await {
+        match in_time(WHAT, bytes, self.capture_once(from, &end_state, &blocks, passed)).await {
             Err(CaptureError::Store(StoreError::Database { source, .. })) if is_missing_partition(&source) => {
                 // The first batch of a day that nobody prepared.
                 self.add_partitions().await?;
-                in_time(WHAT, bytes, self.capture_once(from, &end_state, &blocks, heartbeats)).await?;
+                in_time(WHAT, bytes, self.capture_once(from, &end_state, &blocks, passed)).await?;
             }
             other => other?,
         }
@@ -89,7 +110,7 @@ impl Store {
         from: &StreamState,
         end: &StreamState,
         blocks: &[Block],
-        heartbeats: &[PassedHeartbeat],
+        passed: Passed<'_>,
     ) -> Result<(), CaptureError> {
         let during = || StoreError::during(WHAT);
         let mut connection = self.pool.acquire().await.map_err(during())?;
@@ -103,9 +124,10 @@ impl Store {
         for block in blocks {
             self.insert_block(&mut transaction, stream, block).await.map_err(during())?;
         }
-        for heartbeat in heartbeats {
+        for heartbeat in passed.heartbeats {
             self.pass_heartbeat(&mut transaction, stream, heartbeat).await.map_err(during())?;
         }
+        self.keep_authority(&mut transaction, stream, passed.authority).await.map_err(during())?;
         self.reached("inside-capture");
         transaction.commit().await.map_err(during())?;
         connection.keep();

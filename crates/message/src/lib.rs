@@ -8,6 +8,7 @@
 //! unknown, and then shows when the state is read again. Nothing here writes by itself: an idle pair writes lease renewals,
 //! and what is told of a canary a minute.
 
+mod authority;
 mod backfill;
 mod backfill_pace;
 mod backlog;
@@ -41,11 +42,12 @@ mod switch_run;
 mod throttle;
 mod verification;
 
+pub use authority::CapturedAuthority;
 pub use backfill::{BackfillWish, ChunkDone, CopyCounts, CopyKey, CopyOwner, CopyState, NotedRow, TableCopy};
 pub use backlog::BacklogBlock;
 pub use block::{Block, image_json, row_key_json};
 pub use canary::{Canary, LostTag};
-pub use capture::{Captured, PassedHeartbeat};
+pub use capture::{Captured, Passed, PassedHeartbeat};
 pub use deferred::{DeferredIndex, DeferredState};
 pub use error::{CaptureError, StoreError};
 pub use failure::Failure;

@@ -11,7 +11,7 @@ use crate::error::server_error;
 use crate::{Store, StoreError};
 
 /// What this program writes and reads.
-const CURRENT: Version = Version { major: 1, minor: 6 };
+const CURRENT: Version = Version { major: 1, minor: 7 };
 
 /// In order. Every statement is repeatable, since DDL commits by itself and a migration can be interrupted anywhere.
 const STEPS: &[(Version, &[&str])] = &[
@@ -35,6 +35,7 @@ const STEPS: &[(Version, &[&str])] = &[
         ],
     ),
     (Version { major: 1, minor: 6 }, &[include_str!("../../../sql/store/011_flag.sql")]),
+    (Version { major: 1, minor: 7 }, &[include_str!("../../../sql/store/012_authority.sql")]),
 ];
 
 /// ER_DUP_FIELDNAME: a column that is to be added is there already, which only happens when a step is repeated.

@@ -100,6 +100,15 @@ pub struct ConflictCounts {
     pub lost: u64,
     /// Lost too, and overtaken by a later change of the same side anyway.
     pub stale: u64,
+    /// Of those that lost or were stale, those that were made where the other side had authority over the row.
+    #[serde(skip_serializing_if = "is_none")]
+    pub authority: u64,
+}
+
+/// Pairs without entities have none, and are not told of it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl ConflictCounts {
@@ -107,6 +116,7 @@ impl ConflictCounts {
         self.won += more.won;
         self.lost += more.lost;
         self.stale += more.stale;
+        self.authority += more.authority;
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use crossfade_model::{Clock, RowOp, StreamProgress, Value};
 use rustc_hash::FxHashMap;
 
+use crate::authority::Authority;
 use crate::decide::LastConcurrent;
 use crate::key_filter::KeyFilter;
 use crate::merge::Effect;
@@ -260,7 +261,7 @@ impl ConcurrentIndex {
                 continue;
             }
             let OppositeChange { seq, effective, op, .. } = *change;
-            let last = LastConcurrent { seq, effective, op, returned: change.returned };
+            let last = LastConcurrent { seq, effective, op, returned: change.returned, authority: Authority::Shared };
             if !last.returned {
                 return Ok(Some(last));
             }
@@ -390,7 +391,7 @@ mod tests {
         let found = index.last_unseen(Judging { folded: 1, exact: 20, seen: None }, &NOTHING_KNOWN);
         assert_eq!(
             found,
-            Ok(Some(LastConcurrent { seq: 4, effective: Some(Clock(4)), op: RowOp::Update, returned: false }))
+            Ok(Some(LastConcurrent { seq: 4, effective: Some(Clock(4)), op: RowOp::Update, returned: false, authority: Authority::Shared }))
         );
         assert_eq!(index.last_unseen(Judging { folded: 2, exact: 10, seen: None }, &NOTHING_KNOWN), Ok(None));
         let parked = progress(9, &[2, 3]);

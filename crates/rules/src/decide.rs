@@ -8,6 +8,7 @@ use std::fmt;
 
 use crossfade_model::{Clock, RowOp, Side};
 
+use crate::authority::Authority;
 use crate::mapping::Policy;
 use crate::moves::goes_before_policy;
 
@@ -19,6 +20,8 @@ pub struct Event {
     pub effective: Option<Clock>,
     /// It only gives a row back to the side that has ended it, as it was there before.
     pub returned: bool,
+    /// Of its side over the row, where it was made.
+    pub authority: Authority,
 }
 
 /// The last of the target's user changes of the row that the event has not seen.
@@ -30,6 +33,8 @@ pub struct LastConcurrent {
     pub op: RowOp,
     /// As [`Event::returned`].
     pub returned: bool,
+    /// As [`Event::authority`].
+    pub authority: Authority,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +53,7 @@ pub enum WriteReason {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
-    /// The message of the opposite stream that won.
+    /// The message of the opposite stream that won; 0 where it has lost to none, but for want of authority.
     pub winner: u64,
     pub reason: LossReason,
 }
@@ -83,6 +88,10 @@ pub enum LossReason {
     /// Of a column that both changed, the winner's value is the greater one.
     GreaterValue,
     SmallerValue,
+    /// It was made where the other side had authority over the row.
+    Authority {
+        side: Side,
+    },
 }
 
 impl LossReason {
@@ -98,9 +107,18 @@ impl LossReason {
 /// clocks (or none at all) go to the side in `prefer`; under a policy that names a side, that side wins, but not over a change
 /// of a key that was [undone](crate::moves) on the other one. What only gives a row back is older than whatever was written where
 /// it had ended, and loses under every policy.
+///
+/// Before all that goes authority. What was made where the other side had it over the row is never written, whether anything is
+/// concurrent or not, and what was made where its own side had it wins over that. Between two that both had it where they were
+/// made, all is as without it.
 pub fn decide(event: &Event, concurrent: Option<&LastConcurrent>, policy: Policy, prefer: Side) -> Verdict {
+    if event.authority == Authority::Lacking {
+        let reason = LossReason::Authority { side: event.side.opposite() };
+        return Verdict::Lose(Loss { winner: concurrent.map_or(0, |other| other.seq), reason });
+    }
     let Some(other) = concurrent else { return Verdict::Write(WriteReason::NothingConcurrent) };
     let lost = match policy {
+        _ if event.authority.goes_before(other.authority) => None,
         _ if event.returned && !other.returned => Some(LossReason::OnlyReturned),
         _ if other.returned && !event.returned => None,
         Policy::PreferOld | Policy::PreferNew => {
@@ -137,6 +155,9 @@ fn lost_to_clock(event: &Event, other: &LastConcurrent, prefer: Side) -> Option<
     }
 }
 
+/// How the reason of a change begins that was made where the other side had authority.
+pub const AUTHORITY: &str = "authority: ";
+
 impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |clock: &Option<Clock>| clock.map_or_else(|| "none".to_owned(), |clock| clock.to_string());
@@ -155,6 +176,7 @@ impl fmt::Display for LossReason {
             }
             LossReason::GreaterValue => f.write_str("a concurrent change has the greater value"),
             LossReason::SmallerValue => f.write_str("a concurrent change has the smaller value"),
+            LossReason::Authority { side } => write!(f, "{AUTHORITY}users write it on {side}"),
             LossReason::PreferredSide { preferred } => {
                 write!(f, "a concurrent change was made on {preferred}, which this table prefers")
             }
@@ -172,11 +194,11 @@ mod tests {
     const CLOCKS: [Option<Clock>; 4] = [None, Some(Clock(i64::MIN)), Some(Clock(0)), Some(Clock(1))];
 
     fn event(side: Side, effective: Option<Clock>) -> Event {
-        Event { side, effective, returned: false }
+        Event { side, effective, returned: false, authority: Authority::Shared }
     }
 
     fn other(effective: Option<Clock>) -> LastConcurrent {
-        LastConcurrent { seq: 8, effective, op: RowOp::Delete, returned: false }
+        LastConcurrent { seq: 8, effective, op: RowOp::Delete, returned: false, authority: Authority::Shared }
     }
 
     fn wins(side: Side, own: Option<Clock>, against: Option<Clock>, policy: Policy, prefer: Side) -> bool {
@@ -213,6 +235,56 @@ mod tests {
                     assert_ne!(old_wins, wins(Side::New, from_new, from_old), "{policy:?} {prefer} {old:?} {new:?}");
                     assert!(old_returned == new_returned || old_wins == new_returned);
                 }
+            }
+        }
+    }
+
+    /// Whatever the clocks, the policy and what returns say, of two changes of which one side had authority that one wins, on
+    /// both sides alike.
+    #[test]
+    fn p4_who_had_authority_wins_on_both_sides_whatever_else_would_decide() {
+        use Authority::{Held, Lacking};
+        for (policy, prefer) in POLICIES.into_iter().flat_map(|policy| SIDES.map(|prefer| (policy, prefer))) {
+            for (own, against) in CLOCKS.into_iter().flat_map(|own| CLOCKS.map(|against| (own, against))) {
+                for (side, returned) in SIDES.into_iter().flat_map(|side| [false, true].map(|returned| (side, returned))) {
+                    let holder = Event { returned, authority: Held, ..event(side, own) };
+                    let late = LastConcurrent { authority: Lacking, ..other(against) };
+                    assert_eq!(
+                        decide(&holder, Some(&late), policy, prefer),
+                        Verdict::Write(WriteReason::Won { loser: 8 })
+                    );
+                    let late = Event { authority: Lacking, ..event(side.opposite(), against) };
+                    let holder = LastConcurrent { authority: Held, returned, ..other(own) };
+                    let reason = LossReason::Authority { side };
+                    assert_eq!(
+                        decide(&late, Some(&holder), policy, prefer),
+                        Verdict::Lose(Loss { winner: 8, reason })
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_made_without_authority_is_lost_to_nobody_as_well() {
+        for side in SIDES {
+            let late = Event { authority: Authority::Lacking, ..event(side, Some(Clock(9))) };
+            let loss = Loss { winner: 0, reason: LossReason::Authority { side: side.opposite() } };
+            assert_eq!(decide(&late, None, Policy::Newest, side), Verdict::Lose(loss));
+            assert_eq!(loss.reason.to_string(), format!("authority: users write it on {}", side.opposite()));
+        }
+    }
+
+    #[test]
+    fn between_two_that_both_had_authority_all_is_as_without_it() {
+        use Authority::{Held, Shared};
+        for (policy, prefer) in POLICIES.into_iter().flat_map(|policy| SIDES.map(|prefer| (policy, prefer))) {
+            for (own, against) in CLOCKS.into_iter().flat_map(|own| CLOCKS.map(|against| (own, against))) {
+                let decided = |authority| {
+                    let event = Event { authority, ..event(Side::Old, own) };
+                    decide(&event, Some(&LastConcurrent { authority, ..other(against) }), policy, prefer)
+                };
+                assert_eq!(decided(Held), decided(Shared));
             }
         }
     }

@@ -5,6 +5,7 @@
 //! directions that look at the same pair of changes pick the same winner. Nothing here panics on bad input; what cannot
 //! be mapped or planned is an error that says why.
 
+pub mod authority;
 pub mod chunk;
 pub mod clock;
 pub mod concurrent;
@@ -23,6 +24,7 @@ pub mod plan;
 pub mod seen;
 pub mod trouble;
 
+pub use authority::{Authority, AuthorityChange, EntityRule, EntityTables, Reach};
 pub use concurrent::{ConcurrentIndex, OppositeChange};
 pub use decide::{Event, LastConcurrent, Loss, Verdict, decide};
 pub use effective::EffectiveClocks;

@@ -147,8 +147,9 @@ impl Run {
             effective: message.effective,
             op: message.op,
             returned: false,
+            authority: crossfade_rules::Authority::Shared,
         });
-        let wanted = Event { side: SIDES[side], effective: event.effective, returned: false };
+        let wanted = Event { side: SIDES[side], effective: event.effective, returned: false, authority: crossfade_rules::Authority::Shared };
         let verdict = decide(&wanted, concurrent.as_ref(), self.policy, self.prefer);
         if matches!(verdict, Verdict::Write(_)) {
             self.rows[1 - side] = event.after;
@@ -239,7 +240,7 @@ fn the_model_notices_what_seen_and_hold_are_for() {
 #[test]
 fn p6_what_the_writer_had_seen_never_wins() {
     for (policy, side) in [(Policy::Newest, Side::Old), (Policy::Version, Side::New), (Policy::PreferNew, Side::Old)] {
-        let event = Event { side, effective: None, returned: false };
+        let event = Event { side, effective: None, returned: false, authority: crossfade_rules::Authority::Shared };
         assert!(matches!(decide(&event, None, policy, side.opposite()), Verdict::Write(_)));
     }
 }

@@ -55,6 +55,7 @@ impl Collector for Metrics {
             }
         }
         conflicts(&mut encoder, status)?;
+        authority(&mut encoder, status)?;
         judged(&mut encoder, status)?;
         waits(&mut encoder, status)?;
         for (name, help, value) in [
@@ -142,6 +143,22 @@ fn conflicts(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(),
                 let labels = stream(line, &[("table", table), ("outcome", outcome)]);
                 counter(family.encode_family(&labels)?, count)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Only where there are some: other pairs know of no authority.
+fn authority(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), fmt::Error> {
+    let counts = |line: &StreamLine| line.conflicts.values().map(|counts| counts.authority).sum::<u64>();
+    if status.streams.iter().all(|line| counts(line) == 0) {
+        return Ok(());
+    }
+    let help = "Changes that were lost since the other side had authority over their row, by the table's name at the source";
+    let mut family = encoder.encode_descriptor("authority_conflicts", help, None, MetricType::Counter)?;
+    for line in &status.streams {
+        for (table, counts) in &line.conflicts {
+            counter(family.encode_family(&stream(line, &[("table", table)]))?, counts.authority)?;
         }
     }
     Ok(())

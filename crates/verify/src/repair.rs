@@ -6,7 +6,7 @@ use crossfade_applier::{NotWritten, Repairer, RowRepair, read_row_where};
 use crossfade_catalog::class_of;
 use crossfade_model::{Clock, Row, RowOp, Side, TableLayout, TableName, Value};
 use crossfade_rules::clock::clock_of;
-use crossfade_rules::{Event, LastConcurrent, Policy, Remedy, TableMapping, Verdict, decide};
+use crossfade_rules::{Authority, Event, LastConcurrent, Policy, Remedy, TableMapping, Verdict, decide};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
@@ -425,12 +425,13 @@ impl RowAtWork<'_> {
             (Winner::Old, ..) | (Winner::Newest, Some(_), None) => Side::Old,
             (Winner::New, ..) | (Winner::Newest, None, _) => Side::New,
             (Winner::Newest, Some(old), Some(new)) => {
-                let event = Event { side: Side::Old, effective: clock(mapping, Side::Old, old), returned: false };
+                let event = Event { side: Side::Old, effective: clock(mapping, Side::Old, old), returned: false, authority: Authority::Shared };
                 let other = LastConcurrent {
                     seq: 0,
                     effective: clock(mapping, Side::New, new),
                     op: RowOp::Update,
                     returned: false,
+                    authority: Authority::Shared,
                 };
                 let policy: Policy = mapping.policy;
                 match decide(&event, Some(&other), policy, how.prefer) {

@@ -82,6 +82,7 @@ impl JudgedLane<'_> {
             }
         }
         self.count_merged(shared, &mut conflicts);
+        self.count_late(shared, &mut conflicts);
         self.tally.won = conflicts.values().map(|counts| counts.won).sum();
         self.tally.lost = conflicts.values().map(|counts| counts.lost + counts.stale).sum();
         self.conflicts = conflicts;
@@ -132,11 +133,12 @@ impl JudgedStep<'_> {
     fn ends(&self) -> Vec<Ended> {
         match self {
             JudgedStep::Net { table, rows, .. } => {
-                let open = rows.iter().filter(|row| row.aside.is_none() && !row.merges);
+                let open = rows.iter().filter(|row| row.aside.is_none() && !row.merges && row.late.is_none());
                 open.map(|row| row.end(*table)).collect()
             }
             JudgedStep::InOrder(changes) => {
-                let open = changes.iter().filter(|judged| judged.aside.is_none() && !judged.merges);
+                let is_open = |judged: &&JudgedChange<'_>| judged.aside.is_none() && !judged.merges && judged.late.is_none();
+                let open = changes.iter().filter(is_open);
                 open.map(JudgedChange::end).collect()
             }
         }
@@ -187,6 +189,7 @@ fn winners_clock(loss: Loss) -> Option<Clock> {
         | LossReason::OnlyReturned
         | LossReason::MoveUndone { .. }
         | LossReason::GreaterValue
-        | LossReason::SmallerValue => None,
+        | LossReason::SmallerValue
+        | LossReason::Authority { .. } => None,
     }
 }

@@ -1,10 +1,11 @@
 //! A lane's changes with their verdicts.
 //!
-//! What is judged of them stands in [`verdict`], what is ruled beside who wins in [`ruling`], what waits in [`aside`], who takes
-//! whose place in [`successor`], and how they ended in [`ending`].
+//! What is judged of them stands in [`verdict`], what is ruled beside who wins in [`ruling`], what was made without authority in
+//! [`late`], what waits in [`aside`], who takes whose place in [`successor`], and how they ended in [`ending`].
 
 mod aside;
 mod ending;
+mod late;
 mod ruling;
 mod successor;
 mod verdict;
@@ -18,6 +19,7 @@ use crossfade_rules::merge::PartEnd;
 use crossfade_rules::plan::{Dependence, Dependences};
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
 
+use crate::entity::Standing;
 use crate::family::Ruling;
 use crate::parking::Cause;
 use crate::table::TargetTable;
@@ -26,6 +28,7 @@ use ending::{Ended, Tally, existence};
 use ruling::{Undo, loss_of};
 
 pub(crate) use ending::{LeftRow, lost_against};
+pub(crate) use late::{Late, LateUpdate};
 pub(crate) use ruling::{LastingEnd, LostMove};
 pub(crate) use successor::Taken;
 pub(crate) use verdict::Judged;
@@ -55,6 +58,11 @@ pub(crate) enum JudgedStep<'a> {
 
 pub(crate) struct JudgedRow<'a> {
     pub net: &'a NetChange,
+    pub standing: Standing,
+    /// It was made where the target had authority.
+    pub late: Option<Late>,
+    /// Columns that it leaves as they were stay as they are at the target.
+    pub keeps: bool,
     /// Of the key that the row has in the end.
     verdict: Verdict,
     /// Of the key that a moved row leaves.
@@ -84,6 +92,11 @@ pub(crate) struct JudgedRow<'a> {
 
 pub(crate) struct JudgedChange<'a> {
     pub change: &'a MappedChange,
+    pub standing: Standing,
+    /// As of [`JudgedRow::late`].
+    pub late: Option<Late>,
+    /// As of [`JudgedRow::keeps`].
+    pub keeps: bool,
     verdict: Verdict,
     departure: Verdict,
     pub aside: Option<Cause>,
@@ -145,6 +158,9 @@ impl<'a> JudgedRow<'a> {
     fn new(net: &'a NetChange) -> JudgedRow<'a> {
         JudgedRow {
             net,
+            standing: Standing::default(),
+            late: None,
+            keeps: false,
             verdict: UNDISPUTED,
             departure: UNDISPUTED,
             sighted: false,
@@ -194,7 +210,8 @@ impl<'a> JudgedRow<'a> {
 
     /// Does something here, or has something go back to its source: what that is, is told by the rows that are here.
     pub fn acts(&self) -> bool {
-        self.writes() || self.undo.is_some() || acts_beside_its_verdict(self.ruling.as_ref())
+        let goes_back = self.undo.is_some() || self.late.is_some();
+        self.writes() || goes_back || acts_beside_its_verdict(self.ruling.as_ref())
     }
 
     /// It takes the place of something that its writer had not before him, and that may spell its key otherwise.
@@ -232,12 +249,35 @@ impl<'a> JudgedRow<'a> {
     fn is_undone(&self) -> bool {
         self.aside.is_none() && self.undo.is_some()
     }
+
+    /// The row as it is written, in the place of one that was found.
+    pub fn keep(&mut self, columns: &[usize], found: &Row) {
+        let net = self.net;
+        self.replaced = kept((net.before.as_ref(), net.after.as_ref()), self.after(), columns, found);
+    }
+}
+
+/// The row with those of these columns that the change leaves as they were as the found row has them.
+fn kept(
+    (before, after): (Option<&Row>, Option<&Row>),
+    written: Option<&Row>,
+    columns: &[usize],
+    found: &Row,
+) -> Option<Row> {
+    let (before, after, mut row) = (before?, after?, written?.clone());
+    for column in columns.iter().filter(|column| before[**column] == after[**column]) {
+        row[*column] = found[*column].clone();
+    }
+    Some(row)
 }
 
 impl<'a> JudgedChange<'a> {
     fn new(change: &'a MappedChange) -> JudgedChange<'a> {
         JudgedChange {
             change,
+            standing: Standing::default(),
+            late: None,
+            keeps: false,
             verdict: UNDISPUTED,
             departure: UNDISPUTED,
             aside: None,
@@ -314,7 +354,14 @@ impl<'a> JudgedChange<'a> {
 
     /// Does something here, or has something go back to its source: what that is, is told by the rows that are here.
     pub fn acts(&self) -> bool {
-        self.writes() || self.undo.is_some() || acts_beside_its_verdict(self.ruling.as_ref())
+        let goes_back = self.undo.is_some() || self.late.is_some();
+        self.writes() || goes_back || acts_beside_its_verdict(self.ruling.as_ref())
+    }
+
+    /// As of [`JudgedRow::keep`].
+    pub fn keep(&mut self, columns: &[usize], found: &Row) {
+        let change = self.change;
+        self.replaced = kept((change.before.as_ref(), change.after.as_ref()), self.after(), columns, found);
     }
 
     /// Has this row written instead; returns what [`Self::take_back`] needs.

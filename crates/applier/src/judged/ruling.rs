@@ -18,6 +18,9 @@ pub(crate) struct Undo {
 }
 
 impl Undo {
+    /// The target has its own rows under both.
+    pub(super) const WHOLE: Undo = Undo { left: true, reached: true };
+
     pub(super) fn of((arrival, departure): (Verdict, Verdict)) -> Undo {
         Undo { left: is_write(departure), reached: is_write(arrival) }
     }
@@ -43,7 +46,8 @@ pub(super) fn lost_in_order(
         let key = |row: &Option<Row>| row.as_ref().filter(|_| has_key).map(|row| (table, shared.exact_key(table, row)));
         let ruled = match judged.ruling {
             Some(Ruling::Undone(loss)) => Some(loss),
-            _ => None,
+            // What is lost is only what the change has done, and not what others do to the row.
+            _ => judged.late.as_ref().filter(|_| judged.undo.is_some()).map(|late| late.loss),
         };
         let (before, after) = (key(&change.before), key(&change.after));
         KeyedChange { before, after, departure: *departure, arrival: *arrival, ruled }
@@ -61,7 +65,7 @@ impl JudgedLane<'_> {
         for step in &mut self.steps {
             match step {
                 JudgedStep::Net { rows, .. } => {
-                    for row in rows {
+                    for row in rows.iter_mut().filter(|row| row.late.is_none()) {
                         // What came and went inside the batch is no part of the row that was moved.
                         let is_of =
                             |ruling: &&Ruling| row.net.moved_from.is_some() || !matches!(ruling, Ruling::Undone(_));
@@ -83,7 +87,7 @@ impl JudgedLane<'_> {
                     }
                 }
                 JudgedStep::InOrder(changes) => {
-                    for judged in changes {
+                    for judged in changes.iter_mut().filter(|judged| judged.late.is_none()) {
                         judged.ruling = rulings.get(&judged.change.seq).cloned().or_else(|| judged.ruling.take());
                         match &judged.ruling {
                             Some(Ruling::Undone(loss)) => {
@@ -112,7 +116,7 @@ impl JudgedLane<'_> {
         for step in &self.steps {
             match step {
                 JudgedStep::Net { kind: ChangeKind::KeyChange, rows, .. } => {
-                    for row in rows.iter().filter(|row| row.ruling.is_none()) {
+                    for row in rows.iter().filter(|row| row.ruling.is_none() && row.late.is_none()) {
                         let lost = [row.verdict, row.departure].into_iter().find_map(loss_of);
                         rulings.extend(
                             lost.iter().flat_map(|loss| row.net.seqs.iter().map(|seq| (seq, Ruling::Undone(*loss)))),
@@ -162,6 +166,8 @@ pub(crate) struct LostMove<'a> {
     pub is_there: bool,
     /// Nothing on its way to the source tells of it.
     pub is_untold: bool,
+    /// It was made where the target had authority.
+    pub is_late: bool,
     pub effective: Option<Clock>,
     /// What the one who made the change had seen.
     pub seen: &'a Seen,
@@ -172,13 +178,14 @@ impl<'a> LostMove<'a> {
         table: usize,
         images: [&'a Option<Row>; 2],
         undo: Undo,
+        is_late: bool,
         (effective, seen): (Option<Clock>, &'a Seen),
     ) -> Option<LostMove<'a>> {
         let [before, after] = images.map(Option::as_ref);
         let (moved_from, reached) = (before.filter(|_| after.is_some()), after.or(before)?);
         let left = moved_from.filter(|_| undo.left);
         let (is_there, is_untold) = (after.is_some(), undo.reached);
-        Some(LostMove { table, left, moved_from, reached, is_there, is_untold, effective, seen })
+        Some(LostMove { table, left, moved_from, reached, is_there, is_untold, is_late, effective, seen })
     }
 }
 
@@ -249,7 +256,8 @@ impl<'a> JudgedStep<'a> {
                 .filter(|row| row.aside.is_none())
                 .filter_map(|row| {
                     let net = row.net;
-                    LostMove::new(*table, [&net.before, &net.after], row.undo?, (net.effective, &*net.seen))
+                    let (undo, is_late) = (row.undo?, row.late.is_some());
+                    LostMove::new(*table, [&net.before, &net.after], undo, is_late, (net.effective, &*net.seen))
                 })
                 .collect(),
             JudgedStep::InOrder(changes) => changes
@@ -257,7 +265,8 @@ impl<'a> JudgedStep<'a> {
                 .filter(|judged| judged.aside.is_none())
                 .filter_map(|judged| {
                     let MappedChange { table, before, after, effective, seen, .. } = judged.change;
-                    LostMove::new(*table, [before, after], judged.undo?, (*effective, &**seen))
+                    let (undo, is_late) = (judged.undo?, judged.late.is_some());
+                    LostMove::new(*table, [before, after], undo, is_late, (*effective, &**seen))
                 })
                 .collect(),
         }

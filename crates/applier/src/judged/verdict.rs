@@ -5,10 +5,11 @@ use crossfade_rules::{MappedChange, NetChange, TableMapping, Verdict};
 use mysql_async::Conn;
 
 use super::ruling::{Undo, lost_in_order};
-use super::{JudgedChange, JudgedLane, JudgedStep, UNDISPUTED};
+use super::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, UNDISPUTED, is_write};
+use crate::entity::Standing;
 use crate::error::ApplyError;
 use crate::lane::Shared;
-use crate::lookup::{Lookup, Subject, key_hashes};
+use crate::lookup::{Claim, Lookup, Subject, key_hashes};
 use crate::table::TargetTable;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +27,21 @@ impl<'a> JudgedLane<'a> {
                 JudgedStep::Net { table, rows, .. } => {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
                     for row in rows {
-                        (row.verdict, row.departure) = judge_net(mapping, target, row.net, lookup, conn).await?;
+                        let standing = Some(&row.standing);
+                        (row.verdict, row.departure) =
+                            judge_net(mapping, target, (row.net, standing), lookup, conn).await?;
                         row.merges = merges(mapping, (row.verdict, row.departure));
+                        row.keeps = keeps(shared, *table, row.net.moved_from.is_none(), row.verdict);
                     }
                 }
                 JudgedStep::InOrder(changes) => {
                     for judged in changes {
                         let table = judged.change.table;
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
-                        (judged.verdict, judged.departure) =
-                            judge_change(mapping, target, judged.change, lookup, conn).await?;
+                        let of = (judged.change, &judged.standing);
+                        (judged.verdict, judged.departure) = judge_change(mapping, target, of, lookup, conn).await?;
                         judged.merges = merges(mapping, (judged.verdict, judged.departure));
+                        judged.keeps = keeps(shared, table, judged.verdict == judged.departure, judged.verdict);
                     }
                 }
             }
@@ -78,11 +83,15 @@ impl<'a> JudgedLane<'a> {
             match step {
                 JudgedStep::Net { table, rows, .. } => {
                     let (mapping, target) = (&shared.mappings[*table], &shared.tables[*table]);
-                    for row in rows.iter_mut().filter(|row| !row.sighted && !row.merges && row.is_open()) {
-                        let known = judge_net(mapping, target, row.net, lookup, conn).await?;
+                    for row in rows.iter_mut().filter(|row| row.must_be_confirmed() && row.is_open()) {
+                        let standing = Some(&row.standing);
+                        let known = judge_net(mapping, target, (row.net, standing), lookup, conn).await?;
+                        let keeps = keeps(shared, *table, row.net.moved_from.is_none(), known.0);
                         let is_same = match row.undo {
                             Some(undo) => undo == Undo::of(known),
-                            None => is_as_before(mapping, (row.verdict, row.departure), known),
+                            None => {
+                                is_as_before(mapping, (row.verdict, row.departure), known) && (row.keeps || !keeps)
+                            }
                         };
                         if !is_same {
                             return Ok(Judged::Otherwise);
@@ -96,15 +105,20 @@ impl<'a> JudgedLane<'a> {
                     let mut known_of_all: Vec<(Verdict, Verdict)> =
                         changes.iter().map(JudgedChange::verdicts).collect();
                     for (place, judged) in changes.iter_mut().enumerate() {
-                        if judged.merges || !judged.is_open() {
+                        if judged.merges || judged.late.is_some() || !judged.is_open() {
                             continue;
                         }
                         let table = judged.change.table;
                         let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
-                        let known = judge_change(mapping, target, judged.change, lookup, conn).await?;
+                        let of = (judged.change, &judged.standing);
+                        let known = judge_change(mapping, target, of, lookup, conn).await?;
+                        let keeps = keeps(shared, table, known.0 == known.1, known.0);
                         let is_same = match judged.undo {
                             Some(undo) => undo == Undo::of(known),
-                            None => is_as_before(mapping, (judged.verdict, judged.departure), known),
+                            None => {
+                                let verdicts = (judged.verdict, judged.departure);
+                                is_as_before(mapping, verdicts, known) && (judged.keeps || !keeps)
+                            }
                         };
                         if !is_same {
                             return Ok(Judged::Otherwise);
@@ -129,10 +143,11 @@ impl<'a> JudgedLane<'a> {
         self.concurrent
             && self.steps.iter().any(|step| match step {
                 JudgedStep::Net { rows, .. } => {
-                    rows.iter().any(|row| row.is_undone() || !row.sighted && !row.merges && row.writes())
+                    rows.iter().any(|row| row.must_be_confirmed() && (row.is_undone() || row.writes()))
                 }
                 JudgedStep::InOrder(changes) => {
-                    changes.iter().any(|judged| judged.is_undone() || !judged.merges && judged.writes())
+                    let is_open = |judged: &&JudgedChange<'_>| judged.late.is_none() && !judged.merges;
+                    changes.iter().filter(is_open).any(|judged| judged.is_undone() || judged.writes())
                 }
             })
     }
@@ -140,6 +155,13 @@ impl<'a> JudgedLane<'a> {
     /// Some delete found nothing, and a user might insert the row unseen.
     pub fn missed_rows(&self) -> bool {
         self.concurrent && self.missed
+    }
+}
+
+impl JudgedRow<'_> {
+    /// What was judged of it can turn until the commit. Who is late has lost, whatever users of the target do.
+    fn must_be_confirmed(&self) -> bool {
+        self.late.is_none() && !self.merges && (self.undo.is_some() || !self.sighted)
     }
 }
 
@@ -153,6 +175,12 @@ fn merges(mapping: &TableMapping, verdicts: (Verdict, Verdict)) -> bool {
     mapping.merge.is_some() && verdicts != (UNDISPUTED, UNDISPUTED)
 }
 
+/// The change wins over others, and columns that these may change at the target stay as they are there.
+fn keeps(shared: &Shared, table: usize, keeps_its_key: bool, verdict: Verdict) -> bool {
+    let may_change = shared.entities.tables.table(table).is_some_and(|table| !table.kept.is_empty());
+    may_change && keeps_its_key && is_write(verdict) && verdict != UNDISPUTED
+}
+
 fn key_of<'r>(mapping: &TableMapping, row: &'r Row) -> Vec<&'r Value> {
     mapping.row_key.iter().filter_map(|index| row.get(*index)).collect()
 }
@@ -160,20 +188,21 @@ fn key_of<'r>(mapping: &TableMapping, row: &'r Row) -> Vec<&'r Value> {
 async fn judge_net(
     mapping: &TableMapping,
     target: &TargetTable,
-    net: &NetChange,
+    (net, standing): (&NetChange, Option<&Standing>),
     lookup: &mut Lookup,
     conn: &mut Conn,
 ) -> Result<(Verdict, Verdict), ApplyError> {
     let Some(last) = net.after.as_ref().or(net.before.as_ref()) else { return Ok((UNDISPUTED, UNDISPUTED)) };
     let key = key_of(mapping, last);
-    let (effective, returned) = (net.effective, net.origin == Origin::Returned);
+    let claim = Claim { effective: net.effective, returned: net.origin == Origin::Returned, standing };
     let subject = Subject { mapping, key: &key, seen: &net.seen };
-    let arrival = lookup.judge(&subject, (effective, returned), target, conn).await?;
+    let arrival = lookup.judge(&subject, claim, target, conn).await?;
     let departure = match (&net.moved_from, &net.before) {
         (Some(departure), Some(before)) => {
             let key = key_of(mapping, before);
             let subject = Subject { mapping, key: &key, seen: &departure.seen };
-            lookup.judge(&subject, (departure.effective, false), target, conn).await?
+            let claim = Claim { effective: departure.effective, returned: false, standing };
+            lookup.judge(&subject, claim, target, conn).await?
         }
         _ => UNDISPUTED,
     };
@@ -183,7 +212,7 @@ async fn judge_net(
 async fn judge_change(
     mapping: &TableMapping,
     target: &TargetTable,
-    change: &MappedChange,
+    (change, standing): (&MappedChange, &Standing),
     lookup: &mut Lookup,
     conn: &mut Conn,
 ) -> Result<(Verdict, Verdict), ApplyError> {
@@ -196,9 +225,10 @@ async fn judge_change(
     for (verdict, image) in verdicts.iter_mut().zip(images) {
         if let Some(image) = image {
             let key = key_of(mapping, image);
-            let (effective, returned) = (change.effective, change.origin == Origin::Returned);
+            let returned = change.origin == Origin::Returned;
+            let claim = Claim { effective: change.effective, returned, standing: Some(standing) };
             let subject = Subject { mapping, key: &key, seen };
-            *verdict = lookup.judge(&subject, (effective, returned), target, conn).await?;
+            *verdict = lookup.judge(&subject, claim, target, conn).await?;
         }
     }
     Ok((verdicts[0], verdicts[1]))

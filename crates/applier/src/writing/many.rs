@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crossfade_model::{FamilyPolicy, Row, Seen, Value};
-use crossfade_rules::{ChangeKind, NetChange, Remedy, TableMapping};
+use crossfade_rules::{Authority, ChangeKind, NetChange, Remedy, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -51,7 +51,10 @@ impl Part<'_> {
         if self.kind == ChangeKind::Delete {
             let gone = rows.iter().filter(|row| row.arrives()).map(|row| row.net);
             let gone: Vec<Ending<'_>> = gone
-                .filter_map(|net| Some(Ending { before: net.before.as_ref()?, moves_to: None, seen: &net.seen }))
+                .filter_map(|net| {
+                    let before = net.before.as_ref()?;
+                    Some(Ending { before, moves_to: None, seen: &net.seen, outranks: false })
+                })
                 .collect();
             uncopied::end_children(self.shared, conn, self.table, &gone).await?;
         } else if self.kind != ChangeKind::Insert {
@@ -273,7 +276,8 @@ impl Part<'_> {
                 let net = rows[*place].net;
                 let seen = net.moved_from.as_ref().map_or(&net.seen, |departure| &departure.seen);
                 let moves_to = net.after.as_ref().filter(|_| moves);
-                net.before.as_ref().map(|before| Ending { before, moves_to, seen })
+                let outranks = rows[*place].standing.authority == Authority::Held;
+                net.before.as_ref().map(|before| Ending { before, moves_to, seen, outranks })
             })
             .collect();
         let context = Context { shared: self.shared, concurrent: self.concurrent, manner: self.manner };
@@ -283,7 +287,7 @@ impl Part<'_> {
             Endings::Undecided(undecided) => {
                 undecided.iter().for_each(|at| rows[places[*at]].aside = Some(Cause::Held));
             }
-            Endings::Disputed(losses) => {
+            Endings::Disputed { losses, .. } => {
                 let ruling = if moves { Ruling::Undone } else { Ruling::Returns };
                 let ruled = losses
                     .iter()

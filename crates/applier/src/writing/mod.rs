@@ -20,6 +20,7 @@ use crate::error::{ApplyError, row_remedy};
 use crate::family::{self, Returning, Ruling, Rulings};
 use crate::judged::{JudgedLane, JudgedRow, JudgedStep, LastingEnd};
 use crate::lane::{Manner, Shared};
+use crate::late;
 use crate::parking::Cause;
 use crate::question;
 use crate::tombstone;
@@ -33,6 +34,33 @@ pub(crate) use rows::put_one;
 
 /// Writing found every row that it was to delete.
 pub(crate) const ALL_THERE: bool = true;
+
+impl JudgedStep<'_> {
+    /// Has columns stay as they are at the target that users of it may change, and that the changes leave as they were. The
+    /// rows stay locked.
+    async fn keep_columns(&mut self, shared: &Shared, conn: &mut Conn) -> Result<(), mysql_async::Error> {
+        match self {
+            JudgedStep::Net { table, rows, .. } => {
+                let (target, entity) = (&shared.tables[*table], shared.entities.tables.table(*table));
+                let Some(entity) = entity.filter(|entity| !entity.kept.is_empty()) else { return Ok(()) };
+                for row in rows.iter_mut().filter(|row| row.keeps && row.arrives_whole()) {
+                    let net = row.net;
+                    let (Some(before), Some(after)) = (&net.before, &net.after) else { continue };
+                    if target.key_of(before) != target.key_of(after) {
+                        continue;
+                    }
+                    let found = target.lock_where(conn, target.key(), &[target.key_of(after)]).await?.pop();
+                    if let Some(found) = found {
+                        row.keep(&entity.kept, &found);
+                    }
+                }
+            }
+            // These may follow each other at one row: each is looked at when its turn has come.
+            JudgedStep::InOrder(_) => {}
+        }
+        Ok(())
+    }
+}
 
 impl JudgedLane<'_> {
     /// Carries the verdicts out inside the open transaction.
@@ -49,6 +77,7 @@ impl JudgedLane<'_> {
         }
         for index in 0..self.steps.len() {
             self.steps[index].hold_back(&shared.planner, &mut aside, true);
+            self.steps[index].keep_columns(shared, conn).await?;
             let written = match &mut self.steps[index] {
                 JudgedStep::Net { table, kind, rows } => {
                     if *kind == ChangeKind::Delete {
@@ -86,8 +115,9 @@ impl JudgedLane<'_> {
         if !self.carry_out_rulings(shared, conn, manner).await? {
             return Ok(Written::NotCaptured);
         }
-        let undone = undone::undo(shared, conn, &self.steps).await?;
-        self.missed |= undone.found == undone::Found::Absent;
+        let Some(settled) = late::settle(shared, conn, self, manner).await? else { return Ok(Written::NotCaptured) };
+        let undone = undone::undo(shared, conn, &self.steps, settled.answers).await?;
+        self.missed |= settled.is_absent || undone.found == undone::Found::Absent;
         if !undone::return_children(shared, conn, &self.steps, undone.followers, manner).await? {
             return Ok(Written::NotCaptured);
         }

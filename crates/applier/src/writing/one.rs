@@ -1,7 +1,7 @@
 //! A single change, and what becomes of one that the target refuses.
 
 use crossfade_model::{FamilyPolicy, Row, RowOp, Seen};
-use crossfade_rules::{Remedy, TableMapping};
+use crossfade_rules::{Authority, Remedy, TableMapping};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -48,15 +48,22 @@ impl Context<'_> {
     ) -> Result<Endings, ApplyError> {
         let hold_limit = self.manner.may_hold();
         let found = family::judge_endings(self.shared, conn, table, endings, moves, hold_limit).await?;
-        match (found, self.shared.family) {
-            (Endings::Disputed(losses), FamilyPolicy::ChildGoes) => {
-                for (at, _) in losses {
-                    family::end_children(self.shared, conn, table, &endings[at]).await?;
-                }
-                Ok(Endings::Undisputed)
+        let Endings::Disputed { losses, mut outranking } = found else { return Ok(found) };
+        let lost = match self.shared.family {
+            FamilyPolicy::ChildGoes => {
+                outranking.extend(losses.iter().map(|(at, _)| *at));
+                Vec::new()
             }
-            (found, _) => Ok(found),
+            FamilyPolicy::ParentReturns => losses,
+        };
+        // Else all is judged again, with what was lost.
+        if lost.is_empty() {
+            for at in outranking {
+                family::end_children(self.shared, conn, table, &endings[at]).await?;
+            }
+            return Ok(Endings::Undisputed);
         }
+        Ok(Endings::Disputed { losses: lost, outranking })
     }
 
     pub(super) async fn refused(
@@ -101,6 +108,7 @@ impl Context<'_> {
         let change = judged.change;
         judged.came_back = false;
         let (mapping, target) = (&self.shared.mappings[change.table], &self.shared.tables[change.table]);
+        self.keep_columns(conn, judged).await?;
         if self.manner.sighted_only && !mapping.keyless {
             judged.aside = Some(Cause::Held);
             return Ok(Written::AsJudged { all_there: ALL_THERE });
@@ -110,11 +118,12 @@ impl Context<'_> {
         let ends = moves && !respells || judged.deletes(mapping) && judged.successor.is_none();
         if let (true, Some(before)) = (self.concurrent && ends, &change.before) {
             let moves_to = change.after.as_ref().filter(|_| moves);
-            let ending = Ending { before, moves_to, seen: &change.seen };
+            let outranks = judged.standing.authority == Authority::Held;
+            let ending = Ending { before, moves_to, seen: &change.seen, outranks };
             match self.endings(conn, change.table, &[ending], moves).await? {
                 Endings::Undisputed | Endings::Undecided(_) => {}
                 Endings::NotCaptured => return Ok(Written::NotCaptured),
-                Endings::Disputed(losses) => {
+                Endings::Disputed { losses, .. } => {
                     let ruling = if moves { Ruling::Undone } else { Ruling::Returns };
                     let ruled = losses.into_iter().map(|(_, loss)| (change.seq, ruling(loss)));
                     return Ok(Written::Ruled(ruled.collect()));
@@ -125,7 +134,7 @@ impl Context<'_> {
         if let (true, Some(before)) = (judged.arrives() && !mapping.keyless, &change.before) {
             match judged.after() {
                 None => {
-                    let ending = Ending { before, moves_to: None, seen: &change.seen };
+                    let ending = Ending { before, moves_to: None, seen: &change.seen, outranks: false };
                     uncopied::end_children(self.shared, conn, change.table, &[ending]).await?;
                 }
                 Some(after) => {
@@ -198,6 +207,20 @@ impl Context<'_> {
 }
 
 impl Context<'_> {
+    /// Has columns stay as they are at the target that users of it may change, and that the change leaves as they were.
+    async fn keep_columns(&self, conn: &mut Conn, judged: &mut JudgedChange<'_>) -> Result<(), mysql_async::Error> {
+        let (change, target) = (judged.change, &self.shared.tables[judged.change.table]);
+        let entity = self.shared.entities.tables.table(change.table).filter(|entity| !entity.kept.is_empty());
+        let (Some(entity), Some(before), Some(after)) = (entity, &change.before, &change.after) else { return Ok(()) };
+        if judged.keeps && judged.arrives() && target.key_of(before) == target.key_of(after) {
+            let found = target.lock_where(conn, target.key(), &[target.key_of(after)]).await?.pop();
+            if let Some(found) = found {
+                judged.keep(&entity.kept, &found);
+            }
+        }
+        Ok(())
+    }
+
     /// The row may have others that refer to it, and its key is merely spelled otherwise.
     async fn respells(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<bool, ApplyError> {
         let (change, table) = (judged.change, judged.change.table);

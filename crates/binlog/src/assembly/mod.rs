@@ -270,6 +270,7 @@ impl Assembly {
             open.counted = 0;
             open.checkpoints.clear();
             open.returned.clear();
+            open.authority.clear();
         }
         if open.counted < open.skip {
             let (expected, found) = (open.skip, open.counted);
@@ -316,6 +317,7 @@ impl Assembly {
             echo_keys: std::mem::take(&mut open.echo_keys),
             heartbeats: std::mem::take(&mut open.heartbeats),
             returned: std::mem::take(&mut open.returned),
+            authority: std::mem::take(&mut open.authority),
             only_crossfade: open.only_crossfade,
             bytes: std::mem::take(&mut open.bytes),
             resume: ResumePoint { position: self.position.clone(), rows_done },

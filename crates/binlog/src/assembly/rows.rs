@@ -4,7 +4,7 @@ use crossfade_model::{Origin, RowOp};
 
 use super::Assembly;
 use crate::BinlogError;
-use crate::checkpoint::{Checkpoint, heartbeat_of, returned_token};
+use crate::checkpoint::{Checkpoint, authority_of, heartbeat_of, returned_token};
 use crate::decode::{DecodeError, RowsEvent};
 use crate::dump::Frame;
 use crate::route::{Route, RouteError, Routed};
@@ -25,8 +25,7 @@ impl Assembly {
         };
         notice.into_iter().for_each(|notice| self.note(notice));
         let open = self.open.as_mut().expect("opened above");
-        open.only_crossfade &=
-            matches!(routed.route, Route::Checkpoint(_) | Route::Heartbeat(_) | Route::Returned(_) | Route::Crossfade);
+        open.only_crossfade &= !matches!(routed.route, Route::Synced(_) | Route::Other);
         // Only the first table map of a transaction can mark it as crossfade's own.
         if !std::mem::replace(&mut open.mapped, true) && !matches!(routed.route, Route::Checkpoint(_)) {
             open.origin = Some(Origin::User);
@@ -94,7 +93,12 @@ impl Assembly {
                     }
                 }
             }
-            Route::Returned(_) | Route::Crossfade | Route::Other => {}
+            Route::Authority(map) if open.origin == Some(Origin::Sync) => {
+                for change in map.changes(parse()?) {
+                    open.authority.extend(authority_of(&change?, &self.pair)?);
+                }
+            }
+            Route::Returned(_) | Route::Authority(_) | Route::Crossfade | Route::Other => {}
         }
         Ok(())
     }

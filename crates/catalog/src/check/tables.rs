@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crossfade_config::{Policy, SelectedTable, Settings, TablePattern, TableSettings};
 use crossfade_model::{ColumnKind, Direction, ForeignKey, ReferentialAction, Side, TableName, TableShape};
-use crossfade_rules::TableMapping;
+use crossfade_rules::authority::EntityProblem;
+use crossfade_rules::{EntityTables, TableMapping};
 use crossfade_rules::mapping;
 
 use super::{Finding, Severity};
 use crate::ServerFacts;
-use crate::rule::table_rule;
+use crate::rule::{entity_rules, table_rule};
 
 /// The synced tables with their definitions on both sides.
 pub(super) struct Tables<'s> {
@@ -89,6 +90,32 @@ impl<'s> Tables<'s> {
             {
                 findings.extend(clock_findings(table, side, here));
                 findings.extend(self.foreign_key_findings(table, side, here, there, facts));
+            }
+        }
+        findings.extend(self.entity_findings(settings));
+        findings
+    }
+
+    /// Why an entity would not be found by its rows. Tables that do not map have findings of their own.
+    fn entity_findings(&self, settings: &Settings) -> Vec<Finding> {
+        let rules = entity_rules(settings);
+        let mut findings: Vec<Finding> = Vec::new();
+        for direction in [Direction::Forward, Direction::Reverse] {
+            let mapping = |table: &SelectedTable| {
+                let (old, new) = (self.old.get(&table.old)?, self.new.get(&table.new)?);
+                let (source, target) = if direction == Direction::Forward { (old, new) } else { (new, old) };
+                TableMapping::build(direction, &table_rule(table), source, target).ok()
+            };
+            let mappings: Vec<TableMapping> = self.selected.iter().filter_map(mapping).collect();
+            let problems = EntityTables::build(&rules, &mappings).err().unwrap_or_default();
+            let is_synced = |name: &TableName| self.selected.iter().any(|table| table.old == *name);
+            for problem in problems {
+                let is_told = matches!(&problem, EntityProblem::NotSynced { table } if is_synced(table));
+                let text = problem.to_string();
+                if !is_told && findings.iter().all(|finding| finding.message != text) {
+                    let (table, remedy) = (problem.table().to_string(), problem.remedy());
+                    findings.push(Finding::new(Severity::Error, "entity", Side::Old, table, text, remedy));
+                }
             }
         }
         findings

@@ -300,7 +300,9 @@ fn tag(proof: &TagProof) -> String {
 
 fn conflicts(by_table: &BTreeMap<String, ConflictCounts>) -> String {
     let of_table = |(table, counts): (&String, &ConflictCounts)| {
-        format!("{table} {} won, {} lost, {} stale", counts.won, counts.lost, counts.stale)
+        let ConflictCounts { won, lost, stale, authority } = counts;
+        let of_these = if *authority == 0 { String::new() } else { format!(" ({authority} for want of authority)") };
+        format!("{table} {won} won, {lost} lost, {stale} stale{of_these}")
     };
     by_table.iter().map(of_table).collect::<Vec<_>>().join("; ")
 }

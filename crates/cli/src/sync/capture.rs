@@ -10,7 +10,7 @@ use anyhow::Context;
 use crossfade_applier::{Feed, canary_writer, opposite_stream};
 use crossfade_backfill::Windows;
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
-use crossfade_message::{BacklogBlock, CaptureError, PassedHeartbeat, Store, StoreError, StreamState};
+use crossfade_message::{BacklogBlock, CaptureError, CapturedAuthority, Passed, PassedHeartbeat, Store, StoreError, StreamState};
 use crossfade_model::{Clock, Message, Origin, Position, ResumePoint, RowChange, Seen, TransactionHead};
 use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
@@ -100,6 +100,7 @@ struct Pending {
     messages: Vec<Message>,
     key_hashes: Vec<[u64; 2]>,
     heartbeats: Vec<PassedHeartbeat>,
+    authority: Vec<CapturedAuthority>,
     bytes: usize,
     end: Option<(ResumePoint, Seen)>,
     /// Since when the position has moved past something other than schema `crossfade` without being saved.
@@ -324,7 +325,9 @@ impl Capture {
     }
 
     fn take(&mut self, pending: &mut Pending, part: TransactionPart, returned: Vec<Message>) {
-        let TransactionPart { head, changes, echoes, echo_keys, heartbeats, only_crossfade, bytes, resume, .. } = part;
+        let TransactionPart {
+            head, changes, echoes, echo_keys, heartbeats, authority, only_crossfade, bytes, resume, ..
+        } = part;
         if self.windows.are_open() {
             let mut touched = echo_keys;
             let captured = changes.iter().chain(returned.iter().map(|message| &message.change));
@@ -351,6 +354,9 @@ impl Capture {
                 pending.heartbeats.push(PassedHeartbeat { writer: beat.writer, counter: beat.counter });
             }
         }
+        // It holds for what comes after this place, so whoever reads this again says the same.
+        let from_seq = self.state.next_seq() + pending.messages.len() as u64;
+        pending.authority.extend(authority.into_iter().map(|given| CapturedAuthority { given, from_seq }));
         pending.echoes += echoes;
         if only_crossfade && head.origin == Origin::User {
             pending.crossfade_bytes += bytes;
@@ -410,8 +416,9 @@ impl Capture {
         (self.probe)("after-read");
         let mut pause = Duration::from_millis(50);
         let stored_bytes = loop {
+            let passed = Passed { heartbeats: &batch.heartbeats, authority: &batch.authority };
             let captured =
-                self.store.capture(&self.state, &batch.messages, &batch.key_hashes, end, seen, &batch.heartbeats).await;
+                self.store.capture_all(&self.state, &batch.messages, &batch.key_hashes, end, seen, passed).await;
             match captured {
                 Ok(captured) => {
                     self.state = captured.state;
@@ -479,6 +486,7 @@ impl Pending {
     fn is_due(&self) -> bool {
         !self.messages.is_empty()
             || !self.heartbeats.is_empty()
+            || !self.authority.is_empty()
             || self.crossfade_bytes >= CROSSFADE_BYTES_UNSAVED
             || self.unsaved_since.is_some_and(|since| since.elapsed() >= SAVE_EVERY)
     }

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossfade_applier::{
-    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, CircuitLimits, Counters, Feed, ProgressView, Uncopied,
+    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, CircuitLimits, Counters, Entities, Feed, ProgressView, Uncopied,
     Wishes,
 };
 use crossfade_backfill::Windows;
@@ -330,6 +330,10 @@ fn applier_options(pair: &Pair, store: &Store, direction: Direction, given: Give
         opposite_mappings: pair.mappings(direction.opposite()).into(),
         prefer: settings.conflict.prefer,
         family: settings.conflict.fk_conflict,
+        entities: Entities {
+            name: settings.entity.as_ref().map_or("", |entity| &entity.name).into(),
+            tables: pair.entities(direction).clone(),
+        },
         uncopied: given.uncopied,
         throttle: given.throttle,
         lanes: settings.apply.lanes,

@@ -83,6 +83,7 @@ mod tests {
             echo_keys: vec![],
             heartbeats: Vec::new(),
             returned: Vec::new(),
+            authority: Vec::new(),
             only_crossfade: false,
             bytes: 0,
             resume: ResumePoint { position: end, rows_done: 0 },

@@ -42,6 +42,7 @@ pub use column_set::ColumnSet;
 pub use number::with_difference;
 pub use window::{KeyHashes, Window};
 
+use crate::authority::Authority;
 use crate::decide::{Event, LastConcurrent, Loss, LossReason, Verdict, WriteReason, decide};
 use crate::mapping::TableMapping;
 
@@ -243,9 +244,9 @@ impl<'a> Merging<'a> {
 
     fn against(&self, part: &Part, other: &Concurrent) -> Verdict {
         let Part { effective, returned, .. } = *part;
-        let event = Event { side: self.mapping.direction.source(), effective, returned };
+        let event = Event { side: self.mapping.direction.source(), effective, returned, authority: Authority::Shared };
         let Concurrent { seq, effective, returned, .. } = *other;
-        let last = LastConcurrent { seq, effective, op: other.effect.op(), returned };
+        let last = LastConcurrent { seq, effective, op: other.effect.op(), returned, authority: Authority::Shared };
         decide(&event, Some(&last), self.mapping.policy, self.prefer)
     }
 }

@@ -275,7 +275,7 @@ impl Steps {
             count(&self.tally.conflicts);
         }
         let policy = if self.setting.clocks == Clocks::Absent { Policy::PreferNew } else { Policy::Newest };
-        let event = Event { side, effective, returned: false };
+        let event = Event { side, effective, returned: false, authority: crossfade_rules::Authority::Shared };
         matches!(decide(&event, concurrent.as_ref(), policy, Side::New), Verdict::Write(_))
     }
 }

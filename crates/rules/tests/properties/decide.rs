@@ -30,10 +30,10 @@ fn ops() -> impl Strategy<Value = RowOp> {
 }
 
 fn verdict(side: Side, clock: Option<Clock>, other: Option<Clock>, policy: Policy, prefer: Side) -> Verdict {
-    let event = Event { side, effective: clock, returned: false };
+    let event = Event { side, effective: clock, returned: false, authority: crossfade_rules::Authority::Shared };
     decide(
         &event,
-        Some(&LastConcurrent { seq: 3, effective: other, op: RowOp::Update, returned: false }),
+        Some(&LastConcurrent { seq: 3, effective: other, op: RowOp::Update, returned: false, authority: crossfade_rules::Authority::Shared }),
         policy,
         prefer,
     )
@@ -60,8 +60,8 @@ proptest! {
         side in sides(), clock in clocks(), other in clocks(), policy in policies(), prefer in sides(),
         op in ops(), seq: u64,
     ) {
-        let event = Event { side, effective: clock, returned: false };
-        let concurrent = LastConcurrent { seq, effective: other, op, returned: false };
+        let event = Event { side, effective: clock, returned: false, authority: crossfade_rules::Authority::Shared };
+        let concurrent = LastConcurrent { seq, effective: other, op, returned: false, authority: crossfade_rules::Authority::Shared };
         let decided = decide(&event, Some(&concurrent), policy, prefer);
         prop_assert_eq!(decided, decide(&event, Some(&concurrent), policy, prefer));
         prop_assert_eq!(matches!(decided, Verdict::Write(_)), wins(side, clock, other, policy, prefer));
@@ -96,7 +96,7 @@ proptest! {
     fn nothing_concurrent_is_always_written(
         side in sides(), clock in clocks(), policy in policies(), prefer in sides(),
     ) {
-        let event = Event { side, effective: clock, returned: false };
+        let event = Event { side, effective: clock, returned: false, authority: crossfade_rules::Authority::Shared };
         prop_assert!(matches!(decide(&event, None, policy, prefer), Verdict::Write(_)));
     }
 }
