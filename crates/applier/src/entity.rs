@@ -246,7 +246,7 @@ async fn last_image(
                     let value = |at: usize| image.get(at).cloned();
                     mapping.columns.iter().map(|column| place(&column.target).map_or(Some(Value::Null), value)).collect()
                 };
-                [&message.change.after, &message.change.before].map(|image| image.as_ref().and_then(row)).into()
+                [&message.change.after, &message.change.before].map(|image| image.as_ref().and_then(&row)).into()
             }
         };
         let refers = |row: &Row| row.get(referred).is_some_and(|found| exact(found) == exact(value));
@@ -287,7 +287,10 @@ impl GivenTo {
         entities: impl Iterator<Item = &'e EntityKey>,
     ) -> Result<GivenTo, ApplyError> {
         let rest = EntityKey::rest();
-        let keys: Vec<&EntityKey> = entities.chain([&rest]).collect();
+        let mut keys: Vec<&EntityKey> = vec![&rest];
+        for entity in entities {
+            keys.push(entity);
+        }
         Ok(GivenTo(store.authority(stream, &keys).await?))
     }
 

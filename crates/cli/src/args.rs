@@ -533,7 +533,7 @@ Statuses:
   applied         has taken effect on the other side
   held            waits until the other direction has been read further
   failed          refused by the target, or depends on one that is; set aside until it is mended
-  conflict_lost   a change of the same row that it did not know of has won
+  conflict_lost   a change of the same row that it did not know of has won, or it was made where the other side had authority
   stale           the same, and a later change of its own side stands in for it anyway
   superseded      a later change of the same row stood in for it
   discarded       given up by a person";

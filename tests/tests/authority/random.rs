@@ -4,7 +4,7 @@ use anyhow::Result;
 use crossfade_model::Side;
 use crossfade_tests::{Direction, Flavor, Migration, rounds};
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 
 use crate::stage::{give, nothing_aside, pool, settled, shop};
 

@@ -48,7 +48,10 @@ impl Context<'_> {
     ) -> Result<Endings, ApplyError> {
         let hold_limit = self.manner.may_hold();
         let found = family::judge_endings(self.shared, conn, table, endings, moves, hold_limit).await?;
-        let Endings::Disputed { losses, mut outranking } = found else { return Ok(found) };
+        let (losses, mut outranking) = match found {
+            Endings::Disputed { losses, outranking } => (losses, outranking),
+            found => return Ok(found),
+        };
         let lost = match self.shared.family {
             FamilyPolicy::ChildGoes => {
                 outranking.extend(losses.iter().map(|(at, _)| *at));
