@@ -7,10 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crossfade_model::{Clock, Row, RowChange, RowOp, Value};
-use crossfade_rules::authority::EntityTable;
-use crossfade_rules::clock::clock_of;
-use crossfade_rules::{Remedy, TableMapping};
+use crossfade_model::{Clock, Row, RowChange, RowOp};
+use crossfade_rules::Remedy;
+use crossfade_rules::late::{Answer, Crossing, crossing};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -76,11 +75,10 @@ pub(crate) async fn settle(
         }
         let is_same = here.iter().zip(update.after).all(|(here, there)| same_cell(here, there));
         let layout = &shared.layouts[update.table];
-        let answer = match (unknown.contains(&key), is_same) {
-            // The source may be told to have it otherwise by what is on its way: so it is told all.
-            (true, _) => Some(change(layout, RowOp::Insert, None, Some(here))),
-            (false, false) => Some(change(layout, RowOp::Update, Some(update.after.clone()), Some(here))),
-            (false, true) => None,
+        let answer = match Answer::to(!unknown.contains(&key), is_same) {
+            Answer::Nothing => None,
+            Answer::Rest => Some(change(layout, RowOp::Update, Some(update.after.clone()), Some(here))),
+            Answer::Whole => Some(change(layout, RowOp::Insert, None, Some(here))),
         };
         put(&mut places, &mut answers, key, answer);
     }
@@ -130,7 +128,9 @@ async fn cross(
 ) -> Result<Row, ApplyError> {
     let (mapping, target) = (&shared.mappings[update.table], &shared.tables[update.table]);
     let entity = shared.entities.tables.table(update.table);
-    let Crossing { mut crossed, mut lost, values } = crossing(mapping, entity, (update.before, update.after), &there);
+    let allowed = entity.map(|entity| entity.allowed.as_slice()).unwrap_or_default();
+    let images = (update.before, update.after);
+    let Crossing { mut crossed, mut lost, values } = crossing(mapping, allowed, images, &there, same_cell);
     let mut here = there;
     if !values.is_empty() {
         conn.query_drop("SAVEPOINT late").await?;
@@ -147,48 +147,4 @@ async fn cross(
     update.late.is_whole = lost.is_empty();
     (update.late.crossed, update.late.lost) = (crossed, lost);
     Ok(here)
-}
-
-/// What of a late update crosses.
-#[derive(Debug, Default, PartialEq)]
-struct Crossing {
-    /// Columns that may change there, and did there alone.
-    crossed: Vec<usize>,
-    lost: Vec<usize>,
-    /// What is written: of these, and of columns that change with every update.
-    values: BTreeMap<usize, Value>,
-}
-
-fn crossing(
-    mapping: &TableMapping,
-    entity: Option<&EntityTable>,
-    (before, after): (&Row, &Row),
-    there: &Row,
-) -> Crossing {
-    let mut crossing = Crossing::default();
-    let changed: Vec<usize> = (0..after.len()).filter(|column| before[*column] != after[*column]).collect();
-    for column in changed.iter().copied().filter(|column| !mapping.is_incidental(*column)) {
-        let may = entity.is_some_and(|entity| entity.allowed.contains(&column));
-        let (is_there, is_untouched) =
-            (same_cell(&there[column], &after[column]), same_cell(&there[column], &before[column]));
-        if may && (is_there || is_untouched) {
-            crossing.crossed.push(column);
-            if !is_there {
-                crossing.values.insert(column, after[column].clone());
-            }
-        } else if !is_there {
-            crossing.lost.push(column);
-        }
-    }
-    if crossing.crossed.is_empty() && !crossing.lost.is_empty() {
-        return crossing;
-    }
-    for column in changed.into_iter().filter(|column| mapping.is_incidental(*column)) {
-        let is_clock = mapping.clock.as_ref().filter(|clock| clock.index == column);
-        let is_later = is_clock.is_some_and(|clock| clock_of(clock, &after[column]) > clock_of(clock, &there[column]));
-        if is_later || same_cell(&there[column], &before[column]) {
-            crossing.values.insert(column, after[column].clone());
-        }
-    }
-    crossing
 }

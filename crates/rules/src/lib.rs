@@ -17,6 +17,7 @@ mod fold;
 pub mod holder;
 pub mod key;
 mod key_filter;
+pub mod late;
 pub mod mapping;
 pub mod merge;
 pub mod moves;

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use crossfade_message::ConflictCounts;
 use crossfade_model::{Origin, Row, RowChange, RowOp, TableName};
 use crossfade_rules::decide::WriteReason;
+use crossfade_rules::late::kept;
 use crossfade_rules::merge::PartEnd;
 use crossfade_rules::plan::{Dependence, Dependences};
 use crossfade_rules::{ChangeKind, LanePlan, Loss, MappedChange, NetChange, Planner, Step, TableMapping, Verdict};
@@ -253,22 +254,10 @@ impl<'a> JudgedRow<'a> {
     /// The row as it is written, in the place of one that was found.
     pub fn keep(&mut self, columns: &[usize], found: &Row) {
         let net = self.net;
-        self.replaced = kept((net.before.as_ref(), net.after.as_ref()), self.after(), columns, found);
+        if let (Some(before), Some(after), Some(written)) = (&net.before, &net.after, self.after()) {
+            self.replaced = Some(kept((before, after), written, columns, found));
+        }
     }
-}
-
-/// The row with those of these columns that the change leaves as they were as the found row has them.
-fn kept(
-    (before, after): (Option<&Row>, Option<&Row>),
-    written: Option<&Row>,
-    columns: &[usize],
-    found: &Row,
-) -> Option<Row> {
-    let (before, after, mut row) = (before?, after?, written?.clone());
-    for column in columns.iter().filter(|column| before[**column] == after[**column]) {
-        row[*column] = found[*column].clone();
-    }
-    Some(row)
 }
 
 impl<'a> JudgedChange<'a> {
@@ -361,7 +350,9 @@ impl<'a> JudgedChange<'a> {
     /// As of [`JudgedRow::keep`].
     pub fn keep(&mut self, columns: &[usize], found: &Row) {
         let change = self.change;
-        self.replaced = kept((change.before.as_ref(), change.after.as_ref()), self.after(), columns, found);
+        if let (Some(before), Some(after), Some(written)) = (&change.before, &change.after, self.after()) {
+            self.replaced = Some(kept((before, after), written, columns, found));
+        }
     }
 
     /// Has this row written instead; returns what [`Self::take_back`] needs.

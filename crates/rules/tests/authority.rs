@@ -1,0 +1,312 @@
+//! P4 for authority: one row, two sides, random schedules, and authority that goes there and back, on each side at a time of its
+//! own and without anybody being drained. Users of both sides write whatever they like. When all is captured and applied, both sides
+//! hold the same row, and nothing of a late change is left but what may still change.
+//!
+//! The runs use the crate's own `decide`, `side_at`, `crossing`, `kept` and `Answer`, as the applier does.
+
+use std::collections::BTreeMap;
+
+use crossfade_model::{Clock, ColumnKind, Direction, Row, RowOp, Side, TableName, Value};
+use crossfade_rules::authority::side_at;
+use crossfade_rules::late::{Answer, crossing, kept};
+use crossfade_rules::mapping::ClockKind;
+use crossfade_rules::{
+    Authority, AuthorityChange, ClockColumn, Event, LastConcurrent, MappedColumn, Policy, TableMapping, Verdict, decide,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+const SEEDS: u64 = 20_000;
+const NAME: usize = 1;
+const PASSWORD: usize = 2;
+const CLOCK: usize = 3;
+
+#[derive(Debug, Clone)]
+struct Message {
+    before: Option<Row>,
+    after: Option<Row>,
+    is_users: bool,
+    /// Opposite messages that had been applied where it was written.
+    seen: usize,
+    effective: Option<Clock>,
+}
+
+struct Run {
+    random: StdRng,
+    mapping: TableMapping,
+    prefer: Side,
+    now: i64,
+    rows: [Option<Row>; 2],
+    log: [Vec<Message>; 2],
+    /// Messages of each side that have been applied on the other.
+    applied: [usize; 2],
+    authority: [Vec<AuthorityChange>; 2],
+    version: u64,
+}
+
+fn side(place: usize) -> Side {
+    if place == 0 { Side::Old } else { Side::New }
+}
+
+fn mapping(policy: Policy) -> TableMapping {
+    let table = TableName::new("a", "t");
+    let kind = ColumnKind::Integer { bytes: 8, unsigned: true };
+    let column = |name: &str| MappedColumn {
+        source: name.into(),
+        target: name.into(),
+        source_kind: kind.clone(),
+        target_kind: kind.clone(),
+        not_null: true,
+        on_update_now: false,
+    };
+    let clock = ClockColumn { source: "v".into(), target: "v".into(), index: CLOCK, kind: ClockKind::Version };
+    TableMapping {
+        direction: Direction::Forward,
+        source: table.clone(),
+        target: table.clone(),
+        identity: table,
+        policy,
+        columns: ["id", "name", "password", "v"].map(column).into(),
+        clock: Some(clock),
+        strict_clock: false,
+        row_key: vec![0],
+        unique_keys: Vec::new(),
+        in_order: false,
+        parents: Vec::new(),
+        merge: None,
+        keyless: false,
+        warnings: Vec::new(),
+    }
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let mut random = StdRng::seed_from_u64(seed);
+        let policies = [Policy::Version, Policy::PreferOld, Policy::PreferNew];
+        let policy = policies[random.random_range(0..3)];
+        let prefer = side(random.random_range(0..2));
+        let row = random.random_bool(0.8).then(|| [1, 0, 0, 0].map(Value::UInt).to_vec());
+        Run {
+            random,
+            mapping: mapping(policy),
+            prefer,
+            now: 0,
+            rows: [row.clone(), row],
+            log: [Vec::new(), Vec::new()],
+            applied: [0, 0],
+            authority: [Vec::new(), Vec::new()],
+            version: 0,
+        }
+    }
+
+    fn write(&mut self, place: usize) {
+        self.now += 1;
+        // The sides' clocks are apart.
+        let now = self.now + if place == 1 { 3 } else { 0 };
+        let value = Value::UInt(self.random.random_range(1..1000));
+        let before = self.rows[place].clone();
+        let what = self.random.random_range(0..10);
+        let after = match (&before, what) {
+            (None, _) => Some(vec![Value::UInt(1), value.clone(), value, Value::UInt(now as u64)]),
+            (Some(_), 0) => None,
+            (Some(row), _) => {
+                let mut row = row.clone();
+                if what < 7 {
+                    row[PASSWORD] = value.clone();
+                }
+                if what > 4 {
+                    row[NAME] = value;
+                }
+                row[CLOCK] = Value::UInt(now as u64);
+                Some(row)
+            }
+        };
+        self.rows[place] = after.clone();
+        let seen = self.applied[1 - place];
+        self.capture(place, before, after, true, seen, Some(Clock(now)));
+    }
+
+    fn capture(
+        &mut self,
+        place: usize,
+        before: Option<Row>,
+        after: Option<Row>,
+        is_users: bool,
+        seen: usize,
+        own: Option<Clock>,
+    ) {
+        let earlier = self.log[place].iter().chain(&self.log[1 - place][..seen]).map(|message| message.effective);
+        let effective = earlier.chain([own]).max().flatten();
+        self.log[place].push(Message { before, after, is_users, seen, effective });
+    }
+
+    fn give(&mut self, place: usize, to: usize, version: u64) {
+        let known = self.authority[place].last().map_or(0, |last| last.version);
+        if version > known {
+            let from_seq = self.log[place].len() as u64;
+            self.authority[place].push(AuthorityChange { from_seq, side: side(to), version });
+        }
+    }
+
+    fn of(&self, place: usize, seq: usize) -> Authority {
+        match side_at(&self.authority[place], &[], seq as u64) == side(place) {
+            true => Authority::Held,
+            false => Authority::Lacking,
+        }
+    }
+
+    /// Applies the next message of a side on the other, when all that was written there is captured.
+    fn apply(&mut self, from: usize) {
+        let to = 1 - from;
+        let seq = self.applied[from];
+        let message = self.log[from][seq].clone();
+        let authority = self.of(from, seq);
+        let last = (message.seen..self.log[to].len()).last();
+        let concurrent = last.map(|seq| LastConcurrent {
+            seq: seq as u64 + 1,
+            effective: self.log[to][seq].effective,
+            op: if self.log[to][seq].after.is_none() { RowOp::Delete } else { RowOp::Update },
+            returned: false,
+            authority: self.of(to, seq),
+        });
+        self.applied[from] += 1;
+        if authority == Authority::Lacking && message.is_users {
+            return self.answer(from, &message, concurrent.is_none());
+        }
+        // What crossfade itself has sent back is not late.
+        let authority = if message.is_users || authority == Authority::Held { authority } else { Authority::Shared };
+        let event = Event { side: side(from), effective: message.effective, returned: false, authority };
+        if let Verdict::Lose(_) = decide(&event, concurrent.as_ref(), self.mapping.policy, self.prefer) {
+            return;
+        }
+        let keeps = to == 0 && concurrent.is_some();
+        self.rows[to] = match (&message.before, &message.after, &self.rows[to]) {
+            (Some(before), Some(after), Some(found)) if keeps => Some(kept((before, after), after, &[PASSWORD], found)),
+            (_, after, _) => after.clone(),
+        };
+    }
+
+    fn answer(&mut self, from: usize, message: &Message, has_seen_all: bool) {
+        let to = 1 - from;
+        let seen = self.applied[from];
+        let there = self.rows[to].clone();
+        match (&message.before, &message.after, there) {
+            (Some(before), Some(after), Some(there)) => {
+                let allowed: &[usize] = if from == 0 { &[PASSWORD] } else { &[] };
+                let crossing = crossing(&self.mapping, allowed, (before, after), &there, |a, b| a == b);
+                let mut here = there;
+                crossing.values.into_iter().for_each(|(column, value)| here[column] = value);
+                self.rows[to] = Some(here.clone());
+                match Answer::to(has_seen_all, here == *after) {
+                    Answer::Nothing => {}
+                    Answer::Rest => self.capture(to, Some(after.clone()), Some(here), false, seen, None),
+                    Answer::Whole => self.capture(to, None, Some(here), false, seen, None),
+                }
+            }
+            (_, Some(after), None) => self.capture(to, Some(after.clone()), None, false, seen, message.effective),
+            (_, _, Some(there)) => self.capture(to, None, Some(there), false, seen, message.effective),
+            (_, None, None) => {}
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut steps = 0;
+        while let Some(from) = self.next_to_apply() {
+            self.apply(from);
+            steps += 1;
+            assert!(steps < 1_000, "messages go round");
+        }
+    }
+
+    fn next_to_apply(&mut self) -> Option<usize> {
+        let waits = [0, 1].map(|place| self.applied[place] < self.log[place].len());
+        match waits {
+            [true, true] => Some(self.random.random_range(0..2)),
+            [true, false] => Some(0),
+            [false, true] => Some(1),
+            [false, false] => None,
+        }
+    }
+
+    /// Users write, changes cross, and authority goes where it likes, to one side after the other.
+    fn live(&mut self) {
+        let mut pending: Vec<(usize, usize, u64)> = Vec::new();
+        for _ in 0..self.random.random_range(1..14) {
+            match self.random.random_range(0..8) {
+                0 => {
+                    self.version += 1;
+                    let to = self.random.random_range(0..2);
+                    pending.extend([(0, to, self.version), (1, to, self.version)]);
+                }
+                1 | 2 if !pending.is_empty() => {
+                    let at = self.random.random_range(0..pending.len());
+                    let (place, to, version) = pending.swap_remove(at);
+                    self.give(place, to, version);
+                }
+                3..=5 => {
+                    let place = self.random.random_range(0..2);
+                    self.write(place);
+                }
+                _ => {
+                    if let Some(from) = self.next_to_apply() {
+                        self.apply(from);
+                    }
+                }
+            }
+        }
+        pending.sort_by_key(|(_, _, version)| *version);
+        for (place, to, version) in pending {
+            self.give(place, to, version);
+        }
+    }
+}
+
+#[test]
+fn p4_both_sides_end_equal_whoever_writes_and_whoever_has_authority() {
+    let mut late = BTreeMap::new();
+    for seed in 0..SEEDS {
+        let mut run = Run::new(seed);
+        run.live();
+        run.drain();
+        assert_eq!(run.rows[0], run.rows[1], "seed {seed}: {:#?} {:?}", run.log, run.authority);
+        for place in 0..2 {
+            let is_late = |seq: &usize| run.log[place][*seq].is_users && run.of(place, *seq) == Authority::Lacking;
+            *late.entry(place).or_insert(0) += (0..run.log[place].len()).filter(is_late).count();
+        }
+    }
+    assert!(late.values().all(|count| *count > 5_000), "hardly anything was late: {late:?}");
+}
+
+/// Who moves as he should, drained, loses nothing: what old wrote in time and what new writes afterwards is all there.
+#[test]
+fn p1_a_drained_move_loses_nothing_but_what_is_late() {
+    for seed in 0..SEEDS {
+        let mut run = Run::new(seed);
+        for _ in 0..run.random.random_range(0..4) {
+            run.write(0);
+        }
+        run.drain();
+        run.give(0, 1, 1);
+        run.give(1, 1, 1);
+        let mut last_of_new = run.rows[1].clone();
+        for _ in 0..run.random.random_range(1..8) {
+            match run.random.random_range(0..3) {
+                // On old, after the move.
+                0 => run.write(0),
+                1 => {
+                    run.write(1);
+                    last_of_new = run.rows[1].clone();
+                }
+                _ => {
+                    if let Some(from) = run.next_to_apply() {
+                        run.apply(from);
+                    }
+                }
+            }
+        }
+        run.drain();
+        assert_eq!(run.rows[0], run.rows[1], "seed {seed}: {:#?}", run.log);
+        let name = |row: &Option<Row>| row.as_ref().map(|row| row[NAME].clone());
+        assert_eq!(name(&run.rows[1]), name(&last_of_new), "seed {seed}: a late change has changed new: {:#?}", run.log);
+    }
+}
