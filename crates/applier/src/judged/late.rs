@@ -43,22 +43,22 @@ impl JudgedLane<'_> {
             match step {
                 JudgedStep::Net { rows, .. } => {
                     for row in rows {
-                        row.standing = standings.get(&row.net.seqs.last()).cloned().unwrap_or_default();
+                        row.standing = standing(standings, row.net.seqs.last(), row.net.origin);
                     }
                 }
                 JudgedStep::InOrder(changes) => {
                     for judged in changes {
-                        judged.standing = standings.get(&judged.change.seq).cloned().unwrap_or_default();
+                        judged.standing = standing(standings, judged.change.seq, judged.change.origin);
                     }
                 }
             }
         }
     }
 
-    /// Late changes lose whatever else was judged. Only what users have written can be late.
+    /// Late changes lose whatever else was judged.
     pub fn lose_late(&mut self, shared: &Shared) {
         let side = shared.owner.stream.direction().target();
-        let is_late = |standing: &Standing, origin| standing.authority == Authority::Lacking && origin == Origin::User;
+        let is_late = |standing: &Standing| standing.authority == Authority::Lacking;
         let late = |verdict: Verdict| {
             let winner = match verdict {
                 Verdict::Lose(Loss { winner, reason: LossReason::Authority { .. } }) => winner,
@@ -71,7 +71,7 @@ impl JudgedLane<'_> {
             match step {
                 JudgedStep::Net { table, rows, .. } => {
                     let target = &shared.tables[*table];
-                    for row in rows.iter_mut().filter(|row| is_late(&row.standing, row.net.origin)) {
+                    for row in rows.iter_mut().filter(|row| is_late(&row.standing)) {
                         let late = late(row.verdict);
                         (row.verdict, row.departure) = (Verdict::Lose(late.loss), Verdict::Lose(late.loss));
                         let keeps_its_key = keeps_its_key(target, &row.net.before, &row.net.after);
@@ -80,7 +80,7 @@ impl JudgedLane<'_> {
                     }
                 }
                 JudgedStep::InOrder(changes) => {
-                    for judged in changes.iter_mut().filter(|judged| is_late(&judged.standing, judged.change.origin)) {
+                    for judged in changes.iter_mut().filter(|judged| is_late(&judged.standing)) {
                         let (late, change) = (late(judged.verdict), judged.change);
                         (judged.verdict, judged.departure) = (Verdict::Lose(late.loss), Verdict::Lose(late.loss));
                         let target = &shared.tables[change.table];
@@ -162,6 +162,15 @@ impl JudgedLane<'_> {
         }
         updates
     }
+}
+
+/// Only what users have written can be late: what crossfade itself sends is as its side was told by the other one.
+fn standing(standings: &Standings, seq: u64, origin: Origin) -> Standing {
+    let mut standing = standings.get(&seq).cloned().unwrap_or_default();
+    if origin != Origin::User && standing.authority == Authority::Lacking {
+        standing.authority = Authority::Shared;
+    }
+    standing
 }
 
 fn keeps_its_key(target: &TargetTable, before: &Option<Row>, after: &Option<Row>) -> bool {
