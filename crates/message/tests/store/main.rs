@@ -1,5 +1,6 @@
 //! The store on real servers. Each test runs on MySQL and on MariaDB, with a pair of its own in one shared schema.
 
+mod authority;
 mod breakers;
 mod capture;
 mod endings;
