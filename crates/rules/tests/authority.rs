@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use crossfade_model::{Clock, ColumnKind, Direction, Row, RowOp, Side, TableName, Value};
-use crossfade_rules::authority::side_at;
+use crossfade_model::{Clock, ColumnKind, Direction, ReferentialAction, Row, RowOp, Side, TableName, Value};
+use crossfade_rules::authority::{KeyPlace, side_at};
 use crossfade_rules::late::{Answer, crossing, kept};
 use crossfade_rules::mapping::ClockKind;
 use crossfade_rules::{
-    Authority, AuthorityChange, ClockColumn, Event, LastConcurrent, MappedColumn, Policy, TableMapping, Verdict, decide,
+    Authority, AuthorityChange, ClockColumn, EntityRule, EntityTables, Event, LastConcurrent, MappedColumn, ParentLink,
+    Policy, Reach, TableMapping, Verdict, decide,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -309,4 +310,89 @@ fn p1_a_drained_move_loses_nothing_but_what_is_late() {
         let name = |row: &Option<Row>| row.as_ref().map(|row| row[NAME].clone());
         assert_eq!(name(&run.rows[1]), name(&last_of_new), "seed {seed}: a late change has changed new: {:#?}", run.log);
     }
+}
+
+/// Columns `id`, `name`, `password`, `v`; in the reverse direction the source calls them otherwise.
+fn table(name: &str, direction: Direction) -> TableMapping {
+    let mut mapping = mapping(Policy::Version);
+    let table = TableName::new("a", name);
+    (mapping.source, mapping.target, mapping.identity) = (table.clone(), table.clone(), table);
+    mapping.direction = direction;
+    for column in &mut mapping.columns {
+        let new_name = format!("new_{}", column.source);
+        if direction == Direction::Forward { column.target = new_name } else { column.source = new_name }
+    }
+    mapping
+}
+
+fn rule(name: &str, reach: Reach, allow_on_old: &[&str]) -> EntityRule {
+    let allow_on_old = allow_on_old.iter().map(|column| (*column).to_owned()).collect();
+    EntityRule { table: TableName::new("a", name), reach, allow_on_old }
+}
+
+fn through(parent: &str, via: &str) -> Reach {
+    Reach::Through { parent: TableName::new("a", parent), via: via.to_owned() }
+}
+
+#[test]
+fn entities_are_found_by_the_old_sides_names_in_both_directions() {
+    let rules = [
+        rule("orders", Reach::Key("NAME".to_owned()), &[]),
+        rule("users", Reach::Key("id".to_owned()), &["Password"]),
+        rule("items", through("orders", "name"), &[]),
+    ];
+    for direction in [Direction::Forward, Direction::Reverse] {
+        let mut mappings = ["items", "notes", "orders", "users"].map(|name| table(name, direction));
+        // By a foreign key to another column than the row key.
+        let parent_columns = vec![mappings[2].columns[PASSWORD].target.clone()];
+        let link = ParentLink {
+            name: "to_order".to_owned(),
+            columns: vec![NAME],
+            parent: mappings[2].target.clone(),
+            parent_columns,
+            on_delete: ReferentialAction::Cascade,
+            on_update: ReferentialAction::Restrict,
+        };
+        mappings[0].parents = vec![link];
+        let tables = EntityTables::build(&rules, &mappings).unwrap();
+        let place = |table| tables.table(table).map(|table| table.place);
+        assert_eq!(place(0), Some(KeyPlace::Through { parent: 2, via: NAME, referred: PASSWORD }));
+        assert_eq!((place(1), place(2), place(3)), (None, Some(KeyPlace::Key(NAME)), Some(KeyPlace::Key(0))));
+        let users = tables.table(3).unwrap();
+        let expected: (&[usize], &[usize]) =
+            if direction == Direction::Forward { (&[PASSWORD], &[]) } else { (&[], &[PASSWORD]) };
+        assert_eq!((users.allowed.as_slice(), users.kept.as_slice()), expected);
+        let row = [7, 8, 9, 10].map(Value::UInt).to_vec();
+        assert_eq!(users.key(&row).map(|key| key.to_string()).as_deref(), Some("7"));
+        assert_eq!(tables.table(0).unwrap().key(&row), None, "of an item its order must be looked for");
+        // Without the foreign key it is the parent's row key.
+        mappings[0].parents.clear();
+        let tables = EntityTables::build(&rules, &mappings).unwrap();
+        let referred = KeyPlace::Through { parent: 2, via: NAME, referred: 0 };
+        assert_eq!(tables.table(0).map(|table| table.place), Some(referred));
+    }
+}
+
+#[test]
+fn what_stands_in_the_way_of_finding_an_entity_is_told_all_at_once() {
+    let mut mappings = ["orders", "users", "wide"].map(|name| table(name, Direction::Forward));
+    mappings[1].columns[0].source_kind = ColumnKind::Double;
+    mappings[1].columns[NAME].target_kind = ColumnKind::Text { charset: "utf8mb4".to_owned() };
+    mappings[2].row_key = vec![0, 1];
+    let rules = [
+        rule("gone", Reach::Key("id".to_owned()), &[]),
+        rule("users", Reach::Key("id".to_owned()), &["nothing"]),
+        rule("orders", through("wide", "name"), &[]),
+        rule("wide", Reach::Key("missing".to_owned()), &[]),
+    ];
+    let problems = EntityTables::build(&rules, &mappings).unwrap_err();
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    for part in ["a.gone of `[entity]` is not synced", "`nothing` of a.users", "`id` of a.users cannot hold", "`name` of a.orders refers to in a.wide", "`missing` of a.wide"] {
+        assert!(texts.iter().any(|text| text.contains(part)), "{part}: {texts:#?}");
+    }
+    assert_eq!(texts.len(), 5, "{texts:#?}");
+    // The two sides would print it differently.
+    let rules = [rule("users", Reach::Key("name".to_owned()), &[])];
+    let problems = EntityTables::build(&rules, &mappings).unwrap_err();
+    assert!(problems[0].to_string().contains("differently") && !problems[0].remedy().is_empty(), "{problems:?}");
 }
