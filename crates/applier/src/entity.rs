@@ -244,7 +244,11 @@ async fn last_image(
                 let place = |name: &String| layout.column(name);
                 let row = |image: &Row| -> Option<Row> {
                     let value = |at: usize| image.get(at).cloned();
-                    mapping.columns.iter().map(|column| place(&column.target).map_or(Some(Value::Null), value)).collect()
+                    mapping
+                        .columns
+                        .iter()
+                        .map(|column| place(&column.target).map_or(Some(Value::Null), value))
+                        .collect()
                 };
                 [&message.change.after, &message.change.before].map(|image| image.as_ref().and_then(&row)).into()
             }

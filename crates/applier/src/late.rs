@@ -120,12 +120,7 @@ async fn has_seen_all(shared: &Shared, conn: &mut Conn, update: &LateUpdate<'_>)
 }
 
 /// Writes what crosses; returns the row as it is here then. What the target refuses does not cross.
-async fn cross(
-    shared: &Shared,
-    conn: &mut Conn,
-    update: &mut LateUpdate<'_>,
-    there: Row,
-) -> Result<Row, ApplyError> {
+async fn cross(shared: &Shared, conn: &mut Conn, update: &mut LateUpdate<'_>, there: Row) -> Result<Row, ApplyError> {
     let (mapping, target) = (&shared.mappings[update.table], &shared.tables[update.table]);
     let entity = shared.entities.tables.table(update.table);
     let allowed = entity.map(|entity| entity.allowed.as_slice()).unwrap_or_default();

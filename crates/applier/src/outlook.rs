@@ -11,7 +11,7 @@ use crossfade_rules::{MappedColumn, Planner, TableMapping, Verdict};
 use mysql_async::Conn;
 
 use crate::error::ApplyError;
-use crate::lookup::{Lookup, Subject};
+use crate::lookup::{Claim, Lookup, Subject};
 use crate::mapped::Mapper;
 use crate::session;
 use crate::table::{PacketLimit, TargetTable};

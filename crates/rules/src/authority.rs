@@ -46,7 +46,8 @@ pub struct AuthorityChange {
 /// The side that has authority at a message. `own` are the changes of the entity, `rest` those of all that have none of their
 /// own, each in the order of their places.
 pub fn side_at(own: &[AuthorityChange], rest: &[AuthorityChange], seq: u64) -> Side {
-    let last = |changes: &[AuthorityChange]| changes.iter().rfind(|change| change.from_seq <= seq).map(|last| last.side);
+    let last =
+        |changes: &[AuthorityChange]| changes.iter().rfind(|change| change.from_seq <= seq).map(|last| last.side);
     last(own).or_else(|| last(rest)).unwrap_or(AT_FIRST)
 }
 
@@ -152,7 +153,9 @@ impl EntityProblem {
                 "use a column of whole numbers, text or bytes that is the same on both sides".to_owned()
             }
             EntityProblem::Unreferred { parent, .. } => {
-                format!("let a foreign key refer to one column of {parent}, or give {parent} a primary key of one column")
+                format!(
+                    "let a foreign key refer to one column of {parent}, or give {parent} a primary key of one column"
+                )
             }
             EntityProblem::Keyless { .. } => "give the table a primary key on both sides".to_owned(),
         }
@@ -332,9 +335,10 @@ mod tests {
     fn each_message_is_judged_by_its_own_place() {
         let own = [change(10, Side::New), change(20, Side::Old)];
         let at = |seq| side_at(&own, &[], seq);
-        assert_eq!([at(1), at(9), at(10), at(19), at(20), at(99)].map(|side| side == Side::New), [
-            false, false, true, true, false, false
-        ]);
+        assert_eq!(
+            [at(1), at(9), at(10), at(19), at(20), at(99)].map(|side| side == Side::New),
+            [false, false, true, true, false, false]
+        );
     }
 
     #[test]

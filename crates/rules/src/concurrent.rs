@@ -391,7 +391,13 @@ mod tests {
         let found = index.last_unseen(Judging { folded: 1, exact: 20, seen: None }, &NOTHING_KNOWN);
         assert_eq!(
             found,
-            Ok(Some(LastConcurrent { seq: 4, effective: Some(Clock(4)), op: RowOp::Update, returned: false, authority: Authority::Shared }))
+            Ok(Some(LastConcurrent {
+                seq: 4,
+                effective: Some(Clock(4)),
+                op: RowOp::Update,
+                returned: false,
+                authority: Authority::Shared
+            }))
         );
         assert_eq!(index.last_unseen(Judging { folded: 2, exact: 10, seen: None }, &NOTHING_KNOWN), Ok(None));
         let parked = progress(9, &[2, 3]);

@@ -246,7 +246,9 @@ mod tests {
         use Authority::{Held, Lacking};
         for (policy, prefer) in POLICIES.into_iter().flat_map(|policy| SIDES.map(|prefer| (policy, prefer))) {
             for (own, against) in CLOCKS.into_iter().flat_map(|own| CLOCKS.map(|against| (own, against))) {
-                for (side, returned) in SIDES.into_iter().flat_map(|side| [false, true].map(|returned| (side, returned))) {
+                for (side, returned) in
+                    SIDES.into_iter().flat_map(|side| [false, true].map(|returned| (side, returned)))
+                {
                     let holder = Event { returned, authority: Held, ..event(side, own) };
                     let late = LastConcurrent { authority: Lacking, ..other(against) };
                     assert_eq!(
@@ -256,10 +258,7 @@ mod tests {
                     let late = Event { authority: Lacking, ..event(side.opposite(), against) };
                     let holder = LastConcurrent { authority: Held, returned, ..other(own) };
                     let reason = LossReason::Authority { side };
-                    assert_eq!(
-                        decide(&late, Some(&holder), policy, prefer),
-                        Verdict::Lose(Loss { winner: 8, reason })
-                    );
+                    assert_eq!(decide(&late, Some(&holder), policy, prefer), Verdict::Lose(Loss { winner: 8, reason }));
                 }
             }
         }

@@ -308,7 +308,12 @@ fn p1_a_drained_move_loses_nothing_but_what_is_late() {
         run.drain();
         assert_eq!(run.rows[0], run.rows[1], "seed {seed}: {:#?}", run.log);
         let name = |row: &Option<Row>| row.as_ref().map(|row| row[NAME].clone());
-        assert_eq!(name(&run.rows[1]), name(&last_of_new), "seed {seed}: a late change has changed new: {:#?}", run.log);
+        assert_eq!(
+            name(&run.rows[1]),
+            name(&last_of_new),
+            "seed {seed}: a late change has changed new: {:#?}",
+            run.log
+        );
     }
 }
 
@@ -387,7 +392,13 @@ fn what_stands_in_the_way_of_finding_an_entity_is_told_all_at_once() {
     ];
     let problems = EntityTables::build(&rules, &mappings).unwrap_err();
     let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    for part in ["a.gone of `[entity]` is not synced", "`nothing` of a.users", "`id` of a.users cannot hold", "`name` of a.orders refers to in a.wide", "`missing` of a.wide"] {
+    for part in [
+        "a.gone of `[entity]` is not synced",
+        "`nothing` of a.users",
+        "`id` of a.users cannot hold",
+        "`name` of a.orders refers to in a.wide",
+        "`missing` of a.wide",
+    ] {
         assert!(texts.iter().any(|text| text.contains(part)), "{part}: {texts:#?}");
     }
     assert_eq!(texts.len(), 5, "{texts:#?}");

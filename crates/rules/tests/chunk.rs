@@ -227,7 +227,13 @@ impl World {
     /// The last change of the other side that one who had seen so many of them did not know.
     fn concurrent(&self, other: usize, seen: usize) -> Option<LastConcurrent> {
         let (number, last) = self.captured[other].iter().enumerate().skip(seen).next_back()?;
-        Some(LastConcurrent { seq: number as u64 + 1, effective: last.effective, op: last.op, returned: false, authority: crossfade_rules::Authority::Shared })
+        Some(LastConcurrent {
+            seq: number as u64 + 1,
+            effective: last.effective,
+            op: last.op,
+            returned: false,
+            authority: crossfade_rules::Authority::Shared,
+        })
     }
 
     fn deliver(&mut self, side: Side) {
@@ -238,7 +244,8 @@ impl World {
         }
         let Some(change) = self.captured[from].get(self.delivered[from]).cloned() else { return };
         self.delivered[from] += 1;
-        let event = Event { side, effective: change.effective, returned: false, authority: crossfade_rules::Authority::Shared };
+        let event =
+            Event { side, effective: change.effective, returned: false, authority: crossfade_rules::Authority::Shared };
         let concurrent = self.concurrent(to, change.seen);
         if matches!(decide(&event, concurrent.as_ref(), self.mapping.policy, Side::New), Verdict::Write(_)) {
             let changes_old = to == 0;

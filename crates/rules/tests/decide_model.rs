@@ -149,7 +149,12 @@ impl Run {
             returned: false,
             authority: crossfade_rules::Authority::Shared,
         });
-        let wanted = Event { side: SIDES[side], effective: event.effective, returned: false, authority: crossfade_rules::Authority::Shared };
+        let wanted = Event {
+            side: SIDES[side],
+            effective: event.effective,
+            returned: false,
+            authority: crossfade_rules::Authority::Shared,
+        };
         let verdict = decide(&wanted, concurrent.as_ref(), self.policy, self.prefer);
         if matches!(verdict, Verdict::Write(_)) {
             self.rows[1 - side] = event.after;

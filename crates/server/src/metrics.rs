@@ -154,7 +154,8 @@ fn authority(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(),
     if status.streams.iter().all(|line| counts(line) == 0) {
         return Ok(());
     }
-    let help = "Changes that were lost since the other side had authority over their row, by the table's name at the source";
+    let help =
+        "Changes that were lost since the other side had authority over their row, by the table's name at the source";
     let mut family = encoder.encode_descriptor("authority_conflicts", help, None, MetricType::Counter)?;
     for line in &status.streams {
         for (table, counts) in &line.conflicts {

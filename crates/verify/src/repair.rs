@@ -425,7 +425,12 @@ impl RowAtWork<'_> {
             (Winner::Old, ..) | (Winner::Newest, Some(_), None) => Side::Old,
             (Winner::New, ..) | (Winner::Newest, None, _) => Side::New,
             (Winner::Newest, Some(old), Some(new)) => {
-                let event = Event { side: Side::Old, effective: clock(mapping, Side::Old, old), returned: false, authority: Authority::Shared };
+                let event = Event {
+                    side: Side::Old,
+                    effective: clock(mapping, Side::Old, old),
+                    returned: false,
+                    authority: Authority::Shared,
+                };
                 let other = LastConcurrent {
                     seq: 0,
                     effective: clock(mapping, Side::New, new),

@@ -54,10 +54,10 @@ pub async fn allowed_columns_still_cross(flavor: Flavor) -> Result<()> {
     ensure!(lost.len() == 2, "{lost:#?}");
     ensure!(user(m, 4).await?.as_deref() == Some("ann mail4 by new 0"), "{:?}", user(m, 4).await?);
     // A row that new has deleted stays deleted.
-    m.apart(&["UPDATE {schema}.users SET password = 'p6' WHERE id = 5"], &[
-        "DELETE FROM {schema}.orders WHERE id = 50",
-        "DELETE FROM {schema}.users WHERE id = 5",
-    ])
+    m.apart(
+        &["UPDATE {schema}.users SET password = 'p6' WHERE id = 5"],
+        &["DELETE FROM {schema}.orders WHERE id = 50", "DELETE FROM {schema}.users WHERE id = 5"],
+    )
     .await?;
     settled(m).await?;
     ensure!(user(m, 5).await?.is_none());

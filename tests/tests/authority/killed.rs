@@ -13,7 +13,9 @@ async fn around_the_move(migration: &Migration, id: u32) -> Result<()> {
     migration.on(old, &[&format!("UPDATE {{schema}}.users SET name = 'in time' WHERE id = {id}")]).await?;
     migration.on(old, &[&format!("UPDATE {{schema}}.orders SET note = 'in time' WHERE id = {id}0")]).await?;
     give(migration, id, Side::New, 1).await?;
-    migration.on(old, &[&format!("UPDATE {{schema}}.users SET name = 'late', password = 'p1' WHERE id = {id}")]).await?;
+    migration
+        .on(old, &[&format!("UPDATE {{schema}}.users SET name = 'late', password = 'p1' WHERE id = {id}")])
+        .await?;
     migration.on(old, &[&format!("DELETE FROM {{schema}}.items WHERE id = {id}01")]).await?;
     migration.on(new, &[&format!("UPDATE {{schema}}.users SET banned = 1 WHERE id = {id}")]).await?;
     Ok(())

@@ -119,14 +119,9 @@ pub async fn value(migration: &Migration, question: &str) -> Result<Option<Strin
 
 /// `name email password banned` of a user.
 pub async fn user(migration: &Migration, id: u32) -> Result<Option<String>> {
-    let question = format!("SELECT CONCAT_WS(' ', name, email, password, banned) FROM {{schema}}.users WHERE id = {id}");
+    let question =
+        format!("SELECT CONCAT_WS(' ', name, email, password, banned) FROM {{schema}}.users WHERE id = {id}");
     value(migration, &question).await
-}
-
-/// Waits until nothing is left to do, without expecting anything.
-pub async fn quiet(migration: &Migration) -> Result<()> {
-    migration.status().until_quiet(LIMIT).await.with_context(|| migration.log_ends())?;
-    Ok(())
 }
 
 pub fn pool(migration: &Migration, side: Side) -> &Pool {

@@ -137,7 +137,8 @@ impl JudgedStep<'_> {
                 open.map(|row| row.end(*table)).collect()
             }
             JudgedStep::InOrder(changes) => {
-                let is_open = |judged: &&JudgedChange<'_>| judged.aside.is_none() && !judged.merges && judged.late.is_none();
+                let is_open =
+                    |judged: &&JudgedChange<'_>| judged.aside.is_none() && !judged.merges && judged.late.is_none();
                 let open = changes.iter().filter(is_open);
                 open.map(JudgedChange::end).collect()
             }

@@ -151,7 +151,8 @@ impl JudgedLane<'_> {
                     updates.extend(
                         changes.iter_mut().filter(|judged| judged.aside.is_none() && judged.undo.is_none()).filter_map(
                             |judged| {
-                                let (before, after) = judged.change.before.as_ref().zip(judged.change.after.as_ref())?;
+                                let (before, after) =
+                                    judged.change.before.as_ref().zip(judged.change.after.as_ref())?;
                                 let (seen, late) = (&*judged.change.seen, judged.late.as_mut()?);
                                 Some(LateUpdate { table: judged.change.table, before, after, seen, late })
                             },
@@ -192,7 +193,8 @@ fn outcome(
     let entities: Vec<&str> = standing.entities.iter().map(|entity| entity.as_str()).collect();
     let mut reason = format!("{AUTHORITY}{} {} is on {side}", shared.entities.name, entities.join(", "));
     if !late.crossed.is_empty() {
-        reason = format!("{reason}; of this change {} crossed, and {} did not", names(&late.crossed), names(&late.lost));
+        reason =
+            format!("{reason}; of this change {} crossed, and {} did not", names(&late.crossed), names(&late.lost));
     }
     let end = Outcome::undisputed(seq, mapping.source.clone(), status, reason);
     if late.loss.winner == 0 {

@@ -89,9 +89,7 @@ impl<'a> JudgedLane<'a> {
                         let keeps = keeps(shared, *table, row.net.moved_from.is_none(), known.0);
                         let is_same = match row.undo {
                             Some(undo) => undo == Undo::of(known),
-                            None => {
-                                is_as_before(mapping, (row.verdict, row.departure), known) && (row.keeps || !keeps)
-                            }
+                            None => is_as_before(mapping, (row.verdict, row.departure), known) && (row.keeps || !keeps),
                         };
                         if !is_same {
                             return Ok(Judged::Otherwise);

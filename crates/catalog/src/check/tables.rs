@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crossfade_config::{Policy, SelectedTable, Settings, TablePattern, TableSettings};
 use crossfade_model::{ColumnKind, Direction, ForeignKey, ReferentialAction, Side, TableName, TableShape};
 use crossfade_rules::authority::EntityProblem;
-use crossfade_rules::{EntityTables, TableMapping};
 use crossfade_rules::mapping;
+use crossfade_rules::{EntityTables, TableMapping};
 
 use super::{Finding, Severity};
 use crate::ServerFacts;

@@ -10,7 +10,9 @@ use anyhow::Context;
 use crossfade_applier::{Feed, canary_writer, opposite_stream};
 use crossfade_backfill::Windows;
 use crossfade_binlog::{BinlogError, BinlogReader, ReaderOptions, TransactionPart};
-use crossfade_message::{BacklogBlock, CaptureError, CapturedAuthority, Passed, PassedHeartbeat, Store, StoreError, StreamState};
+use crossfade_message::{
+    BacklogBlock, CaptureError, CapturedAuthority, Passed, PassedHeartbeat, Store, StoreError, StreamState,
+};
 use crossfade_model::{Clock, Message, Origin, Position, ResumePoint, RowChange, Seen, TransactionHead};
 use crossfade_rules::EffectiveClocks;
 use tokio::sync::watch;
@@ -326,7 +328,16 @@ impl Capture {
 
     fn take(&mut self, pending: &mut Pending, part: TransactionPart, returned: Vec<Message>) {
         let TransactionPart {
-            head, changes, echoes, echo_keys, heartbeats, authority, only_crossfade, bytes, resume, ..
+            head,
+            changes,
+            echoes,
+            echo_keys,
+            heartbeats,
+            authority,
+            only_crossfade,
+            bytes,
+            resume,
+            ..
         } = part;
         if self.windows.are_open() {
             let mut touched = echo_keys;

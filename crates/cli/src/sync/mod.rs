@@ -33,8 +33,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossfade_applier::{
-    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, CircuitLimits, Counters, Entities, Feed, ProgressView, Uncopied,
-    Wishes,
+    Alarm, Applier, ApplierOptions, BatchBounds, BreakerOptions, CircuitLimits, Counters, Entities, Feed, ProgressView,
+    Uncopied, Wishes,
 };
 use crossfade_backfill::Windows;
 use crossfade_binlog::ReaderOptions;

@@ -337,7 +337,12 @@ impl Product {
                 Err(unknown) => answers.find(&unknown),
             }
         };
-        let event = Event { side: SIDES[side], effective: ending.effective, returned: false, authority: crossfade_rules::Authority::Shared };
+        let event = Event {
+            side: SIDES[side],
+            effective: ending.effective,
+            returned: false,
+            authority: crossfade_rules::Authority::Shared,
+        };
         decide(&event, concurrent.as_ref(), self.setting.policy, self.setting.prefer)
     }
 

@@ -104,8 +104,19 @@ fn later<'e, 'a>(old: Option<&'e Entry<'a>>, new: Option<&'e Entry<'a>>, rules: 
     if new.saw.contains(&old.seq) {
         return Some(Latest::One(new));
     }
-    let event = Event { side: SIDES[0], effective: old.effective, returned: false, authority: crossfade_rules::Authority::Shared };
-    let other = LastConcurrent { seq: new.seq, effective: new.effective, op: new.op, returned: false, authority: crossfade_rules::Authority::Shared };
+    let event = Event {
+        side: SIDES[0],
+        effective: old.effective,
+        returned: false,
+        authority: crossfade_rules::Authority::Shared,
+    };
+    let other = LastConcurrent {
+        seq: new.seq,
+        effective: new.effective,
+        op: new.op,
+        returned: false,
+        authority: crossfade_rules::Authority::Shared,
+    };
     Some(match decide(&event, Some(&other), rules.policy, rules.prefer) {
         Verdict::Write(_) => Latest::Won(old, new),
         Verdict::Lose(_) => Latest::Won(new, old),

@@ -33,7 +33,13 @@ fn verdict(side: Side, clock: Option<Clock>, other: Option<Clock>, policy: Polic
     let event = Event { side, effective: clock, returned: false, authority: crossfade_rules::Authority::Shared };
     decide(
         &event,
-        Some(&LastConcurrent { seq: 3, effective: other, op: RowOp::Update, returned: false, authority: crossfade_rules::Authority::Shared }),
+        Some(&LastConcurrent {
+            seq: 3,
+            effective: other,
+            op: RowOp::Update,
+            returned: false,
+            authority: crossfade_rules::Authority::Shared,
+        }),
         policy,
         prefer,
     )
