@@ -100,7 +100,7 @@ pub enum Command {
     /// Give changes up that were set aside, so that nothing waits for them any more
     #[command(after_help = DISCARD_EXAMPLES)]
     Discard(DiscardArgs),
-    /// Answer over HTTP: /healthz, /readyz, /metrics, /v1/status, and the flag that applications follow, /v1/flag
+    /// Answer over HTTP: /healthz, /readyz, /metrics, /v1/status, the flag that applications follow, /v1/flag, and the side of each entity
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
     /// Compare both sides while they are written: every row, or those that you ask for
@@ -112,6 +112,9 @@ pub enum Command {
     /// Let users go back to the old side, with everything that they wrote on new
     #[command(after_help = crate::command::switch::ROLLBACK_EXAMPLES)]
     Rollback(crate::command::switch::SwitchArgs),
+    /// Move users, or whatever else hangs together, to the new side one by one or in groups, and back
+    #[command(subcommand)]
+    Entity(crate::command::entity::EntityCommand),
     /// Run a whole migration on two private servers, from an empty new side to comparing
     #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
     Demo(crate::demo::DemoArgs),
@@ -490,6 +493,8 @@ Paths:
   /v1/flag/instances
                 the instances of applications that follow it; each registers, acknowledges and leaves by PUT and DELETE
                 of /v1/flag/instances/<name>: docs/flag.md
+  /v1/entities/<id>
+                the side of an entity, with `[entity]`, and for how long that may be used: docs/entities.md
 
 Whoever can connect can read them, and register instances: there are no passwords. They hold numbers, and names of tables and
 processes. A cutover waits for each instance that is registered.";

@@ -142,6 +142,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let code = command::switch::run(settings, Change::Rollback, &args, stop_on_signals()?).await?;
             return Ok(code.into());
         }
+        Command::Entity(entity) => {
+            return Ok(command::entity::run(settings, &entity, stop_on_signals()?).await?.into());
+        }
         Command::Demo(_) | Command::Completions { .. } | Command::Sync(_) => unreachable!("handled above"),
     }
     Ok(ExitCode::SUCCESS)

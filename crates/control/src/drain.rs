@@ -7,7 +7,7 @@ use crossfade_binlog::is_reached;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_message::Store;
-use crossfade_model::{Direction, Position, StreamId};
+use crossfade_model::{Direction, Position, StreamId, StreamProgress};
 
 use crate::ControlError;
 use crate::side::{in_time, stream_of};
@@ -28,19 +28,9 @@ pub(crate) async fn until_drained(
     waits: &Waits,
 ) -> Result<(), ControlError> {
     let stream = stream_of(direction);
-    let last_seq = loop {
-        let state = store.stream_state(&stream).await?;
-        if is_reached(&state.position.position, position) {
-            break state.last_seq;
-        }
-        waits.note(format!("{stream} had not been read up to {position}"));
-        tokio::time::sleep(ASK_EVERY).await;
-    };
-    let side = direction.target();
-    let target = Servers::new(settings.side(side).urls());
+    let last_seq = until_captured(store, &stream, position, waits).await?;
     loop {
-        let standing = in_time(side, Standing::read(&target, &settings.pair, &stream)).await?;
-        let progress = standing.map_err(|source| ControlError::Checkpoint { side, source })?.progress;
+        let progress = progress(settings, direction, &stream).await?;
         if progress.in_effect_through() >= last_seq {
             return Ok(());
         }
@@ -53,6 +43,55 @@ pub(crate) async fn until_drained(
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
+}
+
+/// Waits until all that was committed on the direction's source before `position` is captured, and the target has passed it: has
+/// taken it, or set it aside.
+pub(crate) async fn until_passed(
+    settings: &Settings,
+    store: &Store,
+    direction: Direction,
+    position: &Position,
+    waits: &Waits,
+) -> Result<(), ControlError> {
+    let stream = stream_of(direction);
+    let last_seq = until_captured(store, &stream, position, waits).await?;
+    loop {
+        let applied = progress(settings, direction, &stream).await?.applied_through();
+        if applied >= last_seq {
+            return Ok(());
+        }
+        waits.note(format!("{stream} had applied {applied} of {last_seq} messages"));
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// The last message that was committed before `position`, or a later one, once it is captured.
+async fn until_captured(
+    store: &Store,
+    stream: &StreamId,
+    position: &Position,
+    waits: &Waits,
+) -> Result<u64, ControlError> {
+    loop {
+        let state = store.stream_state(stream).await?;
+        if is_reached(&state.position.position, position) {
+            return Ok(state.last_seq);
+        }
+        waits.note(format!("{stream} had not been read up to {position}"));
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+async fn progress(
+    settings: &Settings,
+    direction: Direction,
+    stream: &StreamId,
+) -> Result<StreamProgress, ControlError> {
+    let side = direction.target();
+    let target = Servers::new(settings.side(side).urls());
+    let standing = in_time(side, Standing::read(&target, &settings.pair, stream)).await?;
+    Ok(standing.map_err(|source| ControlError::Checkpoint { side, source })?.progress)
 }
 
 /// What is held goes on by itself within moments; what the target refuses does not.

@@ -41,6 +41,14 @@ pub enum ControlError {
     },
     #[error("what the gates ask for cannot be seen")]
     Gates(#[source] Cause),
+    #[error("who has authority cannot be written on the {side} side")]
+    Authority {
+        side: Side,
+        #[source]
+        source: ApplyError,
+    },
+    #[error("the entities' rows cannot be compared")]
+    Rows(#[source] Cause),
     #[error("the checkpoints of the {side} side cannot be read")]
     Checkpoint {
         side: Side,
@@ -67,7 +75,9 @@ impl ControlError {
         match self {
             ControlError::Store(source) => source.hint(),
             ControlError::Connect { source, .. } => source.hint(),
-            ControlError::Mirror { source, .. } | ControlError::Checkpoint { source, .. } => source.hint(),
+            ControlError::Mirror { source, .. }
+            | ControlError::Authority { source, .. }
+            | ControlError::Checkpoint { source, .. } => source.hint(),
             ControlError::Server { .. } => Some("`crossfade check` prints the GRANT that is missing, if that is why"),
             ControlError::Silent { .. } => Some("check that its server runs"),
             ControlError::Busy { .. } => Some("wait until it ends; where it has died, run this again in a few seconds"),
@@ -75,6 +85,7 @@ impl ControlError {
             ControlError::Unreadable { .. } => Some("use the program that has begun it"),
             ControlError::Position { .. }
             | ControlError::Gates(_)
+            | ControlError::Rows(_)
             | ControlError::NotInTime { .. }
             | ControlError::Refused(_) => None,
         }

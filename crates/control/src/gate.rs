@@ -46,11 +46,11 @@ impl GateState {
 }
 
 impl Gate {
-    fn open(name: &'static str, why: impl Into<String>) -> Gate {
+    pub fn open(name: &'static str, why: impl Into<String>) -> Gate {
         Gate { name, state: GateState::Open, why: why.into(), remedy: None, passes: false }
     }
 
-    fn closed(name: &'static str, why: impl Into<String>, remedy: impl Into<String>) -> Gate {
+    pub fn closed(name: &'static str, why: impl Into<String>, remedy: impl Into<String>) -> Gate {
         let remedy = Some(remedy.into());
         Gate { name, state: GateState::Closed, why: why.into(), remedy, passes: false }
     }

@@ -20,6 +20,7 @@ mod acknowledge;
 mod canary;
 mod count;
 mod drain;
+pub mod entity;
 mod error;
 pub mod gate;
 mod hold;

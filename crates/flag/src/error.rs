@@ -16,6 +16,15 @@ pub enum FlagError {
     /// A fence stood all the time that a write waits. As [`FlagError::Unknown`], it may be over at any moment.
     #[error("nobody may write: version {version} of the flag is fenced, and no later one came within {waited:?}")]
     Fenced { version: u64, waited: Duration },
+    /// Nothing valid is known of an entity. As [`FlagError::Unknown`], it may be over at any moment.
+    #[error("it is not known which side the entity is on: {reason}")]
+    EntityUnknown { reason: String },
+    /// A fence stood all the time that a write of an entity waits. It may be over at any moment.
+    #[error("nobody may write {entity}: version {version} of it is fenced, and no later one came within {waited:?}")]
+    EntityFenced { entity: String, version: u64, waited: Duration },
+    /// An entity was fenced, or has moved, while it was written. What is not committed must be rolled back.
+    #[error("{entity} is not what it was when its write began: it has version {version} now, or is fenced")]
+    EntityChanged { entity: String, version: u64 },
     /// [`FlagClient::close`](crate::FlagClient::close) was called.
     #[error("this instance has ended")]
     Closed,

@@ -56,6 +56,9 @@
 //! # }
 //! ```
 //!
+//! Where users move one by one (`[entity]` in crossfade's configuration), an [`EntityClient`] asks for each of them instead:
+//! `docs/entities.md` of crossfade tells how.
+//!
 //! # What it promises
 //!
 //! - Nobody gets leave to write by a version that is older than one that this instance has acknowledged; and no version is
@@ -91,6 +94,9 @@
 
 mod client;
 mod document;
+mod entity;
+mod entity_document;
+mod entity_guard;
 mod error;
 mod follow;
 mod guard;
@@ -99,6 +105,8 @@ mod phase;
 mod state;
 
 pub use client::{Builder, Fallback, FlagClient};
+pub use entity::{EntityBuilder, EntityClient};
+pub use entity_guard::EntityGuard;
 pub use error::FlagError;
 pub use guard::WriteGuard;
 pub use phase::{Flag, Phase, Side};

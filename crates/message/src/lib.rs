@@ -17,6 +17,7 @@ mod canary;
 mod capture;
 mod connections;
 mod deferred;
+mod entity;
 mod error;
 mod failure;
 mod flag;
@@ -49,6 +50,9 @@ pub use block::{Block, image_json, row_key_json};
 pub use canary::{Canary, LostTag};
 pub use capture::{Captured, Passed, PassedHeartbeat};
 pub use deferred::{DeferredIndex, DeferredState};
+pub use entity::{
+    BatchStep, Entity, EntityAnswer, EntityBatch, EntityEvent, EntityHeld, EntityRun, OpenBatch, Stepped,
+};
 pub use error::{CaptureError, StoreError};
 pub use failure::Failure;
 pub use flag::{Flag, FlagInstance};

@@ -35,7 +35,10 @@ const STEPS: &[(Version, &[&str])] = &[
         ],
     ),
     (Version { major: 1, minor: 6 }, &[include_str!("../../../sql/store/011_flag.sql")]),
-    (Version { major: 1, minor: 7 }, &[include_str!("../../../sql/store/012_authority.sql")]),
+    (
+        Version { major: 1, minor: 7 },
+        &[include_str!("../../../sql/store/012_authority.sql"), include_str!("../../../sql/store/013_entity.sql")],
+    ),
 ];
 
 /// ER_DUP_FIELDNAME: a column that is to be added is there already, which only happens when a step is repeated.

@@ -12,6 +12,7 @@ pub mod concurrent;
 pub mod decide;
 mod digest;
 pub mod effective;
+pub mod entity;
 mod error;
 mod fold;
 pub mod holder;
@@ -29,6 +30,7 @@ pub use authority::{Authority, AuthorityChange, EntityRule, EntityTables, Reach}
 pub use concurrent::{ConcurrentIndex, OppositeChange};
 pub use decide::{Event, LastConcurrent, Loss, Verdict, decide};
 pub use effective::EffectiveClocks;
+pub use entity::{EntityState, EntityStep, answer_valid_for};
 pub use error::RulesError;
 pub use holder::{Admission, LastChange, admit};
 pub use mapping::{ClockColumn, MappedColumn, MappingProblem, ParentLink, Policy, Projection, TableMapping, TableRule};

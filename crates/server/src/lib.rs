@@ -1,5 +1,5 @@
-//! What a pair tells over HTTP: whether it is ready, its numbers, its status, and the [flag](Flags) that applications follow, as
-//! the store has them.
+//! What a pair tells over HTTP: whether it is ready, its numbers, its status, the [flag](Flags) that applications follow, and the side
+//! of each [entity](Entities), as the store has them.
 //!
 //! - Nothing is ready that cannot be seen to be: a store that does not answer makes `/readyz` refuse, never agree.
 //! - It changes nothing but who follows the flag. However often it is asked for the status, the store is asked once a second at most.
@@ -7,6 +7,7 @@
 //! *Absent:* SQL, and any opinion of its own on how a stream is: that is [`Health`](crossfade_message::Health)'s.
 
 mod answers;
+mod entity;
 mod flag;
 mod look;
 mod metrics;
@@ -22,6 +23,7 @@ use axum::routing::{get, put};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use entity::{Entities, EntityDocument, EntityStore};
 pub use flag::{FlagDocument, FlagStore, Flags, InstanceLine};
 pub use status::{FlagLine, RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
 pub use view::{Ask, View};
@@ -61,10 +63,10 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
 pub async fn serve(
     listener: TcpListener,
     view: View,
-    flags: Flags,
+    (flags, entities): (Flags, Entities),
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
-    let told = Told { view, flags: flags.stopped_by(stop.clone()) };
+    let told = Told { view, flags: flags.stopped_by(stop.clone()), entities: entities.stopped_by(stop.clone()) };
     let serving = axum::serve(listener, router(told)).with_graceful_shutdown(stop.cancelled_owned());
     serving.into_future().await.map_err(ServerError::Serve)
 }
@@ -74,6 +76,7 @@ pub async fn serve(
 struct Told {
     view: View,
     flags: Flags,
+    entities: Entities,
 }
 
 impl FromRef<Told> for View {
@@ -88,6 +91,12 @@ impl FromRef<Told> for Flags {
     }
 }
 
+impl FromRef<Told> for Entities {
+    fn from_ref(told: &Told) -> Entities {
+        told.entities.clone()
+    }
+}
+
 fn router(told: Told) -> Router {
     Router::new()
         .route("/healthz", get(answers::healthz))
@@ -97,5 +106,6 @@ fn router(told: Told) -> Router {
         .route("/v1/flag", get(flag::answers::get))
         .route("/v1/flag/instances", get(flag::answers::instances))
         .route("/v1/flag/instances/{instance}", put(flag::answers::put_instance).delete(flag::answers::delete_instance))
+        .route("/v1/entities/{id}", get(entity::answers::get))
         .with_state(told)
 }

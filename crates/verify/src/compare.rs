@@ -158,11 +158,7 @@ impl TableComparison<'_> {
     }
 
     async fn note(&mut self, seen: &Seen) -> Result<(), VerifyError> {
-        let kind = match (&seen.old, &seen.new) {
-            (None, _) => DifferenceKind::MissingOnOld,
-            (_, None) => DifferenceKind::MissingOnNew,
-            _ => DifferenceKind::Different,
-        };
+        let kind = kind_of(seen);
         match kind {
             DifferenceKind::MissingOnOld => self.report.missing_on_old += 1,
             DifferenceKind::MissingOnNew => self.report.missing_on_new += 1,
@@ -177,8 +173,16 @@ impl TableComparison<'_> {
     }
 }
 
+pub(crate) fn kind_of(seen: &Seen) -> DifferenceKind {
+    match (&seen.old, &seen.new) {
+        (None, _) => DifferenceKind::MissingOnOld,
+        (_, None) => DifferenceKind::MissingOnNew,
+        _ => DifferenceKind::Different,
+    }
+}
+
 /// Reads what a row holds on both sides, and finds the columns that differ.
-async fn describe(
+pub(crate) async fn describe(
     table: &ComparedTable,
     conns: &mut [Conn; 2],
     seen: &Seen,
@@ -208,7 +212,7 @@ async fn image(
 }
 
 /// The rows of which the other side has none with the same key and values.
-fn unlike(old: Vec<RowDigest>, new: Vec<RowDigest>) -> Vec<Suspect> {
+pub(crate) fn unlike(old: Vec<RowDigest>, new: Vec<RowDigest>) -> Vec<Suspect> {
     let mut of_old: HashMap<String, RowDigest> = old.into_iter().map(|row| (row.key_digest.clone(), row)).collect();
     let mut suspects = Vec::new();
     for row in new {

@@ -22,6 +22,7 @@ mod compare;
 mod error;
 mod filter;
 mod passage;
+mod picked;
 mod progress;
 mod repair;
 mod report;
@@ -48,6 +49,7 @@ use table::ComparedTable;
 
 pub use error::VerifyError;
 pub use filter::Filter;
+pub use picked::{Pick, PickedCount, PickedReport, PickedTable, compare_picked};
 pub use progress::{Progress, ProgressView};
 pub use repair::{PlannedRow, Repair, RepairReport, RepairTables, Winner, repair};
 pub use report::{Difference, DifferenceKind, TableReport, share};

@@ -10,6 +10,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Row, Value};
 
 use crate::canonical::{Canonical, digest};
+use crate::picked::Pick;
 use crate::{Filter, VerifyError};
 
 /// Rows that are asked for together by their keys.
@@ -150,6 +151,13 @@ impl TableSide {
         rows.iter().map(|row| self.row(row)).collect()
     }
 
+    /// The rows that fulfil a condition, without their values. The server chooses the index.
+    pub async fn picked(&self, conn: &mut Conn, pick: &Pick) -> Result<Vec<RowDigest>, VerifyError> {
+        let sql = self.selected(&self.name.quoted(), &pick.condition, "");
+        let rows = self.read(conn, &sql, pick.params.clone()).await?;
+        rows.iter().map(|row| self.row(row)).collect()
+    }
+
     /// The rows of these keys as they are now, in the order of `keys`; the filter is not asked.
     ///
     /// The server compares: a row whose key it takes for the same is found, too.
@@ -177,12 +185,15 @@ impl TableSide {
 
     /// `more` is added to what is selected.
     fn select(&self, condition: &str, more: &str) -> String {
+        self.selected(self.space.from(), condition, more)
+    }
+
+    fn selected(&self, from: &str, condition: &str, more: &str) -> String {
         format!(
-            "SELECT LEFT({}, 32), LEFT({}, 32), {}{more} FROM {} WHERE {condition}",
+            "SELECT LEFT({}, 32), LEFT({}, 32), {}{more} FROM {from} WHERE {condition}",
             digest(self.key.iter().map(|index| &self.columns[*index])),
             digest(&self.columns),
             self.space.key_list(),
-            self.space.from(),
         )
     }
 

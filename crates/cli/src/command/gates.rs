@@ -35,7 +35,10 @@ pub async fn look(settings: &Settings, store: &Store, change: Change, own: Optio
     let slow = look_slowly(settings, change).await;
     loop {
         let seen = look_once(settings, store, own, &slow).await?;
-        let found = gates(change, &seen, &settings.cutover);
+        let mut found = gates(change, &seen, &settings.cutover);
+        if change == Change::Cutover {
+            found.extend(super::entity::cutover_gate(settings, store).await?);
+        }
         if !may_all_open(&found) || since.elapsed() >= PATIENCE {
             return Ok(found);
         }

@@ -5,6 +5,7 @@ pub mod backfill;
 pub mod check;
 mod deferral;
 mod edit;
+pub mod entity;
 pub mod flag;
 pub mod gates;
 pub mod history;

@@ -1,11 +1,12 @@
-//! `crossfade serve`: readiness, metrics, status and the flag over HTTP.
+//! `crossfade serve`: readiness, metrics, status, the flag and the side of each entity over HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossfade_config::Settings;
-use crossfade_message::{Flag, FlagInstance, Store, StoreError};
-use crossfade_server::{Ask, FlagStore, Flags, View};
+use crossfade_message::{EntityAnswer, Flag, FlagInstance, Store, StoreError};
+use crossfade_model::EntityKey;
+use crossfade_server::{Ask, Entities, EntityStore, FlagStore, Flags, View};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -20,14 +21,20 @@ pub async fn run(settings: Arc<Settings>, args: &ServeArgs, stop: CancellationTo
     let store = open_known_store(&settings).await?;
     let listener = crossfade_server::listen(args.listen.unwrap_or(settings.http.listen)).await?;
     let address = listener.local_addr()?;
-    eprintln!("http://{address}: /healthz /readyz /metrics /v1/status /v1/flag");
+    let entities = if settings.entity.is_some() { " /v1/entities/<id>" } else { "" };
+    eprintln!("http://{address}: /healthz /readyz /metrics /v1/status /v1/flag{entities}");
     let (of_answers, home) = (settings.clone(), store.clone());
     let flags = Flags::new(&settings.pair, Arc::new(OfStore(store.clone())));
+    let entities = settings.entity.as_ref().map(|entity| {
+        let lease = entity.lease;
+        Arc::new(EntitiesOfStore { store: store.clone(), lease }) as Arc<dyn EntityStore>
+    });
+    let entities = Entities::new(&settings.pair, entities);
     let ask: Ask = Arc::new(move || {
         let (settings, store) = (of_answers.clone(), store.clone());
         Box::pin(async move { read(&settings, &store).await.map_err(|error| with_causes(&error)) })
     });
-    store_home::followed(&settings, &home, crossfade_server::serve(listener, View::new(ask), flags, stop)).await?;
+    store_home::followed(&settings, &home, crossfade_server::serve(listener, View::new(ask), (flags, entities), stop)).await?;
     Ok(())
 }
 
@@ -49,6 +56,18 @@ impl FlagStore for OfStore {
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<FlagInstance>, String>> {
         async { self.0.flag_instances().await.map_err(told) }.boxed()
+    }
+}
+
+/// Who has authority over each entity, as the store has it.
+struct EntitiesOfStore {
+    store: Store,
+    lease: Duration,
+}
+
+impl EntityStore for EntitiesOfStore {
+    fn entity<'a>(&'a self, key: &'a EntityKey) -> BoxFuture<'a, Result<EntityAnswer, String>> {
+        async move { self.store.entity_answer(key, self.lease).await.map_err(told) }.boxed()
     }
 }
 

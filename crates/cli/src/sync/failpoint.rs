@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 34] = [
+const POINTS: [&str; 42] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -45,6 +45,14 @@ const POINTS: [&str; 34] = [
     "switch-mirror",
     "switch-release",
     "switch-end",
+    "entity-copying",
+    "entity-verified",
+    "entity-fenced",
+    "entity-quiet",
+    "entity-drained",
+    "entity-decide",
+    "entity-decided",
+    "entity-lifted",
 ];
 
 /// A signal has arrived by then.

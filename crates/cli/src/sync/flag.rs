@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossfade_config::Settings;
+use crossfade_control::entity::finish_abandoned;
 use crossfade_control::{ControlError, mirror, release_abandoned};
 use crossfade_message::Store;
 use crossfade_model::Direction;
@@ -57,6 +58,9 @@ impl Following {
             self.mirrored = Some(flag.version);
         }
         if let Some(done) = release_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
+            tracing::warn!("{done}");
+        }
+        if let Some(done) = finish_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
             tracing::warn!("{done}");
         }
         Ok(())

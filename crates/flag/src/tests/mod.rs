@@ -1,5 +1,6 @@
 //! Against a server in memory, by a clock that only moves when nobody has anything to do.
 
+mod entity;
 mod fake;
 mod hazard;
 

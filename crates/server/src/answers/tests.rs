@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::flag::tests::Kept;
-use crate::{Ask, FlagLine, RoundLine, Status, StoreLine, StreamLine, VerifyLine, View};
+use crate::{Ask, Entities, FlagLine, RoundLine, Status, StoreLine, StreamLine, VerifyLine, View};
 
 fn line(stream: &str, state: &str, reason: Option<&str>) -> StreamLine {
     StreamLine {
@@ -84,7 +84,7 @@ async fn answers<const N: usize>(seen: Result<Status, String>, paths: [&str; N])
     let listener = crate::listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(crate::serve(listener, View::new(ask), Kept::away().flags(), stop.clone()));
+    let serving = tokio::spawn(crate::serve(listener, View::new(ask), (Kept::away().flags(), Entities::new("users", None)), stop.clone()));
     let mut all = Vec::new();
     for path in paths {
         let mut connection = TcpStream::connect(address).await.expect("it listens");

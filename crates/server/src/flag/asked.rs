@@ -14,14 +14,14 @@ const TTL_MS: std::ops::RangeInclusive<u64> = 100..=300_000;
 const NAME_MOST_CHARS: usize = 190;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Poll {
+pub(crate) struct Poll {
     /// The version that is known already.
     pub after: Option<u64>,
     pub wait: Duration,
 }
 
 /// Of a query's parameters.
-pub(super) fn poll(query: &[(String, String)]) -> Result<Poll, Vec<String>> {
+pub(crate) fn poll(query: &[(String, String)]) -> Result<Poll, Vec<String>> {
     let mut poll = Poll { after: None, wait: Duration::ZERO };
     let mut problems = Vec::new();
     for (at, (name, value)) in query.iter().enumerate() {
@@ -94,7 +94,7 @@ pub(super) fn instance(name: &str) -> Result<(), String> {
 }
 
 /// Whether the asker says that he has this version (RFC 9110, 13.1.2).
-pub(super) fn has_version(headers: &HeaderMap, tag: &str) -> bool {
+pub(crate) fn has_version(headers: &HeaderMap, tag: &str) -> bool {
     let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = given.flat_map(|value| value.split(',')).map(str::trim);
     tags.any(|given| given == "*" || given.trim_start_matches("W/") == tag)

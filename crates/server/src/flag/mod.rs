@@ -6,7 +6,7 @@
 //!   fence did not wait for has been told of the fence.
 
 pub(crate) mod answers;
-mod asked;
+pub(crate) mod asked;
 mod document;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Ask, FlagStore, Flags, ServerError, View};
+use crate::{Ask, Entities, FlagStore, Flags, ServerError, View};
 
 /// A store in memory.
 pub(crate) struct Kept {
@@ -123,7 +123,8 @@ impl Served {
         let listener = crate::listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(crate::serve(listener, View::new(ask), kept.flags(), stop.clone()));
+        let told = (kept.flags(), Entities::new("users", None));
+        let serving = tokio::spawn(crate::serve(listener, View::new(ask), told, stop.clone()));
         Served { address, stop, serving }
     }
 

@@ -1,0 +1,118 @@
+//! What must hold while entities move. Pure: what is judged was looked at before.
+
+use crossfade_message::{Flag, Wish};
+use crossfade_model::{Direction, Phase, Side};
+
+use crate::gate::Gate;
+
+/// What was looked at.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    pub flag: Flag,
+    /// A change of the phase that is not over: what it is called.
+    pub other_run: Option<String>,
+    /// Forward, then reverse: whether a process has its lease, and what it is wished to do.
+    pub directions: [(bool, Option<Wish>); 2],
+}
+
+/// In the order in which one would open them.
+pub fn entity_gates(looked: &Looked) -> Vec<Gate> {
+    let [forward, reverse] = looked.directions;
+    vec![
+        phase(looked.flag),
+        other_run(looked.other_run.as_deref()),
+        direction(Direction::Forward, forward),
+        direction(Direction::Reverse, reverse),
+    ]
+}
+
+/// Whether the pair's own cutover may go on where entities move by themselves: it leaves them where they are, and so it is for when
+/// all are on new. `on_old`: entities that are there by themselves.
+pub fn all_on_new(name: &str, rest: Side, on_old: u64) -> Gate {
+    match (rest, on_old) {
+        (Side::New, 0) => Gate::open("entities", format!("every {name} is on new")),
+        (Side::New, on_old) => Gate::closed(
+            "entities",
+            format!("{on_old} are on old, and a cutover moves no {name}"),
+            "`crossfade entity move --all`",
+        ),
+        (Side::Old, _) => Gate::closed(
+            "entities",
+            format!("a {name} that was not moved by itself is on old, and a cutover moves none"),
+            "`crossfade entity move --all`, then `crossfade entity move --rest`",
+        ),
+    }
+}
+
+fn phase(flag: Flag) -> Gate {
+    let phase = flag.phase;
+    if flag.fenced {
+        let why = format!("the phase is {phase}, and users are kept from writing for a moment");
+        return Gate::closed("phase", why, "wait until that is over; it ends by itself");
+    }
+    match phase {
+        Phase::WriteBoth | Phase::ReadNew => Gate::open("phase", format!("{phase}: both sides are written")),
+        Phase::OldOnly => Gate::closed(
+            "phase",
+            "the phase is old_only, and nothing may be written on new",
+            "`crossfade flag set write_both` opens two-way writing",
+        ),
+        Phase::NewOnly => Gate::closed("phase", "the migration has ended", "nothing leads back from there"),
+    }
+}
+
+fn other_run(run: Option<&str>) -> Gate {
+    match run {
+        None => Gate::open("no other change", "nothing changes the phase"),
+        Some(run) => Gate::closed("no other change", format!("{run} is not over"), "wait until it is"),
+    }
+}
+
+fn direction(direction: Direction, (is_served, wish): (bool, Option<Wish>)) -> Gate {
+    let name = if direction == Direction::Forward { "forward runs" } else { "reverse runs" };
+    if !wish.is_some_and(|wish| wish.apply) {
+        let remedy = format!("`crossfade start {direction}`, and `crossfade sync {direction}` where no process runs");
+        return Gate::closed(name, format!("{direction} does not apply what users write"), remedy);
+    }
+    if !is_served {
+        return Gate::closed(name, format!("no process runs {direction}"), format!("run `crossfade sync {direction}`"));
+    }
+    Gate::open(name, format!("a process runs {direction}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(looked: &Looked) -> Vec<&'static str> {
+        let gates = entity_gates(looked);
+        assert!(gates.iter().all(|gate| gate.is_open() == gate.remedy.is_none()), "{gates:?}");
+        gates.iter().filter(|gate| !gate.is_open()).map(|gate| gate.name).collect()
+    }
+
+    #[test]
+    fn a_cutover_is_for_when_all_are_on_new() {
+        assert!(all_on_new("user", Side::New, 0).is_open());
+        for (rest, on_old) in [(Side::New, 1), (Side::Old, 0), (Side::Old, 3)] {
+            let gate = all_on_new("user", rest, on_old);
+            assert!(!gate.is_open() && gate.remedy.is_some(), "{gate:?}");
+        }
+    }
+
+    #[test]
+    fn both_directions_must_run_and_two_way_writing_be_open() {
+        let runs = (true, Some(Wish::RUN));
+        let flag = Flag { version: 3, phase: Phase::WriteBoth, fenced: false };
+        let well = Looked { flag, other_run: None, directions: [runs, runs] };
+        assert_eq!(closed(&well), [""; 0]);
+        let flag = |phase, fenced| Looked { flag: Flag { version: 3, phase, fenced }, ..well.clone() };
+        assert_eq!(closed(&flag(Phase::ReadNew, false)), [""; 0]);
+        assert_eq!(closed(&flag(Phase::ReadNew, true)), ["phase"]);
+        assert_eq!(closed(&flag(Phase::OldOnly, false)), ["phase"]);
+        assert_eq!(closed(&flag(Phase::NewOnly, false)), ["phase"]);
+        assert_eq!(closed(&Looked { other_run: Some("cutover 3".to_owned()), ..well.clone() }), ["no other change"]);
+        let dead = (false, Some(Wish::RUN));
+        assert_eq!(closed(&Looked { directions: [dead, runs], ..well.clone() }), ["forward runs"]);
+        assert_eq!(closed(&Looked { directions: [runs, (true, None)], ..well }), ["reverse runs"]);
+    }
+}
