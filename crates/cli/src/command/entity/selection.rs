@@ -102,11 +102,14 @@ impl<'s> Selection<'s> {
     }
 }
 
-/// How many must go to a side, so that it has this share of all that are known.
+/// How many must go to a side, so that it has this share of all that are known. Those without a row can go nowhere.
 async fn missing(store: &Store, to: Side, percent: f64) -> anyhow::Result<u64> {
     let rest = store.rest_side().await?;
     let (mut all, mut there) = (0, 0);
-    for (_, side, count) in store.entity_counts().await? {
+    for (state, side, count) in store.entity_counts().await? {
+        if state == EntityState::Identified {
+            continue;
+        }
         all += count;
         there += if side.unwrap_or(rest) == to { count } else { 0 };
     }
