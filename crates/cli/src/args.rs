@@ -115,6 +115,12 @@ pub enum Command {
     /// Move users, or whatever else hangs together, to the new side one by one or in groups, and back
     #[command(subcommand)]
     Entity(crate::command::entity::EntityCommand),
+    /// End the migration on the new side: compare for the last time, end both directions, write a report
+    #[command(after_help = crate::command::end::FINISH_EXAMPLES)]
+    Finish(crate::command::end::FinishArgs),
+    /// Leave the migration before users have changed sides: old is as it was before
+    #[command(after_help = crate::command::end::ABORT_EXAMPLES)]
+    Abort(crate::command::end::AbortArgs),
     /// Run a whole migration on two private servers, from an empty new side to comparing
     #[command(after_help = "Examples:\n  crossfade demo\n  crossfade demo --flavor mariadb --users 100000 --keep")]
     Demo(crate::demo::DemoArgs),

@@ -145,6 +145,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Entity(entity) => {
             return Ok(command::entity::run(settings, &entity, stop_on_signals()?).await?.into());
         }
+        Command::Finish(args) => return Ok(command::end::finish(settings, &args, stop_on_signals()?).await?.into()),
+        Command::Abort(args) => return Ok(command::end::abort(settings, &args, stop_on_signals()?).await?.into()),
         Command::Demo(_) | Command::Completions { .. } | Command::Sync(_) => unreachable!("handled above"),
     }
     Ok(ExitCode::SUCCESS)

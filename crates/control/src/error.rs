@@ -49,6 +49,14 @@ pub enum ControlError {
     },
     #[error("the entities' rows cannot be compared")]
     Rows(#[source] Cause),
+    #[error("the sides cannot be compared")]
+    Comparison(#[source] Cause),
+    #[error("the report cannot be written")]
+    Report(#[source] Cause),
+    #[error("the store's server cannot be reached")]
+    StoreServer(#[source] CatalogError),
+    #[error("the pair cannot be removed from the store")]
+    Removal(#[source] mysql_async::Error),
     #[error("the checkpoints of the {side} side cannot be read")]
     Checkpoint {
         side: Side,
@@ -74,7 +82,8 @@ impl ControlError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             ControlError::Store(source) => source.hint(),
-            ControlError::Connect { source, .. } => source.hint(),
+            ControlError::Connect { source, .. } | ControlError::StoreServer(source) => source.hint(),
+            ControlError::Removal(_) => Some("run it again: it goes on where it was"),
             ControlError::Mirror { source, .. }
             | ControlError::Authority { source, .. }
             | ControlError::Checkpoint { source, .. } => source.hint(),
@@ -86,6 +95,8 @@ impl ControlError {
             ControlError::Position { .. }
             | ControlError::Gates(_)
             | ControlError::Rows(_)
+            | ControlError::Comparison(_)
+            | ControlError::Report(_)
             | ControlError::NotInTime { .. }
             | ControlError::Refused(_) => None,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossfade_config::CutoverSettings;
 use crossfade_message::Flag;
-use crossfade_model::Direction;
+use crossfade_model::{Direction, Phase};
 use serde::Serialize;
 
 use crate::Change;
@@ -119,6 +119,30 @@ pub struct VerificationSeen {
     pub skipped: Vec<String>,
 }
 
+/// What was found of one table.
+#[derive(Debug, Clone)]
+pub struct ComparedTable {
+    pub table: String,
+    pub mismatch_ppm: f64,
+    pub mismatches: u64,
+    pub unconfirmed: u64,
+    pub is_skipped: bool,
+}
+
+impl VerificationSeen {
+    /// Of a comparison that ended so long ago.
+    pub fn new(age: Duration, tables: impl Iterator<Item = ComparedTable>) -> VerificationSeen {
+        let mut seen = VerificationSeen { age, worst_ppm: 0.0, mismatches: 0, unconfirmed: 0, skipped: Vec::new() };
+        for table in tables {
+            seen.worst_ppm = seen.worst_ppm.max(table.mismatch_ppm);
+            seen.mismatches += table.mismatches;
+            seen.unconfirmed += table.unconfirmed;
+            seen.skipped.extend(table.is_skipped.then_some(table.table));
+        }
+        seen
+    }
+}
+
 /// Whether the side that users leave can be fenced, beside the flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FenceSeen {
@@ -140,25 +164,42 @@ pub fn gates(change: Change, seen: &Seen, settings: &CutoverSettings) -> Vec<Gat
     if change == Change::Close {
         return gates;
     }
-    // Forward may have been stopped after a cutover; going back starts it.
-    let may_rest = change == Change::Rollback;
+    if change == Change::Abort {
+        // Where pilots may have written on new, what they wrote must have come to old; else nobody needs to run.
+        if seen.flag.phase == Phase::WriteBoth {
+            gates.push(verdicts::process(&seen.reverse, false));
+            gates.push(verdicts::failures(&seen.reverse));
+        }
+        return gates;
+    }
+    // Forward may have been stopped after a cutover; going back starts it, and so does the end.
+    let may_rest = matches!(change, Change::Rollback | Change::Finish);
     gates.push(verdicts::process(&seen.forward, may_rest));
     gates.push(verdicts::process(&seen.reverse, false));
     gates.push(verdicts::canary(&seen.forward, may_rest && !seen.forward.applies));
     gates.push(verdicts::canary(&seen.reverse, false));
-    let drained = if change == Change::Rollback { &seen.reverse } else { &seen.forward };
+    let drained = if may_rest { &seen.reverse } else { &seen.forward };
     gates.push(verdicts::lag(drained, settings.max_lag));
     gates.push(verdicts::failures(&seen.forward));
     gates.push(verdicts::failures(&seen.reverse));
     if change != Change::Rollback {
         gates.push(verdicts::backfill(&seen.uncopied));
+    }
+    if matches!(change, Change::Open | Change::Cutover) {
         gates.push(verdicts::verification(&seen.verification, settings));
     }
     if change.drains().is_some() {
         gates.push(verdicts::instances(seen.instances, settings));
         gates.extend(verdicts::fence(&seen.fence));
-        gates.push(verdicts::prepared(&seen.prepared, change));
+    }
+    if let Some(side) = change.leaves() {
+        gates.push(verdicts::prepared(&seen.prepared, side));
     }
     gates.push(verdicts::check(&seen.check_errors));
     gates
+}
+
+/// What a comparison that was made just now says.
+pub fn compared(seen: VerificationSeen, settings: &CutoverSettings) -> Gate {
+    verdicts::verification(&Ok(Some(seen)), settings)
 }

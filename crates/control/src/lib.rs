@@ -1,4 +1,4 @@
-//! Phases, the read-write flag, and how users change sides.
+//! Phases, the read-write flag, how users change sides, and how a migration ends.
 //!
 //! # What it promises
 //!
@@ -8,6 +8,7 @@
 //! - The flag never says that users write to the other side unless every instance that follows it had stopped, transactions that
 //!   were under way had ended, and everything that was committed by then had crossed.
 //! - What is not done in time is undone, and all is as before: the fence has an end of its own, by the store's clock.
+//! - An end keeps nobody from writing, and loses nothing of what was committed before every application wrote one side alone.
 //! - Every gate that is closed says what would open it.
 //!
 //! # How it fails
@@ -20,15 +21,18 @@ mod acknowledge;
 mod canary;
 mod count;
 mod drain;
+mod end;
 pub mod entity;
 mod error;
 pub mod gate;
 mod hold;
 mod memory;
 mod mirror;
+mod progress;
 mod quiet;
 mod recover;
 mod refuse;
+pub mod removal;
 mod side;
 mod step;
 mod switch;
@@ -36,6 +40,7 @@ mod transition;
 mod waits;
 
 pub use count::CountedTable;
+pub use end::{Compared, End, EndReport, EndSight, until_none_runs};
 pub use error::{Cause, ControlError};
 pub use gate::{Gate, GateState, gates};
 pub use hold::IsDead;

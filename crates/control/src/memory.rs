@@ -1,7 +1,8 @@
 //! What later steps, or undoing, must know of those before them. The store keeps it as JSON, before each step.
 
-use crossfade_message::SwitchRun;
-use crossfade_model::Side;
+use chrono::{DateTime, Utc};
+use crossfade_message::{SwitchRun, Wish};
+use crossfade_model::{Direction, Phase, Position, Side};
 use serde::{Deserialize, Serialize};
 
 use crate::{Change, ControlError, Step};
@@ -23,6 +24,45 @@ pub struct Memory {
     /// Why it was undone.
     pub reason: Option<String>,
     pub steps: Vec<StepTook>,
+    /// What was wished of directions before it was changed.
+    pub wishes: WishesBefore,
+    /// Of an end: the phase that it was begun in.
+    pub begun_in: Option<Phase>,
+    /// Of an end: the flag's version before it was changed.
+    pub flipped_from: Option<u64>,
+    /// Of an end: the canaries from before it was begun.
+    pub sung: Option<[u64; 2]>,
+    /// Of an end: the last comparison, and when it ended.
+    pub verification: Option<(u64, DateTime<Utc>)>,
+    /// Of an end: up to where each side has crossed.
+    pub old_position: Option<Position>,
+    pub new_position: Option<Position>,
+    /// Files.
+    pub report: Vec<String>,
+}
+
+/// `None` where nothing was changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WishesBefore {
+    pub forward: Option<Wish>,
+    pub reverse: Option<Wish>,
+}
+
+impl WishesBefore {
+    pub(crate) fn of(&self, direction: Direction) -> Option<Wish> {
+        match direction {
+            Direction::Forward => self.forward,
+            Direction::Reverse => self.reverse,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, direction: Direction) -> &mut Option<Wish> {
+        match direction {
+            Direction::Forward => &mut self.forward,
+            Direction::Reverse => &mut self.reverse,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

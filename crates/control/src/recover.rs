@@ -3,8 +3,8 @@
 
 use crossfade_applier::Probe;
 use crossfade_config::Settings;
-use crossfade_message::{Flag, Held, Store, SwitchRun, SwitchState};
-use crossfade_model::Phase;
+use crossfade_message::{Flag, Held, Store, SwitchRun, SwitchState, Wish};
+use crossfade_model::{Direction, Phase};
 
 use crate::hold::{IsDead, TTL};
 use crate::memory::{Memory, change_of, name};
@@ -31,9 +31,13 @@ pub(crate) async fn settle(
 ) -> Result<Settled, ControlError> {
     let kept = kept(store, run).await?;
     let (change, mut memory) = (change_of(&kept)?, Memory::of(&kept)?);
+    if change.is_end() {
+        return undo_end(settings, store, (&kept, holder), (change, memory), reason).await;
+    }
     let (state, flag) = decide(store, &memory, change).await?;
     if state == SwitchState::Undone {
         memory.reason = reason;
+        restore_wishes(store, &kept, holder, &memory).await?;
     }
     // Written again below, where a side that refuses writes does not take it.
     let mirrored = if memory.fenced_from.is_some() { mirror_both(settings, &flag).await } else { Ok(()) };
@@ -51,6 +55,63 @@ pub(crate) async fn settle(
     probe("switch-end");
     end(store, &kept, holder, (state, &memory, &flag)).await?;
     Ok(Settled { change, state, flag, memory })
+}
+
+/// An end that its own command does not go on with: all is as before again. Repeatable.
+async fn undo_end(
+    settings: &Settings,
+    store: &Store,
+    (run, holder): (&SwitchRun, &str),
+    (change, mut memory): (Change, Memory),
+    reason: Option<String>,
+) -> Result<Settled, ControlError> {
+    if is_leaving(run) {
+        let text = format!("{} has begun to remove what is on old: run `crossfade abort` again to end it", name(run));
+        return Err(ControlError::Refused(text));
+    }
+    memory.reason = reason;
+    let before = memory.begun_in.unwrap_or(change.from());
+    let flag = loop {
+        let flag = store.flag().await?;
+        let from = memory.flipped_from;
+        // The flip may still come where the version is that of before.
+        if !from.is_some_and(|from| flag.version == from || (flag.version == from + 1 && flag.phase == change.to())) {
+            break flag;
+        }
+        if let Some(back) = store.change_flag(flag.version, before, None).await? {
+            break back;
+        }
+    };
+    restore_wishes(store, run, holder, &memory).await?;
+    if memory.flipped_from.is_some()
+        && let Err(error) = mirror_both(settings, &flag).await
+    {
+        tracing::warn!(error = %error, "a side has not been told of the flag yet");
+    }
+    end(store, run, holder, (SwitchState::Undone, &memory, &flag)).await?;
+    Ok(Settled { change, state: SwitchState::Undone, flag, memory })
+}
+
+/// From then on nothing leads back.
+pub(crate) fn is_leaving(run: &SwitchRun) -> bool {
+    [Step::Leave, Step::Remove].iter().any(|step| run.step == step.as_str())
+}
+
+/// Directions do again what was wished of them before, unless somebody has wished something else since.
+async fn restore_wishes(store: &Store, run: &SwitchRun, holder: &str, memory: &Memory) -> Result<(), ControlError> {
+    for direction in [Direction::Forward, Direction::Reverse] {
+        let Some(before) = memory.wishes.of(direction) else { continue };
+        let now = store.wish(direction).await?.unwrap_or(Wish::OFF);
+        // A change wishes nothing but these two.
+        if now == before || !(now == Wish::RUN || now == Wish::OFF) {
+            continue;
+        }
+        if !store.set_wish_of_run(run.id, holder, direction, before).await? {
+            return Err(ControlError::TakenOver { run: name(run) });
+        }
+        store.journal("wish", &format!("{direction} does again what it did before {}", name(run))).await?;
+    }
+    Ok(())
 }
 
 /// As the store has it now.
@@ -99,7 +160,7 @@ async fn keep(store: &Store, run: &SwitchRun, holder: &str, memory: &Memory) -> 
     if kept { Ok(()) } else { Err(ControlError::TakenOver { run: name(run) }) }
 }
 
-async fn end(
+pub(crate) async fn end(
     store: &Store,
     run: &SwitchRun,
     holder: &str,
@@ -114,6 +175,12 @@ async fn end(
         (SwitchState::Undone, reason) => {
             let reason = reason.as_deref().unwrap_or("it was not finished");
             format!("{change} was undone: {reason}")
+        }
+        (_, _) if run.kind == Change::Finish.as_str() => {
+            format!("{change}: the migration has ended, the phase is {phase} (flag version {version})")
+        }
+        (_, _) if run.kind == Change::Abort.as_str() => {
+            format!("{change}: the migration was left, and old is as before it (flag version {version})")
         }
         _ => {
             let pause = memory.pause_ms.map_or("a time that nobody measured".to_owned(), |ms| format!("{ms} ms"));

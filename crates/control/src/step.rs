@@ -1,4 +1,4 @@
-//! The steps in which users change sides. Each is kept in the store before it is begun.
+//! The steps in which users change sides, and a migration ends. Each is kept in the store before it is begun.
 
 use crossfade_config::Fence;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,18 @@ pub enum Step {
     Mirror,
     /// The side takes writes again.
     Release,
+    /// All rows of both sides are compared, for the last time.
+    Compare,
+    /// What old has crosses; then forward is declared off.
+    EndForward,
+    /// What new has crosses; then reverse is declared off.
+    EndReverse,
+    /// What the migration came to is written down.
+    Report,
+    /// No process of the pair runs any more.
+    Leave,
+    /// What crossfade has kept on the side goes.
+    Remove,
 }
 
 impl Step {
@@ -52,6 +64,12 @@ impl Step {
             Step::Flip => "flip",
             Step::Mirror => "mirror",
             Step::Release => "release",
+            Step::Compare => "compare",
+            Step::EndForward => "end_forward",
+            Step::EndReverse => "end_reverse",
+            Step::Report => "report",
+            Step::Leave => "leave",
+            Step::Remove => "remove",
         }
     }
 
@@ -68,9 +86,15 @@ impl Step {
             Step::Drain => "read the side's position, and bring over everything before it",
             Step::Count => "let the other side count on where this one has stopped",
             Step::Mark => "take a mark of both sides",
-            Step::Flip => "change the flag: the pause ends",
+            Step::Flip => "change the flag: a pause ends here",
             Step::Mirror => "write the flag on the nodes of both sides",
             Step::Release => "let the side take writes again",
+            Step::Compare => "compare all rows of both sides for the last time",
+            Step::EndForward => "bring over what users have written on old, and declare forward off",
+            Step::EndReverse => "bring over what users have written on new, and declare reverse off",
+            Step::Report => "write the report",
+            Step::Leave => "wait until no process of the pair runs any more",
+            Step::Remove => "remove from old what crossfade has kept there",
         }
     }
 
@@ -90,12 +114,45 @@ impl Step {
             Step::Flip => "switch-flip",
             Step::Mirror => "switch-mirror",
             Step::Release => "switch-release",
+            Step::Compare => "switch-compare",
+            Step::EndForward => "switch-end_forward",
+            Step::EndReverse => "switch-end_reverse",
+            Step::Report => "switch-report",
+            Step::Leave => "switch-leave",
+            Step::Remove => "switch-remove",
         }
     }
 }
 
-/// The steps of a change that moves users, in order.
+/// The steps of a change, in order. Those of an end do not fence anything.
 pub fn steps(change: Change, fence: Fence) -> Vec<Step> {
+    match change {
+        Change::Finish => vec![
+            Step::Gates,
+            Step::Start,
+            Step::Canary,
+            Step::Compare,
+            Step::Flip,
+            Step::Acknowledge,
+            Step::EndForward,
+            Step::EndReverse,
+            Step::Mark,
+            Step::Report,
+        ],
+        Change::Abort => vec![
+            Step::Gates,
+            Step::Flip,
+            Step::Acknowledge,
+            Step::EndReverse,
+            Step::EndForward,
+            Step::Leave,
+            Step::Remove,
+        ],
+        Change::Open | Change::Close | Change::Cutover | Change::Rollback => moving_steps(change, fence),
+    }
+}
+
+fn moving_steps(change: Change, fence: Fence) -> Vec<Step> {
     let all = [
         Step::Gates,
         Step::Start,
@@ -148,10 +205,30 @@ mod tests {
 
     #[test]
     fn every_step_has_a_name_and_a_failpoint_of_its_own() {
-        let steps = steps(Change::Rollback, Fence::ReadOnly);
-        for (at, step) in steps.iter().enumerate() {
-            assert_eq!(step.failpoint(), format!("switch-{}", step.as_str()));
-            assert!(steps[at + 1..].iter().all(|other| other.as_str() != step.as_str()));
+        for change in [Change::Rollback, Change::Finish, Change::Abort] {
+            let steps = steps(change, Fence::ReadOnly);
+            for (at, step) in steps.iter().enumerate() {
+                assert_eq!(step.failpoint(), format!("switch-{}", step.as_str()));
+                assert!(steps[at + 1..].iter().all(|other| other.as_str() != step.as_str()));
+            }
         }
+    }
+
+    #[test]
+    fn an_end_stops_nothing_before_applications_write_one_side_alone() {
+        for change in [Change::Finish, Change::Abort] {
+            let steps = steps(change, Fence::ReadOnly);
+            let place = |step| place(&steps, step);
+            assert!(!steps.contains(&Step::Fence) && !steps.contains(&Step::Refuse), "{steps:?}");
+            assert!(place(Step::Flip) < place(Step::Acknowledge));
+            assert!(place(Step::Acknowledge) < place(Step::EndForward).min(place(Step::EndReverse)));
+        }
+        let finish = steps(Change::Finish, Fence::Flag);
+        assert!(place(&finish, Step::Compare) < place(&finish, Step::Flip));
+        assert_eq!(finish.last(), Some(&Step::Report));
+        // Nothing is removed while a process may write there.
+        let abort = steps(Change::Abort, Fence::Flag);
+        assert!(place(&abort, Step::Leave) > place(&abort, Step::EndForward));
+        assert_eq!(abort.last(), Some(&Step::Remove));
     }
 }

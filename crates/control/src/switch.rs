@@ -20,12 +20,13 @@ use crate::gate::Gate;
 use crate::hold::{Hold, IsDead, take};
 use crate::memory::{Memory, StepTook, name};
 use crate::mirror::mirror_both;
+use crate::progress::{Progress, in_time, late, ms};
 use crate::side::{connect, connect_known};
 use crate::waits::Waits;
 use crate::{Change, ControlError, CountedTable, Step, acknowledge, count, drain, quiet, recover, refuse, steps};
 
 /// A canary is sent and read within a second where all is well.
-const PROVED_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const PROVED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What only the program as a whole can tell.
 pub trait Sight: Sync {
@@ -80,12 +81,10 @@ pub struct Report {
 /// One that is under way.
 struct Under<'u, S> {
     switch: &'u Switch<'u, S>,
-    run: u64,
-    memory: Memory,
+    progress: Progress<'u>,
     gates: Vec<Gate>,
     /// Canaries from before it was begun.
     sung: [u64; 2],
-    began: Option<(Step, Instant)>,
     waits: &'u Waits,
 }
 
@@ -115,15 +114,9 @@ impl<S: Sight> Switch<'_, S> {
     async fn under_hold(&self, run: SwitchRun, sung: [u64; 2]) -> Result<Report, ControlError> {
         let hold = Hold::of(self.store, run.id, self.holder);
         let waits = Waits::default();
-        let mut under = Under {
-            switch: self,
-            run: run.id,
-            memory: Memory::default(),
-            gates: Vec::new(),
-            sung,
-            began: None,
-            waits: &waits,
-        };
+        let parts = (self.store, self.holder, &self.probe);
+        let progress = Progress::new(parts, (self.change, run.id, Memory::default()), &waits);
+        let mut under = Under { switch: self, progress, gates: Vec::new(), sung, waits: &waits };
         let ended = tokio::select! {
             ended = under.all_steps() => ended,
             () = self.stop.cancelled() => Err(ControlError::Refused("it was broken off".to_owned())),
@@ -165,35 +158,35 @@ impl<S: Sight> Under<'_, S> {
     /// Up to the flip, with what must follow it at once. Nothing of what is left then can fail but for a while.
     async fn all_steps(&mut self) -> Result<(), ControlError> {
         let Switch { settings, sight, change, .. } = self.switch;
-        self.begin(Step::Gates).await?;
-        self.gates = sight.gates(self.run).await.map_err(ControlError::Gates)?;
+        self.progress.begin(Step::Gates).await?;
+        self.gates = sight.gates(self.progress.run).await.map_err(ControlError::Gates)?;
         let closed: Vec<&str> = self.gates.iter().filter(|gate| !gate.is_open()).map(|gate| gate.name).collect();
         if !closed.is_empty() {
             return Err(ControlError::Refused(format!("gates are closed: {}", closed.join(", "))));
         }
         if steps(*change, settings.cutover.fence).contains(&Step::Start) {
-            self.begin(Step::Start).await?;
+            self.progress.begin(Step::Start).await?;
             self.start_forward().await?;
         }
-        self.begin(Step::Canary).await?;
+        self.progress.begin(Step::Canary).await?;
         let proving = until_proved(self.switch.store, self.sung, self.waits);
         in_time(PROVED_WITHIN, self.waits, proving).await?;
         let flag = self.switch.store.flag().await?;
         if flag.phase != change.from() || flag.fenced {
             return Err(late());
         }
-        self.memory.fenced_from = Some(flag.version);
-        self.begin(Step::Fence).await?;
+        self.progress.memory.fenced_from = Some(flag.version);
+        self.progress.begin(Step::Fence).await?;
         let fence = Instant::now();
         let limit = settings.cutover.timeout;
         let waits = self.waits;
         in_time(limit, waits, self.fenced_steps(flag, fence)).await
     }
 
-    async fn start_forward(&self) -> Result<(), ControlError> {
+    async fn start_forward(&mut self) -> Result<(), ControlError> {
         let store = self.switch.store;
         if store.wish(Direction::Forward).await?.is_some_and(|wish| wish != Wish::RUN) {
-            store.set_wish(Direction::Forward, Wish::RUN).await?;
+            self.progress.wish(Step::Start, Direction::Forward, Wish::RUN).await?;
             store.journal("wish", "forward was started, since users go back").await?;
             self.switch.sight.tell("forward is started again");
         }
@@ -210,51 +203,51 @@ impl<S: Sight> Under<'_, S> {
         mirror_both(settings, &fenced).await?;
         sight.tell(&format!("users write nowhere, for {} at most", format_duration(limit)));
 
-        self.begin(Step::Acknowledge).await?;
+        self.progress.begin(Step::Acknowledge).await?;
         let instances = acknowledge::until_acknowledged(store, fenced.version, self.waits).await?;
-        self.memory.instances = instances.into_iter().map(|one| one.instance).collect();
+        self.progress.memory.instances = instances.into_iter().map(|one| one.instance).collect();
 
         if settings.cutover.fence == Fence::ReadOnly {
-            self.memory.refuses = Some(from);
-            self.begin(Step::Refuse).await?;
+            self.progress.memory.refuses = Some(from);
+            self.progress.begin(Step::Refuse).await?;
             let mut conn = connect(settings, from, Purpose::Catalog).await?;
             self.waits.note(format!("{from} had not been set read-only"));
             let limit = limit.saturating_sub(fence.elapsed());
             refuse::refuse_writes(&mut conn, from, limit).await?;
         }
 
-        self.begin(Step::Quiet).await?;
+        self.progress.begin(Step::Quiet).await?;
         let (mut from_conn, facts) = connect_known(settings, from).await?;
         let end_after = settings.cutover.end_transactions_after;
         quiet::until_quiet((&mut from_conn, facts.dialect()), from, fence, end_after, self.waits).await?;
 
-        self.begin(Step::Drain).await?;
-        let writes = self.memory.refuses.is_none();
+        self.progress.begin(Step::Drain).await?;
+        let writes = self.progress.memory.refuses.is_none();
         let position = sight.position(from, writes).await;
         let position = position.map_err(|source| ControlError::Position { side: from, source })?;
-        self.memory.position = Some(position.to_string());
+        self.progress.memory.position = Some(position.to_string());
         drain::until_drained(settings, store, direction, &position, self.waits).await?;
 
-        self.begin(Step::Count).await?;
+        self.progress.begin(Step::Count).await?;
         let to = from.opposite();
         let mut to_conn = connect(settings, to, Purpose::Catalog).await?;
         self.waits.note(format!("{to} did not raise its AUTO_INCREMENT values"));
-        self.memory.counted = count::raise((&mut from_conn, from), (&mut to_conn, to), tables).await?;
+        self.progress.memory.counted = count::raise((&mut from_conn, from), (&mut to_conn, to), tables).await?;
 
-        self.begin(Step::Mark).await?;
+        self.progress.begin(Step::Mark).await?;
         self.take_mark(from, &position).await?;
 
-        self.begin(Step::Flip).await?;
-        if self.memory.refuses.is_some() && !refuse::still_refuses(&mut from_conn, from).await? {
+        self.progress.begin(Step::Flip).await?;
+        if self.progress.memory.refuses.is_some() && !refuse::still_refuses(&mut from_conn, from).await? {
             return Err(ControlError::Refused(format!("{from} takes writes again: somebody has changed read_only")));
         }
         let flipped = store.change_flag(fenced.version, change.to(), None).await?.ok_or_else(late)?;
         (self.switch.probe)("switch-flipped");
         let pause = ms(fence.elapsed());
-        self.memory.pause_ms = Some(pause);
+        self.progress.memory.pause_ms = Some(pause);
         sight.tell(&format!("users write to {to} (flag version {}), after a pause of {pause} ms", flipped.version));
         // What is left is done by whoever brings it to its end.
-        self.begin(Step::Mirror).await
+        self.progress.begin(Step::Mirror).await
     }
 
     /// Of both sides: behind everything that users wrote where they leave, and where the other one is now.
@@ -264,52 +257,10 @@ impl<S: Sight> Under<'_, S> {
         self.waits.note(format!("the position of {side} was not read"));
         let other = sight.position(side, true).await.map_err(|source| ControlError::Position { side, source })?;
         let (old, new) = if from == Side::Old { (position, &other) } else { (&other, position) };
-        let mark = format!("{change}-{}", self.run);
+        let mark = format!("{change}-{}", self.progress.run);
         match store.keep_mark(&mark, old, new, Some("users wrote nowhere")).await {
             Ok(()) | Err(StoreError::MarkExists(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
-
-    /// Keeps what has been found so far and that the step is begun.
-    async fn begin(&mut self, step: Step) -> Result<(), ControlError> {
-        self.took();
-        self.keep(step).await?;
-        (self.switch.probe)(step.failpoint());
-        self.waits.note(format!("step `{}` was not done", step.as_str()));
-        self.began = Some((step, Instant::now()));
-        Ok(())
-    }
-
-    fn took(&mut self) {
-        if let Some((step, since)) = self.began.take() {
-            self.memory.steps.push(StepTook { step, ms: ms(since.elapsed()) });
-        }
-    }
-
-    async fn keep(&self, step: Step) -> Result<(), ControlError> {
-        let Switch { store, holder, change, .. } = self.switch;
-        let kept =
-            store.keep_switch_step(self.run, holder, crate::hold::TTL, step.as_str(), &self.memory.to_json()).await?;
-        let run = || format!("{change} {}", self.run);
-        if kept { Ok(()) } else { Err(ControlError::TakenOver { run: run() }) }
-    }
-}
-
-/// The flag has changed under the fence, or the fence was over.
-fn late() -> ControlError {
-    ControlError::Refused("somebody else has changed the flag, or users had been kept waiting for too long".to_owned())
-}
-
-async fn in_time<T>(
-    limit: Duration,
-    waits: &Waits,
-    work: impl Future<Output = Result<T, ControlError>>,
-) -> Result<T, ControlError> {
-    let late = |_| ControlError::NotInTime { waited_for: waits.shown(), limit: format_duration(limit).to_string() };
-    tokio::time::timeout(limit, work).await.map_err(late)?
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,10 +13,15 @@ pub enum Change {
     Close,
     Cutover,
     Rollback,
+    /// The end of the migration: only new is left.
+    Finish,
+    /// Leaving before anybody has changed sides: only old is left.
+    Abort,
 }
 
 impl Change {
-    pub const ALL: [Change; 4] = [Change::Open, Change::Close, Change::Cutover, Change::Rollback];
+    pub const ALL: [Change; 6] =
+        [Change::Open, Change::Close, Change::Cutover, Change::Rollback, Change::Finish, Change::Abort];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -24,6 +29,8 @@ impl Change {
             Change::Close => "close",
             Change::Cutover => "cutover",
             Change::Rollback => "rollback",
+            Change::Finish => "finish",
+            Change::Abort => "abort",
         }
     }
 
@@ -38,29 +45,43 @@ impl Change {
             Change::Close => "flag set old_only",
             Change::Cutover => "cutover",
             Change::Rollback => "rollback",
+            Change::Finish => "finish",
+            Change::Abort => "abort",
         }
     }
 
+    /// Of `abort` the later one of the two that it may leave.
     pub fn from(self) -> Phase {
         match self {
             Change::Open => Phase::OldOnly,
-            Change::Close | Change::Cutover => Phase::WriteBoth,
-            Change::Rollback => Phase::ReadNew,
+            Change::Close | Change::Cutover | Change::Abort => Phase::WriteBoth,
+            Change::Rollback | Change::Finish => Phase::ReadNew,
         }
     }
 
     pub fn to(self) -> Phase {
         match self {
-            Change::Close => Phase::OldOnly,
+            Change::Close | Change::Abort => Phase::OldOnly,
             Change::Open | Change::Rollback => Phase::WriteBoth,
             Change::Cutover => Phase::ReadNew,
+            Change::Finish => Phase::NewOnly,
         }
+    }
+
+    /// Whether it may begin in a phase.
+    pub fn leads_from(self, phase: Phase) -> bool {
+        phase == self.from() || (self == Change::Abort && phase == Phase::OldOnly)
+    }
+
+    /// After it nothing crosses any more, and nothing leads back.
+    pub fn is_end(self) -> bool {
+        matches!(self, Change::Finish | Change::Abort)
     }
 
     /// The direction that must have brought over everything before users change sides; `None` where they stay where they are.
     pub fn drains(self) -> Option<Direction> {
         match self {
-            Change::Open | Change::Close => None,
+            Change::Open | Change::Close | Change::Finish | Change::Abort => None,
             Change::Cutover => Some(Direction::Forward),
             Change::Rollback => Some(Direction::Reverse),
         }
@@ -69,6 +90,11 @@ impl Change {
     /// The side that users are kept from writing to meanwhile.
     pub fn fences(self) -> Option<Side> {
         self.drains().map(Direction::source)
+    }
+
+    /// The side of which every transaction must be decided first, since nobody writes there afterwards.
+    pub fn leaves(self) -> Option<Side> {
+        if self == Change::Finish { Some(Side::Old) } else { self.fences() }
     }
 }
 
@@ -83,14 +109,18 @@ mod tests {
     use super::*;
 
     fn ways_from(phase: Phase) -> Vec<(Change, Phase)> {
-        Change::ALL.into_iter().filter(|change| change.from() == phase).map(|change| (change, change.to())).collect()
+        Change::ALL.into_iter().filter(|change| change.leads_from(phase)).map(|change| (change, change.to())).collect()
     }
 
     #[test]
     fn every_phase_is_left_in_both_directions_and_none_is_jumped_over() {
-        assert_eq!(ways_from(Phase::OldOnly), [(Change::Open, Phase::WriteBoth)]);
-        assert_eq!(ways_from(Phase::WriteBoth), [(Change::Close, Phase::OldOnly), (Change::Cutover, Phase::ReadNew)]);
-        assert_eq!(ways_from(Phase::ReadNew), [(Change::Rollback, Phase::WriteBoth)]);
+        let abort = (Change::Abort, Phase::OldOnly);
+        assert_eq!(ways_from(Phase::OldOnly), [(Change::Open, Phase::WriteBoth), abort]);
+        assert_eq!(
+            ways_from(Phase::WriteBoth),
+            [(Change::Close, Phase::OldOnly), (Change::Cutover, Phase::ReadNew), abort]
+        );
+        assert_eq!(ways_from(Phase::ReadNew), [(Change::Rollback, Phase::WriteBoth), (Change::Finish, Phase::NewOnly)]);
         assert_eq!(ways_from(Phase::NewOnly), [], "nothing leads back from the end");
     }
 
@@ -107,6 +137,6 @@ mod tests {
         for change in Change::ALL {
             assert_eq!(Change::parse(change.as_str()), Some(change));
         }
-        assert_eq!(Change::parse("finish"), None);
+        assert_eq!(Change::parse("begin"), None);
     }
 }

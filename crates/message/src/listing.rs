@@ -142,7 +142,7 @@ impl Store {
     }
 
     /// Heads of some blocks before a message that can hold a match, newest first.
-    async fn heads_backwards(
+    pub(crate) async fn heads_backwards(
         &self,
         stream: &StreamId,
         before_seq: u64,

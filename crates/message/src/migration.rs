@@ -47,6 +47,9 @@ pub const COLUMN_EXISTS: u16 = 1060;
 const NODE: [&str; 2] =
     [include_str!("../../../sql/node/001_tables.sql"), include_str!("../../../sql/node/002_columns.sql")];
 
+/// Whoever makes the schema, changes its tables, or removes it, holds this lock of the server meanwhile.
+pub const MIGRATION_LOCK: &str = "crossfade.migrate";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Version {
     major: u16,
@@ -63,6 +66,15 @@ impl std::fmt::Display for Version {
 /// repeatable where the error that a [column exists](COLUMN_EXISTS) is passed over.
 pub fn node_statements() -> Vec<&'static str> {
     NODE.into_iter().flat_map(statements).collect()
+}
+
+/// The tables of a side's node; those of the store have other names.
+pub fn node_tables() -> Vec<&'static str> {
+    let made = node_statements().into_iter().filter_map(|statement| {
+        let name = statement.split_once("CREATE TABLE IF NOT EXISTS crossfade.")?.1;
+        name.split_whitespace().next()
+    });
+    made.collect()
 }
 
 /// Statements end with a semicolon at the end of a line. Comments between them go with the next one.
@@ -208,6 +220,7 @@ mod tests {
         let store: Vec<_> = STEPS.iter().flat_map(|(_, scripts)| scripts.iter()).flat_map(|s| statements(s)).collect();
         let repeatable = ["IF NOT EXISTS", "CREATE OR REPLACE", "ADD COLUMN"];
         let is_repeatable = |statement: &&str| repeatable.iter().any(|word| statement.contains(word));
+        assert!(node_tables().starts_with(&["checkpoint", "tombstone", "heartbeat", "returned", "flag"]));
         assert!(store.iter().chain(&node).all(is_repeatable), "{store:?} {node:?}");
         assert!(store.iter().chain(&node).all(|statement| !statement.ends_with(';')));
     }

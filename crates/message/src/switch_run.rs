@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
+use crossfade_model::Direction;
 use serde::Serialize;
 use sqlx::mysql::MySqlRow;
 use sqlx::{Connection, Row};
 
 use crate::lease::micros;
 use crate::stream::utc;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Wish};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SwitchRun {
@@ -167,6 +168,49 @@ impl Store {
         Ok(kept.rows_affected() > 0)
     }
 
+    /// Wishes something of a direction as long as the run is the holder's. `false`: somebody else has it, or it is over.
+    pub async fn set_wish_of_run(
+        &self,
+        id: u64,
+        holder: &str,
+        direction: Direction,
+        wish: Wish,
+    ) -> Result<bool, StoreError> {
+        let during = || StoreError::during("keep a wish");
+        let mut connection = self.pool.acquire().await.map_err(during())?;
+        let mut transaction = connection.begin().await.map_err(during())?;
+        // Whoever takes the run over waits for this, and then finds what was wished.
+        let is_held: Option<u64> = sqlx::query_scalar(
+            "SELECT id FROM switch_run WHERE id = ? AND pair = ? AND holder = ? AND state = 'open' FOR UPDATE",
+        )
+        .bind(id)
+        .bind(&*self.pair)
+        .bind(holder)
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(during())?;
+        if is_held.is_none() {
+            return Ok(false);
+        }
+        sqlx::query(
+            "INSERT INTO direction (pair, direction, declared, capture, apply, changed_at)
+             VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6))
+             ON DUPLICATE KEY UPDATE declared = VALUES(declared), capture = VALUES(capture), apply = VALUES(apply),
+               reason = NULL, changed_at = VALUES(changed_at)",
+        )
+        .bind(&*self.pair)
+        .bind(direction.as_str())
+        .bind(wish.declared)
+        .bind(wish.capture)
+        .bind(wish.apply)
+        .execute(&mut *transaction)
+        .await
+        .map_err(during())?;
+        transaction.commit().await.map_err(during())?;
+        connection.keep();
+        Ok(true)
+    }
+
     /// `false`: somebody else has it, or it is over.
     pub async fn end_switch_run(&self, id: u64, holder: &str, state: SwitchState) -> Result<bool, StoreError> {
         let ended = sqlx::query(
@@ -194,6 +238,31 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let (run, holder, is_held) = read(&row)?;
         Ok(Some((run, is_held.then_some(holder))))
+    }
+
+    /// The run that has ended the migration; `None` as long as it goes on.
+    pub async fn ending(&self) -> Result<Option<SwitchRun>, StoreError> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM switch_run WHERE pair = ? AND state = 'done' AND kind IN ('finish', 'abort')
+             ORDER BY id DESC LIMIT 1"
+        )))
+        .bind(&*self.pair)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::during(READ))?;
+        row.map(|row| Ok(read(&row)?.0)).transpose()
+    }
+
+    /// Why no process of the pair may run any more; `None` as long as the migration goes on.
+    pub async fn end_word(&self) -> Result<Option<String>, StoreError> {
+        if let Some(run) = self.ending().await? {
+            let word = if run.kind == "abort" { "was aborted" } else { "has ended" };
+            let at = run.ended_at.map(|at| format!(" at {} UTC", at.format("%Y-%m-%d %H:%M:%S"))).unwrap_or_default();
+            return Ok(Some(format!("the migration {word}{at}")));
+        }
+        let leaves = |run: &SwitchRun| run.kind == "abort" && matches!(&*run.step, "leave" | "remove");
+        let open = self.open_switch_run().await?.map(|(run, _)| run).filter(leaves);
+        Ok(open.map(|run| format!("the migration is left by abort {}", run.id)))
     }
 
     /// Oldest first; those that are over too.

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use entity::{Entities, EntityDocument, EntityStore};
 pub use flag::{FlagDocument, FlagStore, Flags, InstanceLine};
-pub use status::{FlagLine, RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
+pub use status::{EndLine, FlagLine, RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
 pub use view::{Ask, View};
 
 #[derive(Debug, thiserror::Error)]

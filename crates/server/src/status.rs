@@ -14,9 +14,19 @@ pub struct Status {
     /// `old_only`, `write_both`, `read_new` or `new_only`.
     pub phase: String,
     pub flag: FlagLine,
+    /// How the migration has ended; `None` as long as it goes on.
+    pub end: Option<EndLine>,
     pub streams: Vec<StreamLine>,
     pub store: StoreLine,
     pub verify: VerifyLine,
+}
+
+/// The end of the migration.
+#[derive(Debug, Clone, Serialize)]
+pub struct EndLine {
+    /// `finished` or `aborted`.
+    pub word: &'static str,
+    pub at: Option<DateTime<Utc>>,
 }
 
 /// What applications are told.

@@ -1,9 +1,11 @@
 //! Users change sides while they write, and go back: nothing that was acknowledged to them is lost.
 
 mod abandoned;
+mod abort;
 mod application;
 mod facts;
 mod fences;
+mod finish;
 mod gates;
 mod killed;
 mod stage;

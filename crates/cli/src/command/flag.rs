@@ -11,7 +11,7 @@ use crossfade_model::{Phase, Side};
 use crossfade_server::{FlagDocument, InstanceLine};
 use serde::Serialize;
 
-use super::{add_row, gates, new_table, open_known_store, print_json, print_table};
+use super::{add_row, gates, new_table, open_known_store, print_json, print_table, refuse_ended};
 use crate::args::JsonOutput;
 use crate::failure::{Failure, Kind, with_causes};
 use crate::output::out;
@@ -90,6 +90,7 @@ struct Set<'g> {
 pub async fn set(settings: &Settings, args: &FlagSetArgs) -> anyhow::Result<u8> {
     let change = change_to(args.phase)?;
     let store = open_known_store(settings).await?;
+    refuse_ended(&store).await?;
     let flag = store.flag().await?;
     let is_set = flag.phase == args.phase && !flag.fenced;
     let gates = if is_set { Vec::new() } else { gates::look(settings, &store, change, None).await? };
@@ -125,7 +126,7 @@ fn change_to(phase: Phase) -> Result<Change, Failure> {
         Phase::ReadNew => {
             "`crossfade cutover` leads there: users must stop for a moment, and all that they wrote must have crossed"
         }
-        Phase::NewOnly => "nothing leads there but the end of the migration",
+        Phase::NewOnly => "`crossfade finish` leads there: it ends the migration",
     };
     Err(Failure::new(Kind::Usage, format!("{phase} cannot be set"), other))
 }

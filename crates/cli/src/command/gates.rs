@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use crossfade_catalog::check::{Finding, Severity, check};
 use crossfade_config::Settings;
-use crossfade_control::gate::{DirectionSeen, FenceSeen, Seen, VerificationSeen};
+use crossfade_control::gate::{ComparedTable, DirectionSeen, FenceSeen, Seen, VerificationSeen};
 use crossfade_control::{Change, Gate, fence_seen, gates, name, prepared};
 use crossfade_message::{CopyState, Store, Wish};
 use crossfade_model::Direction;
 use crossfade_server::{Status, StreamLine};
+use crossfade_verify::TableReport;
 
 use super::check::store_findings;
 use super::status::read;
@@ -53,13 +54,13 @@ fn may_all_open(gates: &[Gate]) -> bool {
 }
 
 async fn look_slowly(settings: &Settings, change: Change) -> Slow {
-    // Where nobody is moved, nothing of this is asked.
-    if change == Change::Close {
+    // Where nobody is moved, nothing of this is asked; and who leaves need not be able to stay.
+    if matches!(change, Change::Close | Change::Abort) {
         return Slow { fence: FenceSeen::FlagAlone, prepared: Ok(0), check_errors: Ok(Vec::new()) };
     }
     let checking = async { check(settings, store_findings(settings).await).await };
     let counting = async {
-        match change.fences() {
+        match change.leaves() {
             Some(side) => prepared(settings, side).await.map_err(|error| with_causes(&error.into())),
             None => Ok(0),
         }
@@ -122,13 +123,18 @@ async fn verification_seen(store: &Store) -> anyhow::Result<Option<VerificationS
     let Some(last) = rounds::last_whole(store).await? else { return Ok(None) };
     let reports = rounds::reports(&last);
     let age = last.ended_at.map_or(Duration::MAX, |at| (Utc::now() - at).to_std().unwrap_or_default());
-    Ok(Some(VerificationSeen {
-        age,
-        worst_ppm: reports.iter().map(|report| report.percent * 10_000.0).fold(0.0, f64::max),
-        mismatches: reports.iter().map(|report| report.mismatches()).sum(),
-        unconfirmed: reports.iter().map(|report| report.unconfirmed).sum(),
-        skipped: reports.into_iter().filter(|report| report.skipped.is_some()).map(|report| report.table).collect(),
-    }))
+    Ok(Some(VerificationSeen::new(age, reports.iter().map(compared_table))))
+}
+
+/// What a gate is judged by of a table that was compared.
+pub fn compared_table(report: &TableReport) -> ComparedTable {
+    ComparedTable {
+        table: report.table.clone(),
+        mismatch_ppm: report.percent * 10_000.0,
+        mismatches: report.mismatches(),
+        unconfirmed: report.unconfirmed,
+        is_skipped: report.skipped.is_some(),
+    }
 }
 
 async fn uncopied(store: &Store) -> anyhow::Result<Vec<String>> {

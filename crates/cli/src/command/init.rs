@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use crossfade_applier::beat;
 use crossfade_binlog::BinlogError;
 use crossfade_catalog::{Purpose, Servers};
 use crossfade_config::Settings;
-use crossfade_message::{COLUMN_EXISTS, StoreError, node_statements};
+use crossfade_message::{COLUMN_EXISTS, MIGRATION_LOCK, StoreError, node_statements};
 use crossfade_model::{Direction, Position, Side};
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
 
-use super::{open_store, print_json};
+use super::{open_store, print_json, refuse_ended};
 use crate::args::InitArgs;
 use crate::failure::{Failure, Kind, with_causes};
 use crate::meeting::Source;
@@ -21,7 +22,7 @@ use crate::pair::{Pair, connect_side, stream_of};
 /// The name of the mark that a migration starts from.
 const START_MARK: &str = "start";
 
-/// The heartbeat row by which a replica's position is found.
+/// The heartbeat row by which a replica's position is found, and by which a node knows the pair.
 const HEARTBEAT_WRITER: &str = "init";
 
 #[derive(Serialize)]
@@ -36,11 +37,14 @@ struct Initialised {
 }
 
 pub async fn run(settings: Arc<Settings>, args: &InitArgs) -> anyhow::Result<()> {
+    let store = open_store(&settings);
+    if store.version_check().await.is_ok() {
+        refuse_ended(&store).await?;
+    }
     let pair = Pair::read(settings.clone()).await?;
     for side in [Side::Old, Side::New] {
         create_node_schema(&settings, side).await?;
     }
-    let store = open_store(&settings);
     store.migrate().await?;
     // The reverse position first: what is written on new meanwhile is then read, never missed.
     let new_position = position(&settings, Side::New).await?;
@@ -96,12 +100,23 @@ fn tell(pair: &Pair, old: &Position, new: &Position, mark_taken: bool, json: boo
 
 async fn create_node_schema(settings: &Settings, side: Side) -> anyhow::Result<()> {
     let mut conn = connect_side(settings, side, Purpose::Apply).await?;
+    let cannot = || format!("the schema `crossfade` cannot be created on the {side} side");
+    // Nobody removes the schema as one that nobody needs before the pair has a row in it.
+    let locked: Option<Option<i64>> =
+        conn.query_first(format!("SELECT GET_LOCK('{MIGRATION_LOCK}', 30)")).await.with_context(cannot)?;
+    if locked.flatten() != Some(1) {
+        let message = format!("{}: somebody else makes or removes it", cannot());
+        return Err(Failure::new(Kind::Finding, message, "run it again").into());
+    }
     for statement in node_statements() {
         match conn.query_drop(statement).await {
             Err(mysql_async::Error::Server(error)) if error.code == COLUMN_EXISTS => {}
-            done => done.with_context(|| format!("the schema `crossfade` cannot be created on the {side} side"))?,
+            done => done.with_context(cannot)?,
         }
     }
+    beat(&mut conn, &settings.pair, HEARTBEAT_WRITER).await.with_context(cannot)?;
+    // Ends the lock, too.
+    let _ = conn.disconnect().await;
     Ok(())
 }
 

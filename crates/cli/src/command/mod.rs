@@ -5,7 +5,9 @@ pub mod backfill;
 pub mod check;
 mod deferral;
 mod edit;
+pub mod end;
 pub mod entity;
+mod final_report;
 pub mod flag;
 pub mod gates;
 pub mod history;
@@ -55,6 +57,23 @@ pub async fn open_known_store(settings: &Settings) -> anyhow::Result<Store> {
         return Err(Failure::new(Kind::Finding, message, "run `crossfade init`, or correct `pair`").into());
     }
     Ok(store)
+}
+
+/// # Errors
+///
+/// The migration is over: there is nothing to change any more.
+pub async fn refuse_ended(store: &Store) -> anyhow::Result<()> {
+    match store.end_word().await? {
+        None => Ok(()),
+        Some(word) => Err(ended(&word).into()),
+    }
+}
+
+/// Nothing can be done any more with a migration that is over.
+pub fn ended(word: &str) -> Failure {
+    let hint = "`crossfade status` shows how it ended; what begins anew needs another `pair`, or `--drop-schemas` with the \
+                command that ended it";
+    Failure::new(Kind::Usage, format!("{word}: nothing crosses any more, and nothing leads back"), hint)
 }
 
 /// Prints data as JSON to standard output.

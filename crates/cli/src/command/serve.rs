@@ -34,7 +34,8 @@ pub async fn run(settings: Arc<Settings>, args: &ServeArgs, stop: CancellationTo
         let (settings, store) = (of_answers.clone(), store.clone());
         Box::pin(async move { read(&settings, &store).await.map_err(|error| with_causes(&error)) })
     });
-    store_home::followed(&settings, &home, crossfade_server::serve(listener, View::new(ask), (flags, entities), stop)).await?;
+    store_home::followed(&settings, &home, crossfade_server::serve(listener, View::new(ask), (flags, entities), stop))
+        .await?;
     Ok(())
 }
 

@@ -7,10 +7,10 @@ use anyhow::Context;
 use crossfade_binlog::BinlogError;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
-use crossfade_control::name;
-use crossfade_message::{ConflictCounts, Health, LeaseStatus, Standby, Store, StreamStatus, TagProof, Wish};
+use crossfade_control::{Change, name};
+use crossfade_message::{ConflictCounts, Health, LeaseStatus, Standby, Store, StreamStatus, SwitchRun, TagProof, Wish};
 use crossfade_model::{Direction, StreamId};
-use crossfade_server::{FlagLine, StandbyLine, Status, StoreLine, StreamLine};
+use crossfade_server::{EndLine, FlagLine, StandbyLine, Status, StoreLine, StreamLine};
 
 use super::rounds;
 use super::{add_row, new_table, open_known_store, open_store, print_json, print_table, wait};
@@ -104,6 +104,10 @@ pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> 
         }
         streams.push(line);
     }
+    let end = store.ending().await?.as_ref().map(end_line);
+    if end.is_some() {
+        streams.iter_mut().for_each(end_stream);
+    }
     let size = store.size().await?;
     let (flag, instances) = (store.flag().await?, store.flag_instances().await?.len());
     let change = store.open_switch_run().await?.map(|(run, _)| format!("{} (step `{}`)", name(&run), run.step));
@@ -111,10 +115,22 @@ pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> 
         pair: settings.pair.clone(),
         phase: flag.phase.to_string(),
         flag: FlagLine { value: flag.phase.flag(), version: flag.version, fenced: flag.fenced, instances, change },
+        end,
         streams,
         store: StoreLine { bytes: size.bytes, messages: size.messages, growth_per_day: size.growth_bytes_per_day },
         verify: rounds::read(settings, store).await?,
     })
+}
+
+fn end_line(run: &SwitchRun) -> EndLine {
+    EndLine { word: if run.kind == Change::Abort.as_str() { "aborted" } else { "finished" }, at: run.ended_at }
+}
+
+/// Nothing is the matter with it: there is nothing to do.
+fn end_stream(line: &mut StreamLine) {
+    let health = Health::Off { reason: "the migration has ended".to_owned() };
+    (line.state, line.reason) = (health.word().to_owned(), health.reason().map(str::to_owned));
+    line.failed = false;
 }
 
 fn stream_line(
@@ -282,7 +298,12 @@ fn phase(status: &Status) -> String {
     };
     let fence = if *fenced { ", users write nowhere for a moment" } else { "" };
     let change = change.as_ref().map(|change| format!("; {change} is not over")).unwrap_or_default();
-    format!("phase {}, flag {value} (version {version}{follow}){fence}{change}", status.phase)
+    let end = status.end.as_ref().map(|end| match end.at {
+        Some(at) => format!("{} at {} UTC, ", end.word, at.format("%Y-%m-%d %H:%M:%S")),
+        None => format!("{}, ", end.word),
+    });
+    let end = end.unwrap_or_default();
+    format!("{end}phase {}, flag {value} (version {version}{follow}){fence}{change}", status.phase)
 }
 
 fn tag(proof: &TagProof) -> String {

@@ -12,7 +12,7 @@ use crossfade_model::{Direction, Position, Side, TableName, TableShape};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{gates, open_known_store, print_json};
+use super::{gates, open_known_store, print_json, refuse_ended};
 use crate::failure::{Failure, Kind};
 use crate::meeting::{Source, in_time};
 use crate::output::{one_line, out};
@@ -68,6 +68,7 @@ pub async fn run(
 ) -> anyhow::Result<u8> {
     let probe = failpoint::from_environment()?;
     let store = open_known_store(&settings).await?;
+    refuse_ended(&store).await?;
     if args.dry_run {
         return plan(&settings, &store, change, args.json).await;
     }
@@ -94,7 +95,7 @@ pub async fn run(
     print(&report)
 }
 
-async fn plan(settings: &Settings, store: &Store, change: Change, json: bool) -> anyhow::Result<u8> {
+pub async fn plan(settings: &Settings, store: &Store, change: Change, json: bool) -> anyhow::Result<u8> {
     // One that was left behind is undone, or finished, before anything else.
     let open = store.open_switch_run().await?;
     let is_left = |holder: Option<&String>| holder.is_none_or(|holder| is_dead(holder));
@@ -154,10 +155,10 @@ fn print(report: &Report) -> anyhow::Result<u8> {
 }
 
 /// What the steps see of the pair.
-struct Eyes<'e> {
-    settings: &'e Settings,
-    store: &'e Store,
-    change: Change,
+pub struct Eyes<'e> {
+    pub settings: &'e Settings,
+    pub store: &'e Store,
+    pub change: Change,
 }
 
 impl Sight for Eyes<'_> {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::messages::table_name;
 use super::verify_repair::{self, Captured, Wanted};
-use super::{add_row, new_table, open_known_store, print_json, print_table, verify_show};
+use super::{add_row, new_table, open_known_store, print_json, print_table, refuse_ended, verify_show};
 use crate::args::{Switch, VerifyArgs, VerifyCommand};
 use crate::differences::InStore;
 use crate::failure::{Failure, Kind};
@@ -30,6 +30,10 @@ pub const CHUNK_BYTES: u64 = 64 << 20;
 /// Without a terminal, a line this often is enough.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 const DRAW_EVERY: Duration = Duration::from_millis(200);
+
+/// Where nobody has said otherwise: how long both directions may take to pass a mark, and rows of a table that are kept.
+const PATIENCE: Duration = Duration::from_secs(60);
+const KEPT_PER_TABLE: u64 = 1_000;
 
 /// So many rows of a table are mended at a time.
 const REPAIRED_AT_A_TIME: u64 = 100_000;
@@ -61,16 +65,12 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
         continuous(&store, wish).await?;
         return Ok(0);
     }
+    refuse_ended(&store).await?;
     let pair = Pair::read(settings.clone()).await?;
     let tables = tables(&pair, &args.tables)?;
     let (throttle, _following_limits) = throttle::watch(&settings, &store, &stop).await;
     let options = options(args, throttle.clone())?;
-    let sides = Sides {
-        pair: settings.pair.clone(),
-        old: Servers::new(settings.old.urls()),
-        new: Servers::new(settings.new.urls()),
-        store: store.clone(),
-    };
+    let sides = sides(&settings, &store);
     let verification = store.begin_verification(&asked(args), None, None).await?;
     let captured = Captured::now(&store).await?;
     let keeper = Arc::new(InStore::new(&store, verification, args.repair.is_some()));
@@ -109,6 +109,48 @@ pub async fn run(settings: Arc<Settings>, args: &VerifyArgs, stop: CancellationT
         print(&summary);
     }
     Ok(u8::from(!summary.passed))
+}
+
+/// Compares all rows of all tables, as `crossfade verify` does without options; gives the comparison's number, and what was found.
+pub async fn compare_all(
+    pair: &Pair,
+    store: &Store,
+    stop: &CancellationToken,
+) -> anyhow::Result<(u64, Vec<TableReport>)> {
+    let settings = &pair.settings;
+    let (throttle, _following_limits) = throttle::watch(settings, store, stop).await;
+    let options = Options {
+        filter: Filter { condition: None, since: None },
+        sample: None,
+        chunk_time: settings.verify.chunk_time,
+        chunk_bytes: CHUNK_BYTES,
+        share: 1.0,
+        parallel: 2,
+        throttle: throttle.clone(),
+        patience: PATIENCE,
+        keep_per_table: KEPT_PER_TABLE,
+    };
+    let sides = sides(settings, store);
+    let verification = store.begin_verification("", None, None).await?;
+    let keeper = Arc::new(InStore::new(store, verification, false));
+    let (tables, progress) = (tables(pair, &[])?, Progress::default());
+    let comparing = crossfade_verify::compare(&sides, &tables, &options, &progress, keeper);
+    let reports = tokio::select! {
+        reports = comparing => reports?,
+        () = show(&progress, &throttle) => Vec::new(),
+        () = stop.cancelled() => anyhow::bail!("the comparison was broken off"),
+    };
+    store.end_verification(verification, &serde_json::to_string(&reports)?).await?;
+    Ok((verification.id, reports))
+}
+
+fn sides(settings: &Settings, store: &Store) -> Sides {
+    Sides {
+        pair: settings.pair.clone(),
+        old: Servers::new(settings.old.urls()),
+        new: Servers::new(settings.new.urls()),
+        store: store.clone(),
+    }
 }
 
 /// What the forward process is wished to do; it obeys within a second.

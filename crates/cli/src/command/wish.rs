@@ -8,8 +8,8 @@ use crossfade_message::{Store, Wish};
 use crossfade_model::Direction;
 use crossfade_server::StreamLine;
 
-use super::open_known_store;
 use super::status::read;
+use super::{open_known_store, refuse_ended};
 use crate::pair::stream_of;
 
 /// A process that has not obeyed by then is in the middle of something.
@@ -69,6 +69,7 @@ async fn until_obeyed(settings: &Settings, store: &Store, direction: Direction) 
 
 async fn set(settings: &Settings, direction: Direction, wish: Wish, word: &str) -> anyhow::Result<Store> {
     let store = open_known_store(settings).await?;
+    refuse_ended(&store).await?;
     store.set_wish(direction, wish).await?;
     store.journal("wish", &format!("{direction} was {word}")).await?;
     Ok(store)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 42] = [
+const POINTS: [&str; 49] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -53,6 +53,13 @@ const POINTS: [&str; 42] = [
     "entity-decide",
     "entity-decided",
     "entity-lifted",
+    "switch-compare",
+    "switch-end_forward",
+    "switch-end_reverse",
+    "switch-report",
+    "switch-leave",
+    "switch-remove",
+    "schemas-dropped",
 ];
 
 /// A signal has arrived by then.

@@ -31,13 +31,17 @@ impl Following {
         Following { settings, store: store.clone(), direction, holder: holder.to_owned(), mirrored: None }
     }
 
-    /// Follows the flag until `running` ends, and tells which change of sides is under way.
+    /// Follows the flag until `running` ends, or the migration; tells which change of sides is under way.
     pub async fn run(mut self, switch: watch::Sender<Option<u64>>, running: CancellationToken) -> anyhow::Result<()> {
         let following = async {
             loop {
-                if let Err(error) = self.look(&switch).await {
-                    let error = with_causes(&error.into());
-                    tracing::debug!(error, "the flag cannot be followed");
+                match self.look(&switch).await {
+                    Ok(None) => {}
+                    Ok(Some(word)) => return tracing::info!("{word}: nothing is left to be done"),
+                    Err(error) => {
+                        let error = with_causes(&error.into());
+                        tracing::debug!(error, "the flag cannot be followed");
+                    }
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
@@ -46,7 +50,12 @@ impl Following {
         Ok(())
     }
 
-    async fn look(&mut self, switch: &watch::Sender<Option<u64>>) -> Result<(), ControlError> {
+    /// Gives that the migration is over, where it is.
+    async fn look(&mut self, switch: &watch::Sender<Option<u64>>) -> Result<Option<String>, ControlError> {
+        // First: nothing is to be written any more on a side that is left.
+        if let Some(word) = self.store.end_word().await? {
+            return Ok(Some(word));
+        }
         let open = self.store.open_switch_run().await?;
         let run = open.map(|(run, _)| run.id);
         switch.send_if_modified(|known| std::mem::replace(known, run) != run);
@@ -63,6 +72,6 @@ impl Following {
         if let Some(done) = finish_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
             tracing::warn!("{done}");
         }
-        Ok(())
+        Ok(None)
     }
 }

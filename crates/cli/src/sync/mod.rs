@@ -48,7 +48,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::command::{open_store, verify};
+use crate::command::{ended, open_store, verify};
 use crate::failure::{Failure, Kind, with_causes};
 use crate::meeting::Source;
 use crate::pair::{Pair, stream_of};
@@ -137,6 +137,11 @@ async fn run_with(
             return Err(error);
         }
     };
+    // Whoever has stood by meanwhile, too.
+    if let Some(word) = store.end_word().await? {
+        lease.release(store).await?;
+        return Err(ended(&word).into());
+    }
     // From the first moment on: whoever waits for a server before it runs keeps its lease meanwhile.
     let ended = tokio::select! {
         lost = lease.clone().renew(store.clone()) => lost,

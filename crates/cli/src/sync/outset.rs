@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
 use super::report;
+use crate::command::refuse_ended;
 use crate::failure::{hint, with_causes};
 use crate::pair::{Pair, stream_of};
 use crate::store_home;
@@ -68,7 +69,7 @@ impl Outset<'_> {
         let known = self.awaiting(async || {
             store.version_check().await?;
             store.stream_state(&stream_of(self.direction)).await?;
-            Ok(())
+            refuse_ended(store).await
         });
         if known.await?.is_none() {
             return Ok(None);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crossfade_config::{CutoverSettings, Fence};
 use crossfade_message::Flag;
+use crossfade_model::{Phase, Side};
 use humantime::format_duration;
 
 use super::{DirectionSeen, FenceSeen, Gate, VerificationSeen};
@@ -18,11 +19,17 @@ pub(super) fn phase(change: Change, flag: &Flag) -> Gate {
         let why = format!("the phase is {is}, and users are kept from writing for a moment");
         return Gate::closed("phase", why, "wait until that is over; it ends by itself").passing();
     }
-    if is == from {
-        return Gate::open("phase", format!("{is}, and {to} may follow"));
+    if change.leads_from(is) {
+        let follows =
+            if change == Change::Abort { "nobody has changed sides".to_owned() } else { format!("{to} may follow") };
+        return Gate::open("phase", format!("{is}, and {follows}"));
+    }
+    if change == Change::Abort && is == Phase::ReadNew {
+        let why = format!("the phase is {is}: users write on new");
+        return Gate::closed("phase", why, "run `crossfade rollback` first: it leads users back to old");
     }
     let way =
-        Change::ALL.into_iter().filter(|change| change.from() == is).map(|change| format!("`{}`", change.command()));
+        Change::ALL.into_iter().filter(|change| change.leads_from(is)).map(|change| format!("`{}`", change.command()));
     let ways: Vec<String> = way.collect();
     let remedy = match ways.is_empty() {
         true => "nothing leads back from there".to_owned(),
@@ -175,9 +182,8 @@ pub(super) fn fence(seen: &FenceSeen) -> Option<Gate> {
     }
 }
 
-pub(super) fn prepared(prepared: &Result<u64, String>, change: Change) -> Gate {
+pub(super) fn prepared(prepared: &Result<u64, String>, side: Side) -> Gate {
     let name = "no XA transaction";
-    let side = change.fences().map_or("", |side| side.as_str());
     match prepared {
         Err(why) => Gate::unknown(name, why, "`crossfade check` prints the GRANT that is missing"),
         Ok(0) => Gate::open(name, format!("none is prepared on {side}")),

@@ -69,6 +69,7 @@ fn status(streams: Vec<StreamLine>) -> Status {
         pair: "p".to_owned(),
         phase: "old_only".to_owned(),
         flag: FlagLine::default(),
+        end: None,
         streams,
         store: StoreLine { bytes: 1, messages: 2, growth_per_day: 3 },
         verify,
@@ -84,7 +85,12 @@ async fn answers<const N: usize>(seen: Result<Status, String>, paths: [&str; N])
     let listener = crate::listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(crate::serve(listener, View::new(ask), (Kept::away().flags(), Entities::new("users", None)), stop.clone()));
+    let serving = tokio::spawn(crate::serve(
+        listener,
+        View::new(ask),
+        (Kept::away().flags(), Entities::new("users", None)),
+        stop.clone(),
+    ));
     let mut all = Vec::new();
     for path in paths {
         let mut connection = TcpStream::connect(address).await.expect("it listens");

@@ -172,3 +172,34 @@ fn what_cannot_be_seen_is_not_open() {
     let unknown: Vec<&Gate> = gates.iter().filter(|gate| gate.state == GateState::Unknown).collect();
     assert!(matches!(unknown[..], [gate] if !gate.is_open()));
 }
+
+#[test]
+fn an_end_asks_for_what_it_ends() {
+    let faults = |change, fault: fn(&mut Seen)| {
+        let mut seen = well(change);
+        fault(&mut seen);
+        closed(change, &seen, &settings())
+    };
+    // Of the end, the last comparison is a step of its own.
+    assert_eq!(faults(Change::Finish, |seen| seen.verification = Ok(None)), [""; 0]);
+    assert_eq!(faults(Change::Finish, |seen| seen.reverse.refused = 1), ["reverse has nothing aside"]);
+    assert_eq!(faults(Change::Finish, |seen| seen.prepared = Ok(1)), ["no XA transaction"]);
+    assert_eq!(faults(Change::Finish, |seen| seen.uncopied = Ok(vec!["app.users".to_owned()])), ["history"]);
+    assert_eq!(faults(Change::Finish, |seen| seen.flag.phase = Phase::WriteBoth), ["phase"]);
+    assert_eq!(faults(Change::Abort, |seen| seen.reverse.is_served = false), ["reverse runs"]);
+    let nobody_wrote = |seen: &mut Seen| {
+        (seen.flag.phase, seen.reverse.is_served, seen.reverse.refused) = (Phase::OldOnly, false, 1);
+    };
+    assert_eq!(faults(Change::Abort, nobody_wrote), [""; 0]);
+    let seen = Seen { flag: Flag { version: 3, phase: Phase::ReadNew, fenced: false }, ..well(Change::Abort) };
+    let phase = gates(Change::Abort, &seen, &settings()).remove(0);
+    assert!(phase.remedy.is_some_and(|remedy| remedy.contains("`crossfade rollback` first")));
+}
+
+#[test]
+fn what_differs_is_no_end() {
+    use crate::gate;
+    assert!(gate::compared(compared(), &settings()).is_open());
+    let worse = VerificationSeen { mismatches: 1, worst_ppm: 0.1, ..compared() };
+    assert!(!gate::compared(worse, &settings()).is_open());
+}
