@@ -1,7 +1,7 @@
 //! The mirror of the read-write flag on the sides' nodes, for applications that read it there.
 
 use crossfade_message::Flag;
-use crossfade_model::StreamId;
+use crossfade_model::{Phase, StreamId};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -10,20 +10,28 @@ use crate::error::ApplyError;
 use crate::session;
 
 /// Takes the flag over into `crossfade.flag` on the target of `stream`, in a tagged transaction, unless it has that version or a
-/// later one. Repeatable; whoever does it at the same time changes nothing twice.
+/// later one: that one is given. Repeatable; whoever does it at the same time changes nothing twice.
 ///
 /// Dropping the future leaves the old flag or the new one.
-pub async fn mirror_flag(conn: &mut Conn, pair: &str, stream: &StreamId, flag: &Flag) -> Result<(), ApplyError> {
-    let known: Option<u64> = conn.exec_first("SELECT version FROM crossfade.flag WHERE pair = ?", (pair,)).await?;
-    if known.is_some_and(|known| known >= flag.version) {
-        return Ok(());
+pub async fn mirror_flag(
+    conn: &mut Conn,
+    pair: &str,
+    stream: &StreamId,
+    flag: &Flag,
+) -> Result<Option<Flag>, ApplyError> {
+    let known: Option<(u64, u8, bool)> =
+        conn.exec_first("SELECT version, flag, fenced FROM crossfade.flag WHERE pair = ?", (pair,)).await?;
+    if let Some((version, value, fenced)) = known.filter(|(version, ..)| *version >= flag.version) {
+        let later = Phase::from_flag(value).map(|phase| Flag { version, phase, fenced });
+        return Ok(later.filter(|_| version > flag.version));
     }
     session::prepare(conn).await?;
     conn.query_drop("BEGIN").await?;
     let written = write(conn, pair, stream, flag).await;
     let ended = conn.query_drop(if written.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
     written?;
-    Ok(ended?)
+    ended?;
+    Ok(None)
 }
 
 async fn write(conn: &mut Conn, pair: &str, stream: &StreamId, flag: &Flag) -> Result<(), mysql_async::Error> {

@@ -36,7 +36,7 @@ pub use connect::{Purpose, connect};
 pub use dialect::Dialect;
 pub use error::{CatalogError, class_of};
 pub use facts::{BinlogFacts, ClockDifference, GtidMode, ServerFacts};
-pub use rights::{ReadOnlyRights, read_only_rights};
+pub use rights::{KnownAccount, LockRights, ReadOnlyRights, known_accounts, lock_rights, read_only_rights};
 pub use rule::{entity_rules, table_rule};
 pub use servers::{Servers, Standing};
 pub use shape::{table_shape, table_shapes};

@@ -7,11 +7,13 @@ use crate::reader::Section;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutoverSettings {
     pub fence: Fence,
+    /// With [`Fence::Account`]: whom the side keeps out, at least one.
+    pub accounts: Vec<AccountName>,
     /// Users write nowhere for so long at most; then all is as before.
     pub timeout: Duration,
     /// Of the direction that is to be drained.
     pub max_lag: Duration,
-    /// How long ago the last comparison of all rows may have ended.
+    /// How long ago the last comparison of all rows may have begun.
     pub verified_within: Duration,
     /// Rows of each table that may be missing or different, as parts of a million.
     pub max_mismatch_ppm: u32,
@@ -28,15 +30,40 @@ pub enum Fence {
     Flag,
     /// The side that they write to as well: `read_only`.
     ReadOnly,
+    /// The side that they write to as well: it keeps their accounts out.
+    Account,
+}
+
+/// An account of a server: who logs in, and from where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AccountName {
+    pub user: String,
+    pub host: String,
+}
+
+impl AccountName {
+    /// `user@host`; without a host, from everywhere.
+    pub fn parse(text: &str) -> Option<AccountName> {
+        let (user, host) = text.rsplit_once('@').unwrap_or((text, "%"));
+        let is_name = !user.is_empty() && !host.is_empty();
+        is_name.then(|| AccountName { user: user.to_owned(), host: host.to_owned() })
+    }
+}
+
+impl std::fmt::Display for AccountName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.user, self.host)
+    }
 }
 
 impl Fence {
-    pub const ALL: [Fence; 2] = [Fence::Flag, Fence::ReadOnly];
+    pub const ALL: [Fence; 3] = [Fence::Flag, Fence::ReadOnly, Fence::Account];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Fence::Flag => "flag",
             Fence::ReadOnly => "read_only",
+            Fence::Account => "account",
         }
     }
 }
@@ -53,8 +80,11 @@ pub(crate) fn read(root: &mut Section) -> CutoverSettings {
             "name a shorter time, or raise `timeout`",
         );
     }
+    let fence = section.one_of("fence", "a fence", &Fence::ALL.map(|fence| (fence.as_str(), fence)));
+    let accounts = accounts(&mut section, fence);
     let cutover = CutoverSettings {
-        fence: section.one_of("fence", "a fence", &Fence::ALL.map(|fence| (fence.as_str(), fence))),
+        fence,
+        accounts,
         timeout,
         max_lag: section.duration("max_lag", Duration::from_millis(10), "2s"),
         verified_within: section.duration("verified_within", Duration::from_secs(1), "1h"),
@@ -64,4 +94,30 @@ pub(crate) fn read(root: &mut Section) -> CutoverSettings {
     };
     section.finish();
     cutover
+}
+
+fn accounts(section: &mut Section, fence: Fence) -> Vec<AccountName> {
+    const EXAMPLE: &str = "\"app@%\"";
+    let is_there = section.has("account");
+    let mut accounts = Vec::new();
+    for (text, line) in section.one_or_more("account", EXAMPLE) {
+        match AccountName::parse(&text) {
+            Some(account) => accounts.push(account),
+            None => section.problem(
+                line,
+                format!("`{text}` is no account"),
+                format!("write it as the server lists it, such as `account = {EXAMPLE}`"),
+            ),
+        }
+    }
+    match (fence, is_there) {
+        (Fence::Account, false) => section.missing("account", EXAMPLE),
+        (Fence::Flag | Fence::ReadOnly, true) => section.problem(
+            section.line_of("account"),
+            "`account` is kept out by `fence = \"account\"` alone",
+            "set that, or leave `account` out",
+        ),
+        _ => {}
+    }
+    accounts
 }

@@ -28,7 +28,7 @@ mod table;
 mod throttle;
 mod url;
 
-pub use cutover::{CutoverSettings, Fence};
+pub use cutover::{AccountName, CutoverSettings, Fence};
 pub use entity::{EntityReach, EntitySettings, EntityTable};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

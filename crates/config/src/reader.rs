@@ -292,6 +292,33 @@ impl<'d> Section<'d> {
         self.text(key, &format!("\"{default}\""))
     }
 
+    /// A text, or a list of texts, with their lines.
+    pub(crate) fn one_or_more(&mut self, key: &'static str, example: &str) -> Vec<(String, usize)> {
+        let Some((value, line)) = self.get(key) else { return Vec::new() };
+        let list = match (value.as_str(), value.as_array()) {
+            (Some(text), _) => {
+                return self.source.fill(text, line, |_, value| value).map(|text| (text, line)).into_iter().collect();
+            }
+            (None, Some(list)) => list,
+            (None, None) => {
+                self.wrong_type(key, value, line, "a text or a list of texts", example);
+                return Vec::new();
+            }
+        };
+        if list.is_empty() {
+            self.problem(line, format!("`{key}` is empty"), format!("write it as `{key} = {example}`"));
+        }
+        let mut texts = Vec::new();
+        for value in list {
+            let line = self.source.line_of(value.span().start);
+            match value.get_ref().as_str() {
+                Some(text) => texts.extend(self.source.fill(text, line, |_, value| value).map(|text| (text, line))),
+                None => self.wrong_type(key, value.get_ref(), line, "a text or a list of texts", example),
+            }
+        }
+        texts
+    }
+
     /// The names and values of a table of texts, with their lines.
     pub(crate) fn texts(&mut self, key: &'static str, example: &str) -> Vec<(String, String, usize)> {
         let Some((value, line)) = self.get(key) else { return Vec::new() };

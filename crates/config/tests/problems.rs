@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
         name: "a fence that is none, and times and shares that are none",
         text: "SIDESTABLE[cutover]\nfence = 'wall'\ntimeout = '10ms'\nmax_lag = 2\nmax_mismatch = '101%'\nrequire_instances = 'no'",
         problems: &[
-            (6, "`fence = \"wall\"` is not a fence", "use `flag` or `read_only`"),
+            (6, "`fence = \"wall\"` is not a fence", "use `flag` or `read_only` or `account`"),
             (7, "`timeout = \"10ms\"` is not a length of time of at least 1s", "`timeout = \"10s\"`"),
             (8, "`max_lag = 2` has no unit", "`max_lag = \"2s\"`"),
             (9, "`max_mismatch = \"101%\"` is not a share", "a percentage up to 100"),
@@ -97,6 +97,20 @@ const CASES: &[Case] = &[
         problems: &[
             (5, "no `[[entity.table]]` holds the key itself", "one row for each entity"),
             (6, "the parents of `a.b` lead back to it", "name for one of them"),
+        ],
+    },
+    Case {
+        name: "a fence for accounts that are not named",
+        text: "SIDESTABLE[cutover]\nfence = 'account'",
+        problems: &[(5, "`account` is missing in [cutover]", "add `account = \"app@%\"`")],
+    },
+    Case {
+        name: "accounts that are none, and that nothing keeps out",
+        text: "SIDESTABLE[cutover]\naccount = ['app', '@h', 3]",
+        problems: &[
+            (6, "`@h` is no account", "`account = \"app@%\"`"),
+            (6, "`account` is integer, not a text or a list of texts", "`account = \"app@%\"`"),
+            (6, "`account` is kept out by `fence = \"account\"` alone", "leave `account` out"),
         ],
     },
     Case {

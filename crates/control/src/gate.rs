@@ -109,7 +109,7 @@ pub struct DirectionSeen {
 /// The last comparison of all rows of all tables.
 #[derive(Debug, Clone)]
 pub struct VerificationSeen {
-    /// Since it ended.
+    /// Since it began: what was compared first may have changed ever since.
     pub age: Duration,
     /// Of the table that has most, as parts of a million.
     pub worst_ppm: f64,
@@ -117,6 +117,8 @@ pub struct VerificationSeen {
     pub unconfirmed: u64,
     /// Tables of which nothing was compared.
     pub skipped: Vec<String>,
+    /// Tables that are synced now, and that it did not know.
+    pub unknown: Vec<String>,
 }
 
 /// What was found of one table.
@@ -130,10 +132,18 @@ pub struct ComparedTable {
 }
 
 impl VerificationSeen {
-    /// Of a comparison that ended so long ago.
-    pub fn new(age: Duration, tables: impl Iterator<Item = ComparedTable>) -> VerificationSeen {
-        let mut seen = VerificationSeen { age, worst_ppm: 0.0, mismatches: 0, unconfirmed: 0, skipped: Vec::new() };
+    /// Of a comparison that began so long ago; `synced`: the tables that are synced now.
+    pub fn new(age: Duration, tables: impl Iterator<Item = ComparedTable>, synced: &[String]) -> VerificationSeen {
+        let mut seen = VerificationSeen {
+            age,
+            worst_ppm: 0.0,
+            mismatches: 0,
+            unconfirmed: 0,
+            skipped: Vec::new(),
+            unknown: synced.to_vec(),
+        };
         for table in tables {
+            seen.unknown.retain(|name| *name != table.table);
             seen.worst_ppm = seen.worst_ppm.max(table.mismatch_ppm);
             seen.mismatches += table.mismatches;
             seen.unconfirmed += table.unconfirmed;
@@ -148,8 +158,8 @@ impl VerificationSeen {
 pub enum FenceSeen {
     /// Nothing else is asked for.
     FlagAlone,
-    /// It takes writes now, and the account may have it refuse them.
-    Possible,
+    /// It takes writes now, and the account may have it refuse them; what will be refused.
+    Possible(String),
     /// Why not, and what would help.
     Impossible {
         why: String,
@@ -185,7 +195,7 @@ pub fn gates(change: Change, seen: &Seen, settings: &CutoverSettings) -> Vec<Gat
     if change != Change::Rollback {
         gates.push(verdicts::backfill(&seen.uncopied));
     }
-    if matches!(change, Change::Open | Change::Cutover) {
+    if change.is_compared() {
         gates.push(verdicts::verification(&seen.verification, settings));
     }
     if change.drains().is_some() {

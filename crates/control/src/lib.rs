@@ -17,6 +17,7 @@
 //!
 //! *Absent:* wiring, and knowledge of how a process is: what gates are judged by is looked at by the caller.
 
+mod account;
 mod acknowledge;
 mod canary;
 mod count;
@@ -45,7 +46,7 @@ pub use error::{Cause, ControlError};
 pub use gate::{Gate, GateState, gates};
 pub use hold::IsDead;
 pub use memory::{Memory, StepTook, name};
-pub use mirror::mirror;
+pub use mirror::{mirror, mirror_or_adopt};
 pub use quiet::prepared;
 pub use recover::release_abandoned;
 pub use refuse::fence_seen;

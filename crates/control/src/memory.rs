@@ -1,6 +1,7 @@
 //! What later steps, or undoing, must know of those before them. The store keeps it as JSON, before each step.
 
 use chrono::{DateTime, Utc};
+use crossfade_config::AccountName;
 use crossfade_message::{SwitchRun, Wish};
 use crossfade_model::{Direction, Phase, Position, Side};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ pub struct Memory {
     pub fenced_from: Option<u64>,
     /// It was writable, and is to be again.
     pub refuses: Option<Side>,
+    /// It refuses these alone; all writes where there are none.
+    pub accounts: Vec<String>,
     /// Of the side that users leave, behind everything that they wrote there.
     pub position: Option<String>,
     /// Tables that count on from a higher value.
@@ -80,6 +83,10 @@ impl Memory {
     pub(crate) fn to_json(&self) -> String {
         // Nothing in it can fail to be written.
         serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    pub(crate) fn refused_accounts(&self) -> Vec<AccountName> {
+        self.accounts.iter().filter_map(|account| AccountName::parse(account)).collect()
     }
 
     /// The flag's version while users write nowhere.

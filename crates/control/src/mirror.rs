@@ -3,25 +3,45 @@
 use crossfade_applier::mirror_flag;
 use crossfade_catalog::Purpose;
 use crossfade_config::Settings;
-use crossfade_message::Flag;
+use crossfade_message::{Flag, Store};
 use crossfade_model::Side;
 
 use crate::ControlError;
 use crate::side::{connect, in_time, stream_to};
 
-/// Takes the flag over on a side, where it has an older one. Repeatable.
-pub async fn mirror(settings: &Settings, side: Side, flag: &Flag) -> Result<(), ControlError> {
+/// Takes the flag over on a side, where it has an older one; gives the one that it has, where that is later. Repeatable.
+pub async fn mirror(settings: &Settings, side: Side, flag: &Flag) -> Result<Option<Flag>, ControlError> {
     let mut conn = connect(settings, side, Purpose::Apply).await?;
     let stream = stream_to(side);
     let mirroring = mirror_flag(&mut conn, &settings.pair, &stream, flag);
-    in_time(side, mirroring).await?.map_err(|source| ControlError::Mirror { side, source })?;
+    let later = in_time(side, mirroring).await?.map_err(|source| ControlError::Mirror { side, source })?;
     // It is written; how the connection ends does not matter.
     let _ = conn.disconnect().await;
-    Ok(())
+    Ok(later)
+}
+
+/// Takes the flag over on a side. Where the side has a later one than the store, the store was restored to an older state: it takes
+/// that one over, since applications have been told it, in a version that is later still. Gives the flag that counts.
+pub async fn mirror_or_adopt(settings: &Settings, store: &Store, side: Side, flag: Flag) -> Result<Flag, ControlError> {
+    let Some(here) = mirror(settings, side, &flag).await? else { return Ok(flag) };
+    // The last change may have come to one side alone.
+    let there = mirror(settings, side.opposite(), &flag).await?;
+    let later = there.filter(|there| there.version > here.version).unwrap_or(here);
+    // It may have been changed, and written there, since it was read.
+    if store.flag().await?.version >= later.version {
+        return Ok(flag);
+    }
+    let Some(adopted) = store.adopt_flag(&later).await? else { return Ok(flag) };
+    let (phase, version) = (adopted.phase, adopted.version);
+    let text = format!("the store had an earlier flag than {side}: it has taken {phase} over as version {version}");
+    tracing::warn!("{text}");
+    store.journal("flag", &text).await?;
+    mirror(settings, side, &adopted).await?;
+    Ok(adopted)
 }
 
 /// On both sides, at the same time.
 pub(crate) async fn mirror_both(settings: &Settings, flag: &Flag) -> Result<(), ControlError> {
     let (old, new) = tokio::join!(mirror(settings, Side::Old, flag), mirror(settings, Side::New, flag));
-    old.and(new)
+    old.and(new).map(|_| ())
 }

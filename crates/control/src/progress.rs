@@ -71,7 +71,7 @@ impl<'p> Progress<'p> {
         if set { Ok(()) } else { Err(self.taken_over()) }
     }
 
-    fn taken_over(&self) -> ControlError {
+    pub fn taken_over(&self) -> ControlError {
         ControlError::TakenOver { run: format!("{} {}", self.change, self.run) }
     }
 }

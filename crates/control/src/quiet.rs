@@ -1,6 +1,6 @@
 //! Transactions that were under way when users were told to stop.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crossfade_catalog::Dialect;
@@ -25,8 +25,30 @@ const LIST: &str = "list its transactions";
 /// that are no text, such as a value that somebody writes at this moment.
 const NO_TEXT: u16 = 3854;
 
-/// A transaction by its number, with the session that it is in.
-type Writers = BTreeMap<String, u64>;
+/// A transaction that has written or locked something, with the session that it is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Writer {
+    session: u64,
+    number: u64,
+    /// To the second.
+    started: String,
+}
+
+/// Numbers from here on are not a transaction's own: it gets that when it first writes, and is shown by where its session keeps it
+/// until then (`trx_get_id_for_print` in `trx0trx.ic`, both brands).
+const NO_NUMBER_YET: u64 = 1 << 48;
+
+impl Writer {
+    /// Whether a later look shows the same transaction. One that had only locked rows may have a number by then; a session's next
+    /// one within the same second looks the same, and is then another second's.
+    fn is(&self, later: &Writer) -> bool {
+        let same = match self.number {
+            NO_NUMBER_YET.. => self.started == later.started,
+            number => number == later.number,
+        };
+        self.session == later.session && same
+    }
+}
 
 /// XA transactions that are prepared on a side; fails where that, or what is under way, may not be listed.
 pub async fn prepared(settings: &Settings, side: Side) -> Result<u64, ControlError> {
@@ -47,19 +69,21 @@ pub(crate) async fn until_quiet(
     end_after: Option<Duration>,
     waits: &Waits,
 ) -> Result<(), ControlError> {
-    let begun_before = first_look(conn, side, waits).await?;
-    let mut left = begun_before;
+    let mut left = first_look(conn, side, waits).await?;
     let mut ended = false;
     while !left.is_empty() {
-        let sessions: Vec<String> = left.values().map(u64::to_string).collect();
+        let sessions: Vec<String> = left.iter().map(|writer| writer.session.to_string()).collect();
         waits.note(format!("sessions {} on {side} had written something and not committed it", sessions.join(", ")));
         if !ended && end_after.is_some_and(|after| fence.elapsed() >= after) {
-            end_sessions(conn, side, left.values().copied()).await?;
+            for writer in &left {
+                tracing::warn!(%side, session = writer.session, "a session that does not commit is ended");
+            }
+            end_sessions(conn, side, left.iter().map(|writer| writer.session)).await?;
             ended = true;
         }
         tokio::time::sleep(STALE_FOR).await;
         let now = writers(conn, side).await?.0;
-        left.retain(|number, _| now.contains_key(number));
+        left = now.into_iter().filter(|later| left.iter().any(|before| before.is(later))).collect();
     }
     loop {
         match count_prepared(conn, dialect, side).await? {
@@ -71,7 +95,7 @@ pub(crate) async fn until_quiet(
 }
 
 /// What has written something by now. A list that lacks our own transaction, begun just before, is an old one.
-async fn first_look(conn: &mut Conn, side: Side, waits: &Waits) -> Result<Writers, ControlError> {
+async fn first_look(conn: &mut Conn, side: Side, waits: &Waits) -> Result<Vec<Writer>, ControlError> {
     let during = || during(side, LIST);
     waits.note(format!("{side} did not list its transactions"));
     in_time(side, conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT")).await?.map_err(during())?;
@@ -87,26 +111,36 @@ async fn first_look(conn: &mut Conn, side: Side, waits: &Waits) -> Result<Writer
 }
 
 /// Transactions that have written or locked rows, and whether the session's own is listed.
-async fn writers(conn: &mut Conn, side: Side) -> Result<(Writers, bool), ControlError> {
+async fn writers(conn: &mut Conn, side: Side) -> Result<(Vec<Writer>, bool), ControlError> {
     let rows = loop {
         match listed(conn, side).await? {
             Some(rows) => break rows,
             None => tokio::time::sleep(STALE_FOR).await,
         }
     };
-    let has_own = rows.iter().any(|(.., is_own)| *is_own);
-    let writers = rows.into_iter().filter(|(_, _, writes, is_own)| *writes && !is_own);
-    Ok((writers.map(|(number, session, ..)| (number, session)).collect(), has_own))
+    let has_own = rows.iter().any(|(_, _, is_own)| *is_own);
+    let writers = rows.into_iter().filter(|(_, writes, is_own)| *writes && !is_own);
+    Ok((writers.map(|(writer, ..)| writer).collect(), has_own))
 }
 
-/// Number, session, whether it writes, and whether it is the connection's own; `None` where the server cannot show them right now.
-async fn listed(conn: &mut Conn, side: Side) -> Result<Option<Vec<(String, u64, bool, bool)>>, ControlError> {
-    let question = "SELECT CAST(trx_id AS CHAR), trx_mysql_thread_id, \
+/// Sessions in which something is written or locked, as InnoDB has seen it within the last tenth of a second.
+pub(crate) async fn writing_sessions(conn: &mut Conn, side: Side) -> Result<BTreeSet<u64>, ControlError> {
+    Ok(writers(conn, side).await?.0.into_iter().map(|writer| writer.session).collect())
+}
+
+/// Whether it writes, and whether it is the connection's own; `None` where the server cannot show them right now.
+async fn listed(conn: &mut Conn, side: Side) -> Result<Option<Vec<(Writer, bool, bool)>>, ControlError> {
+    let question = "SELECT CAST(trx_id AS UNSIGNED), trx_mysql_thread_id, CAST(trx_started AS CHAR), \
                       trx_rows_modified + trx_rows_locked + trx_tables_locked > 0, trx_mysql_thread_id = CONNECTION_ID() \
                     FROM information_schema.innodb_trx WHERE trx_state <> 'PREPARED'";
     match in_time(side, conn.query(question)).await? {
         Err(mysql_async::Error::Server(error)) if error.code == NO_TEXT => Ok(None),
-        rows => Ok(Some(rows.map_err(during(side, LIST))?)),
+        rows => {
+            let rows: Vec<(u64, u64, String, bool, bool)> = rows.map_err(during(side, LIST))?;
+            let of_row =
+                |(number, session, started, writes, is_own)| (Writer { session, number, started }, writes, is_own);
+            Ok(Some(rows.into_iter().map(of_row).collect()))
+        }
     }
 }
 
@@ -115,15 +149,37 @@ async fn count_prepared(conn: &mut Conn, dialect: Dialect, side: Side) -> Result
     Ok(rows.map_err(during(side, "list prepared XA transactions"))?.len() as u64)
 }
 
-async fn end_sessions(conn: &mut Conn, side: Side, sessions: impl Iterator<Item = u64>) -> Result<(), ControlError> {
+pub(crate) async fn end_sessions(
+    conn: &mut Conn,
+    side: Side,
+    sessions: impl Iterator<Item = u64>,
+) -> Result<(), ControlError> {
     /// ER_NO_SUCH_THREAD: it has ended by itself.
     const GONE: u16 = 1094;
     for session in sessions {
-        tracing::warn!(%side, session, "a session that does not commit is ended");
         match in_time(side, conn.query_drop(format!("KILL {session}"))).await? {
             Err(mysql_async::Error::Server(error)) if error.code == GONE => {}
             ended => ended.map_err(during(side, "end a session"))?,
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer(session: u64, number: u64, started: &str) -> Writer {
+        Writer { session, number, started: started.to_owned() }
+    }
+
+    #[test]
+    fn p9_a_transaction_that_only_locks_stays_the_same_when_it_first_writes() {
+        let locks = writer(7, NO_NUMBER_YET + 12, "10:00:00");
+        assert!(locks.is(&writer(7, 4_711, "10:00:00")), "it has got its number");
+        assert!(!locks.is(&writer(7, 4_711, "10:00:01")), "the session's next one");
+        assert!(!locks.is(&writer(8, 4_711, "10:00:00")), "another session's");
+        let writes = writer(7, 4_711, "10:00:00");
+        assert!(writes.is(&writes) && !writes.is(&writer(7, 4_712, "10:00:00")));
+    }
 }

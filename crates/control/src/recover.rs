@@ -9,7 +9,7 @@ use crossfade_model::{Direction, Phase};
 use crate::hold::{IsDead, TTL};
 use crate::memory::{Memory, change_of, name};
 use crate::mirror::{mirror, mirror_both};
-use crate::refuse::take_writes;
+use crate::refuse::{Refused, take_writes};
 use crate::{Change, ControlError, Step};
 
 /// Where a change has come to rest.
@@ -149,8 +149,8 @@ fn is_to_be_passed(memory: &Memory, flag: &Flag) -> bool {
 
 async fn release(settings: &Settings, memory: &mut Memory) -> Result<(), ControlError> {
     if let Some(side) = memory.refuses {
-        take_writes(settings, side).await?;
-        memory.refuses = None;
+        take_writes(settings, side, Refused::of(&memory.refused_accounts())).await?;
+        (memory.refuses, memory.accounts) = (None, Vec::new());
     }
     Ok(())
 }

@@ -21,9 +21,12 @@ use crate::hold::{Hold, IsDead, take};
 use crate::memory::{Memory, StepTook, name};
 use crate::mirror::mirror_both;
 use crate::progress::{Progress, in_time, late, ms};
+use crate::refuse::Refused;
 use crate::side::{connect, connect_known};
 use crate::waits::Waits;
-use crate::{Change, ControlError, CountedTable, Step, acknowledge, count, drain, quiet, recover, refuse, steps};
+use crate::{
+    Change, ControlError, CountedTable, Step, account, acknowledge, count, drain, quiet, recover, refuse, steps,
+};
 
 /// A canary is sent and read within a second where all is well.
 pub(crate) const PROVED_WITHIN: Duration = Duration::from_secs(30);
@@ -207,13 +210,8 @@ impl<S: Sight> Under<'_, S> {
         let instances = acknowledge::until_acknowledged(store, fenced.version, self.waits).await?;
         self.progress.memory.instances = instances.into_iter().map(|one| one.instance).collect();
 
-        if settings.cutover.fence == Fence::ReadOnly {
-            self.progress.memory.refuses = Some(from);
-            self.progress.begin(Step::Refuse).await?;
-            let mut conn = connect(settings, from, Purpose::Catalog).await?;
-            self.waits.note(format!("{from} had not been set read-only"));
-            let limit = limit.saturating_sub(fence.elapsed());
-            refuse::refuse_writes(&mut conn, from, limit).await?;
+        if settings.cutover.fence != Fence::Flag {
+            self.refuse(from, fence).await?;
         }
 
         self.progress.begin(Step::Quiet).await?;
@@ -222,7 +220,7 @@ impl<S: Sight> Under<'_, S> {
         quiet::until_quiet((&mut from_conn, facts.dialect()), from, fence, end_after, self.waits).await?;
 
         self.progress.begin(Step::Drain).await?;
-        let writes = self.progress.memory.refuses.is_none();
+        let writes = settings.cutover.fence != Fence::ReadOnly;
         let position = sight.position(from, writes).await;
         let position = position.map_err(|source| ControlError::Position { side: from, source })?;
         self.progress.memory.position = Some(position.to_string());
@@ -238,8 +236,12 @@ impl<S: Sight> Under<'_, S> {
         self.take_mark(from, &position).await?;
 
         self.progress.begin(Step::Flip).await?;
-        if self.progress.memory.refuses.is_some() && !refuse::still_refuses(&mut from_conn, from).await? {
-            return Err(ControlError::Refused(format!("{from} takes writes again: somebody has changed read_only")));
+        if self.progress.memory.refuses.is_some() {
+            let accounts = self.progress.memory.refused_accounts();
+            if !refuse::still_refuses((&mut from_conn, facts.dialect()), from, Refused::of(&accounts)).await? {
+                let text = format!("{from} takes writes again: somebody else has changed what it refuses");
+                return Err(ControlError::Refused(text));
+            }
         }
         let flipped = store.change_flag(fenced.version, change.to(), None).await?.ok_or_else(late)?;
         (self.switch.probe)("switch-flipped");
@@ -248,6 +250,40 @@ impl<S: Sight> Under<'_, S> {
         sight.tell(&format!("users write to {to} (flag version {}), after a pause of {pause} ms", flipped.version));
         // What is left is done by whoever brings it to its end.
         self.progress.begin(Step::Mirror).await
+    }
+
+    /// Has the side refuse what is configured. Whoever undoes that ends the session that does it first, and one that is late finds
+    /// that the change is not its own any more.
+    async fn refuse(&mut self, from: Side, fence: Instant) -> Result<(), ControlError> {
+        let Switch { settings, store, holder, probe, .. } = self.switch;
+        let cutover = &settings.cutover;
+        self.progress.memory.refuses = Some(from);
+        self.progress.memory.accounts = cutover.accounts.iter().map(ToString::to_string).collect();
+        self.progress.begin(Step::Refuse).await?;
+        let mut conn = connect(settings, from, Purpose::Catalog).await?;
+        refuse::guard(&mut conn, from, &settings.pair).await?;
+        if !store.renew_switch_run(self.progress.run, holder, crate::hold::TTL).await? {
+            return Err(self.progress.taken_over());
+        }
+        probe("switch-refusing");
+        match Refused::of(&cutover.accounts) {
+            Refused::Writes => {
+                self.waits.note(format!("{from} had not been set read-only"));
+                let limit = cutover.timeout.saturating_sub(fence.elapsed());
+                refuse::refuse_writes(&mut conn, from, limit).await?;
+            }
+            Refused::Accounts(accounts) => {
+                self.waits.note(format!("{} had not been locked on {from}", account::listed(accounts)));
+                account::lock(&mut conn, from, accounts).await?;
+                let mut newer = connect(settings, from, Purpose::Catalog).await?;
+                let ends = (fence, cutover.end_transactions_after);
+                account::until_gone(&mut newer, from, accounts, ends, self.waits).await?;
+                let _ = newer.disconnect().await;
+            }
+        }
+        // Ends the guard, too.
+        let _ = conn.disconnect().await;
+        Ok(())
     }
 
     /// Of both sides: behind everything that users wrote where they leave, and where the other one is now.

@@ -73,6 +73,11 @@ impl Change {
         phase == self.from() || (self == Change::Abort && phase == Phase::OldOnly)
     }
 
+    /// Whether both sides must have been found equal before it.
+    pub fn is_compared(self) -> bool {
+        matches!(self, Change::Open | Change::Cutover)
+    }
+
     /// After it nothing crosses any more, and nothing leads back.
     pub fn is_end(self) -> bool {
         matches!(self, Change::Finish | Change::Abort)

@@ -115,6 +115,27 @@ impl Store {
         Ok((changed.rows_affected() > 0).then_some(flag))
     }
 
+    /// Takes over a flag that the store does not know any more, since it was restored to an older state: the phase as it was told,
+    /// without a fence, in the version after it. `None`: the store has a version as late.
+    pub async fn adopt_flag(&self, later: &Flag) -> Result<Option<Flag>, StoreError> {
+        let adopted = sqlx::query(
+            "INSERT INTO flag_state (pair, version, flag, changed_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6))
+             ON DUPLICATE KEY UPDATE
+               flag = IF(version < VALUES(version), VALUES(flag), flag),
+               fenced_until = IF(version < VALUES(version), NULL, fenced_until),
+               changed_at = IF(version < VALUES(version), VALUES(changed_at), changed_at),
+               version = GREATEST(version, VALUES(version))",
+        )
+        .bind(&*self.pair)
+        .bind(later.version + 1)
+        .bind(later.phase.flag())
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during(CHANGE))?;
+        let flag = Flag { version: later.version + 1, phase: later.phase, fenced: false };
+        Ok((adopted.rows_affected() > 0 && self.flag().await? == flag).then_some(flag))
+    }
+
     /// An instance tells that it writes by `version`, or a later one, and no earlier one any more; it stops by itself if it is
     /// not heard for `ttl`. Makes it known where it was not. A version that goes back is what it was told: the store may be
     /// restored.

@@ -1,4 +1,4 @@
-//! What the fence by `read_only` relies on, asked of the servers themselves.
+//! What fences by `read_only` and by account rely on, asked of the servers themselves.
 
 use std::time::{Duration, Instant};
 
@@ -64,27 +64,24 @@ async fn a_locked_table_is_waited_for_and_no_longer(flavor: Flavor) -> Result<()
 }
 
 /// By which a session that is about to set it is known, and ended.
-async fn a_session_that_waits_to_set_it_shows_its_statement(flavor: Flavor) -> Result<()> {
+async fn a_session_that_waits_to_set_it_has_its_lock_to_its_end(flavor: Flavor) -> Result<()> {
     let server = Server::builder(flavor).relaxed().start().await?;
     let (mut locks, mut root) = (user(&server).await?, server.connect().await?);
     locks.query_drop("LOCK TABLES app.t WRITE").await?;
     let mut waits = server.connect().await?;
-    let setting = tokio::spawn(async move { code(waits.query_drop("SET GLOBAL read_only = 1 /* crossfade */").await) });
-    let session = loop {
-        let listed: Vec<mysql_async::Row> = root.query("SHOW FULL PROCESSLIST").await?;
-        let sets = |row: &&mysql_async::Row| {
-            let text = row.get_opt::<String, _>("Info").and_then(Result::ok);
-            text.as_deref() == Some("SET GLOBAL read_only = 1 /* crossfade */")
-        };
-        match listed.iter().find(sets).and_then(|row| row.get::<u64, _>(0)) {
-            Some(session) => break session,
-            None => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
+    waits.query_drop("DO GET_LOCK('guard', 0)").await?;
+    let setting = tokio::spawn(async move { code(waits.query_drop("SET GLOBAL read_only = 1").await) });
+    let is_used = "SELECT IS_USED_LOCK('guard')";
+    let session: Option<Option<u64>> = root.query_first(is_used).await?;
+    let session = session.flatten().context("nobody has the lock")?;
+    let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = ? AND info LIKE 'SET GLOBAL%'";
+    while root.exec_first::<u64, _, _>(waiting, (session,)).await? != Some(1) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     root.query_drop(format!("KILL {session}")).await?;
     // Its client hears of it sooner than it gives up its wait: on MariaDB it then still gets the lock, if that is free.
     ensure!(setting.await?.is_none());
-    while sessions(&mut root).await?.contains(&session) {
+    while root.query_first::<Option<u64>, _>(is_used).await?.flatten().is_some() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     locks.query_drop("UNLOCK TABLES").await?;
@@ -93,13 +90,29 @@ async fn a_session_that_waits_to_set_it_shows_its_statement(flavor: Flavor) -> R
     Ok(())
 }
 
-async fn sessions(conn: &mut Conn) -> Result<Vec<u64>> {
-    let listed: Vec<mysql_async::Row> = conn.query("SHOW FULL PROCESSLIST").await?;
-    Ok(listed.iter().filter_map(|row| row.get(0)).collect())
+/// So their end is needed in any case; and a lock keeps nobody out who is in.
+async fn a_session_keeps_what_its_schema_gave_it(flavor: Flavor) -> Result<()> {
+    let server = Server::builder(flavor).relaxed().start().await?;
+    let (mut inside, mut root) = (user(&server).await?, server.connect().await?);
+    inside.query_drop("USE app").await?;
+    root.query_drop("REVOKE INSERT ON app.* FROM app@'127.0.0.1'").await?;
+    let after_revoke = code(inside.query_drop("INSERT INTO t VALUES (1)").await);
+    println!("{flavor:?}: an insert after REVOKE ends with {after_revoke:?}");
+    ensure!(after_revoke.is_none(), "it has lost its privilege: {after_revoke:?}");
+    root.query_drop("ALTER USER app@'127.0.0.1' ACCOUNT LOCK").await?;
+    inside.query_drop("INSERT INTO t VALUES (2)").await?;
+    let refused = Conn::new(Opts::from_url(&server.url("app", "app"))?).await;
+    let code = code(refused.map(|_| ()));
+    // ER_ACCOUNT_HAS_BEEN_LOCKED of each brand.
+    ensure!(code == Some(if flavor == Flavor::MySql { 3118 } else { 4151 }), "{code:?}");
+    root.query_drop("ALTER USER IF EXISTS app@'127.0.0.1' ACCOUNT UNLOCK").await?;
+    drop(Conn::new(Opts::from_url(&server.url("app", "app"))?).await?);
+    Ok(())
 }
 
 on_both_brands! {
     a_transaction_that_is_open_cannot_commit => a_transaction_that_is_open_cannot_commit_any_more,
     a_locked_table_is_waited_for => a_locked_table_is_waited_for_and_no_longer,
-    a_session_that_waits_shows_its_statement => a_session_that_waits_to_set_it_shows_its_statement,
+    a_session_that_waits_has_its_lock_to_its_end => a_session_that_waits_to_set_it_has_its_lock_to_its_end,
+    a_session_keeps_what_its_schema_gave => a_session_keeps_what_its_schema_gave_it,
 }

@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::application::{Application, acknowledge, flag};
 use crate::stage::{
-    LIMIT, THREE, change, conclude, setup, staged, staged_alone, staged_on, until_flag, until_mirrored,
+    LIMIT, THREE, change, conclude, setup, staged, staged_alone, staged_on, until_flag, until_frozen, until_mirrored,
 };
 
 /// An account that may do what the migration needs, may set read_only, and may not write in spite of it where that can be told apart.
@@ -91,6 +91,37 @@ async fn an_open_transaction_is_ended_if_so_wished(flavor: Flavor) -> Result<()>
     migration.stop_both().await
 }
 
+/// One that has only locked something so far, and writes under the fence.
+async fn a_transaction_that_only_locks_is_waited_for(flavor: Flavor) -> Result<()> {
+    let mut migration = staged_alone(&setup(flavor, "locks_first", "require_instances = false")).await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.item (writer, n, v) VALUES ('locked', 1, 1)"]).await?;
+    let mut conn = migration.old.get_conn().await?;
+    let item = format!("`{}`.item", migration.schema);
+    conn.query_drop("BEGIN").await?;
+    conn.query_drop(format!("SELECT * FROM {item} WHERE writer = 'locked' FOR UPDATE")).await?;
+    let commits = async {
+        until("the fence", LIMIT, || async {
+            let now = flag(&migration).await?;
+            Ok(if now.fenced { Progress::Reached(()) } else { Progress::NotYet(format!("{now:?}")) })
+        })
+        .await?;
+        // Long enough to be looked at before and after it writes.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        conn.query_drop(format!("UPDATE {item} SET v = 2 WHERE writer = 'locked'")).await?;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        conn.query_drop("COMMIT").await?;
+        anyhow::Ok(())
+    };
+    let (done, ()) = tokio::try_join!(change(&migration, &["cutover"], 0), commits)?;
+    ensure!(done["pause_ms"].as_u64().is_some_and(|ms| ms >= 1_200), "{done:#}");
+    let mut new = migration.new.get_conn().await?;
+    let crossed: Option<i32> = new.query_first(format!("SELECT v FROM {item} WHERE writer = 'locked'")).await?;
+    ensure!(crossed == Some(2), "what was written under the fence has not crossed before the flip: {crossed:?}");
+    drop(new);
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 async fn the_side_itself_refuses_writes(flavor: Flavor) -> Result<()> {
     let (mut migration, application) = read_only_stage(flavor, "read_only").await?;
     let done = change(&migration, &["cutover"], 0).await?;
@@ -127,6 +158,32 @@ async fn a_side_that_was_left_read_only_is_released(flavor: Flavor) -> Result<()
     migration.stop_both().await
 }
 
+/// It is frozen where it has yet to look whether its cutover goes on, and where it has looked: others undo it meanwhile.
+async fn a_tool_that_wakes_up_late_refuses_nothing(flavor: Flavor) -> Result<()> {
+    let (mut migration, application) = read_only_stage(flavor, "late_tool").await?;
+    migration.expect_lines(&["has died; old takes writes again", "error: "]);
+    for point in ["switch-refuse:1:stop", "switch-refusing:1:stop"] {
+        let mut tool = migration.tool("late", &["cutover"], &[("CROSSFADE_FAILPOINT", point)])?;
+        until_frozen(&tool).await?;
+        until("somebody who undoes it", LIMIT, || async {
+            let mut conn = migration.new.get_conn().await?;
+            let question = "SELECT memory FROM crossfade.switch_run WHERE pair = ? ORDER BY id DESC LIMIT 1";
+            let memory: Option<String> = conn.exec_first(question, (&migration.pair,)).await?;
+            let memory = memory.unwrap_or_default();
+            let undone = memory.contains("\"refuses\":null") && memory.contains("\"fenced_from\":");
+            Ok(if undone { Progress::Reached(()) } else { Progress::NotYet(memory) })
+        })
+        .await?;
+        tool.resume()?;
+        let status = tool.wait(LIMIT).await?;
+        ensure!(!status.success(), "{point}: {status}");
+        ensure!(!is_read_only(&migration.old).await?, "{point}: old was set read-only by one that had been undone");
+    }
+    change(&migration, &["cutover"], 0).await?;
+    conclude(&mut migration, application).await?;
+    migration.stop_both().await
+}
+
 async fn read_only_stage(flavor: Flavor, name: &'static str) -> Result<(Migration, Application)> {
     let servers = SharedPair::own(Server::builder(flavor).relaxed()).await?;
     let urls = SideUrls { old: limited(servers.old()).await?, new: limited(servers.new()).await? };
@@ -139,7 +196,7 @@ async fn read_only_stage(flavor: Flavor, name: &'static str) -> Result<(Migratio
 }
 
 /// Old takes nothing for a moment, not even what reverse applies.
-const READ_ONLY: &[&str] = &[
+pub const READ_ONLY: &[&str] = &[
     "applying failed; trying again",
     "the heartbeat on the target failed; trying again",
     "old tombstones could not be purged",
@@ -147,7 +204,7 @@ const READ_ONLY: &[&str] = &[
 ];
 
 /// As `check` asks for, and no more than `[cutover]` says.
-async fn limited(server: &Server) -> Result<String> {
+pub async fn limited(server: &Server) -> Result<String> {
     let mut conn = server.connect().await?;
     let account = format!("{LIMITED}@'127.0.0.1'");
     conn.query_drop(format!("CREATE USER {account} IDENTIFIED BY '{PASSWORD}'")).await?;
@@ -174,4 +231,6 @@ on_both_brands! {
     p9_an_open_transaction_is_ended_if_so_wished => an_open_transaction_is_ended_if_so_wished,
     p9_the_side_itself_refuses_writes => the_side_itself_refuses_writes,
     p9_a_side_that_was_left_read_only_is_released => a_side_that_was_left_read_only_is_released,
+    p9_a_transaction_that_only_locks_is_waited_for => a_transaction_that_only_locks_is_waited_for,
+    p9_a_tool_that_wakes_up_late_refuses_nothing => a_tool_that_wakes_up_late_refuses_nothing,
 }

@@ -9,7 +9,7 @@ use crossfade_tests::{Direction, Flavor, Migration, json, on_both_brands, says};
 use mysql_async::prelude::Queryable;
 
 use crate::application::{TABLE, acknowledge, flag, forget};
-use crate::stage::{LIMIT, change, setup, staged_alone, start_again};
+use crate::stage::{LIMIT, change, setup, staged, staged_alone, start_again};
 
 /// The gates that a dry run finds closed.
 async fn closed(migration: &Migration, words: &[&str]) -> Result<Vec<String>> {
@@ -131,6 +131,27 @@ async fn each_gate_is_closed_and_opened(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A comparison counts from its beginning, and for the tables that it knew.
+async fn a_comparison_counts_for_what_it_saw(flavor: Flavor) -> Result<()> {
+    let mut migration = staged(&setup(flavor, "compared", "require_instances = false")).await?;
+    let cutover = ["cutover"];
+    ensure!(closed(&migration, &cutover).await?.is_empty());
+    let long_ago = "UPDATE crossfade.verification SET begun_at = begun_at - INTERVAL 2 HOUR WHERE pair = ?";
+    let mut conn = migration.new.get_conn().await?;
+    conn.exec_drop(long_ago, (&migration.pair,)).await?;
+    drop(conn);
+    ensure!(closed(&migration, &cutover).await? == ["verified"]);
+    migration.crossfade(&["verify"]).await?;
+    ensure!(closed(&migration, &cutover).await?.is_empty());
+    let extra = "CREATE TABLE {schema}.extra (id INT PRIMARY KEY, updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))";
+    migration.on_both(&[extra]).await?;
+    ensure!(closed(&migration, &cutover).await? == ["verified"]);
+    says(&migration, &cutover, 1, &["extra came to the configuration after the last comparison"]).await?;
+    migration.crossfade(&["verify"]).await?;
+    ensure!(closed(&migration, &cutover).await?.is_empty());
+    migration.stop_both().await
+}
+
 async fn until_open(migration: &Migration) -> Result<()> {
     until("open gates", LIMIT, || async {
         let found = closed(migration, &["cutover"]).await?;
@@ -142,4 +163,5 @@ async fn until_open(migration: &Migration) -> Result<()> {
 on_both_brands! {
     p9_two_way_writing_has_gates => two_way_writing_has_gates,
     p9_each_gate_is_closed_and_opened => each_gate_is_closed_and_opened,
+    p9_a_comparison_counts_for_what_it_saw => a_comparison_counts_for_what_it_saw,
 }

@@ -2,11 +2,13 @@
 
 mod abandoned;
 mod abort;
+mod accounts;
 mod application;
 mod facts;
 mod fences;
 mod finish;
 mod gates;
 mod killed;
+mod restored;
 mod stage;
 mod there_and_back;

@@ -1,7 +1,7 @@
 //! `crossfade finish` and `crossfade abort`: a migration ends on the new side, or on the old one.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -120,7 +120,7 @@ pub async fn abort(settings: Arc<Settings>, args: &AbortArgs, stop: Cancellation
             if store.copies().await?.iter().any(|copy| copy.state != crossfade_message::CopyState::Copied) {
                 store.set_backfill_wish(BackfillWish::Pause).await?;
             }
-            carry_out(&settings, &store, Change::Abort, &PathBuf::from("."), stop).await?
+            carry_out(&settings, &store, Change::Abort, Path::new("."), stop).await?
         }
     };
     let code = tell(&ended, args.json)?;
@@ -134,7 +134,7 @@ async fn carry_out(
     settings: &Arc<Settings>,
     store: &Store,
     change: Change,
-    folder: &PathBuf,
+    folder: &Path,
     stop: CancellationToken,
 ) -> anyhow::Result<EndReport> {
     let holder = holder();
@@ -234,7 +234,7 @@ struct EndEyes<'e> {
     eyes: Eyes<'e>,
     settings: &'e Arc<Settings>,
     store: &'e Store,
-    folder: &'e PathBuf,
+    folder: &'e Path,
     stop: CancellationToken,
 }
 
@@ -265,5 +265,6 @@ impl EndSight for EndEyes<'_> {
 }
 
 fn seen(reports: &[TableReport]) -> VerificationSeen {
-    VerificationSeen::new(std::time::Duration::ZERO, reports.iter().map(gates::compared_table))
+    // It has asked the sides themselves which tables there are.
+    VerificationSeen::new(std::time::Duration::ZERO, reports.iter().map(gates::compared_table), &[])
 }

@@ -1,5 +1,6 @@
 //! What the gates of a change are judged by.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -17,7 +18,7 @@ use super::status::read;
 use super::{add_row, new_table, print_table, rounds};
 use crate::failure::with_causes;
 use crate::output::out;
-use crate::pair::stream_of;
+use crate::pair::{Pair, stream_of};
 
 /// How long gates are looked at again that may open by themselves.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,6 +29,8 @@ struct Slow {
     fence: FenceSeen,
     prepared: Result<u64, String>,
     check_errors: Result<Vec<String>, String>,
+    /// Tables as the old side names them.
+    synced: Result<Vec<String>, String>,
 }
 
 /// Looks at every gate; `own` is the asker's own run. Those that may open by themselves are given some time.
@@ -56,7 +59,12 @@ fn may_all_open(gates: &[Gate]) -> bool {
 async fn look_slowly(settings: &Settings, change: Change) -> Slow {
     // Where nobody is moved, nothing of this is asked; and who leaves need not be able to stay.
     if matches!(change, Change::Close | Change::Abort) {
-        return Slow { fence: FenceSeen::FlagAlone, prepared: Ok(0), check_errors: Ok(Vec::new()) };
+        return Slow {
+            fence: FenceSeen::FlagAlone,
+            prepared: Ok(0),
+            check_errors: Ok(Vec::new()),
+            synced: Ok(Vec::new()),
+        };
     }
     let checking = async { check(settings, store_findings(settings).await).await };
     let counting = async {
@@ -65,9 +73,17 @@ async fn look_slowly(settings: &Settings, change: Change) -> Slow {
             None => Ok(0),
         }
     };
-    let (report, fence, prepared) = tokio::join!(checking, fence_seen(settings, change), counting);
+    let naming = async {
+        // Who goes back is not asked for a comparison.
+        if !change.is_compared() {
+            return Ok(Vec::new());
+        }
+        let pair = Pair::read(Arc::new(settings.clone())).await.map_err(|error| with_causes(&error))?;
+        Ok(pair.mappings(Direction::Forward).iter().map(|mapping| mapping.identity.to_string()).collect())
+    };
+    let (report, fence, prepared, synced) = tokio::join!(checking, fence_seen(settings, change), counting, naming);
     let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
-    Slow { fence, prepared, check_errors: Ok(errors.map(shown).collect()) }
+    Slow { fence, prepared, check_errors: Ok(errors.map(shown).collect()), synced }
 }
 
 fn shown(finding: &Finding) -> String {
@@ -88,7 +104,10 @@ async fn look_once(settings: &Settings, store: &Store, own: Option<u64>, slow: &
         other_run: open.map(|run| name(&run)),
         forward: forward.clone(),
         reverse: reverse.clone(),
-        verification: verification_seen(store).await.map_err(|error| with_causes(&error)),
+        verification: match &slow.synced {
+            Ok(synced) => verification_seen(store, synced).await.map_err(|error| with_causes(&error)),
+            Err(why) => Err(why.clone()),
+        },
         uncopied: uncopied(store).await.map_err(|error| with_causes(&error)),
         instances: store.flag_instances().await?.len(),
         fence: slow.fence.clone(),
@@ -119,11 +138,11 @@ fn direction_seen(status: &Status, direction: Direction, wish: Option<Wish>) -> 
     }
 }
 
-async fn verification_seen(store: &Store) -> anyhow::Result<Option<VerificationSeen>> {
+async fn verification_seen(store: &Store, synced: &[String]) -> anyhow::Result<Option<VerificationSeen>> {
     let Some(last) = rounds::last_whole(store).await? else { return Ok(None) };
     let reports = rounds::reports(&last);
-    let age = last.ended_at.map_or(Duration::MAX, |at| (Utc::now() - at).to_std().unwrap_or_default());
-    Ok(Some(VerificationSeen::new(age, reports.iter().map(compared_table))))
+    let age = (Utc::now() - last.begun_at).to_std().unwrap_or_default();
+    Ok(Some(VerificationSeen::new(age, reports.iter().map(compared_table), synced)))
 }
 
 /// What a gate is judged by of a table that was compared.

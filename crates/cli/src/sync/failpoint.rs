@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 49] = [
+const POINTS: [&str; 50] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -36,6 +36,7 @@ const POINTS: [&str; 49] = [
     "switch-fence",
     "switch-acknowledge",
     "switch-refuse",
+    "switch-refusing",
     "switch-quiet",
     "switch-drain",
     "switch-count",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossfade_config::Settings;
 use crossfade_control::entity::finish_abandoned;
-use crossfade_control::{ControlError, mirror, release_abandoned};
+use crossfade_control::{ControlError, mirror_or_adopt, release_abandoned};
 use crossfade_message::Store;
 use crossfade_model::Direction;
 use tokio::sync::watch;
@@ -63,8 +63,8 @@ impl Following {
         let flag = self.store.flag().await?;
         // First: the side that is to take writes again may be away.
         if self.mirrored != Some(flag.version) {
-            mirror(&self.settings, self.direction.target(), &flag).await?;
-            self.mirrored = Some(flag.version);
+            let side = self.direction.target();
+            self.mirrored = Some(mirror_or_adopt(&self.settings, &self.store, side, flag).await?.version);
         }
         if let Some(done) = release_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
             tracing::warn!("{done}");

@@ -134,8 +134,13 @@ pub(super) fn verification(seen: &Result<Option<VerificationSeen>, String>, sett
     let age = format_duration(Duration::from_secs(seen.age.as_secs()));
     if seen.age > settings.verified_within {
         let limit = format_duration(settings.verified_within);
-        let why = format!("the last comparison of all rows ended {age} ago, and `verified_within` is {limit}");
-        return Gate::closed(name, why, again);
+        let why = format!("the last comparison of all rows began {age} ago, and `verified_within` is {limit}");
+        let remedy = format!("{again}; where that takes longer, raise `verified_within` in `[cutover]`");
+        return Gate::closed(name, why, remedy);
+    }
+    if !seen.unknown.is_empty() {
+        let why = format!("{} came to the configuration after the last comparison", listed(&seen.unknown));
+        return Gate::closed(name, why, "run `crossfade verify`; `crossfade backfill start` copies what they had");
     }
     if !seen.skipped.is_empty() {
         let why = format!("nothing was compared of {}", listed(&seen.skipped));
@@ -162,7 +167,7 @@ pub(super) fn instances(instances: usize, settings: &CutoverSettings) -> Gate {
         (0, true) => Gate::closed(
             name,
             "no instance of an application has registered, so nobody is kept from writing",
-            "let the applications follow the flag and register; or set `fence = \"read_only\"` in `[cutover]`; or, where you see \
+            "let the applications follow the flag and register; or set `fence = \"account\"` or `\"read_only\"` in `[cutover]`; or, where you see \
              to it yourself that nobody writes, `require_instances = false`",
         ),
         (0, false) if alone => Gate::open(name, "none has registered; you see to it that nobody writes"),
@@ -176,7 +181,7 @@ pub(super) fn fence(seen: &FenceSeen) -> Option<Gate> {
     let name = "fence";
     match seen {
         FenceSeen::FlagAlone => None,
-        FenceSeen::Possible => Some(Gate::open(name, "the account may set the side read-only")),
+        FenceSeen::Possible(why) => Some(Gate::open(name, why)),
         FenceSeen::Impossible { why, remedy } => Some(Gate::closed(name, why, remedy)),
         FenceSeen::Unknown(why) => Some(Gate::unknown(name, why, "the side must answer")),
     }

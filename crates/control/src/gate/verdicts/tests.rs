@@ -10,6 +10,7 @@ use crate::gate::{DirectionSeen, FenceSeen, Gate, GateState, Seen, VerificationS
 fn settings() -> CutoverSettings {
     CutoverSettings {
         fence: Fence::Flag,
+        accounts: Vec::new(),
         timeout: Duration::from_secs(10),
         max_lag: Duration::from_secs(2),
         verified_within: Duration::from_secs(3_600),
@@ -41,6 +42,7 @@ fn compared() -> VerificationSeen {
         mismatches: 0,
         unconfirmed: 0,
         skipped: Vec::new(),
+        unknown: Vec::new(),
     }
 }
 
@@ -115,11 +117,12 @@ fn lag_counts_of_the_direction_that_is_drained() {
 
 #[test]
 fn going_back_asks_for_no_comparison() {
-    let faults: [fn(&mut VerificationSeen); 4] = [
+    let faults: [fn(&mut VerificationSeen); 5] = [
         |seen| seen.age = Duration::from_secs(3_601),
         |seen| (seen.worst_ppm, seen.mismatches) = (0.5, 1),
         |seen| seen.unconfirmed = 1,
         |seen| seen.skipped = vec!["app.log".to_owned()],
+        |seen| seen.unknown = vec!["app.added".to_owned()],
     ];
     let names: [&[&str]; 3] = [&["verified"], &["verified"], &[]];
     for fault in faults {
