@@ -2,7 +2,7 @@
 //! not kept from writing by a tool that has died.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossfade_config::Settings;
 use crossfade_control::entity::finish_abandoned;
@@ -17,13 +17,16 @@ use crate::failure::with_causes;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// A tool may have written a later version there before the store was restored to the one that this process knows.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(15);
+
 pub struct Following {
     settings: Arc<Settings>,
     store: Store,
     direction: Direction,
     holder: String,
-    /// The version that the target's node has.
-    mirrored: Option<u64>,
+    /// The version that the target's node has, and when it was found there.
+    mirrored: Option<(u64, Instant)>,
 }
 
 impl Following {
@@ -62,9 +65,11 @@ impl Following {
         // This also ends a fence whose time is over.
         let flag = self.store.flag().await?;
         // First: the side that is to take writes again may be away.
-        if self.mirrored != Some(flag.version) {
+        let is_known = |(version, at): (u64, Instant)| version == flag.version && at.elapsed() < LOOK_AGAIN_AFTER;
+        if !self.mirrored.is_some_and(is_known) {
             let side = self.direction.target();
-            self.mirrored = Some(mirror_or_adopt(&self.settings, &self.store, side, flag).await?.version);
+            let mirrored = mirror_or_adopt(&self.settings, &self.store, side, flag).await?;
+            self.mirrored = Some((mirrored.version, Instant::now()));
         }
         if let Some(done) = release_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
             tracing::warn!("{done}");
