@@ -30,7 +30,7 @@ test: servers ## All tests; BRANDS=one as the continuous integration runs them
 	CARGO=$(CARGO) BRANDS=$(BRANDS) TEST_THREADS=$(TEST_THREADS) SUITES_AT_ONCE=$(SUITES_AT_ONCE) scripts/test.sh
 
 soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_matrix, backfill, faults, ping_pong, two_ways, idle, …
-	$(CARGO) build --release -p crossfade-cli
+	$(CARGO) build --release -p crossfade-cli -p users-service
 	CROSSFADE_SOAK=1 $(CARGO) test --release -p crossfade-tests --test $(if $(SUITE),$(SUITE),'*') --no-fail-fast -- --nocapture
 
 bench: servers ## Measures speed and writes docs/performance.md; QUICK=1 takes minutes and writes no page

@@ -1,4 +1,4 @@
-//! The program under test, and how long to test it.
+//! The programs under test, and how long to test them.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,27 @@ use std::path::PathBuf;
 ///
 /// If there is none, with the command that builds it: cargo does not build a binary of another package for a test.
 pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("CROSSFADE_BINARY") {
+    built("CROSSFADE_BINARY", "crossfade", "crossfade-cli")
+}
+
+/// The example service, as [`binary`]; `USERS_SERVICE_BINARY` names another one.
+///
+/// # Panics
+///
+/// As there.
+pub fn users_service() -> PathBuf {
+    built("USERS_SERVICE_BINARY", "users-service", "users-service")
+}
+
+fn built(variable: &str, name: &str, package: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
         return PathBuf::from(path);
     }
     let test = std::env::current_exe().expect("a running test has a file");
     // target/<profile>/deps/<test>
     let profile = test.parent().and_then(|deps| deps.parent()).expect("tests lie in target/<profile>/deps");
-    let path = profile.join("crossfade");
-    assert!(path.is_file(), "{} is missing; build it with: cargo build -p crossfade-cli", path.display());
+    let path = profile.join(name);
+    assert!(path.is_file(), "{} is missing; build it with: cargo build -p {package}", path.display());
     path
 }
 

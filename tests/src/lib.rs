@@ -8,13 +8,16 @@
 
 mod binary;
 mod brands;
+pub mod http;
 pub mod lines;
 mod log;
 mod migration;
 mod said;
+mod served;
 
 pub use crossfade_servers::Flavor;
 
-pub use binary::{binary, is_soak, rounds};
+pub use binary::{binary, is_soak, rounds, users_service};
 pub use migration::{Direction, Migration, Setup, SideUrls, account_url, create_account, secrets};
 pub use said::{json, says};
+pub use served::Served;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crossfade_config::Settings;
+use crossfade_config::{Policy, Settings};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -35,4 +35,12 @@ fn the_containers_have_a_configuration_that_works() {
     for service in ["old", "new", "init", "forward", "reverse"] {
         assert!(compose.contains(&format!("\n  {service}:\n")), "{service}");
     }
+}
+
+#[test]
+fn the_example_with_versions_is_a_configuration_that_works() {
+    let settings = parse("object-mapper.toml", &read("config/object-mapper.toml"));
+    let [users, others] = settings.tables.as_slice() else { panic!("{:?}", settings.tables) };
+    assert_eq!((users.policy, users.clock.as_deref()), (Policy::Version, Some("version")));
+    assert_eq!((others.policy, others.clock.as_deref()), (Policy::Newest, Some("updated_at")));
 }

@@ -5,70 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::Flavor;
-use crossfade_testkit::process::Process;
-use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::lines::KILLED;
-use crossfade_tests::{Direction, Migration, Setup, binary, json, says};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use crossfade_tests::{Direction, Migration, Served, Setup, json, says};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 const CREATE: &str = "CREATE TABLE {schema}.t (id INT PRIMARY KEY, v INT, \
      updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))";
-
-struct Served {
-    process: Process,
-    address: String,
-}
-
-impl Served {
-    async fn start(migration: &Migration) -> Result<Served> {
-        let log = migration.folder.join("serve.log.txt");
-        let config = migration.config().to_string_lossy().into_owned();
-        let words = ["--config", &config, "serve", "--listen", "127.0.0.1:0"].map(str::to_owned);
-        let process = Process::start(&binary(), &words, &[], &log)?;
-        let address = until("an address", LIMIT, || async {
-            let told = std::fs::read_to_string(&log).unwrap_or_default();
-            let address = told.split_once("http://").and_then(|(_, rest)| rest.split_once(": /healthz"));
-            Ok(match address {
-                Some((address, _)) => Progress::Reached(address.to_owned()),
-                None => Progress::NotYet(told),
-            })
-        })
-        .await?;
-        Ok(Served { process, address })
-    }
-
-    /// Code and body.
-    async fn get(&self, path: &str) -> Result<(u16, String)> {
-        self.ask("GET", path, "").await
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
-        let mut connection = TcpStream::connect(&self.address).await?;
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        connection.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
-        let code = head.split(' ').nth(1).context("no code")?.parse()?;
-        Ok((code, body.to_owned()))
-    }
-
-    async fn until(&self, path: &str, code: u16, part: &str) -> Result<()> {
-        until(part, LIMIT, || async {
-            let (found, body) = self.get(path).await?;
-            let reached = found == code && body.contains(part);
-            Ok(if reached { Progress::Reached(()) } else { Progress::NotYet(format!("{found}: {body}")) })
-        })
-        .await
-        .with_context(|| format!("{path} does not become {code}"))
-    }
-}
 
 async fn only_what_runs_is_ready(flavor: Flavor) -> Result<()> {
     let mut migration = Migration::new(&Setup::new(flavor, "serve")).await?;
@@ -124,11 +67,11 @@ async fn the_flag_is_told_as_the_store_has_it(flavor: Flavor) -> Result<()> {
     let mut served = Served::start(&migration).await?;
     served.until("/v1/flag", 200, "\"version\":0,\"flag\":0,\"phase\":\"old_only\",\"fenced\":false").await?;
     let registered = served.ask("PUT", "/v1/flag/instances/web-1", "{\"version\":0,\"ttl_ms\":60000}").await?;
-    ensure!(registered.0 == 200 && registered.1.contains("\"expires_in_ms\":"), "{registered:?}");
+    ensure!(registered.code == 200 && registered.body.contains("\"expires_in_ms\":"), "{registered:?}");
     let early = served.ask("PUT", "/v1/flag/instances/web-2", "{\"version\":1,\"ttl_ms\":60000}").await?;
-    ensure!(early.0 == 409, "{early:?}");
+    ensure!(early.code == 409, "{early:?}");
     let short = served.ask("PUT", "/v1/flag/instances/short", "{\"version\":0,\"ttl_ms\":100}").await?;
-    ensure!(short.0 == 200, "{short:?}");
+    ensure!(short.code == 200, "{short:?}");
 
     // A fence that is over when it is next looked at: two changes, of which nobody but the store knows the second.
     let pair = &migration.pair;
@@ -140,12 +83,12 @@ async fn the_flag_is_told_as_the_store_has_it(flavor: Flavor) -> Result<()> {
     let (told, fenced) = tokio::join!(served.get("/v1/flag?after=0&wait=60s"), migration.on(&migration.new, &fence));
     fenced?;
     let told = told?;
-    ensure!(told.0 == 200 && told.1.contains("\"version\":1,") && told.1.contains("\"writes_to\":null"), "{told:?}");
+    ensure!(told.code == 200 && told.body.contains("\"version\":1,") && told.body.contains("\"writes_to\":null"), "{told:?}");
     let lifted = served.get("/v1/flag?after=1&wait=60s").await?;
-    ensure!(lifted.0 == 200 && lifted.1.contains("\"version\":2,"), "{lifted:?}");
-    ensure!(lifted.1.contains("\"phase\":\"write_both\",\"fenced\":false"), "{lifted:?}");
+    ensure!(lifted.code == 200 && lifted.body.contains("\"version\":2,"), "{lifted:?}");
+    ensure!(lifted.body.contains("\"phase\":\"write_both\",\"fenced\":false"), "{lifted:?}");
     let same = served.get("/v1/flag?after=2&wait=200ms").await?;
-    ensure!(same == (304, String::new()), "{same:?}");
+    ensure!((same.code, same.body.as_str()) == (304, ""), "{same:?}");
     served.until("/metrics", 200, "crossfade_flag_instances{state=\"behind\"} 1").await?;
     served.until("/metrics", 200, "crossfade_flag_version 2").await?;
 
@@ -158,7 +101,7 @@ async fn the_flag_is_told_as_the_store_has_it(flavor: Flavor) -> Result<()> {
     says(&migration, &["flag", "get"], 0, &["write_both (1), version 2: read from old, written to old", "0 (behind)"])
         .await?;
     let gone = served.ask("DELETE", "/v1/flag/instances/web-1", "").await?;
-    ensure!(gone == (204, String::new()), "{gone:?}");
+    ensure!((gone.code, gone.body.as_str()) == (204, ""), "{gone:?}");
     says(&migration, &["flag", "get"], 0, &["no instance of an application is registered"]).await?;
 
     served.process.terminate()?;

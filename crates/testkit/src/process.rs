@@ -11,6 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
+use crate::quiet::{Progress, until};
+
 /// A running `crossfade`. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
@@ -82,6 +84,18 @@ impl Process {
 
     pub fn resume(&mut self) -> Result<()> {
         self.signal(Signal::SIGCONT)
+    }
+
+    /// Waits until it has frozen at a fail point.
+    pub async fn until_frozen(&self, limit: Duration) -> Result<()> {
+        let file = format!("/proc/{}/stat", self.pid);
+        until("a frozen process", limit, || async {
+            let stat = std::fs::read_to_string(&file)?;
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            Ok(if state == Some('T') { Progress::Reached(()) } else { Progress::NotYet(format!("{state:?}")) })
+        })
+        .await
+        .with_context(|| self.log_end())
     }
 
     /// Waits for its end; running longer than `limit` is an error that shows the log's end.

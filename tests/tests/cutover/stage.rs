@@ -16,8 +16,8 @@ use crate::application::{Application, Ledger, Shape, TABLE, flag, has_all};
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// 3 instances that write about 500 times a second together.
-pub const THREE: Shape = Shape { name: "web", instances: 3, writers: 4, pause: Duration::from_millis(20) };
+/// 3 instances that write 500 times a second together.
+pub const THREE: Shape = Shape { name: "web", instances: 3, writers: 4, rate: 500.0 };
 
 /// `cutover` is what the test wants in `[cutover]`. How far a direction may be behind is of interest only where that is tested: a
 /// machine that does much else is late.
@@ -93,13 +93,7 @@ pub async fn conclude(migration: &mut Migration, application: Application) -> Re
 
 /// Waits until a process has frozen at its fail point.
 pub async fn until_frozen(process: &Process) -> Result<()> {
-    let file = format!("/proc/{}/stat", process.pid());
-    until("a frozen process", LIMIT, || async {
-        let stat = std::fs::read_to_string(&file)?;
-        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        Ok(if state == Some('T') { Progress::Reached(()) } else { Progress::NotYet(format!("{state:?}")) })
-    })
-    .await
+    process.until_frozen(LIMIT).await
 }
 
 /// On servers that nobody else has: what is done there would meet other tests.
