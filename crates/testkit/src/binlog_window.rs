@@ -54,7 +54,9 @@ fn count(events: &[Row], ignored_schemas: &[&str], counts: &mut BTreeMap<String,
     let mut tables: HashMap<String, String> = HashMap::new();
     for event in events {
         let kind: String = event.get(2).unwrap_or_default();
-        let info: String = event.get(5).unwrap_or_default();
+        // MariaDB shows statements beside their rows, with whatever bytes they hold.
+        let info: Vec<u8> = event.get(5).unwrap_or_default();
+        let info = String::from_utf8_lossy(&info);
         if kind.eq_ignore_ascii_case("table_map") {
             if let Some((id, name)) = table_map(&info) {
                 tables.insert(id, name);

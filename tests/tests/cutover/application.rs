@@ -71,6 +71,8 @@ pub async fn forget(pool: &Pool, pair: &str, instance: &str) -> Result<()> {
 pub struct Ledger {
     pub rows: BTreeMap<(String, i32), i32>,
     pub writes: u64,
+    /// While they might write: fences do not count.
+    pub per_second: f64,
     /// Between two acknowledged writes of one writer.
     pub longest_gap: Duration,
 }
@@ -91,9 +93,22 @@ pub struct Shape {
     pub name: &'static str,
     pub instances: usize,
     pub writers: usize,
-    /// Between two writes of a writer.
-    pub pause: Duration,
+    /// How many writes all of them together commit in a second, while they may write and the machine bears it.
+    pub rate: f64,
 }
+
+impl Shape {
+    /// From the beginning of one turn of a writer to that of the next one.
+    fn pace(&self) -> Duration {
+        let turns = self.rate * TURNS as f64 / COMMITS as f64;
+        Duration::from_secs_f64((self.instances * self.writers) as f64 / turns)
+    }
+}
+
+/// Of so many turns of a writer …
+const TURNS: u64 = 5;
+/// … so many commit; one is rolled back.
+const COMMITS: u64 = 4;
 
 impl Application {
     /// Returns when all instances have registered.
@@ -122,7 +137,7 @@ impl Application {
                     old: migration.old.clone(),
                     new: migration.new.clone(),
                     current: current.clone(),
-                    pause: shape.pause,
+                    pace: shape.pace(),
                 };
                 writers.spawn(writer.run(stopped.clone()));
             }
@@ -140,6 +155,7 @@ impl Application {
             while let Some(ended) = writers.join_next().await {
                 let ledger = ended??;
                 all.writes += ledger.writes;
+                all.per_second += ledger.per_second;
                 all.longest_gap = all.longest_gap.max(ledger.longest_gap);
                 all.rows.extend(ledger.rows);
             }
@@ -190,39 +206,50 @@ struct Writer {
     old: Pool,
     new: Pool,
     current: Arc<RwLock<Flag>>,
-    pause: Duration,
+    pace: Duration,
 }
 
 impl Writer {
     async fn run(self, stop: watch::Receiver<bool>) -> Result<Ledger> {
         let mut ledger = Ledger::default();
         let mut last = Instant::now();
-        let mut rows = 0;
+        let (mut rows, mut fenced) = (0, Duration::ZERO);
+        let began = Instant::now();
+        let mut start = began;
         for turn in 0_u64.. {
             if *stop.borrow() {
                 break;
             }
-            tokio::time::sleep(self.pause).await;
+            // Who fell behind does not catch up in a burst.
+            let now = Instant::now();
+            start = (start + self.pace).max(now.checked_sub(self.pace).unwrap_or(now));
+            tokio::time::sleep_until(start.into()).await;
             let flag = self.current.read().await;
             if flag.fenced {
+                fenced += self.pace;
                 continue;
             }
             let pool = if flag.value >= 2 { &self.new } else { &self.old };
-            self.write(pool, turn, &mut rows, &mut ledger)
+            let is_written = self
+                .write(pool, turn, &mut rows, &mut ledger)
                 .await
                 .with_context(|| format!("{} under {flag:?}", self.name))?;
-            ledger.writes += 1;
-            ledger.longest_gap = ledger.longest_gap.max(last.elapsed());
-            last = Instant::now();
+            if is_written {
+                ledger.writes += 1;
+                ledger.longest_gap = ledger.longest_gap.max(last.elapsed());
+                last = Instant::now();
+            }
         }
+        let wrote_for = began.elapsed().saturating_sub(fenced);
+        ledger.per_second = ledger.writes as f64 / wrote_for.as_secs_f64();
         Ok(ledger)
     }
 
-    /// Inserts, changes of rows that may have been written on the other side, and inserts that are rolled back.
-    async fn write(&self, pool: &Pool, turn: u64, rows: &mut i32, ledger: &mut Ledger) -> Result<()> {
+    /// Inserts, changes of rows that may have been written on the other side, and inserts that are rolled back: then `false`.
+    async fn write(&self, pool: &Pool, turn: u64, rows: &mut i32, ledger: &mut Ledger) -> Result<bool> {
         let mut conn = pool.get_conn().await?;
         let table = &self.table;
-        match turn % 5 {
+        match turn % TURNS {
             3 if *rows > 0 => {
                 let n = (turn as i32 / 2) % *rows;
                 let v = turn as i32;
@@ -231,10 +258,11 @@ impl Writer {
                 ensure!(conn.affected_rows() == 1, "row {n} of {} is not there", self.name);
                 ledger.rows.insert((self.name.clone(), n), v);
             }
-            4 => {
+            COMMITS => {
                 conn.query_drop("BEGIN").await?;
                 self.insert(&mut conn, -1, 0).await?;
                 conn.query_drop("ROLLBACK").await?;
+                return Ok(false);
             }
             _ => {
                 self.insert(&mut conn, *rows, 0).await?;
@@ -242,7 +270,7 @@ impl Writer {
                 *rows += 1;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn insert(&self, conn: &mut Conn, n: i32, v: i32) -> Result<()> {

@@ -9,6 +9,7 @@ mod fences;
 mod finish;
 mod gates;
 mod killed;
+mod pauses;
 mod restored;
 mod stage;
 mod there_and_back;
