@@ -5,12 +5,14 @@
 
 mod rows;
 mod schema;
+mod signup;
 
 use anyhow::{Context, Result};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
 use crate::sql;
+pub use signup::Signups;
 
 /// Users whose rows are written as one transaction while loading.
 const USERS_IN_A_BATCH: u64 = 500;

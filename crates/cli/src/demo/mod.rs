@@ -1,10 +1,12 @@
-//! `crossfade demo`: a whole pair at work on two private servers, from an empty new side to comparing.
+//! `crossfade demo`: a whole migration on two private servers, from an empty new side until users write there.
 //!
-//! Nothing here is simulated: the servers are real, `init` and both directions run as processes of this very binary, one of
-//! them is killed with -9 in mid-work, and whether the sides are equal is judged by queries of the test kit, which shares no
-//! code with the product.
+//! Nothing here is simulated: the servers are real, every command runs as a process of this very binary, one of them is killed
+//! with -9 in mid-work, users change sides while an application writes by the flag, and whether the sides are equal is judged by
+//! queries of the test kit, which shares no code with the product.
 
 mod act;
+mod application;
+mod crossing;
 mod display;
 mod history;
 mod stage;
@@ -29,7 +31,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 50_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub users: u64,
     /// How long both sides are written at once
-    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=86_400))]
     pub seconds: u64,
     /// Leave servers and processes running at the end, until interrupted, and keep configuration and logs
     #[arg(long)]
@@ -51,8 +53,8 @@ impl From<FlavorName> for Flavor {
     }
 }
 
-/// Plays the demonstration. Exit code 0 only if both sides are equal at the end, and changes, echoes and conflicts happened
-/// in between; 1 if not; 130 when interrupted, whereupon servers and processes end.
+/// Plays the demonstration. Exit code 0 only if both sides are equal at the end, new has every write that was acknowledged, and
+/// changes, echoes and conflicts happened in between; 1 if not; 130 when interrupted, whereupon servers and processes end.
 pub async fn run(args: DemoArgs) -> Result<ExitCode> {
     tokio::select! {
         outcome = play(&args) => outcome,
@@ -93,13 +95,17 @@ async fn perform(args: &DemoArgs, display: &Display, stage: &Stage, began: Insta
     let written = act::write_on_both_sides(args, display, stage, &mut pair).await.with_context(|| pair.log_ends())?;
     display.say("nobody writes any more; waiting until both directions have nothing left to do");
     let catching_up = Instant::now();
-    let status = act::wait_for_quiet(display, stage).await.with_context(|| pair.log_ends())?;
+    act::wait_for_quiet(display, stage).await.with_context(|| pair.log_ends())?;
     let caught_up_in = catching_up.elapsed();
-
     history::verify(display, stage).await.with_context(|| pair.log_ends())?;
+
+    let crossed = crossing::there_and_back(display, stage).await.with_context(|| pair.log_ends())?;
+    let status = act::wait_for_quiet(display, stage).await.with_context(|| pair.log_ends())?;
     display.say("comparing both sides once more, row by row, with code that is none of the product's");
     let comparison = stage.compare().await?;
-    let summary = summary::Summary { written, status, comparison, caught_up_in, took: began.elapsed() };
+    let lost = crossed.acknowledged.lost(&stage.new).await?;
+    let summary =
+        summary::Summary { written, crossed, status, comparison, lost, caught_up_in, took: began.elapsed() };
     display.finish();
     println!("{summary}");
     let code = if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crossfade_servers::{Flavor, Server};
 use crossfade_testkit::compare::{self, Comparison};
 use crossfade_testkit::process::{self, Process};
-use crossfade_testkit::quiet::StatusReader;
+use crossfade_testkit::quiet::{Progress, StatusReader, until};
 use crossfade_testkit::sql;
 use crossfade_testkit::userdb::{CLOCK, UserDb};
 use mysql_async::Pool;
@@ -16,10 +16,14 @@ use mysql_async::Pool;
 use super::DemoArgs;
 use super::display::Display;
 
-const SCHEMA: &str = "app";
+pub const SCHEMA: &str = "app";
 const SEED: u64 = 2026;
+/// To each side, of all writers together.
+const CONNECTIONS: usize = 16;
 /// No command takes long here; comparing takes longest.
 const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+/// A process that listens does so at once.
+const START_LIMIT: Duration = Duration::from_secs(30);
 /// A sync process promises to stop within 10 s.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
@@ -36,6 +40,12 @@ pub struct Stage {
     keep_folder: Cell<bool>,
     /// What the old side begins with.
     pub rows: u64,
+}
+
+/// `crossfade serve`. Dropping it kills it.
+pub struct Served {
+    _process: Process,
+    pub address: String,
 }
 
 /// The two sync processes.
@@ -56,8 +66,8 @@ impl Stage {
         let config = folder.join("crossfade.toml");
         std::fs::write(&config, configuration(&old_server, &new_server)).context("cannot write the configuration")?;
         let mut stage = Stage {
-            old: sql::pool(&old_server.root_url(), 8)?,
-            new: sql::pool(&new_server.root_url(), 8)?,
+            old: sql::pool(&old_server.root_url(), CONNECTIONS)?,
+            new: sql::pool(&new_server.root_url(), CONNECTIONS)?,
             old_server,
             new_server,
             data: UserDb { schema: SCHEMA.to_owned(), users: args.users, seed: SEED },
@@ -110,6 +120,23 @@ impl Stage {
     pub fn start_sync(&self, direction: &str) -> Result<Process> {
         let log = self.folder.join(format!("{direction}.log"));
         Process::start(&self.binary, &self.arguments(&["sync", direction]), &[], &log)
+    }
+
+    /// Returns when it listens.
+    pub async fn serve(&self) -> Result<Served> {
+        let log = self.folder.join("serve.log");
+        let words = ["serve", "--listen", "127.0.0.1:0"];
+        let process = Process::start(&self.binary, &self.arguments(&words), &[], &log)?;
+        let address = until("the address of `crossfade serve`", START_LIMIT, || async {
+            let told = std::fs::read_to_string(&log)?;
+            let address = told.split_once("http://").and_then(|(_, rest)| rest.split_once(": "));
+            Ok(match address {
+                Some((address, _)) => Progress::Reached(address.to_owned()),
+                None => Progress::NotYet(told),
+            })
+        })
+        .await?;
+        Ok(Served { _process: process, address })
     }
 
     pub fn status(&self) -> StatusReader {

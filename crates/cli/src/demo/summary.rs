@@ -7,20 +7,24 @@ use crossfade_testkit::compare::Comparison;
 use crossfade_testkit::quiet::Status;
 
 use super::act::Written;
+use super::crossing::{Crossed, Pause};
 use super::display::grouped;
 
 pub struct Summary {
     pub written: Written,
+    pub crossed: Crossed,
     pub status: Status,
     pub comparison: Comparison,
+    /// Users of whom new does not have what was acknowledged.
+    pub lost: usize,
     pub caught_up_in: Duration,
     pub took: Duration,
 }
 
 impl Summary {
-    /// Equal, and something happened: changes crossed both ways, echoes were recognised, rows were in conflict.
+    /// Equal, nothing lost, and something happened: changes crossed both ways, echoes were recognised, rows were in conflict.
     pub fn is_good(&self) -> bool {
-        self.comparison.is_equal() && self.missing().is_none()
+        self.comparison.is_equal() && self.lost == 0 && self.missing().is_none()
     }
 
     fn conflicts(&self) -> u64 {
@@ -50,6 +54,8 @@ impl Summary {
     fn result(&self) -> String {
         if !self.comparison.is_equal() {
             format!("DIFFERENT: {} rows", grouped(self.comparison.differences()))
+        } else if self.lost > 0 {
+            format!("LOST: new has not what was acknowledged of {} users", self.lost)
         } else if let Some(missing) = self.missing() {
             format!("equal, but {missing}")
         } else {
@@ -63,6 +69,11 @@ impl fmt::Display for Summary {
         let (old, new) = (&self.written.old, &self.written.new);
         let slowest = self.status.all("slowest_ms").into_iter().max().unwrap_or(0);
         let failures = self.status.total("open_failures");
+        let acknowledged = &self.crossed.acknowledged;
+        let told = |pause: &Pause| {
+            format!("{} {} ms (longest write {} ms)", pause.change, pause.ms, pause.longest_write.as_millis())
+        };
+        let pauses: Vec<String> = self.crossed.pauses.iter().map(told).collect();
         let lines = [
             ("rows compared", grouped(self.comparison.rows_compared())),
             (
@@ -94,6 +105,18 @@ impl fmt::Display for Summary {
                 format!("{:.2} s from commit to visible (forward was dead for a while)", slowest as f64 / 1000.0),
             ),
             ("caught up", format!("{:.1} s after the last write", self.caught_up_in.as_secs_f64())),
+            (
+                "writes by the flag",
+                format!(
+                    "{} acknowledged, {} on old and {} on new; new lacks {} of their users",
+                    grouped(acknowledged.acknowledged()),
+                    grouped(acknowledged.on_old),
+                    grouped(acknowledged.on_new),
+                    self.lost
+                ),
+            ),
+            ("flowed back", format!("{} changes that users made on new, seen on old", grouped(self.crossed.flowed_back))),
+            ("pauses", pauses.join(", ")),
             ("took", format!("{:.1} s", self.took.as_secs_f64())),
             ("result", self.result()),
         ];
