@@ -83,7 +83,10 @@ async fn the_flag_is_told_as_the_store_has_it(flavor: Flavor) -> Result<()> {
     let (told, fenced) = tokio::join!(served.get("/v1/flag?after=0&wait=60s"), migration.on(&migration.new, &fence));
     fenced?;
     let told = told?;
-    ensure!(told.code == 200 && told.body.contains("\"version\":1,") && told.body.contains("\"writes_to\":null"), "{told:?}");
+    ensure!(
+        told.code == 200 && told.body.contains("\"version\":1,") && told.body.contains("\"writes_to\":null"),
+        "{told:?}"
+    );
     let lifted = served.get("/v1/flag?after=1&wait=60s").await?;
     ensure!(lifted.code == 200 && lifted.body.contains("\"version\":2,"), "{lifted:?}");
     ensure!(lifted.body.contains("\"phase\":\"write_both\",\"fenced\":false"), "{lifted:?}");

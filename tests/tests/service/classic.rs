@@ -75,9 +75,7 @@ async fn who_writes_both_sides_converges(flavor: Flavor) -> Result<()> {
     migration.crossfade(&["verify"]).await?;
     migration.crossfade(&["flag", "set", "write_both"]).await?;
     application.writes_in(&migration, Phase::WriteBoth).await?;
-    for (command, phase) in
-        [("cutover", Phase::ReadNew), ("rollback", Phase::WriteBoth), ("cutover", Phase::ReadNew)]
-    {
+    for (command, phase) in [("cutover", Phase::ReadNew), ("rollback", Phase::WriteBoth), ("cutover", Phase::ReadNew)] {
         migration.crossfade(&[command]).await?;
         application.writes_in(&migration, phase).await?;
     }
@@ -264,7 +262,9 @@ impl Writer {
         let table = format!("`{}`.{}", self.schema, clock.table());
         loop {
             let ran = match wanted {
-                Wanted::Gone => conn.exec_drop(format!("DELETE FROM {table} WHERE id = ? AND clock < ?"), (id, time)).await,
+                Wanted::Gone => {
+                    conn.exec_drop(format!("DELETE FROM {table} WHERE id = ? AND clock < ?"), (id, time)).await
+                }
                 Wanted::Value(value) => {
                     let statement = format!(
                         "INSERT INTO {table} (id, v, clock) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE

@@ -69,7 +69,10 @@ async fn the_flags_server_is_killed(flavor: Flavor) -> Result<()> {
             "a write was acknowledged {:?} after serve had died",
             last.map(|last| last - killed)
         );
-        println!("{flavor:?}: the last write was acknowledged {:?} after serve had died", last.map(|last| last - killed));
+        println!(
+            "{flavor:?}: the last write was acknowledged {:?} after serve had died",
+            last.map(|last| last - killed)
+        );
         stage.judge().await?;
         stage.restart_serve().await?;
         stage.until_all_follow().await?;

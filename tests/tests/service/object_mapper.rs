@@ -143,13 +143,14 @@ async fn equal_and_lower_versions_are_ignored(flavor: Flavor) -> Result<()> {
     }
     // Each side got what had won on the other one: row 1 on new, rows 2 and 3 on old; row 4 went nowhere.
     let table = format!("{}.users", migration.schema);
-    for (pool, place, own, written) in
-        [(&migration.old, &places[0], 5, 2), (&migration.new, &places[1], 5, 1)]
-    {
+    for (pool, place, own, written) in [(&migration.old, &places[0], 5, 2), (&migration.new, &places[1], 5, 1)] {
         let events = row_events(pool, place, &["crossfade"]).await?;
         let count = events.get(&table).copied().unwrap_or(0);
         // Rows that cross together may share an event.
-        ensure!((own + 1..=own + written).contains(&count), "{count} row events, of which users made {own}: {events:?}");
+        ensure!(
+            (own + 1..=own + written).contains(&count),
+            "{count} row events, of which users made {own}: {events:?}"
+        );
     }
     println!("{flavor:?}: {}", status.0);
     migration.stop_both().await

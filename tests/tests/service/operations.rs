@@ -41,7 +41,8 @@ async fn systemd_understands_the_units() -> Result<()> {
             ensure!(unit.lines().any(|other| other == line), "{name} has no `{line}`");
         }
         // Who hides processes from each other has the living taken for dead.
-        let hides = |line: &str| ["ProtectProc=", "ProcSubset=", "PrivatePIDs="].iter().any(|key| line.starts_with(key));
+        let hides =
+            |line: &str| ["ProtectProc=", "ProcSubset=", "PrivatePIDs="].iter().any(|key| line.starts_with(key));
         ensure!(!unit.lines().any(hides), "{name} hides processes");
         // The program is elsewhere here, and systemd looks for it.
         let here = unit.replace("/usr/local/bin/crossfade", &binary().canonicalize()?.to_string_lossy());

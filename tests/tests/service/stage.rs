@@ -60,7 +60,16 @@ impl Stage {
         migration.crossfade(&["flag", "set", "write_both"]).await?;
         let addresses: Vec<String> = instances.iter().map(|instance| instance.address.clone()).collect();
         let clients = Clients::start(&addresses, CLIENTS, RATE);
-        let stage = Stage { migration, served, instances, clients, flavor, ages, began: Instant::now(), rested: Cell::default() };
+        let stage = Stage {
+            migration,
+            served,
+            instances,
+            clients,
+            flavor,
+            ages,
+            began: Instant::now(),
+            rested: Cell::default(),
+        };
         stage.until_all_follow().await?;
         stage.writes_for_a_while(300).await?;
         Ok(stage)

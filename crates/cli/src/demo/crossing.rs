@@ -11,7 +11,7 @@ use super::display::{Display, grouped};
 use super::stage::Stage;
 
 /// Users write for so long before each change, and after the last one.
-const BETWEEN: Duration = Duration::from_secs(3);
+const BETWEEN: Duration = Duration::from_secs(2);
 /// What users have just written on new is on old after much less.
 const FLOWS_BACK_WITHIN: Duration = Duration::from_secs(30);
 
@@ -35,7 +35,8 @@ pub struct Pause {
 }
 
 pub async fn there_and_back(display: &Display, stage: &Stage) -> Result<Crossed> {
-    display.say("telling applications the flag: crossfade serve; opening two-way writing: crossfade flag set write_both");
+    display
+        .say("telling applications the flag: crossfade serve; opening two-way writing: crossfade flag set write_both");
     let served = stage.serve().await?;
     stage.crossfade(&["flag", "set", "write_both"]).await?;
     let application = Application::start(stage, &served.address).await?;
@@ -62,12 +63,7 @@ pub async fn there_and_back(display: &Display, stage: &Stage) -> Result<Crossed>
     Ok(Crossed { pauses, acknowledged, flowed_back })
 }
 
-async fn carry_out(
-    display: &Display,
-    stage: &Stage,
-    application: &Application,
-    change: &'static str,
-) -> Result<Pause> {
+async fn carry_out(display: &Display, stage: &Stage, application: &Application, change: &'static str) -> Result<Pause> {
     let (old, new) = application.acknowledged();
     // Whatever came before.
     application.longest_write();

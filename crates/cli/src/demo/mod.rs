@@ -31,7 +31,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 50_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub users: u64,
     /// How long both sides are written at once
-    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    #[arg(long, default_value_t = 12, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=86_400))]
     pub seconds: u64,
     /// Leave servers and processes running at the end, until interrupted, and keep configuration and logs
     #[arg(long)]
@@ -104,8 +104,7 @@ async fn perform(args: &DemoArgs, display: &Display, stage: &Stage, began: Insta
     display.say("comparing both sides once more, row by row, with code that is none of the product's");
     let comparison = stage.compare().await?;
     let lost = crossed.acknowledged.lost(&stage.new).await?;
-    let summary =
-        summary::Summary { written, crossed, status, comparison, lost, caught_up_in, took: began.elapsed() };
+    let summary = summary::Summary { written, crossed, status, comparison, lost, caught_up_in, took: began.elapsed() };
     display.finish();
     println!("{summary}");
     let code = if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -115,7 +115,10 @@ impl fmt::Display for Summary {
                     self.lost
                 ),
             ),
-            ("flowed back", format!("{} changes that users made on new, seen on old", grouped(self.crossed.flowed_back))),
+            (
+                "flowed back",
+                format!("{} changes that users made on new, seen on old", grouped(self.crossed.flowed_back)),
+            ),
             ("pauses", pauses.join(", ")),
             ("took", format!("{:.1} s", self.took.as_secs_f64())),
             ("result", self.result()),
