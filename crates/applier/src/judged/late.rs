@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crossfade_message::{ConflictCounts, Outcome, Status};
 use crossfade_model::{Clock, Origin, Row, Seen, TableName};
 use crossfade_rules::decide::{AUTHORITY, LossReason};
+use crossfade_rules::moves::told_clock;
 use crossfade_rules::{Authority, Loss, Verdict};
 
 use super::ending::lost_against;
@@ -198,7 +199,7 @@ fn outcome(
     }
     let end = Outcome::undisputed(seq, mapping.source.clone(), status, reason);
     if late.loss.winner == 0 {
-        return Outcome { source_clock: effective, ..end };
+        return Outcome { source_clock: told_clock(mapping.policy, effective), ..end };
     }
-    lost_against(shared, late.loss, effective, end)
+    lost_against(shared, mapping, (late.loss, effective), end)
 }
