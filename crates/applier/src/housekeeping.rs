@@ -10,7 +10,7 @@ use crate::applier::Applier;
 use crate::edited;
 use crate::error::{ApplyError, with_causes};
 use crate::lane::{Entry, Work};
-use crate::{session, tombstone};
+use crate::{question, session, tombstone};
 
 /// How often old tombstones are looked for.
 pub(crate) const PURGE_EVERY: Duration = Duration::from_secs(60);
@@ -122,7 +122,7 @@ impl Applier {
         for seq in edits.keys() {
             let earlier: BTreeSet<u64> = self.still_aside(group).await.range(..=seq).copied().collect();
             if earlier.contains(seq) {
-                self.retry(earlier, &edits, group).await?;
+                self.retry_in_order(earlier, &edits, group).await?;
             }
         }
         let rest = self.still_aside(group).await;
@@ -130,26 +130,47 @@ impl Applier {
         if rest.is_empty() || edits.keys().next_back() == rest.last() {
             return Ok(());
         }
-        self.retry(rest, &edits, group).await
+        self.retry_in_order(rest, &edits, group).await
+    }
+
+    /// What comes after a question is tried when that is answered, and all that is tried with it has ended.
+    async fn retry_in_order(
+        &mut self,
+        mut rest: BTreeSet<u64>,
+        edits: &BTreeMap<u64, Edit>,
+        whole: &BTreeSet<u64>,
+    ) -> Result<(), ApplyError> {
+        while !rest.is_empty() {
+            let later = self.retry(&rest, edits, whole).await?;
+            let tried = rest.difference(&later).copied().collect();
+            if !self.still_aside(&tried).await.is_empty() {
+                break;
+            }
+            rest = later;
+        }
+        Ok(())
     }
 
     async fn still_aside(&self, group: &BTreeSet<u64>) -> BTreeSet<u64> {
         self.shared.parking.lock().await.seqs().intersection(group).copied().collect()
     }
 
-    /// `whole` is the group that `part` is of.
+    /// `whole` is the group that `part` is of. Returns what of the part comes after the first questions, and was not tried.
     async fn retry(
         &mut self,
-        part: BTreeSet<u64>,
+        part: &BTreeSet<u64>,
         edits: &BTreeMap<u64, Edit>,
         whole: &BTreeSet<u64>,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<BTreeSet<u64>, ApplyError> {
         let concurrent = self.options.wishes.borrow().opposite_declared;
         let (store, stream) = (&self.shared.store, &self.options.stream);
-        let mut messages = store.read_some(stream, &part).await?;
+        let mut messages = store.read_some(stream, part).await?;
+        question::leave_what_follows(&mut messages);
+        let tried: BTreeSet<u64> = messages.iter().map(|message| message.seq).collect();
+        let later = part.difference(&tried).copied().collect();
         let waiting: BTreeSet<u64> = match edits.is_empty() {
             true => BTreeSet::new(),
-            false => self.still_aside(whole).await.difference(&part).copied().collect(),
+            false => self.still_aside(whole).await.difference(&tried).copied().collect(),
         };
         let waiting = store.read_some(stream, &waiting).await?;
         let edited = edited::stand_in(&mut messages, edits, &waiting, &self.options.mappings)?;
@@ -163,10 +184,10 @@ impl Applier {
             lookup.refresh().await?;
         }
         let plan = batch.plan.lanes.into_iter().next().unwrap_or_default();
-        let (entry, questions) = (Entry::Retry(part), Vec::new());
+        let (entry, questions) = (Entry::Retry(tried), batch.questions);
         let work = Work { plan, entry, seen: batch.seen, concurrent, edited, questions };
         self.lanes[0].run(&self.shared, &work).await?;
         self.gets_through();
-        Ok(())
+        Ok(later)
     }
 }

@@ -35,9 +35,9 @@ use crate::hold::Hold;
 use crate::judged::{Judged, JudgedLane};
 use crate::lookup::Lookup;
 use crate::mapped::Mapper;
-use crate::parking::{self, AsideMessages, Cause, Parking};
+use crate::parking::{self, Aside, AsideMessages, Cause, Parking};
 use crate::progress::{Progress, Waiting, WaitingGuard};
-use crate::question;
+use crate::question::{self, Answered};
 use crate::session::{self, SessionId};
 use crate::table::{PacketLimit, TargetTable};
 use crate::uncopied::Uncopied;
@@ -132,7 +132,7 @@ pub(crate) struct Work {
     pub concurrent: bool,
     /// Messages of a retry whose images a person has corrected.
     pub edited: Vec<EditedMessage>,
-    /// Which the lane answers after its own changes.
+    /// Which the lane answers after its own changes, or sets aside.
     pub questions: Vec<MappedChange>,
 }
 
@@ -185,7 +185,7 @@ impl Lane {
         let mut standings = None;
         let mut backoff = pauses();
         loop {
-            manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(&work.plan).await;
+            manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(work).await;
             if work.concurrent && shared.hold.awaits_what_went_back() && !shared.hold.is_stalled() {
                 // Without locks, and what it tells lets this lane see again.
                 shared.hold.captured_within(HOLD_UNDER_LOCK).await?;
@@ -504,8 +504,13 @@ async fn write(
         Written::ParentMissing => return Ok(Attempt::ParentMissing),
         Written::Ahead(ahead) => return Ok(Attempt::HalfAside(ahead)),
     }
-    if work.concurrent && !question::answer(shared, conn, &work.questions, manner).await? {
-        return Ok(Attempt::NotCaptured);
+    let mut unanswered = Vec::new();
+    if work.concurrent {
+        match question::answer(shared, conn, &work.questions, manner).await? {
+            Answered::All => {}
+            Answered::Later(asides) => unanswered = asides,
+            Answered::NotCaptured => return Ok(Attempt::NotCaptured),
+        }
     }
     lane.tally.messages += work.questions.len() as u64;
     if lane.missed_rows() && !manner.lock_gaps {
@@ -525,26 +530,27 @@ async fn write(
     let mut outcomes = lane.merged_outcomes(shared);
     outcomes.extend(lane.late_outcomes(shared));
     shared.store.record_outcomes(&shared.owner.stream, &outcomes).await?;
-    commit(shared, conn, lane, work).await
+    commit(shared, conn, (lane, unanswered), work).await
 }
 
-/// Commits, together with what is set aside.
+/// Commits, together with what is set aside, and the questions that are.
 async fn commit(
     shared: &Shared,
     conn: &mut Conn,
-    lane: &mut JudgedLane<'_>,
+    (lane, unanswered): (&mut JudgedLane<'_>, Vec<Aside>),
     work: &Work,
 ) -> Result<Attempt, ApplyError> {
     let retried = match &work.entry {
         Entry::Batch(_) => None,
         Entry::Retry(seqs) => Some(seqs),
     };
-    let asides = lane.asides(shared);
+    let mut asides = lane.asides(shared);
+    asides.extend(unanswered);
     if asides.is_empty() && retried.is_none() {
         conn.query_drop("COMMIT").await?;
         return Ok(Attempt::Committed);
     }
-    let refused: Vec<u64> = asides.iter().filter_map(parking::Aside::refused_at).collect();
+    let refused: Vec<u64> = asides.iter().filter_map(Aside::refused_at).collect();
     let mut asides = parking::by_message(asides);
     let stream = &shared.owner.stream;
     let applied: BTreeSet<u64> =
@@ -611,8 +617,9 @@ impl Shared {
         exact_hash(&self.mappings[table].identity, &self.tables[table].key_of(row))
     }
 
-    async fn has_room_for(&self, plan: &LanePlan) -> bool {
-        self.parking.lock().await.has_room_for(usize::try_from(plan.messages).unwrap_or(usize::MAX))
+    async fn has_room_for(&self, work: &Work) -> bool {
+        let messages = usize::try_from(work.plan.messages).unwrap_or(usize::MAX);
+        self.parking.lock().await.has_room_for(messages.saturating_add(work.questions.len()))
     }
 
     /// Takes over what the target says is set aside.

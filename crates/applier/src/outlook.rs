@@ -82,7 +82,8 @@ impl Outlook {
         let last = change.after.as_ref().or(change.before.as_ref());
         let key: Vec<&Value> = last.map(|row| tables[change.table].key_of(row)).unwrap_or_default();
         let mut verdict = Verdict::Write(crossfade_rules::decide::WriteReason::NothingConcurrent);
-        if self.opposite_declared && !mapping.keyless {
+        // A question is not judged.
+        if self.opposite_declared && !mapping.keyless && message.origin != Origin::Asked {
             let mut lookup = self.lookup();
             lookup.advance_floor(std::iter::once(&*message.seen));
             lookup.refresh().await?;

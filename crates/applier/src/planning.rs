@@ -77,6 +77,7 @@ impl Planning {
             let bounds = BatchBounds { rows: planning.pace.rows(), bytes: planning.batch_bytes };
             let mut messages = planning.feed.next(&planning.store, &planning.stream, from_seq, bounds).await?;
             planning.end_where_authority_turns(&mut messages).await?;
+            question::keep_apart(&mut messages);
             planning.plan(messages, None).await
         }))
     }

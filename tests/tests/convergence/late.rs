@@ -1,7 +1,7 @@
 //! P4 for what is asked for while users go on: a row gets another key before the other side's question for what hangs on it
 //! arrives.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration, Setup};
@@ -121,6 +121,78 @@ async fn a_row_that_moves_before_it_is_asked_for(servers: &'static SharedPair, c
     migration.stop_both().await
 }
 
+/// Guests with notes; the place of some ends on old, and with it they and their notes, while new lets them go to another place. They
+/// come back to old alone, and the questions for what hangs on them are under way.
+async fn asked_for(servers: &'static SharedPair, name: &'static str, guests: &str) -> Result<Migration> {
+    let tables = [
+        ("places", "id INT PRIMARY KEY"),
+        (
+            "guests",
+            "id INT PRIMARY KEY, place INT, v INT, {to}(place) REFERENCES {schema}.places (id) ON DELETE CASCADE",
+        ),
+        (
+            "notes",
+            "guest INT, n INT, PRIMARY KEY (guest, n), \
+             {to}(guest) REFERENCES {schema}.guests (id) ON DELETE CASCADE ON UPDATE CASCADE",
+        ),
+    ];
+    let before = [
+        "INSERT INTO {schema}.places (id) VALUES (1), (2)",
+        &format!("INSERT INTO {{schema}}.guests (id, place, v) VALUES {guests}"),
+        "INSERT INTO {schema}.notes (guest, n) SELECT id, 1 FROM {schema}.guests",
+    ];
+    let migration = resting(servers, name, &tables, &before).await?;
+    let known = last_seq(&migration, Direction::Reverse).await?;
+    migration.on(&migration.old, &["DELETE FROM {schema}.places WHERE id = 1"]).await?;
+    migration.on(&migration.new, &["DO SLEEP(1.1)", "UPDATE {schema}.guests SET place = 2"]).await?;
+    pass(&migration, Direction::Reverse, known + guests.split("), (").count() as u64).await?;
+    Ok(migration)
+}
+
+/// Users of the side that is asked give the row another key while that side's reader is away: where the row is, is not known until
+/// it is back. Who asked goes on with a row meanwhile.
+async fn a_row_that_moves_while_the_reader_is_away(servers: &'static SharedPair, cascades: Cascades) -> Result<()> {
+    let mut migration = asked_for(servers, "reader_away", "(1, 1, 1), (2, 1, 1)").await?;
+    migration.stop(Direction::Reverse).await?;
+    migration.on(&migration.new, &["UPDATE {schema}.guests SET id = 11 WHERE id = 1"]).await?;
+    migration.on(&migration.old, &["UPDATE {schema}.guests SET v = 2 WHERE id = 2"]).await?;
+    migration.go_on(&[Direction::Forward]).await?;
+    until_status(&migration, "the questions are set aside", |status| {
+        let of = |name: &str| status.number("forward", name);
+        of("settled_seq") == of("last_seq") && of("held") >= 2
+    })
+    .await?;
+    let held = migration.crossfade(&["messages", "list", "--status", "held", "--json"]).await?;
+    let held: Vec<serde_json::Value> = serde_json::from_str(&held)?;
+    let question = held.iter().find(|message| message["origin"] == "asked");
+    let question = question.with_context(|| format!("no question is held: {held:?}"))?;
+    let shown = migration.crossfade(&["messages", "show", question["id"].as_str().unwrap_or_default()]).await?;
+    ensure!(shown.contains("it is answered: what hangs on the row on new goes back to old"), "{shown}");
+    migration.start(Direction::Reverse, &[])?;
+    until_nothing_waits(&migration).await?;
+    if cascades == Cascades::Silent {
+        let rows = [("guests", "CONCAT(id, '>', place, ':', v)"), ("notes", "CONCAT(guest, ':', n)")];
+        let left = left(&migration, &rows).await?;
+        ensure!(left == "11>2:1,2>2:2 11:1,2:1", "{left} are left");
+    }
+    migration.stop_both().await
+}
+
+/// Who asks for what hangs on a row gives it another key, or ends it, before there is an answer.
+async fn a_row_that_its_asker_goes_on_with(servers: &'static SharedPair) -> Result<()> {
+    let mut migration = asked_for(servers, "asker_goes_on", "(1, 1, 1), (2, 1, 1), (3, 1, 1)").await?;
+    let goes_on = [
+        "UPDATE {schema}.guests SET id = 11 WHERE id = 1",
+        "UPDATE {schema}.guests SET id = 12 WHERE id = 2",
+        "DELETE FROM {schema}.guests WHERE id = 3",
+    ];
+    migration.on(&migration.old, &goes_on).await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.notes (guest, n) VALUES (12, 2)"]).await?;
+    migration.go_on(&[Direction::Forward]).await?;
+    until_nothing_waits(&migration).await?;
+    migration.stop_both().await
+}
+
 /// As servers before 9.6 do, it leaves out of its binlog what a foreign key changes.
 async fn silent_mysql() -> Result<&'static SharedPair> {
     let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
@@ -140,4 +212,34 @@ async fn p4_a_row_that_moves_before_it_is_asked_for_where_cascades_are_unlogged(
 #[tokio::test]
 async fn p4_a_row_that_moves_before_it_is_asked_for_on_mariadb() -> Result<()> {
     a_row_that_moves_before_it_is_asked_for(SharedPair::get(Flavor::MariaDb).await, Cascades::Silent).await
+}
+
+#[tokio::test]
+async fn p4_a_row_that_moves_while_the_reader_is_away_on_mysql() -> Result<()> {
+    a_row_that_moves_while_the_reader_is_away(SharedPair::get(Flavor::MySql).await, Cascades::Told).await
+}
+
+#[tokio::test]
+async fn p4_a_row_that_moves_while_the_reader_is_away_where_cascades_are_unlogged() -> Result<()> {
+    a_row_that_moves_while_the_reader_is_away(silent_mysql().await?, Cascades::Silent).await
+}
+
+#[tokio::test]
+async fn p4_a_row_that_moves_while_the_reader_is_away_on_mariadb() -> Result<()> {
+    a_row_that_moves_while_the_reader_is_away(SharedPair::get(Flavor::MariaDb).await, Cascades::Silent).await
+}
+
+#[tokio::test]
+async fn p4_a_row_that_its_asker_goes_on_with_on_mysql() -> Result<()> {
+    a_row_that_its_asker_goes_on_with(SharedPair::get(Flavor::MySql).await).await
+}
+
+#[tokio::test]
+async fn p4_a_row_that_its_asker_goes_on_with_where_cascades_are_unlogged() -> Result<()> {
+    a_row_that_its_asker_goes_on_with(silent_mysql().await?).await
+}
+
+#[tokio::test]
+async fn p4_a_row_that_its_asker_goes_on_with_on_mariadb() -> Result<()> {
+    a_row_that_its_asker_goes_on_with(SharedPair::get(Flavor::MariaDb).await).await
 }

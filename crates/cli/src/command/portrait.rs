@@ -6,7 +6,7 @@ use anyhow::Context;
 use crossfade_applier::{Foreseen, KeyColumn, Outlook, opposite_stream, read_row};
 use crossfade_catalog::Purpose;
 use crossfade_message::{ListedFailure, ListedMessage, ShownEdit, Status, Store, image_json};
-use crossfade_model::{Direction, Message, MessageId, Side, StreamId, TableName, TableShape, Value};
+use crossfade_model::{Direction, Message, MessageId, Origin, Side, StreamId, TableName, TableShape, Value};
 use crossfade_rules::decide::WriteReason;
 use crossfade_rules::{TableMapping, Verdict};
 use mysql_async::Conn;
@@ -181,7 +181,8 @@ impl Painter<'_> {
             portrait.not_shown = Some("the table has no key to find the row by".to_owned());
         }
         if set_aside.contains(&id.seq) {
-            portrait.on_retry = Some(self.prospect(&id.stream, &outlook, foreseen, failure).await?);
+            let origin = message.origin;
+            portrait.on_retry = Some(self.prospect(&id.stream, &outlook, (origin, foreseen), failure).await?);
         }
         Ok(())
     }
@@ -190,12 +191,15 @@ impl Painter<'_> {
         &self,
         stream: &StreamId,
         outlook: &Outlook,
-        foreseen: Foreseen,
+        (origin, foreseen): (Origin, Foreseen),
         failure: Option<&ListedFailure>,
     ) -> anyhow::Result<Prospect> {
-        let target = stream.direction().target();
+        let (source, target) = (stream.direction().source(), stream.direction().target());
         let opposite = opposite_stream(stream);
         let (status, mut text) = match foreseen.verdict {
+            _ if origin == Origin::Asked => {
+                (Status::Applied, format!("it is answered: what hangs on the row on {target} goes back to {source}"))
+            }
             Verdict::Write(WriteReason::NothingConcurrent) => (
                 Status::Applied,
                 format!("it is written: its writer knew of all that users of {target} did to the row"),
