@@ -167,10 +167,21 @@ impl Lookup {
         let Claim { effective, returned, standing } = claim;
         let authority = standing.map(|standing| standing.authority).unwrap_or_default();
         if let (Some(other), Some(standing), Authority::Held) = (&mut concurrent, standing, authority) {
-            other.authority = standing.of_other(&self.store, &self.opposite, other.seq).await?;
+            other.authority = self.authority_of_opposite(standing, other.seq).await?;
         }
         let event = Event { side: self.side, effective, returned, authority };
         Ok(decide(&event, concurrent.as_ref(), subject.mapping.policy, self.prefer))
+    }
+
+    /// What the other side had over a change's entities when it wrote a message. What crossfade itself has sent lacks nothing.
+    async fn authority_of_opposite(&self, standing: &Standing, seq: u64) -> Result<Authority, ApplyError> {
+        let authority = standing.of_other(&self.store, &self.opposite, seq).await?;
+        if authority != Authority::Lacking {
+            return Ok(authority);
+        }
+        let message = self.store.read_some(&self.opposite, &[seq].into()).await?.pop();
+        let message = message.ok_or_else(|| ApplyError::MessageMissing { stream: self.opposite.clone(), seq })?;
+        Ok(if message.origin == Origin::User { Authority::Lacking } else { Authority::Shared })
     }
 
     /// The last change by users of the target that the subject's writer had not seen.

@@ -49,6 +49,8 @@ pub enum WriteReason {
     NothingConcurrent,
     /// Something concurrent lost to the event.
     Won { loser: u64 },
+    /// Something concurrent lost to the event, since it was made where its side had no authority.
+    Outranked { loser: u64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +119,10 @@ pub fn decide(event: &Event, concurrent: Option<&LastConcurrent>, policy: Policy
         return Verdict::Lose(Loss { winner: concurrent.map_or(0, |other| other.seq), reason });
     }
     let Some(other) = concurrent else { return Verdict::Write(WriteReason::NothingConcurrent) };
+    if event.authority.goes_before(other.authority) {
+        return Verdict::Write(WriteReason::Outranked { loser: other.seq });
+    }
     let lost = match policy {
-        _ if event.authority.goes_before(other.authority) => None,
         _ if event.returned && !other.returned => Some(LossReason::OnlyReturned),
         _ if other.returned && !event.returned => None,
         Policy::PreferOld | Policy::PreferNew => {
@@ -253,7 +257,7 @@ mod tests {
                     let late = LastConcurrent { authority: Lacking, ..other(against) };
                     assert_eq!(
                         decide(&holder, Some(&late), policy, prefer),
-                        Verdict::Write(WriteReason::Won { loser: 8 })
+                        Verdict::Write(WriteReason::Outranked { loser: 8 })
                     );
                     let late = Event { authority: Lacking, ..event(side.opposite(), against) };
                     let holder = LastConcurrent { authority: Held, returned, ..other(own) };

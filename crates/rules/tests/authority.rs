@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crossfade_model::{Clock, ColumnKind, Direction, ReferentialAction, Row, RowOp, Side, TableName, Value};
 use crossfade_rules::authority::{KeyPlace, side_at};
+use crossfade_rules::decide::WriteReason;
 use crossfade_rules::late::{Answer, crossing, kept};
 use crossfade_rules::mapping::ClockKind;
 use crossfade_rules::{
@@ -86,6 +87,9 @@ impl Run {
         let policies = [Policy::Version, Policy::PreferOld, Policy::PreferNew];
         let policy = policies[random.random_range(0..3)];
         let prefer = side(random.random_range(0..2));
+        // Who has had it before is of no matter.
+        let given = random.random_bool(0.5).then_some(AuthorityChange { from_seq: 0, side: Side::New, version: 0 });
+        let authority: Vec<AuthorityChange> = given.into_iter().collect();
         let row = random.random_bool(0.8).then(|| [1, 0, 0, 0].map(Value::UInt).to_vec());
         Run {
             random,
@@ -95,7 +99,7 @@ impl Run {
             rows: [row.clone(), row],
             log: [Vec::new(), Vec::new()],
             applied: [0, 0],
-            authority: [Vec::new(), Vec::new()],
+            authority: [authority.clone(), authority],
             version: 0,
         }
     }
@@ -152,7 +156,9 @@ impl Run {
     fn of(&self, place: usize, seq: usize) -> Authority {
         match side_at(&self.authority[place], &[], seq as u64) == side(place) {
             true => Authority::Held,
-            false => Authority::Lacking,
+            false if self.log[place][seq].is_users => Authority::Lacking,
+            // What crossfade itself has sent back is not late.
+            false => Authority::Shared,
         }
     }
 
@@ -171,16 +177,15 @@ impl Run {
             authority: self.of(to, seq),
         });
         self.applied[from] += 1;
-        if authority == Authority::Lacking && message.is_users {
+        if authority == Authority::Lacking {
             return self.answer(from, &message, concurrent.is_none());
         }
-        // What crossfade itself has sent back is not late.
-        let authority = if message.is_users || authority == Authority::Held { authority } else { Authority::Shared };
         let event = Event { side: side(from), effective: message.effective, returned: false, authority };
-        if let Verdict::Lose(_) = decide(&event, concurrent.as_ref(), self.mapping.policy, self.prefer) {
+        let verdict = decide(&event, concurrent.as_ref(), self.mapping.policy, self.prefer);
+        if let Verdict::Lose(_) = verdict {
             return;
         }
-        let keeps = to == 0 && concurrent.is_some();
+        let keeps = to == 0 && matches!(verdict, Verdict::Write(WriteReason::Outranked { .. }));
         self.rows[to] = match (&message.before, &message.after, &self.rows[to]) {
             (Some(before), Some(after), Some(found)) if keeps => Some(kept((before, after), after, &[PASSWORD], found)),
             (_, after, _) => after.clone(),
@@ -271,11 +276,11 @@ fn p4_both_sides_end_equal_whoever_writes_and_whoever_has_authority() {
         run.drain();
         assert_eq!(run.rows[0], run.rows[1], "seed {seed}: {:#?} {:?}", run.log, run.authority);
         for place in 0..2 {
-            let is_late = |seq: &usize| run.log[place][*seq].is_users && run.of(place, *seq) == Authority::Lacking;
+            let is_late = |seq: &usize| run.of(place, *seq) == Authority::Lacking;
             *late.entry(place).or_insert(0) += (0..run.log[place].len()).filter(is_late).count();
         }
     }
-    assert!(late.values().all(|count| *count > 5_000), "hardly anything was late: {late:?}");
+    assert!(late.values().all(|count| *count > 3_000), "hardly anything was late: {late:?}");
 }
 
 /// Who moves as he should, drained, loses nothing: what old wrote in time and what new writes afterwards is all there.
@@ -283,6 +288,7 @@ fn p4_both_sides_end_equal_whoever_writes_and_whoever_has_authority() {
 fn p1_a_drained_move_loses_nothing_but_what_is_late() {
     for seed in 0..SEEDS {
         let mut run = Run::new(seed);
+        run.authority = [Vec::new(), Vec::new()];
         for _ in 0..run.random.random_range(0..4) {
             run.write(0);
         }

@@ -5,7 +5,7 @@ use crossfade_model::Side;
 use crossfade_tests::lines::{AWAY, KILLED, REPLACED};
 use crossfade_tests::{Direction, Flavor, Migration};
 
-use crate::stage::{LIMIT, give, settled, shop, user};
+use crate::stage::{LIMIT, give, settled, shop, user, value};
 
 /// What users do around the move: written in time, and late.
 async fn around_the_move(migration: &Migration, id: u32) -> Result<()> {
@@ -17,8 +17,8 @@ async fn around_the_move(migration: &Migration, id: u32) -> Result<()> {
         .on(old, &[&format!("UPDATE {{schema}}.users SET name = 'late', password = 'p1' WHERE id = {id}")])
         .await?;
     migration.on(old, &[&format!("DELETE FROM {{schema}}.items WHERE id = {id}01")]).await?;
-    migration.on(new, &[&format!("UPDATE {{schema}}.users SET banned = 1 WHERE id = {id}")]).await?;
-    Ok(())
+    let item = format!("INSERT INTO {{schema}}.items (id, order_id, what) VALUES ({id}03, {id}0, 'on new')");
+    migration.on(new, &[&item]).await
 }
 
 async fn ended_alike(migration: &Migration, id: u32) -> Result<()> {
@@ -26,8 +26,10 @@ async fn ended_alike(migration: &Migration, id: u32) -> Result<()> {
     let of_user: Vec<&String> = lost.iter().filter(|line| line.contains(&format!("user {id} "))).collect();
     ensure!(of_user.len() == 2, "{of_user:#?}");
     let found = user(migration, id).await?;
-    // Whether new's change or old's was there first, its `banned` stays and old's password crosses.
-    ensure!(found.as_deref() == Some(&format!("in time mail{id} p1 1")), "{found:?}");
+    ensure!(found.as_deref() == Some(&format!("in time mail{id} p1 0")), "{found:?}");
+    let items = format!("SELECT GROUP_CONCAT(id ORDER BY id) FROM {{schema}}.items WHERE order_id = {id}0");
+    let found = value(migration, &items).await?;
+    ensure!(found.as_deref() == Some(&format!("{id}01,{id}02,{id}03")), "{found:?}");
     Ok(())
 }
 

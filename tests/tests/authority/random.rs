@@ -19,7 +19,7 @@ pub async fn random_writers_converge(flavor: Flavor) -> Result<()> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut migration = shop(flavor, "random").await?;
     let mut version = 0;
-    for round in 0..rounds(6, 60) {
+    for round in 0..rounds(4, 60) {
         let lets_rest = round % 2 == 0;
         if lets_rest {
             migration.rest(&Direction::BOTH).await?;

@@ -1,11 +1,12 @@
 //! Who wins, judged by what is captured, and judged again before the commit.
 
 use crossfade_model::{Origin, Row, Seen, Value};
+use crossfade_rules::decide::WriteReason;
 use crossfade_rules::{MappedChange, NetChange, TableMapping, Verdict};
 use mysql_async::Conn;
 
 use super::ruling::{Undo, lost_in_order};
-use super::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, UNDISPUTED, is_write};
+use super::{JudgedChange, JudgedLane, JudgedRow, JudgedStep, UNDISPUTED};
 use crate::entity::Standing;
 use crate::error::ApplyError;
 use crate::lane::Shared;
@@ -173,10 +174,11 @@ fn merges(mapping: &TableMapping, verdicts: (Verdict, Verdict)) -> bool {
     mapping.merge.is_some() && verdicts != (UNDISPUTED, UNDISPUTED)
 }
 
-/// The change wins over others, and columns that these may change at the target stay as they are there.
+/// The change wins over a late one, and columns that this may change at the target stay as they are there. Whoever made it did not
+/// know of the change at hand, so the whole row goes back to him in any case.
 fn keeps(shared: &Shared, table: usize, keeps_its_key: bool, verdict: Verdict) -> bool {
     let may_change = shared.entities.tables.table(table).is_some_and(|table| !table.kept.is_empty());
-    may_change && keeps_its_key && is_write(verdict) && verdict != UNDISPUTED
+    may_change && keeps_its_key && matches!(verdict, Verdict::Write(WriteReason::Outranked { .. }))
 }
 
 fn key_of<'r>(mapping: &TableMapping, row: &'r Row) -> Vec<&'r Value> {

@@ -204,7 +204,7 @@ impl Painter<'_> {
                 Status::Applied,
                 format!("it is written: its writer knew of all that users of {target} did to the row"),
             ),
-            Verdict::Write(WriteReason::Won { loser }) => {
+            Verdict::Write(WriteReason::Won { loser } | WriteReason::Outranked { loser }) => {
                 (Status::Applied, format!("it is written: it wins against {opposite}:{loser}"))
             }
             Verdict::Lose(loss) => {
