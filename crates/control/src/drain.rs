@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use crossfade_applier::Standing;
+use crossfade_applier::{Standing, beat};
 use crossfade_binlog::is_reached;
-use crossfade_catalog::Servers;
+use crossfade_catalog::{Purpose, Servers};
 use crossfade_config::Settings;
 use crossfade_message::Store;
 use crossfade_model::{Direction, Position, StreamId, StreamProgress};
 
 use crate::ControlError;
-use crate::side::{in_time, stream_of};
+use crate::side::{connect, during, in_time, stream_of};
 use crate::waits::Waits;
 
 const ASK_EVERY: Duration = Duration::from_millis(10);
+
+const HEARTBEAT_WRITER: &str = "entity";
 
 /// Waits until all that was committed on the direction's source before `position` is captured, and has taken effect on its target.
 ///
@@ -27,8 +29,23 @@ pub(crate) async fn until_drained(
     position: &Position,
     waits: &Waits,
 ) -> Result<(), ControlError> {
+    let last_seq = until_captured(store, &stream_of(direction), position, waits).await?;
+    until_in_effect(settings, store, direction, last_seq, waits).await
+}
+
+/// Waits until all messages up to this one have taken effect on the target.
+///
+/// # Errors
+///
+/// As [`until_drained`].
+pub(crate) async fn until_in_effect(
+    settings: &Settings,
+    store: &Store,
+    direction: Direction,
+    last_seq: u64,
+    waits: &Waits,
+) -> Result<(), ControlError> {
     let stream = stream_of(direction);
-    let last_seq = until_captured(store, &stream, position, waits).await?;
     loop {
         let progress = progress(settings, direction, &stream).await?;
         if progress.in_effect_through() >= last_seq {
@@ -45,17 +62,14 @@ pub(crate) async fn until_drained(
     }
 }
 
-/// Waits until all that was committed on the direction's source before `position` is captured, and the target has passed it: has
-/// taken it, or set it aside.
+/// Waits until the target has passed all messages up to this one: has taken each, or set it aside.
 pub(crate) async fn until_passed(
     settings: &Settings,
-    store: &Store,
     direction: Direction,
-    position: &Position,
+    last_seq: u64,
     waits: &Waits,
 ) -> Result<(), ControlError> {
     let stream = stream_of(direction);
-    let last_seq = until_captured(store, &stream, position, waits).await?;
     loop {
         let applied = progress(settings, direction, &stream).await?.applied_through();
         if applied >= last_seq {
@@ -64,6 +78,28 @@ pub(crate) async fn until_passed(
         waits.note(format!("{stream} had applied {applied} of {last_seq} messages"));
         tokio::time::sleep(ASK_EVERY).await;
     }
+}
+
+/// The last message of what was committed on the direction's source before this call, or a later one, once it is captured: when its
+/// reader has passed a heartbeat that was written there now.
+pub(crate) async fn until_read_up_to_now(
+    settings: &Settings,
+    store: &Store,
+    direction: Direction,
+    waits: &Waits,
+) -> Result<u64, ControlError> {
+    let (side, stream) = (direction.source(), stream_of(direction));
+    waits.note(format!("{side} did not take a heartbeat"));
+    let mut conn = connect(settings, side, Purpose::Apply).await?;
+    let beaten = in_time(side, beat(&mut conn, &settings.pair, HEARTBEAT_WRITER)).await?;
+    let counter = beaten.map_err(during(side, "take a heartbeat"))?;
+    // It is committed; how the connection ends does not matter.
+    let _ = conn.disconnect().await;
+    waits.note(format!("{stream} had not been read up to now"));
+    while store.heartbeat_passed(&stream, HEARTBEAT_WRITER).await? < counter {
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(store.last_seq(&stream).await?)
 }
 
 /// The last message that was committed before `position`, or a later one, once it is captured.

@@ -16,15 +16,14 @@ async fn many_move_while_they_write(flavor: Flavor) -> Result<()> {
     let back = users / 10;
     let mut migration = staged(&setup(flavor, "many", "batch = 50"), users).await?;
     let served = serve(&migration).await?;
-    let at_work = Users::start(&migration, &served.url, users, 8, true)?;
+    let at_work = Users::start(&migration, &served.url, users, 4, true)?;
     entity(&migration, &["add", "--all"], 0).await?;
     ensure!(counts(&migration).await?["eligible"] == users);
 
     let mut pauses = Vec::new();
-    let some: &[&str] = &["move", "--limit", "250"];
-    let mut asked: Vec<&[&str]> =
-        vec![&["move", "--percent", "5"], &["move", "--where", "country = 'DE'", "--limit", "250"]];
-    asked.extend(std::iter::repeat_n(some, users.div_ceil(250) as usize));
+    let some: &[&str] = &["move", "--limit", "100"];
+    let mut asked: Vec<&[&str]> = vec![&["move", "--percent", "5"], &["move", "--where", "country = 'DE'", "--limit", "250"]];
+    asked.extend(std::iter::repeat_n(some, users.div_ceil(100) as usize));
     for words in asked {
         let report = entity(&migration, words, 0).await?;
         println!("{flavor:?}: {}: {report}", words.join(" "));

@@ -100,7 +100,7 @@ impl Writer {
     async fn run(mut self, stop: watch::Receiver<bool>) -> Result<Ledger> {
         let mut ledger = Ledger::default();
         while !*stop.borrow() {
-            tokio::time::sleep(Duration::from_millis(self.random.random_range(1..8))).await;
+            tokio::time::sleep(Duration::from_millis(self.random.random_range(10..40))).await;
             let id = self.ids[self.random.random_range(0..self.ids.len())];
             let asked = Instant::now();
             let guard = match self.client.begin_write(&id.to_string()).await {
@@ -196,7 +196,7 @@ async fn write_late(pool: Pool, schema: String, users: u64, stop: watch::Receive
     let mut random = StdRng::seed_from_u64(99);
     let mut written = 0;
     while !*stop.borrow() {
-        tokio::time::sleep(Duration::from_millis(random.random_range(10..40))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..80))).await;
         let id = random.random_range(1..=users);
         let order = LATE_ORDERS + written;
         let statement = match written % 3 {

@@ -154,16 +154,14 @@ impl<S: EntitySight> Under<'_, S> {
         let _ = conn.disconnect().await;
         probe("entity-quiet");
 
-        waits.note(format!("the position of {from} was not read"));
-        let position = sight.position(from).await.map_err(|source| ControlError::Position { side: from, source })?;
-        let is_rest = keys.iter().any(EntityKey::is_rest);
-        if is_rest {
+        let last_seq = drain::until_read_up_to_now(settings, store, direction, waits).await?;
+        if keys.iter().any(EntityKey::is_rest) {
             // All rows were compared before; now nothing may be set aside that came since.
-            drain::until_drained(settings, store, direction, &position, waits).await?;
+            drain::until_in_effect(settings, store, direction, last_seq, waits).await?;
             probe("entity-drained");
             return Ok(Vec::new());
         }
-        drain::until_passed(settings, store, direction, &position, waits).await?;
+        drain::until_passed(settings, direction, last_seq, waits).await?;
         probe("entity-drained");
 
         loop {

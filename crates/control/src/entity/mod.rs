@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use crossfade_applier::Probe;
 use crossfade_config::{EntitySettings, Settings};
 use crossfade_message::{EntityRun, Store};
-use crossfade_model::{EntityKey, Position, Side};
+use crossfade_model::{EntityKey, Side};
 use crossfade_rules::EntityState;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -58,9 +58,6 @@ pub trait EntitySight {
 
     /// Compares the rows of these entities.
     fn compare(&self, keys: &[EntityKey]) -> impl Future<Output = Result<Equality, Cause>>;
-
-    /// A position of the side's binlog as it is read, behind everything that was committed there before.
-    fn position(&self, side: Side) -> impl Future<Output = Result<Position, Cause>>;
 
     /// Shows how far it is.
     fn show(&self, progress: &MoveProgress);

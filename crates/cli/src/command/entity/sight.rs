@@ -4,13 +4,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossfade_applier::beat;
-use crossfade_catalog::{Purpose, Servers};
+use crossfade_catalog::Servers;
 use crossfade_config::{EntitySettings, Settings};
 use crossfade_control::entity::{EntitySight, Equality, Looked, MoveProgress, all_on_new, entity_gates};
 use crossfade_control::{Cause, Gate, name};
 use crossfade_message::Store;
-use crossfade_model::{Direction, EntityKey, Position, Side};
+use crossfade_model::{Direction, EntityKey, Side};
 use crossfade_throttle::Throttle;
 use crossfade_verify::{
     Difference, Filter, Keeper, Options, PickedReport, Progress, Sides, TableReport, VerifyError, compare_picked,
@@ -21,11 +20,7 @@ use super::rows::Rows;
 use crate::args::RepairWinner;
 use crate::command::verify::CHUNK_BYTES;
 use crate::command::verify_repair::{self, Captured, Wanted};
-use crate::meeting::{Source, in_time};
 use crate::pair::Pair;
-
-/// The heartbeat behind everything that users wrote.
-const WRITER: &str = "entity";
 
 /// How long both directions may take to pass a mark. A fence ends sooner.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -181,18 +176,6 @@ impl EntitySight for Eyes<'_> {
 
     async fn compare(&self, keys: &[EntityKey]) -> Result<Equality, Cause> {
         Ok(equality(&self.compared(keys).await?, &[]))
-    }
-
-    async fn position(&self, side: Side) -> Result<Position, Cause> {
-        let settings = &self.pair.settings;
-        let source = Source::new(settings, side, Servers::new(settings.side(side).urls()));
-        if source.replica.is_some() {
-            return Ok(source.position(WRITER).await?);
-        }
-        // What is committed and not yet in the binlog, is before the heartbeat there.
-        let mut conn = source.primary(Purpose::Apply).await?;
-        let counter = in_time(beat(&mut conn, &settings.pair, WRITER)).await??;
-        Ok(source.position_after(&mut conn, WRITER, counter).await?)
     }
 
     fn show(&self, progress: &MoveProgress) {
