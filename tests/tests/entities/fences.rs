@@ -10,7 +10,7 @@ use crate::stage::{LIMIT, entity, nodes_agree, number, on_new, serve, setup, sta
 
 /// A transaction that was begun before the fence and does not end: the move is undone, and users write on as before.
 async fn what_does_not_end_undoes_the_move(flavor: Flavor) -> Result<()> {
-    let mut migration = staged(&setup(flavor, "open_one", "fence_timeout = \"2s\"\nattempts = 2"), 3).await?;
+    let mut migration = staged(&setup(flavor, "open_one", "fence_timeout = \"4s\"\nattempts = 2"), 3).await?;
     let served = serve(&migration).await?;
     let mut open = migration.old.get_conn().await?;
     open.query_drop("BEGIN").await?;
@@ -19,17 +19,18 @@ async fn what_does_not_end_undoes_the_move(flavor: Flavor) -> Result<()> {
     let report = entity(&migration, &["move", "1", "2"], 1).await?;
     ensure!(number(&report, "failed")? == 2 && number(&report, "undone")? == 4, "{report:#}");
     let reason = report["reasons"][0]["reason"].as_str().unwrap_or_default().to_owned();
-    ensure!(reason.contains("had written something and not committed it") && reason.contains("2s"), "{reason}");
+    ensure!(reason.contains("had written something and not committed it") && reason.contains("4s"), "{reason}");
     ensure!(on_new(&migration).await?.is_empty());
     let guard = EntityClient::builder(&served.url).build()?.begin_write("1").await?;
     ensure!(guard.side() == Side::Old);
     open.query_drop("COMMIT").await?;
     entity(&migration, &["move", "--state", "failed"], 0).await?;
     ensure!(on_new(&migration).await? == [1, 2]);
+    // Two that were undone, and one that was not; more where the machine is busy.
     let shown = entity(&migration, &["show", "1"], 0).await?;
     let history: Vec<&str> =
         shown["history"].as_array().into_iter().flatten().filter_map(|event| event["state"].as_str()).collect();
-    ensure!(history.iter().filter(|state| **state == "copying").count() == 3, "{history:?}");
+    ensure!(history.iter().filter(|state| **state == "copying").count() >= 3, "{history:?}");
     ensure!(history.first() == Some(&"identified") && history.last() == Some(&"moved"), "{history:?}");
     nodes_agree(&migration).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
@@ -38,7 +39,7 @@ async fn what_does_not_end_undoes_the_move(flavor: Flavor) -> Result<()> {
 
 /// A tool is frozen under its fence until that is over: whoever asks lifts it, and the tool has come too late.
 async fn a_fence_that_is_over_is_never_decided(flavor: Flavor) -> Result<()> {
-    let mut migration = staged(&setup(flavor, "frozen", "fence_timeout = \"2s\"\nattempts = 1"), 3).await?;
+    let mut migration = staged(&setup(flavor, "frozen", "fence_timeout = \"4s\"\nattempts = 1"), 3).await?;
     migration.expect_lines(&["error: 1 have failed", "somebody else has taken"]);
     let served = serve(&migration).await?;
     let client = EntityClient::builder(&served.url).build()?;

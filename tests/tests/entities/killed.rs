@@ -83,7 +83,7 @@ async fn users_are_not_kept_waiting_for_a_tool_that_has_died(flavor: Flavor) -> 
 
 /// A sync process dies under a fence: what does not come over in time is undone, and goes well later.
 async fn a_dead_process_undoes_it(flavor: Flavor) -> Result<()> {
-    let mut migration = staged(&setup(flavor, "dead_sync", "fence_timeout = \"3s\"\nattempts = 1"), 10).await?;
+    let mut migration = staged(&setup(flavor, "dead_sync", "fence_timeout = \"5s\"\nattempts = 1"), 10).await?;
     migration.expect_lines(KILLED);
     migration.expect_lines(AWAY);
     migration.expect_lines(&["error: 10 have failed", "error: nothing was moved"]);
@@ -101,7 +101,7 @@ async fn a_dead_process_undoes_it(flavor: Flavor) -> Result<()> {
     ensure!(found["failed"] == 10 && on_new(&migration).await?.is_empty(), "{found:?}");
     let failed = entity(&migration, &["list", "--state", "failed"], 0).await?;
     let reason = failed["entities"][0]["reason"].as_str().unwrap_or_default().to_owned();
-    ensure!(reason.contains("longer than 3s"), "{reason}");
+    ensure!(reason.contains("longer than 5s"), "{reason}");
     migration.start(Direction::Forward, &[])?;
     migration.status().until_running(LIMIT).await?;
     entity(&migration, &["move", "--state", "failed"], 0).await?;

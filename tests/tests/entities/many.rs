@@ -22,7 +22,8 @@ async fn many_move_while_they_write(flavor: Flavor) -> Result<()> {
 
     let mut pauses = Vec::new();
     let some: &[&str] = &["move", "--limit", "100"];
-    let mut asked: Vec<&[&str]> = vec![&["move", "--percent", "5"], &["move", "--where", "country = 'DE'", "--limit", "250"]];
+    let mut asked: Vec<&[&str]> =
+        vec![&["move", "--percent", "5"], &["move", "--where", "country = 'DE'", "--limit", "250"]];
     asked.extend(std::iter::repeat_n(some, users.div_ceil(100) as usize));
     for words in asked {
         let report = entity(&migration, words, 0).await?;

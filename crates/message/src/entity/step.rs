@@ -90,7 +90,8 @@ impl Store {
             transaction.rollback().await.map_err(during())?;
             return Ok(Stepped::TooLate);
         }
-        if !is_anybodys {
+        // Neither of the two is another state.
+        if !matches!(step, BatchStep::Lift { .. } | BatchStep::Fence(_)) {
             tell(&mut transaction, &self.pair, keys).await.map_err(during())?;
         }
         transaction.commit().await.map_err(during())?;
