@@ -170,7 +170,7 @@ async fn accounts_are_kept_out(flavor: Flavor) -> Result<()> {
 
 /// The tool dies while an account is locked: the sync processes let it in again.
 async fn accounts_that_were_left_locked_are_let_in(flavor: Flavor) -> Result<()> {
-    let mut migration = stage(flavor, "left_locked", "timeout = \"3s\"").await?;
+    let mut migration = stage(flavor, "left_locked", "timeout = \"5s\"").await?;
     until_open(&migration, flavor).await?;
     migration.expect_lines(&["has died; old takes writes again"]);
     let before = described(migration.servers.old()).await?;

@@ -10,7 +10,7 @@ use crate::stage::{LIMIT, THREE, change, conclude, setup, staged, until_flag, un
 
 /// Forward had been stopped for a trial: it rests again where going back was undone.
 async fn an_undone_rollback_leaves_forward_as_it_was(flavor: Flavor) -> Result<()> {
-    let mut migration = staged(&setup(flavor, "undone_back", "timeout = \"1500ms\"")).await?;
+    let mut migration = staged(&setup(flavor, "undone_back", "timeout = \"5s\"")).await?;
     let application = Application::start(&migration, &THREE).await?;
     change(&migration, &["cutover"], 0).await?;
     migration.rest(&[Direction::Forward]).await?;
