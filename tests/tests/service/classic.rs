@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use crossfade_flag::{FlagClient, Phase, WriteGuard};
-use crossfade_testkit::quiet::{Progress, Status, until};
-use crossfade_tests::{Flavor, Migration, Served, Setup, on_both_brands};
+use crossfade_testkit::quiet::{Progress, until};
+use crossfade_tests::{Direction, Flavor, Migration, Served, Setup, on_both_brands};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Pool};
 use tokio::sync::{Mutex, RwLock};
@@ -79,8 +79,17 @@ async fn who_writes_both_sides_converges(flavor: Flavor) -> Result<()> {
         migration.crossfade(&[command]).await?;
         application.writes_in(&migration, phase).await?;
     }
+    // Nothing leads back from there: the application writes new alone.
+    let report = migration.folder.join("report").to_string_lossy().into_owned();
+    migration.crossfade(&["finish", "--report", &report]).await?;
+    for direction in Direction::BOTH {
+        let status = migration.process(direction)?.wait(LIMIT).await?;
+        ensure!(status.success(), "{} ended with {status}", direction.as_str());
+    }
+    application.writes_on_new_alone(&migration).await?;
     application.end().await?;
-    migration.stop_both().await
+    migration.forget();
+    Ok(())
 }
 
 struct Application {
@@ -113,19 +122,11 @@ impl Application {
 
     /// Lets it write for a while in this phase; then, while it rests, both sides are equal, and as the writers have it.
     async fn writes_in(&self, migration: &Migration, phase: Phase) -> Result<()> {
-        let wanted = self.counts.lock().await.writes + 400;
-        until("writes", LIMIT, || async {
-            let (now, writes) = (self.flag.phase()?, self.counts.lock().await.writes);
-            let is_there = now == phase && writes >= wanted;
-            Ok(match is_there {
-                true => Progress::Reached(()),
-                false => Progress::NotYet(format!("{now}, {writes} of {wanted} writes")),
-            })
-        })
-        .await?;
+        self.until_writes(phase).await?;
         let _rest = self.gate.write().await;
         let (status, _) = migration.until_quiet_and_equal(LIMIT).await?;
-        self.is_as_written(migration, &status).await?;
+        ensure!(status.total("open_failures") == 0, "{}", status.0);
+        self.is_as_written(migration, &migration.old).await?;
         let counts = self.counts.lock().await;
         println!(
             "{phase}: {} writes, {} of them of one side only; captured {} and {}, {} lost to the same or a newer version",
@@ -138,11 +139,33 @@ impl Application {
         Ok(())
     }
 
-    async fn is_as_written(&self, migration: &Migration, status: &Status) -> Result<()> {
-        ensure!(status.total("open_failures") == 0, "{}", status.0);
+    /// After the end, old is as it was left.
+    async fn writes_on_new_alone(&self, migration: &Migration) -> Result<()> {
+        self.until_writes(Phase::NewOnly).await?;
+        let _rest = self.gate.write().await;
+        self.is_as_written(migration, &migration.new).await?;
+        ensure!(!migration.compare().await?.is_equal(), "somebody still writes old");
+        Ok(())
+    }
+
+    async fn until_writes(&self, phase: Phase) -> Result<()> {
+        let wanted = self.counts.lock().await.writes + 400;
+        until("writes", LIMIT, || async {
+            let (now, writes) = (self.flag.phase()?, self.counts.lock().await.writes);
+            let is_there = now == phase && writes >= wanted;
+            Ok(match is_there {
+                true => Progress::Reached(()),
+                false => Progress::NotYet(format!("{now}, {writes} of {wanted} writes")),
+            })
+        })
+        .await
+    }
+
+    /// Each writer's rows, and all that they share.
+    async fn is_as_written(&self, migration: &Migration, pool: &Pool) -> Result<()> {
         let own = self.own.lock().await;
         for clock in Clock::ALL {
-            let mut conn = migration.old.get_conn().await?;
+            let mut conn = pool.get_conn().await?;
             let question = format!("SELECT id, v FROM `{}`.{}", migration.schema, clock.table());
             let found: BTreeMap<u64, i64> = conn.query(question).await?.into_iter().collect();
             let of_this = own.iter().filter(|((other, _), _)| *other == clock);

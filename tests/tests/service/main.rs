@@ -4,6 +4,7 @@
 mod classic;
 mod client;
 mod faults;
+mod finish;
 mod instance;
 mod ledger;
 mod object_mapper;

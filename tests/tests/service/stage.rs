@@ -173,6 +173,18 @@ impl Stage {
 
     /// Clients stop, and every process ends when it is asked to; instances take themselves off the list.
     pub async fn end(mut self) -> Result<()> {
+        self.end_service().await?;
+        self.migration.stop_both().await
+    }
+
+    /// As [`end`](Self::end), where both directions have ended by themselves.
+    pub async fn end_without_sync(mut self) -> Result<()> {
+        self.end_service().await?;
+        self.migration.forget();
+        Ok(())
+    }
+
+    async fn end_service(&mut self) -> Result<()> {
         let rest = self.clients.rest().await?;
         for instance in &mut self.instances {
             instance.process.terminate()?;
@@ -185,7 +197,7 @@ impl Stage {
         self.served.process.terminate()?;
         ensure!(self.served.process.wait(LIMIT).await?.success(), "serve did not end well");
         drop(rest);
-        self.migration.stop_both().await
+        Ok(())
     }
 
     pub fn log_ends(&self) -> String {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::application::{Application, Ledger, RATE};
 use super::display::{Display, grouped};
-use super::stage::Stage;
+use super::stage::{Pair, Stage};
 
 /// Users write for so long before each change, and after the last one.
 const BETWEEN: Duration = Duration::from_secs(2);
@@ -100,4 +100,21 @@ async fn flows_back(display: &Display, stage: &Stage, before: u64) -> Result<u64
     .await?;
     display.say(&format!("what users write on new flows back: {} changes are on old already", grouped(arrived)));
     Ok(arrived)
+}
+
+/// Ends the migration; both directions end by themselves.
+pub async fn finish(display: &Display, stage: &Stage, pair: &mut Pair) -> Result<()> {
+    display.say("nothing speaks against staying on new: crossfade finish");
+    let folder = stage.folder.to_string_lossy();
+    stage.crossfade(&["finish", "--report", &folder, "--json"]).await.context("`crossfade finish` failed")?;
+    pair.until_ended().await?;
+    display.say("the migration has ended: users read and write new alone, and both directions have ended");
+    let report = stage.folder.join("crossfade-report-demo.md");
+    let lines = std::fs::read_to_string(&report).with_context(|| format!("{} is missing", report.display()))?;
+    display.say(&format!(
+        "its report has {} lines: {} (gone with the servers, unless `--keep` is given)",
+        lines.lines().count(),
+        report.display()
+    ));
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! `crossfade demo`: a whole migration on two private servers, from an empty new side until users write there.
+//! `crossfade demo`: a whole migration on two private servers, from an empty new side to the end.
 //!
 //! Nothing here is simulated: the servers are real, every command runs as a process of this very binary, one of them is killed
 //! with -9 in mid-work, users change sides while an application writes by the flag, and whether the sides are equal is judged by
@@ -33,7 +33,7 @@ pub struct DemoArgs {
     /// How long both sides are written at once
     #[arg(long, default_value_t = 12, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=86_400))]
     pub seconds: u64,
-    /// Leave servers and processes running at the end, until interrupted, and keep configuration and logs
+    /// Leave the servers running at the end, until interrupted, and keep configuration, logs and the report
     #[arg(long)]
     pub keep: bool,
 }
@@ -104,6 +104,7 @@ async fn perform(args: &DemoArgs, display: &Display, stage: &Stage, began: Insta
     display.say("comparing both sides once more, row by row, with code that is none of the product's");
     let comparison = stage.compare().await?;
     let lost = crossed.acknowledged.lost(&stage.new).await?;
+    crossing::finish(display, stage, &mut pair).await.with_context(|| pair.log_ends())?;
     let summary = summary::Summary { written, crossed, status, comparison, lost, caught_up_in, took: began.elapsed() };
     display.finish();
     println!("{summary}");
@@ -116,6 +117,5 @@ async fn perform(args: &DemoArgs, display: &Display, stage: &Stage, began: Insta
         display.say(&stage.invitation());
         tokio::signal::ctrl_c().await?;
     }
-    pair.stop().await?;
     Ok(code)
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server};
 use crossfade_testkit::compare::{self, Comparison};
 use crossfade_testkit::process::{self, Process};
@@ -150,8 +150,8 @@ impl Stage {
     /// What one can do while everything is left running.
     pub fn invitation(&self) -> String {
         format!(
-            "everything still runs; look around, and press Ctrl-C to end it:\n  \
-             crossfade --config {} status --watch\n  mysql -h 127.0.0.1 -P {} -u root {SCHEMA}    # old\n  \
+            "both servers still run; look around, and press Ctrl-C to end them:\n  \
+             crossfade --config {} status\n  mysql -h 127.0.0.1 -P {} -u root {SCHEMA}    # old\n  \
              mysql -h 127.0.0.1 -P {} -u root {SCHEMA}    # new",
             self.config.display(),
             self.old_server.port(),
@@ -179,15 +179,12 @@ impl Pair {
         format!("the log of forward ends:\n{}\nthe log of reverse ends:\n{}", end(&self.forward), end(&self.reverse))
     }
 
-    /// Asks both to stop, as an operator would.
-    pub async fn stop(&mut self) -> Result<()> {
-        for process in [&mut self.forward, &mut self.reverse] {
-            if process.exit_status()?.is_none() {
-                process.terminate()?;
-            }
+    /// Both end by themselves when the migration has ended.
+    pub async fn until_ended(&mut self) -> Result<()> {
+        for (direction, process) in [("forward", &mut self.forward), ("reverse", &mut self.reverse)] {
+            let status = process.wait(STOP_LIMIT).await.with_context(|| format!("{direction} did not end"))?;
+            ensure!(status.success(), "{direction} ended with {status}");
         }
-        self.forward.wait(STOP_LIMIT).await.context("forward did not stop")?;
-        self.reverse.wait(STOP_LIMIT).await.context("reverse did not stop")?;
         Ok(())
     }
 }
