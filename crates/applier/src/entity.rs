@@ -45,6 +45,9 @@ struct Subject {
     entities: BTreeSet<EntityKey>,
 }
 
+/// A value by which a parent is looked for, and the subjects that hang on it.
+type Wanted = (Value, Vec<usize>);
+
 /// A row that hangs on a subject's entity.
 struct Trail {
     subject: usize,
@@ -97,7 +100,7 @@ async fn follow(
     let tables = &shared.entities.tables;
     let mut further = Vec::new();
     // By parent and what of it is referred to, with the values that are looked for.
-    let mut wanted: BTreeMap<(usize, usize), BTreeMap<Vec<u8>, (Value, Vec<usize>)>> = BTreeMap::new();
+    let mut wanted: BTreeMap<(usize, usize), BTreeMap<Vec<u8>, Wanted>> = BTreeMap::new();
     for trail in trails {
         let Some(table) = tables.table(trail.table) else { continue };
         let Some(value) = table.value(&trail.row) else { continue };
@@ -153,7 +156,10 @@ fn lane_rows<'a>(step: &'a JudgedStep<'_>) -> Vec<LaneRow<'a>> {
 }
 
 /// Rows of the lane that may be parents, by their table and by what of them is referred to.
-struct Parents<'a>(HashMap<(usize, usize, Vec<u8>), Vec<(u64, LaneRow<'a>)>>);
+struct Parents<'a>(HashMap<ParentKey, Vec<(u64, LaneRow<'a>)>>);
+
+/// The table, what of it is referred to, and the value of that.
+type ParentKey = (usize, usize, Vec<u8>);
 
 impl<'a> Parents<'a> {
     fn new(shared: &Shared, rows: &[LaneRow<'a>]) -> Parents<'a> {
@@ -164,7 +170,7 @@ impl<'a> Parents<'a> {
                 KeyPlace::Key(_) => None,
             })
             .collect();
-        let mut parents: HashMap<(usize, usize, Vec<u8>), Vec<(u64, LaneRow<'a>)>> = HashMap::new();
+        let mut parents: HashMap<ParentKey, Vec<(u64, LaneRow<'a>)>> = HashMap::new();
         for row in rows {
             for (_, column) in referred.range((row.table, 0)..=(row.table, usize::MAX)) {
                 let values = [row.before, row.after].into_iter().flatten().filter_map(|image| image.get(*column));
