@@ -230,7 +230,8 @@ impl Inner {
 
     /// Returns when the server knows a later version, or has waited so long.
     async fn until_other(&self, id: &str, version: u64, wait: Duration) -> Result<(), FlagError> {
-        let query = format!("?after={version}&wait={}ms", wait.as_millis());
+        // Rounded up: who waits for less than a millisecond would ask again and again.
+        let query = format!("?after={version}&wait={}ms", wait.as_millis() + 1);
         self.ask(id, &query, self.ask_limit + wait).await?;
         Ok(())
     }

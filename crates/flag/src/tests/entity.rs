@@ -148,7 +148,7 @@ async fn an_answer_counts_from_before_it_was_asked_for() {
 async fn nobody_is_let_in_by_an_answer_that_is_nearly_over() {
     let fake = Fake::new();
     let client = fake.client();
-    drop(client.begin_write("42").await.expect("leave"));
+    let _guard = client.begin_write("42").await.expect("leave");
     sleep(Duration::from_millis(LEASE_MS * 3 / 5)).await;
     assert_eq!(client.side("42").await, Ok(Side::Old));
     assert_eq!(fake.asked(), 1, "for reads it still counts");
@@ -197,6 +197,7 @@ async fn a_long_write_asks_again_and_learns_of_a_fence() {
         assert!(guard.is_still_valid());
     }
     fake.set(2, "old", true);
+    sleep(Duration::from_millis(10)).await;
     let error = guard.extend().await.expect_err("it is fenced");
     assert!(matches!(error, FlagError::EntityChanged { version: 2, .. }), "{error}");
     guard.expired().await;
