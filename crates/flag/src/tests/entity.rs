@@ -86,7 +86,7 @@ impl Fake {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let path = request.uri().path_and_query().map_or("", |path| path.as_str()).to_owned();
         self.inside().asked.push(path.clone());
-        let (slow, says) = (self.inside().slow, self.inside().says);
+        let Inside { slow, says, .. } = *self.inside();
         sleep(slow).await;
         if let Some((code, text)) = says {
             return Ok(told(code, text));
