@@ -163,14 +163,13 @@ impl<S: EndSight> End<'_, S> {
     }
 
     async fn undo(&self, run: &SwitchRun, error: &ControlError) -> Result<(SwitchState, Flag, Memory), ControlError> {
-        let reason = Some(with_causes(error));
-        let settled = recover::settle(self.settings, self.store, run, self.holder, reason.clone(), &self.probe).await;
+        let reason = with_causes(error);
+        let settled =
+            recover::settle(self.settings, self.store, run, self.holder, Some(reason.clone()), &self.probe).await;
         match settled {
             Ok(recover::Settled { state, flag, memory, .. }) => Ok((state, flag, memory)),
             // It is told what keeps it from going on, not that it is not undone.
-            Err(ControlError::Refused(kept)) => {
-                Err(ControlError::Refused(format!("{}; {kept}", reason.unwrap_or_default())))
-            }
+            Err(ControlError::Refused(kept)) => Err(ControlError::Refused(format!("{reason}; {kept}"))),
             Err(error) => Err(error),
         }
     }
