@@ -108,8 +108,8 @@ const CASES: &[Case] = &[
         name: "accounts that are none, and that nothing keeps out",
         text: "SIDESTABLE[cutover]\naccount = ['app', '@h', 3]",
         problems: &[
-            (6, "`@h` is no account", "`account = \"app@%\"`"),
             (6, "`account` is integer, not a text or a list of texts", "`account = \"app@%\"`"),
+            (6, "`@h` is no account", "`account = \"app@%\"`"),
             (6, "`account` is kept out by `fence = \"account\"` alone", "leave `account` out"),
         ],
     },
