@@ -40,9 +40,7 @@ pub async fn look(settings: &Settings, store: &Store, change: Change, own: Optio
     loop {
         let seen = look_once(settings, store, own, &slow).await?;
         let mut found = gates(change, &seen, &settings.cutover);
-        if change == Change::Cutover {
-            found.extend(super::entity::cutover_gate(settings, store).await?);
-        }
+        found.extend(super::entity::entities_gate(settings, store, change).await?);
         if !may_all_open(&found) || since.elapsed() >= PATIENCE {
             return Ok(found);
         }

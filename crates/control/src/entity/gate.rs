@@ -26,22 +26,29 @@ pub fn entity_gates(looked: &Looked) -> Vec<Gate> {
     ]
 }
 
-/// Whether the pair's own cutover may go on where entities move by themselves: it leaves them where they are, and so it is for when
-/// all are on new. `on_old`: entities that are there by themselves.
-pub fn all_on_new(name: &str, rest: Side, on_old: u64) -> Gate {
-    match (rest, on_old) {
-        (Side::New, 0) => Gate::open("entities", format!("every {name} is on new")),
-        (Side::New, on_old) => Gate::closed(
+/// Whether every entity is on the side that a change of the whole pair leaves them on: it moves none. `elsewhere`: entities that
+/// are on the other one by themselves; `rest`: where all that have no side of their own are.
+pub fn all_on(side: Side, name: &str, rest: Side, elsewhere: u64) -> Gate {
+    let back = match side {
+        Side::New => "move",
+        Side::Old => "return",
+    };
+    let other = side.opposite();
+    if rest != side {
+        return Gate::closed(
             "entities",
-            format!("{on_old} are on old, and a cutover moves no {name}"),
-            "`crossfade entity move --all`",
-        ),
-        (Side::Old, _) => Gate::closed(
-            "entities",
-            format!("a {name} that was not moved by itself is on old, and a cutover moves none"),
-            "`crossfade entity move --all`, then `crossfade entity move --rest`",
-        ),
+            format!("a {name} that was not moved by itself is on {other}, and this moves none"),
+            format!("`crossfade entity {back} --all`, then `crossfade entity {back} --rest`"),
+        );
     }
+    if elsewhere > 0 {
+        return Gate::closed(
+            "entities",
+            format!("of {name}s, {elsewhere} are on {other}, and this moves none"),
+            format!("`crossfade entity {back} --all`"),
+        );
+    }
+    Gate::open("entities", format!("every {name} is on {side}"))
 }
 
 fn phase(flag: Flag) -> Gate {
@@ -91,11 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cutover_is_for_when_all_are_on_new() {
-        assert!(all_on_new("user", Side::New, 0).is_open());
-        for (rest, on_old) in [(Side::New, 1), (Side::Old, 0), (Side::Old, 3)] {
-            let gate = all_on_new("user", rest, on_old);
-            assert!(!gate.is_open() && gate.remedy.is_some(), "{gate:?}");
+    fn a_change_of_the_whole_pair_is_for_when_all_are_on_its_side() {
+        for side in [Side::Old, Side::New] {
+            assert!(all_on(side, "user", side, 0).is_open());
+            for (rest, elsewhere) in [(side, 1), (side.opposite(), 0), (side.opposite(), 3)] {
+                let gate = all_on(side, "user", rest, elsewhere);
+                assert!(!gate.is_open() && gate.remedy.is_some(), "{gate:?}");
+            }
         }
     }
 

@@ -36,7 +36,7 @@ use crate::error::Cause;
 use crate::gate::Gate;
 use crate::hold::IsDead;
 
-pub use gate::{Looked, all_on_new, entity_gates};
+pub use gate::{Looked, all_on, entity_gates};
 pub use hold::{Taken, take_run};
 pub use pause::Pauses;
 pub use settle::finish_abandoned;

@@ -9,7 +9,7 @@ mod selection;
 mod show;
 mod sight;
 
-pub use sight::cutover_gate;
+pub use sight::entities_gate;
 
 use std::sync::Arc;
 

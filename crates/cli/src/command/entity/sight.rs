@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossfade_catalog::Servers;
 use crossfade_config::{EntitySettings, Settings};
-use crossfade_control::entity::{EntitySight, Equality, Looked, MoveProgress, all_on_new, entity_gates};
-use crossfade_control::{Cause, Gate, name};
+use crossfade_control::entity::{EntitySight, Equality, Looked, MoveProgress, all_on, entity_gates};
+use crossfade_control::{Cause, Change, Gate, name};
 use crossfade_message::Store;
 use crossfade_model::{Direction, EntityKey, Side};
 use crossfade_throttle::Throttle;
@@ -156,13 +156,20 @@ pub async fn gates(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Gat
     Ok(entity_gates(&looked))
 }
 
-/// For a cutover of the pair, where entities move by themselves.
-pub async fn cutover_gate(settings: &Settings, store: &Store) -> anyhow::Result<Option<Gate>> {
+/// For a change of the whole pair, where entities move by themselves: it takes none of them along.
+pub async fn entities_gate(settings: &Settings, store: &Store, change: Change) -> anyhow::Result<Option<Gate>> {
+    let side = match change {
+        Change::Cutover | Change::Finish => Side::New,
+        Change::Close | Change::Abort => Side::Old,
+        // Both sides go on, and each entity where it is.
+        Change::Open | Change::Rollback => return Ok(None),
+    };
     let Some(entity) = &settings.entity else { return Ok(None) };
     let rest = store.rest_side().await?;
     let counts = store.entity_counts().await?;
-    let on_old = counts.iter().filter(|(_, side, _)| *side == Some(Side::Old)).map(|(_, _, count)| count).sum();
-    Ok(Some(all_on_new(&entity.name, rest, on_old)))
+    let other = Some(side.opposite());
+    let elsewhere = counts.iter().filter(|(_, on, _)| *on == other).map(|(_, _, count)| count).sum();
+    Ok(Some(all_on(side, &entity.name, rest, elsewhere)))
 }
 
 impl EntitySight for Eyes<'_> {
