@@ -46,7 +46,7 @@ impl Pauses {
 impl fmt::Display for Pauses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<14}{:>6}{:>10}{:>18}{:>10}", "", "times", "median", "middle half", "worst")?;
-        let whole = self.whole.iter().map(|(change, all)| (change, all));
+        let whole = self.whole.iter();
         for (name, all) in self.steps.iter().map(|(name, all)| (name, all)).chain(whole) {
             let mut sorted = all.clone();
             sorted.sort_unstable();

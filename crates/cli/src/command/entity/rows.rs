@@ -262,7 +262,7 @@ fn shown(column: &Column) -> String {
 
 fn key_of(column: &Column, text: String) -> Option<EntityKey> {
     match column.kind {
-        ColumnKind::Decimal { .. } => EntityKey::of(&Value::Decimal(text.into())),
+        ColumnKind::Decimal { .. } => EntityKey::of(&Value::Decimal(text)),
         _ => EntityKey::parse(&text),
     }
 }
