@@ -71,7 +71,8 @@ CREATE TABLE IF NOT EXISTS entity_batch (
 
 -- For how long answers are given; whoever fences waits for so long.
 CREATE TABLE IF NOT EXISTS entity_lease (
-  pair     VARCHAR(64)     NOT NULL,
-  lease_ms BIGINT UNSIGNED NOT NULL,
+  pair         VARCHAR(64)     NOT NULL,
+  lease_ms     BIGINT UNSIGNED NOT NULL,
+  former_until DATETIME(6)     NULL COMMENT 'answers that were given for longer may count until then',
   PRIMARY KEY (pair)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

@@ -51,6 +51,8 @@ Examples:
   crossfade sync reverse      carry changes from new to old
   crossfade status --watch    see where both directions stand
   crossfade verify            compare both sides, row by row where they differ
+  crossfade cutover           users change to new; `rollback` leads back
+  crossfade finish            nobody needs old any more
 
 Exit codes: 0 fine, 1 the command's own finding, 2 usage or configuration, 3 connection or internal error, 130 forced.";
 

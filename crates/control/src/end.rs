@@ -284,8 +284,8 @@ impl<S: EndSight> Ending<'_, S> {
             self.end_direction(Direction::Forward, Step::EndForward, true).await?;
             return self.end_direction(Direction::Reverse, Step::EndReverse, true).await;
         }
-        // What users of old wrote need not come to new any more.
-        let has_pilots = self.progress.memory.begun_in == Some(Phase::WriteBoth);
+        // What users of old wrote need not come to new any more. Only a flag that never changed has let nobody write there.
+        let has_pilots = flag.version > 0;
         self.end_direction(Direction::Reverse, Step::EndReverse, has_pilots).await?;
         self.end_direction(Direction::Forward, Step::EndForward, false).await
     }

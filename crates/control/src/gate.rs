@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossfade_config::CutoverSettings;
 use crossfade_message::Flag;
-use crossfade_model::{Direction, Phase};
+use crossfade_model::Direction;
 use serde::Serialize;
 
 use crate::Change;
@@ -175,8 +175,8 @@ pub fn gates(change: Change, seen: &Seen, settings: &CutoverSettings) -> Vec<Gat
         return gates;
     }
     if change == Change::Abort {
-        // Where pilots may have written on new, what they wrote must have come to old; else nobody needs to run.
-        if seen.flag.phase == Phase::WriteBoth {
+        // Where pilots may ever have written on new, what they wrote must have come to old; else nobody needs to run.
+        if seen.flag.version > 0 {
             gates.push(verdicts::process(&seen.reverse, false));
             gates.push(verdicts::failures(&seen.reverse));
         }

@@ -188,7 +188,9 @@ pub(crate) async fn end(
         }
     };
     store.journal(&run.kind, &text).await?;
-    store.end_switch_run(run.id, holder, state).await?;
+    if !store.end_switch_run(run.id, holder, state).await? {
+        return Err(ControlError::TakenOver { run: name(run) });
+    }
     Ok(())
 }
 

@@ -72,9 +72,18 @@ async fn remove(conn: &mut Conn, pair: &str, of_node: bool) -> Result<Option<Rem
     if conn.query_first::<Option<i64>, _>(lock).await?.flatten() != Some(1) {
         return Ok(None);
     }
-    let removed = remove_locked(conn, pair, of_node).await;
+    let removed = remove_in_time(conn, pair, of_node).await;
     let _ = conn.query_drop(format!("DO RELEASE_LOCK('{MIGRATION_LOCK}')")).await;
     removed.map(Some)
+}
+
+/// Whoever waits for a session that holds one of the tables keeps all others from them.
+async fn remove_in_time(conn: &mut Conn, pair: &str, of_node: bool) -> Result<Removed, mysql_async::Error> {
+    let bounds = format!(
+        "SET SESSION lock_wait_timeout = {LOCK_WITHIN_SECONDS}, innodb_lock_wait_timeout = {LOCK_WITHIN_SECONDS}"
+    );
+    conn.query_drop(bounds).await?;
+    remove_locked(conn, pair, of_node).await
 }
 
 async fn remove_locked(conn: &mut Conn, pair: &str, of_node: bool) -> Result<Removed, mysql_async::Error> {

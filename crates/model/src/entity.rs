@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{Side, Value};
 
 /// Longest key, as the sides' nodes keep it.
-const KEY_MAX_BYTES: usize = 512;
+pub const KEY_MAX_BYTES: usize = 512;
 
 /// The key of an entity as text that is the same on both sides: a number in decimal digits, text as it is spelled, bytes as
 /// `0x…` in lower-case digits. Keys are one where these texts are.

@@ -19,7 +19,7 @@ mod value;
 
 pub use change::{Message, Origin, Row, RowChange, RowOp, TableLayout, TransactionHead};
 pub use clock::Clock;
-pub use entity::{EntityKey, Given};
+pub use entity::{EntityKey, Given, KEY_MAX_BYTES};
 pub use executed::{Executed, MariaDbState};
 pub use family::FamilyPolicy;
 pub use gtid::{GtidSet, Interval, MariaDbGtidPosition, ParseGtidError};

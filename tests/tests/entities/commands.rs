@@ -52,8 +52,7 @@ async fn everything_can_be_looked_at_before_and_after(flavor: Flavor) -> Result<
     says(m, &["entity", "list", "--state", "gone"], 2, &["identified, eligible"]).await?;
 
     // Gates.
-    says(m, &["cutover", "--dry-run"], 1, &["entities", "a cutover moves none", "`crossfade entity move --rest`"])
-        .await?;
+    says(m, &["cutover", "--dry-run"], 1, &["entities", "this moves none", "`crossfade entity move --rest`"]).await?;
     m.rest(&[Direction::Forward]).await?;
     let told = ["forward runs", "`crossfade start forward`", "nothing was moved"];
     says(m, &["entity", "move", "--all"], 1, &told).await?;

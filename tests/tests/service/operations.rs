@@ -37,7 +37,8 @@ async fn systemd_understands_the_units() -> Result<()> {
     for part in PARTS {
         let name = format!("crossfade-{part}.service");
         let unit = std::fs::read_to_string(config(&format!("systemd/{name}")))?;
-        for line in ["Restart=on-failure", "RestartPreventExitStatus=1 2", "KillMode=mixed", "NoNewPrivileges=yes"] {
+        for line in ["Restart=on-failure", "RestartPreventExitStatus=1 2 130", "KillMode=mixed", "NoNewPrivileges=yes"]
+        {
             ensure!(unit.lines().any(|other| other == line), "{name} has no `{line}`");
         }
         // Who hides processes from each other has the living taken for dead.

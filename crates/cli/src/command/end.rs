@@ -11,7 +11,7 @@ use crossfade_control::gate::VerificationSeen;
 use crossfade_control::{
     Cause, Change, Compared, End, EndReport, EndSight, Gate, Memory, Sight, removal, until_none_runs,
 };
-use crossfade_message::{BackfillWish, Store, SwitchRun, SwitchState};
+use crossfade_message::{BackfillWish, CopyState, Store, SwitchRun, SwitchState};
 use crossfade_model::{Position, Side};
 use crossfade_verify::TableReport;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,9 @@ Examples:
 
 Possible as long as users write on old; after a cutover, `crossfade rollback` leads back to there. What pilots have written on new
 comes to old first. Then both processes end, and old is as it was before the migration. What is on new stays there. Killed anywhere,
-the same command goes on.";
+the same command goes on.
+
+Exit codes: 0 the migration has ended; 1 a gate is closed, or it was undone; 2 nobody has agreed; 3 connection or internal error.";
 
 #[derive(Debug, Args)]
 pub struct FinishArgs {
@@ -94,7 +96,13 @@ pub async fn finish(settings: Arc<Settings>, args: &FinishArgs, stop: Cancellati
     let ended = match store.ending().await? {
         Some(run) => {
             let ended = ended_before(&store, run, Change::Finish).await?;
-            EndReport { report: final_report::write(&settings, &store, &args.report).await?, ..ended }
+            // Of what is half removed, another report would tell half.
+            let is_written = !ended.report.is_empty() && ended.report.iter().all(|file| Path::new(file).exists());
+            if args.drop_schemas && is_written {
+                ended
+            } else {
+                EndReport { report: final_report::write(&settings, &store, &args.report).await?, ..ended }
+            }
         }
         None => carry_out(&settings, &store, Change::Finish, &args.report, stop).await?,
     };
@@ -103,6 +111,16 @@ pub async fn finish(settings: Arc<Settings>, args: &FinishArgs, stop: Cancellati
         drop_schemas(&settings, &store).await?;
     }
     Ok(code)
+}
+
+/// Nothing more is to be copied. Says whether something was being copied until now.
+async fn pause_copying(store: &Store) -> anyhow::Result<bool> {
+    let is_over = store.copies().await?.iter().all(|copy| copy.state == CopyState::Copied);
+    if is_over || store.backfill_wish().await? != Some(BackfillWish::Run) {
+        return Ok(false);
+    }
+    store.set_backfill_wish(BackfillWish::Pause).await?;
+    Ok(true)
 }
 
 /// Gives the exit code.
@@ -114,16 +132,17 @@ pub async fn abort(settings: Arc<Settings>, args: &AbortArgs, stop: Cancellation
     if !args.yes {
         confirm("end the migration, and remove from old what crossfade has kept there?")?;
     }
-    let ended = match store.ending().await? {
-        Some(run) => ended_before(&store, run, Change::Abort).await?,
+    let (ended, paused) = match store.ending().await? {
+        Some(run) => (ended_before(&store, run, Change::Abort).await?, false),
         None => {
-            if store.copies().await?.iter().any(|copy| copy.state != crossfade_message::CopyState::Copied) {
-                store.set_backfill_wish(BackfillWish::Pause).await?;
-            }
-            carry_out(&settings, &store, Change::Abort, Path::new("."), stop).await?
+            let paused = pause_copying(&store).await?;
+            (carry_out(&settings, &store, Change::Abort, Path::new("."), stop).await?, paused)
         }
     };
     let code = tell(&ended, args.json)?;
+    if code != 0 && paused {
+        store.set_backfill_wish(BackfillWish::Run).await?;
+    }
     if code == 0 && args.drop_schemas {
         drop_schemas(&settings, &store).await?;
     }

@@ -27,13 +27,20 @@ pub fn entity_gates(looked: &Looked) -> Vec<Gate> {
 }
 
 /// Whether every entity is on the side that a change of the whole pair leaves them on: it moves none. `elsewhere`: entities that
-/// are on the other one by themselves; `rest`: where all that have no side of their own are.
-pub fn all_on(side: Side, name: &str, rest: Side, elsewhere: u64) -> Gate {
+/// are on the other one by themselves, `at_work`: that are being moved; `rest`: where all that have no side of their own are.
+pub fn all_on(side: Side, name: &str, rest: Side, (elsewhere, at_work): (u64, u64)) -> Gate {
     let back = match side {
         Side::New => "move",
         Side::Old => "return",
     };
     let other = side.opposite();
+    if at_work > 0 {
+        let why = format!("of {name}s, {at_work} are being moved");
+        return Gate {
+            passes: true,
+            ..Gate::closed("entities", why, "wait until `crossfade entity` has ended, or run it again")
+        };
+    }
     if rest != side {
         return Gate::closed(
             "entities",
@@ -45,7 +52,7 @@ pub fn all_on(side: Side, name: &str, rest: Side, elsewhere: u64) -> Gate {
         return Gate::closed(
             "entities",
             format!("of {name}s, {elsewhere} are on {other}, and this moves none"),
-            format!("`crossfade entity {back} --all`"),
+            format!("`crossfade entity {back} --all`, and `--state failed` for those that have failed"),
         );
     }
     Gate::open("entities", format!("every {name} is on {side}"))
@@ -100,9 +107,10 @@ mod tests {
     #[test]
     fn a_change_of_the_whole_pair_is_for_when_all_are_on_its_side() {
         for side in [Side::Old, Side::New] {
-            assert!(all_on(side, "user", side, 0).is_open());
-            for (rest, elsewhere) in [(side, 1), (side.opposite(), 0), (side.opposite(), 3)] {
-                let gate = all_on(side, "user", rest, elsewhere);
+            assert!(all_on(side, "user", side, (0, 0)).is_open());
+            for (rest, counts) in [(side, (1, 0)), (side.opposite(), (0, 0)), (side.opposite(), (3, 0)), (side, (0, 1))]
+            {
+                let gate = all_on(side, "user", rest, counts);
                 assert!(!gate.is_open() && gate.remedy.is_some(), "{gate:?}");
             }
         }

@@ -92,27 +92,39 @@ impl Store {
         Ok(())
     }
 
-    /// For how long answers are given now; `lease` where nobody has said yet.
+    /// For how long, from now on, answers that were given may still count; `lease` where nobody has said yet.
     pub async fn entity_lease(&self, lease: Duration) -> Result<Duration, StoreError> {
         self.note_entity_lease(lease).await?;
-        let lease_ms: u64 = sqlx::query_scalar("SELECT lease_ms FROM entity_lease WHERE pair = ?")
-            .bind(&*self.pair)
-            .fetch_one(&self.pool)
-            .await
-            .map_err(StoreError::during("read for how long answers are given"))?;
+        let lease_ms: u64 = sqlx::query_scalar(
+            "SELECT CAST(GREATEST(lease_ms, IF(former_until > UTC_TIMESTAMP(6),
+               TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), former_until) DIV 1000 + 1, 0)) AS UNSIGNED)
+             FROM entity_lease WHERE pair = ?",
+        )
+        .bind(&*self.pair)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::during("read for how long answers are given"))?;
         Ok(Duration::from_millis(lease_ms))
     }
 
-    /// From now on answers are given for `lease`; those that were given before may have been for what this returns.
-    pub async fn set_entity_lease(&self, lease: Duration) -> Result<Duration, StoreError> {
-        let former = self.entity_lease(lease).await?;
-        sqlx::query("UPDATE entity_lease SET lease_ms = ? WHERE pair = ?")
-            .bind(millis(lease))
-            .bind(&*self.pair)
-            .execute(&self.pool)
-            .await
-            .map_err(StoreError::during("keep for how long answers are given"))?;
-        Ok(former)
+    /// From now on answers are given for `lease`. Those that were given for longer are waited for even so, also by others.
+    pub async fn set_entity_lease(&self, lease: Duration) -> Result<(), StoreError> {
+        self.note_entity_lease(lease).await?;
+        // From left to right, each with the values before it as they have become (MySQL manual, "UPDATE Statement").
+        sqlx::query(
+            "UPDATE entity_lease SET
+               former_until = IF(lease_ms > ?, GREATEST(COALESCE(former_until, UTC_TIMESTAMP(6)),
+                 UTC_TIMESTAMP(6) + INTERVAL lease_ms * 1000 MICROSECOND), former_until),
+               lease_ms = ?
+             WHERE pair = ?",
+        )
+        .bind(millis(lease))
+        .bind(millis(lease))
+        .bind(&*self.pair)
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("keep for how long answers are given"))?;
+        Ok(())
     }
 
     /// The side of all entities that have none of their own.

@@ -11,7 +11,7 @@ mod step;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use crossfade_model::{EntityKey, Side};
-use crossfade_rules::EntityState;
+use crossfade_rules::{EntityState, Remedy};
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySql, QueryBuilder, Row};
 
@@ -25,6 +25,9 @@ pub use step::{BatchStep, Stepped};
 
 /// Keys of one statement.
 const KEYS: usize = 500;
+
+/// Another tool at the same rows, and the like.
+const MOST_REPEATS: u32 = 20;
 
 /// Reasons are told shorter than this.
 const REASON_MOST_CHARS: usize = 1_000;
@@ -65,6 +68,17 @@ const READ: &str = "read entities";
 const COLUMNS: &str = "entity, state, side, version, fenced_until > UTC_TIMESTAMP(6) OR NOT given AS fenced, attempts, reason, run, \
                        batch, pause_ms, changed_at";
 
+/// Does work again that the server has rolled back for a deadlock.
+async fn repeated<T, F: Future<Output = Result<T, StoreError>>>(work: impl Fn() -> F) -> Result<T, StoreError> {
+    let mut repeats = 0;
+    loop {
+        match work().await {
+            Err(error) if error.remedy() == Remedy::RetryAtOnce && repeats < MOST_REPEATS => repeats += 1,
+            ended => return ended,
+        }
+    }
+}
+
 impl Store {
     /// Makes entities known that are not yet; `seen`: their rows were seen on the old side. Gives how many were not known.
     pub async fn add_entities(&self, keys: &[EntityKey], seen: bool) -> Result<u64, StoreError> {
@@ -78,7 +92,7 @@ impl Store {
     async fn add_some(&self, keys: &[EntityKey], seen: bool) -> Result<u64, StoreError> {
         const ADD: &str = "keep entities";
         let during = || StoreError::during(ADD);
-        let work = async {
+        let work = || async {
             let mut transaction = self.patient.begin().await.map_err(during())?;
             let mut known = QueryBuilder::<MySql>::new("SELECT COUNT(*) FROM entity WHERE pair = ");
             known.push_bind(&*self.pair);
@@ -125,7 +139,7 @@ impl Store {
             transaction.commit().await.map_err(during())?;
             Ok((keys.len() as u64).saturating_sub(known.unsigned_abs()))
         };
-        in_time(ADD, statements(6), work).await
+        repeated(|| in_time(ADD, statements(6), work())).await
     }
 
     pub async fn entity(&self, key: &EntityKey) -> Result<Option<Entity>, StoreError> {

@@ -7,7 +7,7 @@ use crossfade_rules::{EntityState, EntityStep};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{MySql, QueryBuilder, Row};
 
-use super::{KEYS, among, key_of, number_of, side_of};
+use super::{KEYS, among, key_of, number_of, repeated, side_of};
 use crate::connections::{in_time, statements};
 use crate::lease::micros;
 use crate::{Store, StoreError};
@@ -66,7 +66,7 @@ impl Store {
         ttl: Duration,
     ) -> Result<EntityHeld, StoreError> {
         let during = || StoreError::during(HOLD);
-        let work = async {
+        let work = || async {
             let mut transaction = self.patient.begin().await.map_err(during())?;
             self.meet(&mut transaction).await?;
             let open = sqlx::query(
@@ -118,7 +118,7 @@ impl Store {
             transaction.commit().await.map_err(during())?;
             Ok(held)
         };
-        in_time(HOLD, statements(4), work).await
+        repeated(|| in_time(HOLD, statements(4), work())).await
     }
 
     /// All who begin or take over meet at this row, which is there since `init`.
@@ -217,7 +217,7 @@ impl Store {
             .filter(|(other, holder)| other.id != run.id && holder.is_some())
             .map(|(other, _)| other.id)
             .collect();
-        let work = async {
+        let work = || async {
             let mut transaction = self.patient.begin().await.map_err(during())?;
             if !is_held(&mut transaction, run.id, holder).await? {
                 return Ok(None);
@@ -247,7 +247,7 @@ impl Store {
             transaction.commit().await.map_err(during())?;
             Ok(Some(free.len() as u64))
         };
-        in_time(ASK, statements(4), work).await
+        repeated(|| in_time(ASK, statements(4), work())).await
     }
 
     /// All that a run is about are requested.
@@ -286,15 +286,21 @@ impl Store {
         most: u32,
     ) -> Result<Option<EntityBatch>, StoreError> {
         let during = || StoreError::during(TAKE);
-        let work = async {
+        let work = || async {
             let mut transaction = self.patient.begin().await.map_err(during())?;
             if !is_held(&mut transaction, run.id, holder).await? {
                 return Ok(None);
             }
+            // Not those that have come there meanwhile, with all others.
             let rows = sqlx::query(
-                "SELECT entity FROM entity WHERE run = ? AND state = 'requested' ORDER BY attempts, entity LIMIT ? FOR UPDATE",
+                "SELECT entity FROM entity WHERE run = ? AND state = 'requested' AND
+                   COALESCE(side, (SELECT rest.side FROM entity AS rest WHERE rest.pair = ? AND rest.entity = ''), ?) <> ?
+                 ORDER BY attempts, entity LIMIT ? FOR UPDATE",
             )
             .bind(run.id)
+            .bind(&*self.pair)
+            .bind(number_of(Side::Old))
+            .bind(number_of(run.to))
             .bind(most)
             .fetch_all(&mut *transaction)
             .await
@@ -323,7 +329,7 @@ impl Store {
             transaction.commit().await.map_err(during())?;
             Ok(Some(EntityBatch { id, run: run.id, to: run.to, keys }))
         };
-        in_time(TAKE, statements(5), work).await
+        repeated(|| in_time(TAKE, statements(5), work())).await
     }
 
     /// What of a run was taken up and not brought to an end.
@@ -356,6 +362,17 @@ impl Store {
         Ok(open)
     }
 
+    /// How many entities are being moved right now.
+    pub async fn entities_at_work(&self) -> Result<u64, StoreError> {
+        sqlx::query_scalar(
+            "SELECT CAST(COUNT(*) AS UNSIGNED) FROM entity WHERE pair = ? AND (state IN ('copying', 'verified') OR NOT given)",
+        )
+        .bind(&*self.pair)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::during(READ))
+    }
+
     /// Whether any entity is decided that not both nodes may know of.
     pub async fn has_decided_entities(&self) -> Result<bool, StoreError> {
         let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM entity WHERE pair = ? AND given = FALSE LIMIT 1")
@@ -371,7 +388,7 @@ impl Store {
     pub async fn end_entity_run(&self, run: &EntityRun, holder: &str) -> Result<Option<u64>, StoreError> {
         const END: &str = "end what moves entities";
         let during = || StoreError::during(END);
-        let work = async {
+        let work = || async {
             let mut transaction = self.patient.begin().await.map_err(during())?;
             if !is_held(&mut transaction, run.id, holder).await? {
                 return Ok(None);
@@ -395,7 +412,7 @@ impl Store {
             transaction.commit().await.map_err(during())?;
             Ok(Some(withdrawn))
         };
-        in_time(END, statements(3), work).await
+        repeated(|| in_time(END, statements(3), work())).await
     }
 }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crossfade_model::{EntityKey, Side};
-use crossfade_rules::{EntityStep, Remedy};
+use crossfade_rules::EntityStep;
+use sqlx::mysql::MySqlConnection;
 use sqlx::{MySql, QueryBuilder};
 
 use super::run::{EntityBatch, is_held, states, tell};
-use super::{KEYS, among, cut, number_of};
+use super::{KEYS, among, cut, number_of, repeated};
 use crate::connections::{in_time, statements};
 use crate::lease::micros;
 use crate::{Store, StoreError};
@@ -40,9 +41,6 @@ pub enum Stepped {
 
 const STEP: &str = "keep how far entities are";
 
-/// Another tool at the same rows, and the like.
-const MOST_REPEATS: u32 = 20;
-
 impl Store {
     /// Takes a step with these entities of a batch: all of them or none. Repeatable.
     pub async fn step_entities(
@@ -52,15 +50,8 @@ impl Store {
         keys: &[EntityKey],
         step: BatchStep<'_>,
     ) -> Result<Stepped, StoreError> {
-        let mut repeats = 0;
-        loop {
-            match in_time(STEP, statements(keys.len().div_ceil(KEYS) * 2 + 2), self.try_step(batch, holder, keys, step))
-                .await
-            {
-                Err(error) if error.remedy() == Remedy::RetryAtOnce && repeats < MOST_REPEATS => repeats += 1,
-                stepped => return stepped,
-            }
-        }
+        let most = statements(keys.len().div_ceil(KEYS) * 2 + 3);
+        repeated(|| in_time(STEP, most, self.try_step(batch, holder, keys, step))).await
     }
 
     async fn try_step(
@@ -76,6 +67,14 @@ impl Store {
         let is_anybodys = matches!(step, BatchStep::Lift { .. });
         if !is_anybodys && !is_held(&mut transaction, batch.run, holder).await? {
             return Ok(Stepped::TakenOver);
+        }
+        if matches!(step, BatchStep::Decide) {
+            let is_rest = keys.iter().any(EntityKey::is_rest);
+            if is_pair_changing(&mut transaction, &self.pair).await?
+                || is_rest && is_one_of_the_rest_at_work(&mut transaction, &self.pair).await?
+            {
+                return Ok(Stepped::TooLate);
+            }
         }
         let mut changed = 0;
         for keys in keys.chunks(KEYS) {
@@ -97,6 +96,30 @@ impl Store {
         transaction.commit().await.map_err(during())?;
         Ok(Stepped::Done)
     }
+}
+
+/// Whether a cutover, a rollback or an end of the whole pair is under way. It looks at its gates after it has begun, and they are
+/// closed while entities are at work: so of the two at least one sees the other.
+async fn is_pair_changing(connection: &mut MySqlConnection, pair: &str) -> Result<bool, StoreError> {
+    let open: Option<i64> = sqlx::query_scalar("SELECT 1 FROM switch_run WHERE pair = ? AND state = 'open' LIMIT 1")
+        .bind(pair)
+        .fetch_optional(connection)
+        .await
+        .map_err(StoreError::during(STEP))?;
+    Ok(open.is_some())
+}
+
+/// Whether a batch has entities that go with the rest, and would be moved a second time.
+async fn is_one_of_the_rest_at_work(connection: &mut MySqlConnection, pair: &str) -> Result<bool, StoreError> {
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT 1 FROM entity WHERE pair = ? AND entity <> '' AND side IS NULL AND state IN ('copying', 'verified')
+         LIMIT 1 FOR UPDATE",
+    )
+    .bind(pair)
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::during(STEP))?;
+    Ok(found.is_some())
 }
 
 /// What changes, and the beginning of the condition. Assignments follow each other from left to right (MySQL manual, "UPDATE

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use crossfade_config::{EntityReach, EntitySettings, EntityTable};
-use crossfade_model::{Column, ColumnKind, Direction, EntityKey, Side, TableName, TableShape, Value, quote_identifier};
+use crossfade_model::{
+    Column, ColumnKind, Direction, EntityKey, KEY_MAX_BYTES, Side, TableName, TableShape, Value, quote_identifier,
+};
 use crossfade_rules::TableMapping;
 use crossfade_verify::{Pick, PickedTable, TablePair};
 use mysql_async::prelude::Queryable;
@@ -226,6 +228,8 @@ impl<'r> Rows<'r> {
         let mapping = self.mapping(&root.old)?;
         let column = self.column(mapping, side, key)?;
         let (name, shown) = (quote_identifier(&column.name), shown(column));
+        // Asked of the server: a page from which some were left out here would look like the last one.
+        let is_key = format!("LENGTH({shown}) BETWEEN 1 AND {KEY_MAX_BYTES}");
         let mut params = pick.params.clone();
         let mut behind = String::new();
         if let Some((place, value)) = after.and_then(|after| bound(column, after)) {
@@ -234,7 +238,7 @@ impl<'r> Rows<'r> {
         }
         let table = self.shape(side, mapping)?.name.quoted();
         let sql = format!(
-            "SELECT DISTINCT {shown}, {name} FROM {table} WHERE {} AND {name} IS NOT NULL{behind} ORDER BY {name} LIMIT {most}",
+            "SELECT DISTINCT {shown}, {name} FROM {table} WHERE {} AND {is_key}{behind} ORDER BY {name} LIMIT {most}",
             pick.condition
         );
         let rows: Vec<Row> = conn.exec(sql, Params::Positional(params)).await.map_err(|error| {

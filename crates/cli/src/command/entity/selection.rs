@@ -91,7 +91,7 @@ impl<'s> Selection<'s> {
         } else {
             let states: &[EntityState] = match &self.args.state {
                 Some(state) => std::slice::from_ref(state),
-                None => &[EntityState::Eligible, EntityState::Moved, EntityState::Returned],
+                None => &[EntityState::Eligible, EntityState::Requested, EntityState::Moved, EntityState::Returned],
             };
             let spread = self.args.percent.is_some();
             self.store.entities_to_move(self.to, states, spread, self.after.as_ref(), most).await?

@@ -169,7 +169,8 @@ pub async fn entities_gate(settings: &Settings, store: &Store, change: Change) -
     let counts = store.entity_counts().await?;
     let other = Some(side.opposite());
     let elsewhere = counts.iter().filter(|(_, on, _)| *on == other).map(|(_, _, count)| count).sum();
-    Ok(Some(all_on(side, &entity.name, rest, elsewhere)))
+    let at_work = store.entities_at_work().await?;
+    Ok(Some(all_on(side, &entity.name, rest, (elsewhere, at_work))))
 }
 
 impl EntitySight for Eyes<'_> {
