@@ -190,10 +190,13 @@ fn an_end_asks_for_what_it_ends() {
     assert_eq!(faults(Change::Finish, |seen| seen.uncopied = Ok(vec!["app.users".to_owned()])), ["history"]);
     assert_eq!(faults(Change::Finish, |seen| seen.flag.phase = Phase::WriteBoth), ["phase"]);
     assert_eq!(faults(Change::Abort, |seen| seen.reverse.is_served = false), ["reverse runs"]);
-    let nobody_wrote = |seen: &mut Seen| {
-        (seen.flag.phase, seen.reverse.is_served, seen.reverse.refused) = (Phase::OldOnly, false, 1);
-    };
-    assert_eq!(faults(Change::Abort, nobody_wrote), [""; 0]);
+    let never_opened = Flag { version: 0, phase: Phase::OldOnly, fenced: false };
+    let shut_again = Flag { version: 5, ..never_opened };
+    for (flag, ask) in [(never_opened, &[][..]), (shut_again, &["reverse runs", "reverse has nothing aside"][..])] {
+        let mut seen = well(Change::Abort);
+        (seen.flag, seen.reverse.is_served, seen.reverse.refused) = (flag, false, 1);
+        assert_eq!(closed(Change::Abort, &seen, &settings()), ask, "what pilots have written must come to old");
+    }
     let seen = Seen { flag: Flag { version: 3, phase: Phase::ReadNew, fenced: false }, ..well(Change::Abort) };
     let phase = gates(Change::Abort, &seen, &settings()).remove(0);
     assert!(phase.remedy.is_some_and(|remedy| remedy.contains("`crossfade rollback` first")));
