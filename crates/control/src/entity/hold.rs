@@ -70,7 +70,8 @@ impl Hold {
         let (store, holder, end) = (store.clone(), holder.to_owned(), CancellationToken::new());
         let ends = end.clone();
         let renewing = tokio::spawn(async move {
-            while ends.run_until_cancelled(tokio::time::sleep(RENEW_EVERY)).await.is_some() {
+            // At once: it may have been taken for longer, while there was much to ask for.
+            loop {
                 match store.renew_entity_run(run, &holder, TTL).await {
                     Ok(true) => {}
                     Ok(false) => {
@@ -79,6 +80,9 @@ impl Hold {
                     }
                     // Each step says whose the run is; a store that is away for a moment takes nothing from anybody.
                     Err(error) => tracing::debug!(%error, "the store does not say whether the run is still in hand"),
+                }
+                if ends.run_until_cancelled(tokio::time::sleep(RENEW_EVERY)).await.is_none() {
+                    return;
                 }
             }
         });
