@@ -73,6 +73,10 @@ pub async fn finish_abandoned(
         if held_by.as_ref().is_some_and(|holder| !is_dead(holder)) {
             continue;
         }
+        // What a command has left undone for the next one to ask for keeps nobody from writing.
+        if store.open_batches(&run).await?.is_empty() {
+            continue;
+        }
         if let Some(dead) = held_by {
             store.renew_entity_run(run.id, &dead, Duration::ZERO).await?;
         }
