@@ -45,21 +45,14 @@ pub(crate) async fn until_in_effect(
     last_seq: u64,
     waits: &Waits,
 ) -> Result<(), ControlError> {
+    until_passed(settings, direction, last_seq, waits).await?;
     let stream = stream_of(direction);
-    loop {
-        let progress = progress(settings, direction, &stream).await?;
-        if progress.in_effect_through() >= last_seq {
-            return Ok(());
-        }
-        let applied = progress.applied_through();
-        if applied < last_seq {
-            waits.note(format!("{stream} had applied {applied} of {last_seq} messages"));
-        } else {
-            refuse_refused(store, direction, &stream).await?;
-            waits.note(format!("a change of {stream} was held until the other direction has read what users wrote"));
-        }
+    while progress(settings, direction, &stream).await?.in_effect_through() < last_seq {
+        refuse_refused(store, direction, &stream).await?;
+        waits.note(format!("a change of {stream} was held until the other direction has read what users wrote"));
         tokio::time::sleep(ASK_EVERY).await;
     }
+    Ok(())
 }
 
 /// Waits until the target has passed all messages up to this one: has taken each, or set it aside.

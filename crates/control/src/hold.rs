@@ -12,8 +12,8 @@ use crate::{Change, ControlError};
 
 /// What a tool that has died has in hand is anybody's after this time.
 pub(crate) const TTL: Duration = Duration::from_secs(5);
-const RENEW_EVERY: Duration = Duration::from_secs(1);
-const ASK_EVERY: Duration = Duration::from_millis(200);
+pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// Whether a holder is known to live no more.
 pub type IsDead = fn(&str) -> bool;
@@ -40,7 +40,7 @@ pub(crate) async fn take(
     }
 }
 
-/// Renews in the background until it is ended or dropped.
+/// Renews in the background, from the first moment on, until it is ended or dropped.
 pub(crate) struct Hold {
     end: CancellationToken,
     renewing: JoinHandle<()>,
@@ -49,19 +49,34 @@ pub(crate) struct Hold {
 
 impl Hold {
     pub fn of(store: &Store, run: u64, holder: &str) -> Hold {
+        let (store, holder) = (store.clone(), holder.to_owned());
+        Hold::renewed_by(move || {
+            let (store, holder) = (store.clone(), holder.clone());
+            async move { store.renew_switch_run(run, &holder, TTL).await }
+        })
+    }
+
+    /// `renew` says whether it is still in hand.
+    pub fn renewed_by<R>(renew: impl Fn() -> R + Send + 'static) -> Hold
+    where
+        R: Future<Output = Result<bool, StoreError>> + Send,
+    {
         let (lost, is_lost) = watch::channel(false);
-        let (store, holder, end) = (store.clone(), holder.to_owned(), CancellationToken::new());
+        let end = CancellationToken::new();
         let ends = end.clone();
         let renewing = tokio::spawn(async move {
-            while ends.run_until_cancelled(tokio::time::sleep(RENEW_EVERY)).await.is_some() {
-                match store.renew_switch_run(run, &holder, TTL).await {
+            loop {
+                match renew().await {
                     Ok(true) => {}
                     Ok(false) => {
                         lost.send_replace(true);
                         return;
                     }
-                    // The flag's version decides in the end; a store that is away for a moment takes nothing from anybody.
-                    Err(error) => note(&error),
+                    // Each step says whose it is; a store that is away for a moment takes nothing from anybody.
+                    Err(error) => tracing::debug!(%error, "the store does not say whether it is still in hand"),
+                }
+                if ends.run_until_cancelled(tokio::time::sleep(RENEW_EVERY)).await.is_none() {
+                    return;
                 }
             }
         });
@@ -76,13 +91,15 @@ impl Hold {
         }
     }
 
-    pub async fn end(self) {
+    pub async fn end(mut self) {
         self.end.cancel();
         // It was aborted, or has ended: both are its end.
-        let _ = self.renewing.await;
+        let _ = (&mut self.renewing).await;
     }
 }
 
-fn note(error: &StoreError) {
-    tracing::debug!(%error, "the store does not say whether the change is still in hand");
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
 }

@@ -41,8 +41,6 @@ pub use hold::{Taken, take_run};
 pub use pause::Pauses;
 pub use settle::finish_abandoned;
 
-use hold::Hold;
-
 /// So many of those that failed are told with their reasons.
 const FAILED_TOLD: usize = 20;
 
@@ -154,7 +152,7 @@ impl<S: EntitySight> Mover<'_, S> {
     ///
     /// Where nobody can say what has become of a batch, or where undoing has failed too. The same command goes on.
     pub async fn carry_out(&self) -> Result<MoveReport, ControlError> {
-        let hold = Hold::of(self.store, self.run.id, self.holder);
+        let hold = hold::hold(self.store, self.run.id, self.holder);
         let report = Mutex::new(self.empty_report());
         let under = Under { mover: self, report, begun: Instant::now(), counted: Mutex::default() };
         let ended = tokio::select! {
