@@ -1,7 +1,5 @@
 //! Many users move while they write, some go back, and somebody writes on old whatever anybody says.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use crossfade_tests::{Flavor, is_soak, on_both_brands};
 
@@ -35,14 +33,14 @@ async fn many_move_while_they_write(flavor: Flavor) -> Result<()> {
     ensure!(all.len() == 1 && all["moved"] == users, "{all:?}");
 
     // They write on new for a while, somebody still on old; then a part goes back.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    at_work.until_written(50).await?;
     let limit = back.to_string();
     let report = entity(&migration, &["return", "--state", "moved", "--limit", &limit], 0).await?;
     println!("{flavor:?}: return: {report}");
     pauses.push(report["pauses"].clone());
     let all = counts(&migration).await?;
     ensure!(all["moved"] == users - back && all["returned"] == back, "{all:?}");
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    at_work.until_written(50).await?;
 
     let (ledger, late) = at_work.finish().await?;
     migration.until_quiet_and_equal(LIMIT).await?;

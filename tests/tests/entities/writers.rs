@@ -1,10 +1,13 @@
 //! Users at work: each write goes where the client says, and what was acknowledged is remembered. And somebody who asks nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use crossfade_flag::{EntityClient, EntityGuard, FlagError, Side};
+use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::Migration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Pool};
@@ -13,7 +16,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::stage::LATE_ORDERS;
+use crate::stage::{LATE_ORDERS, LIMIT};
 
 /// What one user was told.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +40,7 @@ pub struct Ledger {
 /// Dropping it ends the writers without a word.
 pub struct Users {
     stop: watch::Sender<bool>,
+    acknowledged: Arc<AtomicU64>,
     writers: JoinSet<Result<Ledger>>,
     late: JoinSet<Result<u64>>,
 }
@@ -45,11 +49,13 @@ impl Users {
     /// Users 1 to `users`, each written by one of `writers`; with `late`, one more writes on old whatever anybody says.
     pub fn start(migration: &Migration, url: &str, users: u64, writers: u64, late: bool) -> Result<Users> {
         let (stop, stopped) = watch::channel(false);
+        let acknowledged = Arc::new(AtomicU64::new(0));
         let mut at_work = JoinSet::new();
         let client = EntityClient::builder(url).pair(&migration.pair).build()?;
         for number in 0..writers {
             let writer = Writer {
                 client: client.clone(),
+                acknowledged: acknowledged.clone(),
                 old: migration.old.clone(),
                 new: migration.new.clone(),
                 schema: format!("`{}`", migration.schema),
@@ -64,7 +70,17 @@ impl Users {
             let (pool, schema) = (migration.old.clone(), format!("`{}`", migration.schema));
             late_writers.spawn(write_late(pool, schema, users, stopped));
         }
-        Ok(Users { stop, writers: at_work, late: late_writers })
+        Ok(Users { stop, acknowledged, writers: at_work, late: late_writers })
+    }
+
+    /// Returns when so many more writes were acknowledged.
+    pub async fn until_written(&self, more: u64) -> Result<()> {
+        let wanted = self.acknowledged.load(Ordering::Relaxed) + more;
+        until("writes of users", LIMIT, || async {
+            let now = self.acknowledged.load(Ordering::Relaxed);
+            Ok(if now >= wanted { Progress::Reached(()) } else { Progress::NotYet(format!("{now} of {wanted}")) })
+        })
+        .await
     }
 
     /// Ends all, and gives what they remember, and how often somebody wrote on old without asking.
@@ -88,6 +104,7 @@ impl Users {
 
 struct Writer {
     client: EntityClient,
+    acknowledged: Arc<AtomicU64>,
     old: Pool,
     new: Pool,
     schema: String,
@@ -118,6 +135,7 @@ impl Writer {
                 Written::Committed => {
                     *told = next;
                     ledger.writes += 1;
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
                     ledger.on_new += u64::from(side == Side::New);
                 }
                 Written::GivenUp => ledger.given_up += 1,
