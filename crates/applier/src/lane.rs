@@ -113,6 +113,9 @@ pub(crate) struct Manner {
     pub blind: bool,
     /// Rows that others refer to are put into their places before anything else is written.
     pub parents_first: bool,
+    /// Where a verdict turns, all is judged and written again under the locks of what was written: however often users write its
+    /// rows, none of them comes between a second time.
+    pub keeps_locks: bool,
 }
 
 impl Manner {
@@ -142,6 +145,15 @@ pub(crate) enum Entry {
     Batch(CheckpointStep),
     /// Another attempt with messages that are set aside.
     Retry(BTreeSet<u64>),
+}
+
+/// What attempts have found out, for those that come after them.
+#[derive(Default)]
+struct Known {
+    rulings: Rulings,
+    /// Messages that are set aside whatever is judged.
+    waiting: BTreeMap<u64, Cause>,
+    standings: Option<Standings>,
 }
 
 enum Attempt {
@@ -177,12 +189,12 @@ impl Lane {
             sighted_only: false,
             blind: false,
             parents_first: false,
+            keeps_locks: false,
         };
         let (mut duplicates, mut collisions) = (0, 0);
         // Said until an attempt gets through, and so also while one is under way.
         let mut _trouble: Option<WaitingGuard> = None;
-        let (mut rulings, mut waiting) = (Rulings::new(), BTreeMap::new());
-        let mut standings = None;
+        let mut known = Known::default();
         let mut backoff = pauses();
         loop {
             manner.sighted_only = work.concurrent && shared.hold.is_stalled() && shared.has_room_for(work).await;
@@ -192,7 +204,7 @@ impl Lane {
             }
             manner.blind = shared.hold.awaits_what_went_back();
             let sent_back = shared.hold.sent_back();
-            let attempt = self.attempt(shared, work, manner, (&rulings, &waiting), &mut standings).await;
+            let attempt = self.attempt(shared, work, manner, &mut known).await;
             // What this lane has waited for meanwhile was before its commit.
             if shared.hold.sent_back() != sent_back {
                 shared.hold.note_sent_back();
@@ -202,13 +214,16 @@ impl Lane {
             }
             let error = match attempt {
                 Ok(Attempt::Committed) => return Ok(()),
-                Ok(Attempt::VerdictTurned) => continue,
+                Ok(Attempt::VerdictTurned) => {
+                    manner.keeps_locks = true;
+                    continue;
+                }
                 Ok(Attempt::HalfAside(more)) => {
-                    waiting.extend(more);
+                    known.waiting.extend(more);
                     continue;
                 }
                 Ok(Attempt::Ruled(more)) => {
-                    rulings.extend(more);
+                    known.rulings.extend(more);
                     continue;
                 }
                 Ok(Attempt::RowAbsent) => {
@@ -347,74 +362,22 @@ impl Lane {
         shared: &Shared,
         work: &Work,
         manner: Manner,
-        (rulings, waiting): (&Rulings, &BTreeMap<u64, Cause>),
-        standings: &mut Option<Standings>,
+        known: &mut Known,
     ) -> Result<Attempt, ApplyError> {
-        let mut lane = JudgedLane::new(&work.plan, work.concurrent);
-        if !shared.entities.tables.is_empty() {
-            self.stand(shared, &mut lane, standings).await?;
-        }
-        if work.concurrent {
-            let mut lookup = shared.lookup.lock().await;
-            let session = self.session(shared).await?;
-            let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
-            let judged = tokio::select! {
-                judged = lane.judge(shared, &mut lookup, conn) => judged,
-                gone = gone(shared, session) => Err(gone),
-            };
-            self.forget_if_gone(judged)?;
-        }
-        lane.lose_late(shared);
-        lane.rule(rulings);
-        lane.rule(&lane.lost_moves(shared));
-        lane.rule(&lane.lost_parents(shared));
-        match &work.entry {
-            Entry::Batch(_) => {
-                let parking = shared.parking.lock().await;
-                lane.hold_back(&shared.planner, parking.dependences(), waiting);
-                if lane.takes_along(shared) {
-                    lane.earlier = parking.dependences().clone();
-                }
-            }
-            // All that these depend on is retried with them, as far as their own images tell.
-            Entry::Retry(seqs) => {
-                lane.hold_back(&shared.planner, &Dependences::default(), waiting);
-                if lane.takes_along(shared) {
-                    lane.earlier = shared.parking.lock().await.dependences_before(seqs);
-                }
-            }
-        }
-        shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
+        let session = self.session(shared).await?;
+        let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
+        let judged = tokio::select! {
+            judged = judged(shared, conn, work, known) => judged,
+            gone = gone(shared, session) => Err(gone),
+        };
+        let mut lane = self.forget_if_gone(judged)?;
         // Judging waits for other lanes, and the store for many outcomes: a session that was silent for so long may be gone.
         let session = self.session(shared).await?;
         let attempt = tokio::select! {
-            attempt = self.write(shared, work, manner, &mut lane) => attempt,
+            attempt = self.write(shared, work, manner, known, &mut lane) => attempt,
             gone = gone(shared, session) => Err(gone),
         };
         self.forget_if_gone(attempt)
-    }
-
-    /// Finds out, once for all attempts, what authority the changes' side had.
-    async fn stand(
-        &mut self,
-        shared: &Shared,
-        lane: &mut JudgedLane<'_>,
-        standings: &mut Option<Standings>,
-    ) -> Result<(), ApplyError> {
-        let known = match standings {
-            Some(known) => known,
-            none => {
-                let session = self.session(shared).await?;
-                let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
-                let found = tokio::select! {
-                    found = entity::standings(shared, conn, lane) => found,
-                    gone = gone(shared, session) => Err(gone),
-                };
-                none.insert(self.forget_if_gone(found)?)
-            }
-        };
-        lane.stand(known);
-        Ok(())
     }
 
     async fn session(&mut self, shared: &Shared) -> Result<SessionId, ApplyError> {
@@ -430,19 +393,20 @@ impl Lane {
     }
 
     /// The transaction in which the lane's verdicts are carried out.
-    async fn write(
+    async fn write<'w>(
         &mut self,
         shared: &Shared,
-        work: &Work,
+        work: &'w Work,
         manner: Manner,
-        lane: &mut JudgedLane<'_>,
+        known: &mut Known,
+        lane: &mut JudgedLane<'w>,
     ) -> Result<Attempt, ApplyError> {
         let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
         if manner.lock_gaps {
             conn.query_drop(session::LOCKING_GAPS).await?;
         }
         conn.query_drop("BEGIN").await?;
-        let attempt = write(shared, conn, lane, work, manner).await;
+        let attempt = write(shared, conn, lane, work, (manner, known)).await;
         match attempt {
             Ok(Attempt::Committed) => {
                 lane.count_conflicts(shared);
@@ -478,12 +442,55 @@ async fn wait_outside(shared: &Shared) -> Result<(), ApplyError> {
     shared.hold.captured_within(shared.hold.patience()).await.map(drop)
 }
 
-async fn write(
+/// The lane's changes with their verdicts, by what is captured now. The session may be in mid-transaction.
+async fn judged<'w>(
     shared: &Shared,
     conn: &mut Conn,
-    lane: &mut JudgedLane<'_>,
-    work: &Work,
-    manner: Manner,
+    work: &'w Work,
+    known: &mut Known,
+) -> Result<JudgedLane<'w>, ApplyError> {
+    let mut lane = JudgedLane::new(&work.plan, work.concurrent);
+    if !shared.entities.tables.is_empty() {
+        let standings = match &mut known.standings {
+            Some(standings) => standings,
+            none => none.insert(entity::standings(shared, conn, &lane).await?),
+        };
+        lane.stand(standings);
+    }
+    if work.concurrent {
+        let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
+        lane.judge(shared, &mut lookup, conn).await?;
+    }
+    lane.lose_late(shared);
+    lane.rule(&known.rulings);
+    lane.rule(&lane.lost_moves(shared));
+    lane.rule(&lane.lost_parents(shared));
+    match &work.entry {
+        Entry::Batch(_) => {
+            let parking = shared.parking.lock().await;
+            lane.hold_back(&shared.planner, parking.dependences(), &known.waiting);
+            if lane.takes_along(shared) {
+                lane.earlier = parking.dependences().clone();
+            }
+        }
+        // All that these depend on is retried with them, as far as their own images tell.
+        Entry::Retry(seqs) => {
+            lane.hold_back(&shared.planner, &Dependences::default(), &known.waiting);
+            if lane.takes_along(shared) {
+                lane.earlier = shared.parking.lock().await.dependences_before(seqs);
+            }
+        }
+    }
+    shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
+    Ok(lane)
+}
+
+async fn write<'w>(
+    shared: &Shared,
+    conn: &mut Conn,
+    lane: &mut JudgedLane<'w>,
+    work: &'w Work,
+    (manner, known): (Manner, &mut Known),
 ) -> Result<Attempt, ApplyError> {
     let is_begun = match &work.entry {
         Entry::Batch(step) => shared.owner.advance(conn, *step).await?,
@@ -492,6 +499,31 @@ async fn write(
     if !is_begun {
         return Ok(Attempt::CheckpointElsewhere);
     }
+    if !manner.keeps_locks {
+        return carry_out(shared, conn, lane, work, manner).await;
+    }
+    // What comes after it stays locked when it is taken back: InnoDB has work in hand by now, without which a server takes it for
+    // the transaction's beginning, and lets all go.
+    conn.query_drop("SAVEPOINT begun").await?;
+    loop {
+        match carry_out(shared, conn, lane, work, manner).await? {
+            Attempt::VerdictTurned => {
+                conn.query_drop("ROLLBACK TO SAVEPOINT begun").await?;
+                *lane = judged(shared, conn, work, known).await?;
+            }
+            ended => return Ok(ended),
+        }
+    }
+}
+
+/// Writes what is judged, confirms it, and commits.
+async fn carry_out(
+    shared: &Shared,
+    conn: &mut Conn,
+    lane: &mut JudgedLane<'_>,
+    work: &Work,
+    manner: Manner,
+) -> Result<Attempt, ApplyError> {
     match lane.write(shared, conn, manner).await? {
         Written::AsJudged { .. } => {
             let half = lane.half_aside();

@@ -19,6 +19,7 @@ mod reckoning;
 mod run;
 mod sight;
 mod silently;
+mod starved;
 mod uniques;
 
 use anyhow::{Context, Result, bail, ensure};
