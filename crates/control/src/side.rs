@@ -41,10 +41,15 @@ pub(crate) fn stream_of(direction: Direction) -> StreamId {
     StreamId::new(direction, direction.source().as_str())
 }
 
-/// The stream whose process writes to a side: what is written there is tagged as its.
-pub(crate) fn stream_to(side: Side) -> StreamId {
-    stream_of(match side {
+/// The direction that writes to a side.
+pub(crate) fn direction_to(side: Side) -> Direction {
+    match side {
         Side::New => Direction::Forward,
         Side::Old => Direction::Reverse,
-    })
+    }
+}
+
+/// What is written to a side is tagged as its.
+pub(crate) fn stream_to(side: Side) -> StreamId {
+    stream_of(direction_to(side))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 use crate::quiet::{Progress, until};
@@ -144,13 +145,26 @@ pub async fn run_any<A: AsRef<OsStr>>(
     limit: Duration,
 ) -> Result<(Option<i32>, String, String)> {
     let mut command = Command::new(binary);
-    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
-    let output = match tokio::time::timeout(limit, command.output()).await {
-        Ok(output) => output.with_context(|| format!("cannot run {}", binary.display()))?,
-        Err(_) => bail!("{} was not done within {limit:?}", binary.display()),
-    };
+    command.args(arguments).envs(environment.iter().copied()).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run {}", binary.display()))?;
+    let (output, errors) = child.stdout.take().zip(child.stderr.take()).context("no outputs")?;
+    let (mut said, mut complained) = (Vec::new(), Vec::new());
+    let read = async { tokio::try_join!(read_all(output, &mut said), read_all(errors, &mut complained), child.wait()) };
+    let ended = tokio::time::timeout(limit, read).await;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok((output.status.code(), text(&output.stdout), text(&output.stderr)))
+    match ended {
+        Ok(ended) => Ok((ended?.2.code(), text(&said), text(&complained))),
+        Err(_) => {
+            let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+            let words = words.join(" ");
+            bail!("`{words}` was not done within {limit:?}; it said:\n{}{}", text(&said), text(&complained))
+        }
+    }
+}
+
+async fn read_all(mut from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> std::io::Result<usize> {
+    from.read_to_end(into).await
 }
 
 /// The last `lines` lines of a file, or why they cannot be read.

@@ -10,12 +10,15 @@ use humantime::format_duration;
 
 use super::give::give_decided;
 use super::{EntitySight, Equality, FAILED_TOLD, Failed, Mover, Under, hold};
-use crate::side::connect_known;
+use crate::side::{connect_known, direction_to};
 use crate::waits::Waits;
 use crate::{ControlError, drain, quiet};
 
 /// Users of these entities cannot write meanwhile, and nobody can undo it.
 const GIVE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// So long a direction is waited for that is behind.
+const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// Rows of which a change is still under way are looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -59,6 +62,8 @@ impl<S: EntitySight> Under<'_, S> {
         self.show("waits until answers have run out").await?;
         let lease = store.entity_lease(entity.lease).await?.max(entity.lease);
         tokio::time::sleep(lease.saturating_sub(proved.elapsed())).await;
+        self.show("waits until what users write crosses soon enough").await?;
+        self.until_caught_up(direction_to(batch.to)).await?;
 
         self.step(batch, &left, BatchStep::Fence(entity.fence_timeout)).await?;
         let fenced = Instant::now();
@@ -132,6 +137,31 @@ impl<S: EntitySight> Under<'_, S> {
         Ok(found)
     }
 
+    /// A fence ends in vain where its drain takes longer than it may stand: nobody is kept from writing before the direction has
+    /// needed at most half of that for what was written last.
+    async fn until_caught_up(&self, direction: Direction) -> Result<(), ControlError> {
+        let Mover { settings, store, entity, .. } = self.mover;
+        let waits = Waits::default();
+        let soon = async {
+            loop {
+                let asked = Instant::now();
+                let last_seq = drain::until_read_up_to_now(settings, store, direction, &waits).await?;
+                drain::until_passed(settings, direction, last_seq, &waits).await?;
+                if asked.elapsed() <= entity.fence_timeout / 2 {
+                    return Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(CATCH_UP, soon).await.unwrap_or_else(|_| {
+            Err(ControlError::Refused(format!(
+                "{direction} has not caught up within {}: {}; nobody was kept from writing; `crossfade status` shows how far \
+                 behind it is",
+                format_duration(CATCH_UP),
+                waits.shown()
+            )))
+        })
+    }
+
     /// What must be so before it is decided. Gives those of which rows are not equal now.
     async fn fenced(
         &self,
@@ -141,8 +171,8 @@ impl<S: EntitySight> Under<'_, S> {
         waits: &Waits,
     ) -> Result<Unlike, ControlError> {
         let Mover { settings, store, entity, sight, probe, .. } = self.mover;
-        let from = batch.to.opposite();
-        let direction = if from == Side::Old { Direction::Forward } else { Direction::Reverse };
+        let direction = direction_to(batch.to);
+        let from = direction.source();
         waits.note("answers that were given before had not run out");
         let lease = store.entity_lease(entity.lease).await?.max(entity.lease);
         let short = answer_valid_for(EntityState::Verified, lease);
