@@ -2,7 +2,7 @@
 --
 -- A semicolon at the end of a line ends a statement, and stands nowhere else.
 
--- The flag of the migration; no row before it was changed first. Each change is a compare-and-set of its version. Its mirror on
+-- The flag of the migration, and under `<pair>/<group>` those of groups of tables; no row before it was changed first. Each change is a compare-and-set of its version. Its mirror on
 -- the sides' nodes is `crossfade.flag`.
 CREATE TABLE IF NOT EXISTS flag_state (
   pair         VARCHAR(64)      NOT NULL,

@@ -39,6 +39,11 @@ impl Served {
         Ok(Served { process, address })
     }
 
+    /// As the client crate takes it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub async fn get(&self, path: &str) -> Result<Answer> {
         self.ask("GET", path, "").await
     }

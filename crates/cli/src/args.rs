@@ -247,7 +247,7 @@ A position is a GTID set of MySQL, GTIDs of MariaDB, or `file:offset` on MariaDB
 pub enum FlagCommand {
     /// Show the flag, and the instances of applications that follow it, with the version that each has acknowledged
     #[command(after_help = FLAG_GET_EXAMPLES)]
-    Get(JsonOutput),
+    Get(crate::command::flag::FlagGetArgs),
     /// Open two-way writing (`write_both`), or end it again (`old_only`); what moves users is `cutover` and `rollback`
     #[command(after_help = crate::command::flag::SET_EXAMPLES)]
     Set(crate::command::flag::FlagSetArgs),

@@ -121,7 +121,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Throttle(ThrottleCommand::Get(args)) => command::throttle::get(&settings, args).await?,
         Command::Throttle(ThrottleCommand::Set(args)) => command::throttle::set(&settings, &args).await?,
         Command::Throttle(ThrottleCommand::Reset) => command::throttle::reset(&settings).await?,
-        Command::Flag(FlagCommand::Get(args)) => command::flag::get(&settings, args).await?,
+        Command::Flag(FlagCommand::Get(args)) => command::flag::get(&settings, &args).await?,
         Command::Mark(MarkCommand::Take(args)) => command::mark::take(&settings, &args).await?,
         Command::Mark(MarkCommand::List(args)) => command::mark::list(&settings, args).await?,
         Command::Messages(MessagesCommand::List(args)) => command::messages::list(settings, &args).await?,

@@ -7,6 +7,7 @@ use anyhow::Context;
 use crossfade_binlog::SyncedTables;
 use crossfade_catalog::{Purpose, ServerFacts, Servers, SupportLevel, entity_rules, table_rule, table_shapes};
 use crossfade_config::{Settings, TablePattern};
+use crossfade_control::gate::group::Crossing;
 use crossfade_model::{Direction, Side, StreamId, TableName, TableShape};
 use crossfade_rules::authority::{EntityProblem, hash_with};
 use crossfade_rules::mapping::rules_hash;
@@ -47,6 +48,40 @@ impl Pair {
     /// A synced table, by either side's name.
     pub fn synced(&self, name: &TableName) -> Option<&TableMapping> {
         self.mappings(Direction::Forward).iter().find(|mapping| mapping.source == *name || mapping.target == *name)
+    }
+
+    /// The group of each synced table, by its name on a side.
+    pub fn groups(&self, side: Side) -> BTreeMap<TableName, Option<String>> {
+        let existing: Vec<TableName> = self.old.shapes.keys().cloned().collect();
+        let selected = self.settings.select(&existing);
+        let named = selected.into_iter().map(|table| {
+            let name = if side == Side::Old { table.old } else { table.new };
+            (name, table.settings.group.clone())
+        });
+        named.collect()
+    }
+
+    /// References between synced tables that are not in the same group.
+    pub fn crossings(&self) -> Vec<Crossing> {
+        let mut crossings = Vec::new();
+        for side in [Side::Old, Side::New] {
+            let groups = self.groups(side);
+            for (child, child_group) in &groups {
+                let keys = self.side(side).shapes.get(child).map(|shape| shape.foreign_keys.as_slice());
+                for key in keys.unwrap_or_default() {
+                    let Some(parent_group) = groups.get(&key.parent).filter(|group| *group != child_group) else {
+                        continue;
+                    };
+                    let (child_group, parent_group) = (child_group.clone(), parent_group.clone());
+                    let crossing =
+                        Crossing { child: child.clone(), parent: key.parent.clone(), child_group, parent_group };
+                    if !crossings.contains(&crossing) {
+                        crossings.push(crossing);
+                    }
+                }
+            }
+        }
+        crossings
     }
 
     /// Somebody has named another.

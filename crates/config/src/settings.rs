@@ -1,7 +1,7 @@
 //! The whole configuration.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::throttle::{self, ThrottleSettings};
 use crate::{Problems, ServerUrl};
 
 const PAIR_NAME_MAX_CHARS: usize = 32;
+/// With the pair's name and what stands between them, a flag's name.
+const GROUP_NAME_MAX_CHARS: usize = 31;
 
 /// Nobody but this machine is told anything, unless somebody wishes it.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8420);
@@ -204,6 +206,11 @@ impl Settings {
         self.store.url.as_ref().unwrap_or(&self.new.url)
     }
 
+    /// The groups of tables that change sides by themselves, by name.
+    pub fn groups(&self) -> BTreeSet<&str> {
+        self.tables.iter().filter(|table| !table.skip).filter_map(|table| table.group.as_deref()).collect()
+    }
+
     /// What to look for on the old side.
     pub fn old_patterns(&self) -> Vec<TablePattern> {
         self.tables.iter().map(|entry| entry.old.clone()).collect()
@@ -238,6 +245,7 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
     let http = http(&mut root);
     let tables = tables(&mut root, conflict.prefer);
     let entity = entity::read(&mut root, &tables);
+    refuse_groups_of_entities(&root, &tables, entity.as_ref());
     root.finish();
     Some(Settings {
         pair: pair?,
@@ -258,15 +266,20 @@ fn read(source: &Source, document: &DeTable) -> Option<Settings> {
 }
 
 fn pair_name(root: &Section, text: Text) -> Option<String> {
+    plain_name(root, "pair", text, PAIR_NAME_MAX_CHARS)
+}
+
+/// A name that stands in a key of the store.
+fn plain_name(section: &Section, key: &str, text: Text, max_chars: usize) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     let length = text.value.chars().count();
-    if (1..=PAIR_NAME_MAX_CHARS).contains(&length) && text.value.chars().all(allowed) {
+    if (1..=max_chars).contains(&length) && text.value.chars().all(allowed) {
         return Some(text.value);
     }
-    root.problem(
+    section.problem(
         text.line,
-        format!("`pair = \"{}\"` is not a name", text.written),
-        format!("use 1 to {PAIR_NAME_MAX_CHARS} of a-z, 0-9, `_` and `-`"),
+        format!("`{key} = \"{}\"` is not a name", text.written),
+        format!("use 1 to {max_chars} of a-z, 0-9, `_` and `-`"),
     );
     None
 }
@@ -432,9 +445,23 @@ fn table_entry(section: &mut Section, prefer: Side) -> Option<TableSettings> {
     let one_way = section.boolean("one_way", false);
     let skip = section.boolean("skip", false);
     let merge = merge(section, one_way);
+    let group = section.text("group", "\"billing\"");
+    let group = group.and_then(|text| plain_name(section, "group", text, GROUP_NAME_MAX_CHARS));
     let clock = clock.map(|text| text.value);
     let (old, new) = names?;
-    Some(TableSettings { old, new, clock, policy, columns, one_way, merge, skip, line: section.line })
+    Some(TableSettings { old, new, clock, policy, columns, one_way, merge, skip, group, line: section.line })
+}
+
+/// Each would say who has authority over the same rows.
+fn refuse_groups_of_entities(root: &Section, tables: &[TableSettings], entity: Option<&EntitySettings>) {
+    let grouped = tables.iter().find(|table| table.group.is_some());
+    if let Some((table, _)) = grouped.zip(entity) {
+        root.problem(
+            table.line,
+            "`group` stands beside `[entity]`: users change sides by groups of tables, or one by one",
+            "remove every `group`, or `[entity]`",
+        );
+    }
 }
 
 fn policy(section: &mut Section, default: Policy, has_clock: bool) -> Policy {

@@ -167,6 +167,8 @@ pub struct TableSettings {
     pub merge: Option<BTreeMap<String, MergeRule>>,
     /// The tables are left out, also where a later pattern would take them.
     pub skip: bool,
+    /// Users of these tables change sides by themselves, with those of the other tables of the group.
+    pub group: Option<String>,
     /// Where in the file it begins, from 1.
     pub line: usize,
 }

@@ -45,6 +45,15 @@ const CASES: &[Case] = &[
         problems: &[(6, "unknown key `clocks` in [[table]]", "did you mean `clock`?")],
     },
     Case {
+        name: "a group that is none, and one beside an entity",
+        text: "SIDES[[table]]\nname = 'a.b'\ngroup = 'B/2'\n[[table]]\nname = 'a.c'\ngroup = 'billing'\n\
+               [entity]\nname = 'user'\n[[entity.table]]\nname = 'a.b'\nkey = 'id'",
+        problems: &[
+            (6, "`group = \"B/2\"` is not a name", "use 1 to 31 of a-z, 0-9, `_` and `-`"),
+            (7, "`group` stands beside `[entity]`", "remove every `group`, or `[entity]`"),
+        ],
+    },
+    Case {
         name: "a fence that is none, and times and shares that are none",
         text: "SIDESTABLE[cutover]\nfence = 'wall'\ntimeout = '10ms'\nmax_lag = 2\nmax_mismatch = '101%'\nrequire_instances = 'no'",
         problems: &[

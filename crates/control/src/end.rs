@@ -19,7 +19,7 @@ use crate::error::Cause;
 use crate::gate::{Gate, VerificationSeen, compared};
 use crate::hold::{Hold, IsDead, take};
 use crate::memory::{Memory, StepTook, name};
-use crate::mirror::mirror_both;
+use crate::mirror::mirror_all;
 use crate::progress::{Progress, in_time, late};
 use crate::switch::PROVED_WITHIN;
 use crate::waits::Waits;
@@ -267,7 +267,7 @@ impl<S: EndSight> Ending<'_, S> {
         self.progress.begin(Step::Flip).await?;
         let flipped = store.change_flag(flag.version, change.to(), None).await?.ok_or_else(late)?;
         (self.progress.probe)("switch-flipped");
-        mirror_both(settings, &flipped).await?;
+        mirror_all(settings, store, &flipped).await?;
         let (phase, version) = (flipped.phase, flipped.version);
         sight.tell(&format!("the phase is {phase} (flag version {version}): users write {} alone", phase.writes_to()));
         Ok(flipped)
@@ -277,7 +277,7 @@ impl<S: EndSight> Ending<'_, S> {
     async fn let_all_cross(&mut self, flag: &Flag) -> Result<(), ControlError> {
         let End { settings, store, change, .. } = self.end;
         self.progress.begin(Step::Acknowledge).await?;
-        let acknowledging = acknowledge::until_acknowledged(store, flag.version, self.waits);
+        let acknowledging = acknowledge::until_all_acknowledged(settings, store, flag.version, self.waits);
         let instances = in_time(settings.cutover.timeout, self.waits, acknowledging).await?;
         self.progress.memory.instances = instances.into_iter().map(|one| one.instance).collect();
         if *change == Change::Finish {

@@ -1,5 +1,6 @@
 //! What must hold before the phase changes, and what would make it hold. Pure: what is judged was looked at before.
 
+pub mod group;
 mod verdicts;
 
 use std::time::Duration;

@@ -11,6 +11,8 @@ use crate::{Change, ControlError, Step};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
+    /// The group of tables whose users change sides; none for all that are in no group.
+    pub group: Option<String>,
     /// The flag's version before the fence; the fence is the next one.
     pub fenced_from: Option<u64>,
     /// It was writable, and is to be again.
@@ -97,7 +99,9 @@ impl Memory {
 
 /// What a run is called.
 pub fn name(run: &SwitchRun) -> String {
-    format!("{} {}", run.kind, run.id)
+    let group = serde_json::from_str(&run.memory).ok().and_then(|memory: Memory| memory.group);
+    let of_group = group.map_or(String::new(), |group| format!(" of {group}"));
+    format!("{} {}{of_group}", run.kind, run.id)
 }
 
 pub(crate) fn change_of(run: &SwitchRun) -> Result<Change, ControlError> {

@@ -8,7 +8,7 @@ use crossfade_model::{Direction, Phase};
 
 use crate::hold::{IsDead, TTL};
 use crate::memory::{Memory, change_of, name};
-use crate::mirror::{mirror, mirror_both};
+use crate::mirror::{mirror, mirror_all, mirror_both};
 use crate::refuse::{Refused, take_writes};
 use crate::{Change, ControlError, Step};
 
@@ -31,6 +31,7 @@ pub(crate) async fn settle(
 ) -> Result<Settled, ControlError> {
     let kept = kept(store, run).await?;
     let (change, mut memory) = (change_of(&kept)?, Memory::of(&kept)?);
+    let store = &store.of_group(memory.group.as_deref());
     if change.is_end() {
         return undo_end(settings, store, (&kept, holder), (change, memory), reason).await;
     }
@@ -40,14 +41,15 @@ pub(crate) async fn settle(
         restore_wishes(store, &kept, holder, &memory).await?;
     }
     // Written again below, where a side that refuses writes does not take it.
-    let mirrored = if memory.fenced_from.is_some() { mirror_both(settings, &flag).await } else { Ok(()) };
+    let mirrored =
+        if memory.fenced_from.is_some() { mirror_both(settings, store.flag_key(), &flag).await } else { Ok(()) };
     if memory.refuses.is_some() {
         keep(store, &kept, holder, &memory).await?;
         probe(Step::Release.failpoint());
     }
     release(settings, &mut memory).await?;
     if mirrored.is_err()
-        && let Err(error) = mirror_both(settings, &flag).await
+        && let Err(error) = mirror_both(settings, store.flag_key(), &flag).await
     {
         // The sync processes do it as soon as they can.
         tracing::warn!(error = %error, "a side has not been told of the flag yet");
@@ -84,7 +86,7 @@ async fn undo_end(
     };
     restore_wishes(store, run, holder, &memory).await?;
     if memory.flipped_from.is_some()
-        && let Err(error) = mirror_both(settings, &flag).await
+        && let Err(error) = mirror_all(settings, store, &flag).await
     {
         tracing::warn!(error = %error, "a side has not been told of the flag yet");
     }
@@ -203,9 +205,9 @@ pub async fn release_abandoned(
     is_dead: IsDead,
 ) -> Result<Option<String>, ControlError> {
     let Some((run, held_by)) = store.open_switch_run().await? else { return Ok(None) };
-    if held_by.as_ref().is_some_and(|holder| !is_dead(holder))
-        || Memory::of(&run)?.refuses.is_none()
-        || store.flag().await?.fenced
+    let memory = Memory::of(&run)?;
+    let store = &store.of_group(memory.group.as_deref());
+    if held_by.as_ref().is_some_and(|holder| !is_dead(holder)) || memory.refuses.is_none() || store.flag().await?.fenced
     {
         return Ok(None);
     }
@@ -221,7 +223,7 @@ pub async fn release_abandoned(
     store.journal(&run.kind, &told).await?;
     // Nobody is to wait for this process.
     store.renew_switch_run(run.id, holder, std::time::Duration::ZERO).await?;
-    mirror(settings, side, &store.flag().await?).await?;
+    mirror(settings, store.flag_key(), side, &store.flag().await?).await?;
     Ok(Some(told))
 }
 

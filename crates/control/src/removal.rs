@@ -6,8 +6,8 @@ use crossfade_catalog::{Purpose, connect as connect_to};
 use crossfade_config::Settings;
 use crossfade_message::{MIGRATION_LOCK, SCHEMA, node_tables};
 use crossfade_model::Side;
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, params};
 
 use crate::ControlError;
 use crate::side::{connect, during};
@@ -39,6 +39,9 @@ impl fmt::Display for Removed {
 const ROWS_AT_A_TIME: u64 = 1_000;
 const LOCK_WITHIN_SECONDS: u32 = 30;
 const WHAT: &str = "remove what crossfade has kept there";
+
+/// Rows of the pair, and of the flags of its groups, which are kept under `<pair>/<group>`: no name has a `/`, after which comes `0`.
+const OWN: &str = "(pair = :pair OR (pair > CONCAT(:pair, '/') AND pair < CONCAT(:pair, '0')))";
 
 /// These tell that the migration is over, until everything else is gone.
 const LAST: [&str; 2] = ["stream", "switch_run"];
@@ -97,9 +100,9 @@ async fn remove_locked(conn: &mut Conn, pair: &str, of_node: bool) -> Result<Rem
     let is_own = |table: &&String| !of_node || node.contains(&table.as_str());
     let mut others = false;
     for table in &tables {
-        others = others || has_rows(conn, table, "<>", pair).await?;
+        others = others || has_rows(conn, table, &format!("NOT {OWN}"), pair).await?;
         // The store is here.
-        others = others || (!is_own(&table) && has_rows(conn, table, "=", pair).await?);
+        others = others || (!is_own(&table) && has_rows(conn, table, OWN, pair).await?);
     }
     if !others {
         conn.query_drop(format!("DROP DATABASE IF EXISTS `{SCHEMA}`")).await?;
@@ -112,7 +115,7 @@ async fn remove_locked(conn: &mut Conn, pair: &str, of_node: bool) -> Result<Rem
     if !of_node {
         conn.query_drop("START TRANSACTION").await?;
         for table in LAST {
-            conn.exec_drop(format!("DELETE FROM `{SCHEMA}`.`{table}` WHERE pair = ?"), (pair,)).await?;
+            conn.exec_drop(format!("DELETE FROM `{SCHEMA}`.`{table}` WHERE {OWN}"), params! { pair }).await?;
             rows += conn.affected_rows();
         }
         conn.query_drop("COMMIT").await?;
@@ -131,16 +134,16 @@ async fn tables_of_pairs(conn: &mut Conn) -> Result<Vec<String>, mysql_async::Er
     .await
 }
 
-async fn has_rows(conn: &mut Conn, table: &str, is: &str, pair: &str) -> Result<bool, mysql_async::Error> {
-    let question = format!("SELECT 1 FROM `{SCHEMA}`.`{table}` WHERE pair {is} ? LIMIT 1");
-    Ok(conn.exec_first::<u8, _, _>(question, (pair,)).await?.is_some())
+async fn has_rows(conn: &mut Conn, table: &str, condition: &str, pair: &str) -> Result<bool, mysql_async::Error> {
+    let question = format!("SELECT 1 FROM `{SCHEMA}`.`{table}` WHERE {condition} LIMIT 1");
+    Ok(conn.exec_first::<u8, _, _>(question, params! { pair }).await?.is_some())
 }
 
 async fn delete(conn: &mut Conn, table: &str, pair: &str) -> Result<u64, mysql_async::Error> {
     let mut rows = 0;
     loop {
-        let statement = format!("DELETE FROM `{SCHEMA}`.`{table}` WHERE pair = ? LIMIT {ROWS_AT_A_TIME}");
-        conn.exec_drop(statement, (pair,)).await?;
+        let statement = format!("DELETE FROM `{SCHEMA}`.`{table}` WHERE {OWN} LIMIT {ROWS_AT_A_TIME}");
+        conn.exec_drop(statement, params! { pair }).await?;
         rows += conn.affected_rows();
         if conn.affected_rows() < ROWS_AT_A_TIME {
             return Ok(rows);

@@ -47,6 +47,7 @@ pub trait Sight: Sync {
 /// What is to be done, by whom.
 pub struct Switch<'s, S> {
     pub settings: &'s Settings,
+    /// Of the group whose users change sides.
     pub store: &'s Store,
     pub change: Change,
     /// Unique to this run of this process.
@@ -64,6 +65,9 @@ pub struct Switch<'s, S> {
 pub struct Report {
     pub run: u64,
     pub change: Change,
+    /// The group of tables whose users change sides; none for all that are in no group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     pub state: SwitchState,
     pub phase: Phase,
     pub version: u64,
@@ -107,7 +111,8 @@ impl<S: Sight> Switch<'_, S> {
             }
             self.sight.tell(&format!("{} was left behind at step `{}`", name(&run), run.step));
             let settled = self.settle(&run, Some("its tool had died".to_owned()), true).await?;
-            if settled.state == SwitchState::Done && settled.change == self.change {
+            let is_same = settled.change == self.change && settled.group.as_deref() == self.store.group();
+            if settled.state == SwitchState::Done && is_same {
                 return Ok(settled);
             }
         };
@@ -118,7 +123,8 @@ impl<S: Sight> Switch<'_, S> {
         let hold = Hold::of(self.store, run.id, self.holder);
         let waits = Waits::default();
         let parts = (self.store, self.holder, &self.probe);
-        let progress = Progress::new(parts, (self.change, run.id, Memory::default()), &waits);
+        let memory = Memory { group: self.store.group().map(str::to_owned), ..Memory::default() };
+        let progress = Progress::new(parts, (self.change, run.id, memory), &waits);
         let mut under = Under { switch: self, progress, gates: Vec::new(), sung, waits: &waits };
         let ended = tokio::select! {
             ended = under.all_steps() => ended,
@@ -142,6 +148,7 @@ impl<S: Sight> Switch<'_, S> {
         Ok(Report {
             run: run.id,
             change,
+            group: memory.group,
             state,
             phase: flag.phase,
             version: flag.version,
@@ -203,8 +210,8 @@ impl<S: Sight> Under<'_, S> {
         };
         let limit = settings.cutover.timeout;
         let fenced = store.change_flag(flag.version, change.from(), Some(limit)).await?.ok_or_else(late)?;
-        mirror_both(settings, &fenced).await?;
-        sight.tell(&format!("users write nowhere, for {} at most", format_duration(limit)));
+        mirror_both(settings, store.flag_key(), &fenced).await?;
+        sight.tell(&format!("users{} write nowhere, for {} at most", of_group(store), format_duration(limit)));
 
         self.progress.begin(Step::Acknowledge).await?;
         let instances = acknowledge::until_acknowledged(store, fenced.version, self.waits).await?;
@@ -247,7 +254,11 @@ impl<S: Sight> Under<'_, S> {
         (self.switch.probe)("switch-flipped");
         let pause = ms(fence.elapsed());
         self.progress.memory.pause_ms = Some(pause);
-        sight.tell(&format!("users write to {to} (flag version {}), after a pause of {pause} ms", flipped.version));
+        sight.tell(&format!(
+            "users{} write to {to} (flag version {}), after a pause of {pause} ms",
+            of_group(store),
+            flipped.version
+        ));
         // What is left is done by whoever brings it to its end.
         self.progress.begin(Step::Mirror).await
     }
@@ -299,4 +310,8 @@ impl<S: Sight> Under<'_, S> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn of_group(store: &Store) -> String {
+    store.group().map_or(String::new(), |group| format!(" of {group}"))
 }

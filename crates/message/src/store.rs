@@ -29,6 +29,8 @@ pub struct Store {
     /// The same connections, for what people ask and for what changes tables: that takes as long as it takes.
     pub(crate) patient: MySqlPool,
     pub(crate) pair: Arc<str>,
+    /// The key of the flag: the pair's, or that of a group of its tables.
+    pub(crate) flag_key: Arc<str>,
     /// TLS is not asked for, but the server may insist.
     plain_first: bool,
     /// Connections that are older are not used again.
@@ -85,6 +87,7 @@ impl Store {
             pool: Connections::new(pool.clone()),
             patient: pool,
             pair: pair.into(),
+            flag_key: pair.into(),
             plain_first,
             moved_at,
             layouts: Arc::default(),
@@ -116,6 +119,23 @@ impl Store {
 
     pub fn pair(&self) -> &str {
         &self.pair
+    }
+
+    /// The same store, with the flag and the instances of a group of tables; `None`: those of the pair, for tables in no group.
+    #[must_use]
+    pub fn of_group(&self, group: Option<&str>) -> Store {
+        let flag_key = group.map_or_else(|| self.pair.clone(), |group| format!("{}/{group}", self.pair).into());
+        Store { flag_key, ..self.clone() }
+    }
+
+    /// What the flag is kept under, here and on the nodes: the pair's name, or `<pair>/<group>`.
+    pub fn flag_key(&self) -> &str {
+        &self.flag_key
+    }
+
+    /// The group whose flag this is.
+    pub fn group(&self) -> Option<&str> {
+        self.flag_key.split_once('/').map(|(_, group)| group)
     }
 
     /// Closes all connections, also those of clones.

@@ -1,5 +1,7 @@
 //! One function for each path.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics;
 use crate::view::View;
-use crate::{Flags, Status, StreamLine};
+use crate::{FlagsByGroup, Status, StreamLine};
 
 /// What Prometheus asks for, and OpenMetrics calls it.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -76,8 +78,12 @@ fn readiness(status: &Status, direction: Option<&str>) -> Readiness {
     Readiness { ready, reason, streams: streams.collect() }
 }
 
-pub async fn metrics(State(view): State<View>, State(flags): State<Flags>) -> Response {
-    match metrics::text(view.look().await.ok(), flags.glance().await) {
+pub async fn metrics(State(view): State<View>, State(flags): State<Arc<FlagsByGroup>>) -> Response {
+    let mut followed = Vec::new();
+    for (group, flags) in flags.iter() {
+        followed.extend(flags.glance().await.map(|(flag, instances)| (group.clone(), flag, instances)));
+    }
+    match metrics::text(view.look().await.ok(), followed) {
         Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -16,6 +16,7 @@ mod view;
 
 use std::future::IntoFuture;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use entity::{Entities, EntityDocument, EntityStore};
 pub use flag::{FlagDocument, FlagStore, Flags, InstanceLine};
-pub use status::{EndLine, FlagLine, RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
+pub use status::{EndLine, FlagLine, GroupLine, RoundLine, StandbyLine, Status, StoreLine, StreamLine, VerifyLine};
 pub use view::{Ask, View};
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,11 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
 }
 
-/// Answers until `stop` is cancelled; answers under way are given to their end, and those that wait for a change at once.
+/// Flags, by the group of tables whose they are; `None` for all tables that are in none.
+pub type FlagsByGroup = Vec<(Option<String>, Flags)>;
+
+/// Answers until `stop` is cancelled; answers under way are given to their end, and those that wait for a change at once. The flag
+/// of a group is below `/groups/<group>`.
 ///
 /// # Errors
 ///
@@ -63,11 +68,14 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
 pub async fn serve(
     listener: TcpListener,
     view: View,
-    (flags, entities): (Flags, Entities),
+    (flags, entities): (FlagsByGroup, Entities),
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
-    let told = Told { view, flags: flags.stopped_by(stop.clone()), entities: entities.stopped_by(stop.clone()) };
-    let serving = axum::serve(listener, router(told)).with_graceful_shutdown(stop.cancelled_owned());
+    let stopped = |(group, flags): (Option<String>, Flags)| (group, flags.stopped_by(stop.clone()));
+    let flags: Arc<FlagsByGroup> = Arc::new(flags.into_iter().map(stopped).collect());
+    let entities = entities.stopped_by(stop.clone());
+    let router = router(Told { view, flags, entities });
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     serving.into_future().await.map_err(ServerError::Serve)
 }
 
@@ -75,7 +83,7 @@ pub async fn serve(
 #[derive(Clone)]
 struct Told {
     view: View,
-    flags: Flags,
+    flags: Arc<FlagsByGroup>,
     entities: Entities,
 }
 
@@ -85,8 +93,8 @@ impl FromRef<Told> for View {
     }
 }
 
-impl FromRef<Told> for Flags {
-    fn from_ref(told: &Told) -> Flags {
+impl FromRef<Told> for Arc<FlagsByGroup> {
+    fn from_ref(told: &Told) -> Arc<FlagsByGroup> {
         told.flags.clone()
     }
 }
@@ -98,14 +106,24 @@ impl FromRef<Told> for Entities {
 }
 
 fn router(told: Told) -> Router {
-    Router::new()
+    let flags = told.flags.clone();
+    let router = Router::new()
         .route("/healthz", get(answers::healthz))
         .route("/readyz", get(answers::readyz))
         .route("/metrics", get(answers::metrics))
         .route("/v1/status", get(answers::status))
+        .route("/v1/entities/{id}", get(entity::answers::get))
+        .with_state(told);
+    flags.iter().fold(router, |router, (group, flags)| match group {
+        None => router.merge(of_flag(flags)),
+        Some(group) => router.nest(&format!("/groups/{group}"), of_flag(flags)),
+    })
+}
+
+fn of_flag(flags: &Flags) -> Router {
+    Router::new()
         .route("/v1/flag", get(flag::answers::get))
         .route("/v1/flag/instances", get(flag::answers::instances))
         .route("/v1/flag/instances/{instance}", put(flag::answers::put_instance).delete(flag::answers::delete_instance))
-        .route("/v1/entities/{id}", get(entity::answers::get))
-        .with_state(told)
+        .with_state(flags.clone())
 }

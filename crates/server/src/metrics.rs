@@ -14,8 +14,8 @@ use crate::{Status, StreamLine};
 
 type Labels = Vec<(&'static str, String)>;
 
-/// The flag, and who follows it; nothing where that is not known.
-type Followed = Option<(Flag, Arc<[FlagInstance]>)>;
+/// The flags that are known, with the group whose they are, and who follows each.
+pub type Followed = Vec<(Option<String>, Flag, Arc<[FlagInstance]>)>;
 
 /// All metrics that are known; `crossfade_up` is 0 where the status is not.
 pub fn text(status: Option<Arc<Status>>, followed: Followed) -> Result<String, fmt::Error> {
@@ -73,23 +73,35 @@ struct FlagMetrics(Followed);
 
 impl Collector for FlagMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let Some((flag, instances)) = &self.0 else { return Ok(()) };
-        for (name, help, value) in [
-            ("flag", "0 old_only, 1 write_both, 2 read_new, 3 new_only", f64::from(flag.phase.flag())),
-            ("flag_version", "Changes of the flag", flag.version as f64),
-            ("flag_fenced", "Whether users write nowhere for a moment", f64::from(u8::from(flag.fenced))),
-        ] {
-            gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value)?;
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let gauges: [(&str, &str, fn(&Flag) -> f64); 3] = [
+            ("flag", "0 old_only, 1 write_both, 2 read_new, 3 new_only", |flag| f64::from(flag.phase.flag())),
+            ("flag_version", "Changes of the flag", |flag| flag.version as f64),
+            ("flag_fenced", "Whether users write nowhere for a moment", |flag| f64::from(u8::from(flag.fenced))),
+        ];
+        for (name, help, of) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (group, flag, _) in &self.0 {
+                gauge(family.encode_family(&of_group(group))?, of(flag))?;
+            }
         }
         let help = "Instances that follow the flag, by whether they have acknowledged its version";
         let mut family = encoder.encode_descriptor("flag_instances", help, None, MetricType::Gauge)?;
-        let current = instances.iter().filter(|instance| instance.version >= flag.version).count();
-        for (state, count) in [("current", current), ("behind", instances.len() - current)] {
-            let labels: Labels = vec![("state", state.to_owned())];
-            gauge(family.encode_family(&labels)?, count as f64)?;
+        for (group, flag, instances) in &self.0 {
+            let current = instances.iter().filter(|instance| instance.version >= flag.version).count();
+            for (state, count) in [("current", current), ("behind", instances.len() - current)] {
+                let labels: Labels = of_group(group).into_iter().chain([("state", state.to_owned())]).collect();
+                gauge(family.encode_family(&labels)?, count as f64)?;
+            }
         }
         Ok(())
     }
+}
+
+fn of_group(group: &Option<String>) -> Labels {
+    group.iter().map(|group| ("group", group.clone())).collect()
 }
 
 /// Of the last round that has ended in the background; nothing of it before there was one.

@@ -14,6 +14,9 @@ pub struct Status {
     /// `old_only`, `write_both`, `read_new` or `new_only`.
     pub phase: String,
     pub flag: FlagLine,
+    /// Of groups of tables that change sides by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupLine>,
     /// How the migration has ended; `None` as long as it goes on.
     pub end: Option<EndLine>,
     pub streams: Vec<StreamLine>,
@@ -41,6 +44,15 @@ pub struct FlagLine {
     pub instances: usize,
     /// A change of sides that is not over: its name, and the step that was begun last.
     pub change: Option<String>,
+}
+
+/// What applications are told of a group of tables.
+#[derive(Debug, Clone, Serialize)]
+pub struct GroupLine {
+    pub group: String,
+    pub phase: String,
+    #[serde(flatten)]
+    pub flag: FlagLine,
 }
 
 /// Comparing both sides again and again, in the background of the forward process.

@@ -8,6 +8,7 @@ mod facts;
 mod fences;
 mod finish;
 mod gates;
+mod groups;
 mod killed;
 mod pauses;
 mod restored;

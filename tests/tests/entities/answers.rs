@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use crossfade_tests::{Flavor, on_both_brands};
+use crossfade_tests::{Flavor, Served, on_both_brands};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::killed::until_frozen;
-use crate::stage::{LIMIT, Served, entity, serve, setup, staged};
+use crate::stage::{LIMIT, entity, setup, staged};
 
 /// Code and body.
 async fn ask(served: &Served, path: &str) -> Result<(u16, Value)> {
-    let address = served.url.trim_start_matches("http://");
+    let address = &served.address;
     let mut connection = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
@@ -26,7 +26,7 @@ async fn ask(served: &Served, path: &str) -> Result<(u16, Value)> {
 
 async fn each_step_is_told(flavor: Flavor) -> Result<()> {
     let mut migration = staged(&setup(flavor, "answers", "fence_timeout = \"20s\""), 3).await?;
-    let served = serve(&migration).await?;
+    let served = Served::start(&migration).await?;
     let one = async |served: &Served| -> Result<(String, u64, bool, u64)> {
         let (code, told) = ask(served, "/v1/entities/1").await?;
         ensure!(code == 200 && told["pair"] == migration.pair.as_str() && told["entity"] == "1", "{told:#}");

@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::lines::{AWAY, KILLED};
-use crossfade_tests::{Direction, Flavor, on_both_brands};
+use crossfade_tests::{Direction, Flavor, Served, on_both_brands};
 
-use crate::stage::{LIMIT, counts, entity, nodes_agree, number, on_new, serve, setup, staged};
+use crate::stage::{LIMIT, counts, entity, nodes_agree, number, on_new, setup, staged};
 use crate::writers::{Users, has_all};
 
 const USERS: u64 = 60;
@@ -25,8 +25,8 @@ async fn the_same_command_goes_on(flavor: Flavor) -> Result<()> {
     let mut migration = staged(&setup(flavor, "killed", "batch = 20"), USERS).await?;
     // What is decided is finished by a sync process, which tells that.
     migration.expect_lines(&["has died; what it had in hand is at rest"]);
-    let served = serve(&migration).await?;
-    let users = Users::start(&migration, &served.url, USERS, 4, false)?;
+    let served = Served::start(&migration).await?;
+    let users = Users::start(&migration, &served.url(), USERS, 4, false)?;
     entity(&migration, &["add", "--all"], 0).await?;
     let mut there = 0;
     for point in POINTS {
@@ -58,12 +58,12 @@ async fn the_same_command_goes_on(flavor: Flavor) -> Result<()> {
 async fn users_are_not_kept_waiting_for_a_tool_that_has_died(flavor: Flavor) -> Result<()> {
     let mut migration = staged(&setup(flavor, "left_behind", "fence_timeout = \"3s\""), 5).await?;
     migration.expect_lines(&["has died; what it had in hand is at rest"]);
-    let served = serve(&migration).await?;
+    let served = Served::start(&migration).await?;
     for (point, id, side) in [("entity-fenced", "1", 0), ("entity-decided", "2", 1)] {
         let environment = [("CROSSFADE_FAILPOINT", point)];
         let (code, output) = migration.crossfade_with(&["entity", "move", id], &environment).await?;
         ensure!(code.is_none(), "{code:?}\n{output}");
-        let client = crossfade_flag::EntityClient::builder(&served.url).build()?;
+        let client = crossfade_flag::EntityClient::builder(&served.url()).build()?;
         let guard = client.begin_write(id).await?;
         let is_new = guard.side() == crossfade_flag::Side::New;
         ensure!(u8::from(is_new) == side, "{point}: {guard:?}");
@@ -87,8 +87,8 @@ async fn a_dead_process_undoes_it(flavor: Flavor) -> Result<()> {
     migration.expect_lines(KILLED);
     migration.expect_lines(AWAY);
     migration.expect_lines(&["error: 10 have failed", "error: nothing was moved"]);
-    let served = serve(&migration).await?;
-    let users = Users::start(&migration, &served.url, 10, 2, false)?;
+    let served = Served::start(&migration).await?;
+    let users = Users::start(&migration, &served.url(), 10, 2, false)?;
     entity(&migration, &["add", "--all"], 0).await?;
     let mut tool =
         migration.tool("tool", &["entity", "move", "--all"], &[("CROSSFADE_FAILPOINT", "entity-fenced:1:stop")])?;

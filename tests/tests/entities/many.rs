@@ -1,9 +1,9 @@
 //! Many users move while they write, some go back, and somebody writes on old whatever anybody says.
 
 use anyhow::{Context, Result, ensure};
-use crossfade_tests::{Flavor, is_soak, on_both_brands};
+use crossfade_tests::{Flavor, Served, is_soak, on_both_brands};
 
-use crate::stage::{LIMIT, counts, entity, nodes_agree, number, serve, setup, staged};
+use crate::stage::{LIMIT, counts, entity, nodes_agree, number, setup, staged};
 use crate::writers::{Users, has_all};
 
 /// Far more than a pause should take, also on a machine that does much else.
@@ -13,8 +13,8 @@ async fn many_move_while_they_write(flavor: Flavor) -> Result<()> {
     let users: u64 = if is_soak() { 2_000 } else { 300 };
     let back = users / 10;
     let mut migration = staged(&setup(flavor, "many", "batch = 50"), users).await?;
-    let served = serve(&migration).await?;
-    let at_work = Users::start(&migration, &served.url, users, 4, true)?;
+    let served = Served::start(&migration).await?;
+    let at_work = Users::start(&migration, &served.url(), users, 4, true)?;
     entity(&migration, &["add", "--all"], 0).await?;
     ensure!(counts(&migration).await?["eligible"] == users);
 

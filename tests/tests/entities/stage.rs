@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use crossfade_testkit::process::Process;
-use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::{Flavor, Migration, Setup, json};
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
@@ -70,28 +68,6 @@ pub async fn staged(setup: &Setup, users: u64) -> Result<Migration> {
     migration.crossfade(&["verify"]).await?;
     migration.crossfade(&["flag", "set", "write_both"]).await?;
     Ok(migration)
-}
-
-/// `crossfade serve` of a migration.
-pub struct Served {
-    /// Dropping it kills it.
-    _process: Process,
-    pub url: String,
-}
-
-pub async fn serve(migration: &Migration) -> Result<Served> {
-    let log = migration.folder.join("serve.log.txt");
-    let process = migration.tool("serve", &["serve", "--listen", "127.0.0.1:0"], &[])?;
-    let url = until("an address", LIMIT, || async {
-        let told = std::fs::read_to_string(&log).unwrap_or_default();
-        let address = told.split_once("http://").and_then(|(_, rest)| rest.split_once(": /healthz"));
-        Ok(match address {
-            Some((address, _)) => Progress::Reached(format!("http://{address}")),
-            None => Progress::NotYet(told),
-        })
-    })
-    .await?;
-    Ok(Served { _process: process, url })
 }
 
 /// Runs a command of `crossfade entity` that gives JSON, and expects this code.

@@ -1,19 +1,19 @@
 //! Two tools at once.
 
 use anyhow::{Result, ensure};
-use crossfade_tests::{Flavor, on_both_brands, says};
+use crossfade_tests::{Flavor, Served, on_both_brands, says};
 use mysql_async::prelude::Queryable;
 
 use crate::killed::until_frozen;
-use crate::stage::{LIMIT, counts, entity, nodes_agree, number, serve, setup, staged};
+use crate::stage::{LIMIT, counts, entity, nodes_agree, number, setup, staged};
 use crate::writers::{Users, has_all};
 
 const USERS: u64 = 80;
 
 async fn two_tools_never_move_one_twice(flavor: Flavor) -> Result<()> {
     let mut migration = staged(&setup(flavor, "two_tools", "batch = 15"), USERS).await?;
-    let served = serve(&migration).await?;
-    let users = Users::start(&migration, &served.url, USERS, 4, false)?;
+    let served = Served::start(&migration).await?;
+    let users = Users::start(&migration, &served.url(), USERS, 4, false)?;
     let (one, other) = tokio::join!(
         entity(&migration, &["move", "--where", "id <= 60"], 0),
         entity(&migration, &["move", "--where", "id > 20"], 0)

@@ -11,8 +11,8 @@ use crossfade_model::{Phase, Side};
 use crossfade_server::{FlagDocument, InstanceLine};
 use serde::Serialize;
 
+use super::switch::refuse_unknown_group;
 use super::{add_row, gates, new_table, open_known_store, print_json, print_table, refuse_ended};
-use crate::args::JsonOutput;
 use crate::failure::{Failure, Kind, with_causes};
 use crate::output::out;
 
@@ -37,6 +37,16 @@ pub struct FlagSetArgs {
     pub json: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct FlagGetArgs {
+    /// The flag of a group of tables: a `group` of `[[table]]`
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Serialize)]
 struct Shown {
     #[serde(flatten)]
@@ -44,9 +54,10 @@ struct Shown {
     instances: Vec<InstanceLine>,
 }
 
-pub async fn get(settings: &Settings, args: JsonOutput) -> anyhow::Result<()> {
-    let store = open_known_store(settings).await?;
-    let flag = FlagDocument::of(&settings.pair, store.flag().await?);
+pub async fn get(settings: &Settings, args: &FlagGetArgs) -> anyhow::Result<()> {
+    refuse_unknown_group(settings, args.group.as_deref())?;
+    let store = open_known_store(settings).await?.of_group(args.group.as_deref());
+    let flag = FlagDocument::of(store.flag_key(), store.flag().await?);
     let instances = store.flag_instances().await?.iter().map(InstanceLine::from).collect();
     let shown = Shown { flag, instances };
     if args.json {
@@ -139,8 +150,9 @@ async fn change_flag(settings: &Settings, store: &Store, change: Change, from: u
     };
     let (phase, version) = (flag.phase, flag.version);
     store.journal("flag", &format!("the phase is {phase} (flag version {version})")).await?;
+    // Those of groups follow it, and are brought there by the processes.
     for side in [Side::Old, Side::New] {
-        if let Err(error) = mirror(settings, side, &flag).await {
+        if let Err(error) = mirror(settings, store.flag_key(), side, &flag).await {
             let error = with_causes(&error.into());
             tracing::warn!(error, %side, "the side's node has not been told of the flag yet; its process will");
         }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use crossfade_catalog::check::{Finding, Severity, check};
 use crossfade_config::Settings;
+use crossfade_control::gate::group::{self, Crossing};
 use crossfade_control::gate::{ComparedTable, DirectionSeen, FenceSeen, Seen, VerificationSeen};
 use crossfade_control::{Change, Gate, fence_seen, gates, name, prepared};
 use crossfade_message::{CopyState, Store, Wish};
-use crossfade_model::Direction;
+use crossfade_model::{Direction, Side};
 use crossfade_server::{Status, StreamLine};
 use crossfade_verify::TableReport;
 
@@ -31,6 +32,8 @@ struct Slow {
     check_errors: Result<Vec<String>, String>,
     /// Tables as the old side names them.
     synced: Result<Vec<String>, String>,
+    /// Where groups of tables change sides one after the other.
+    crossings: Result<Vec<Crossing>, String>,
 }
 
 /// Looks at every gate; `own` is the asker's own run. Those that may open by themselves are given some time.
@@ -41,6 +44,7 @@ pub async fn look(settings: &Settings, store: &Store, change: Change, own: Optio
         let seen = look_once(settings, store, own, &slow).await?;
         let mut found = gates(change, &seen, &settings.cutover);
         found.extend(super::entity::entities_gate(settings, store, change).await?);
+        found.extend(group_gates(settings, store, change, &slow).await?);
         if !may_all_open(&found) || since.elapsed() >= PATIENCE {
             return Ok(found);
         }
@@ -62,6 +66,7 @@ async fn look_slowly(settings: &Settings, change: Change) -> Slow {
             prepared: Ok(0),
             check_errors: Ok(Vec::new()),
             synced: Ok(Vec::new()),
+            crossings: Ok(Vec::new()),
         };
     }
     let checking = async { check(settings, store_findings(settings).await).await };
@@ -73,15 +78,43 @@ async fn look_slowly(settings: &Settings, change: Change) -> Slow {
     };
     let naming = async {
         // Who goes back is not asked for a comparison.
-        if !change.is_compared() {
-            return Ok(Vec::new());
+        if !change.is_compared() && settings.groups().is_empty() {
+            return Ok((Vec::new(), Vec::new()));
         }
         let pair = Pair::read(Arc::new(settings.clone())).await.map_err(|error| with_causes(&error))?;
-        Ok(pair.mappings(Direction::Forward).iter().map(|mapping| mapping.identity.to_string()).collect())
+        let synced = pair.mappings(Direction::Forward).iter().map(|mapping| mapping.identity.to_string());
+        Ok((synced.collect(), pair.crossings()))
     };
-    let (report, fence, prepared, synced) = tokio::join!(checking, fence_seen(settings, change), counting, naming);
+    let (report, fence, prepared, named) = tokio::join!(checking, fence_seen(settings, change), counting, naming);
     let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
-    Slow { fence, prepared, check_errors: Ok(errors.map(shown).collect()), synced }
+    let (synced, crossings) = match named {
+        Ok((synced, crossings)) => (Ok(synced), Ok(crossings)),
+        Err(why) => (Err(String::clone(&why)), Err(why)),
+    };
+    Slow { fence, prepared, check_errors: Ok(errors.map(shown).collect()), synced, crossings }
+}
+
+/// Where the configuration has groups.
+async fn group_gates(settings: &Settings, store: &Store, change: Change, slow: &Slow) -> anyhow::Result<Vec<Gate>> {
+    let groups = settings.groups();
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let side = match change {
+        Change::Cutover | Change::Rollback => {
+            let closed = group::is_closed(store.group(), &slow.crossings);
+            let fence = store.group().map(|name| group::takes_no_writes_from_others(name, settings.cutover.fence));
+            return Ok(std::iter::once(closed).chain(fence).collect());
+        }
+        Change::Open => return Ok(Vec::new()),
+        Change::Finish => Side::New,
+        Change::Close | Change::Abort => Side::Old,
+    };
+    let mut phases = Vec::new();
+    for name in groups {
+        phases.push((name.to_owned(), store.of_group(Some(name)).flag().await?.phase));
+    }
+    Ok(vec![group::are_on(side, &phases)])
 }
 
 fn shown(finding: &Finding) -> String {

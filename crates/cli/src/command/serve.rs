@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossfade_config::Settings;
 use crossfade_message::{EntityAnswer, Flag, FlagInstance, Store, StoreError};
 use crossfade_model::EntityKey;
-use crossfade_server::{Ask, Entities, EntityStore, FlagStore, Flags, View};
+use crossfade_server::{Ask, Entities, EntityStore, FlagStore, Flags, FlagsByGroup, View};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +22,16 @@ pub async fn run(settings: Arc<Settings>, args: &ServeArgs, stop: CancellationTo
     let listener = crossfade_server::listen(args.listen.unwrap_or(settings.http.listen)).await?;
     let address = listener.local_addr()?;
     let entities = if settings.entity.is_some() { " /v1/entities/<id>" } else { "" };
-    eprintln!("http://{address}: /healthz /readyz /metrics /v1/status /v1/flag{entities}");
+    let groups: String = settings.groups().iter().map(|group| format!(" /groups/{group}/v1/flag")).collect();
+    eprintln!("http://{address}: /healthz /readyz /metrics /v1/status /v1/flag{groups}{entities}");
     let (of_answers, home) = (settings.clone(), store.clone());
-    let flags = Flags::new(&settings.pair, Arc::new(OfStore(store.clone())));
+    let groups = std::iter::once(None).chain(settings.groups().into_iter().map(Some));
+    let flags: FlagsByGroup = groups
+        .map(|group| {
+            let store = store.of_group(group);
+            (group.map(str::to_owned), Flags::new(store.flag_key(), Arc::new(OfStore(store.clone()))))
+        })
+        .collect();
     let entities = settings.entity.as_ref().map(|entity| {
         let lease = entity.lease;
         Arc::new(EntitiesOfStore { store: store.clone(), lease }) as Arc<dyn EntityStore>

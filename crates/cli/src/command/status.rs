@@ -8,9 +8,11 @@ use crossfade_binlog::BinlogError;
 use crossfade_catalog::Servers;
 use crossfade_config::Settings;
 use crossfade_control::{Change, name};
-use crossfade_message::{ConflictCounts, Health, LeaseStatus, Standby, Store, StreamStatus, SwitchRun, TagProof, Wish};
+use crossfade_message::{
+    ConflictCounts, Flag, Health, LeaseStatus, Standby, Store, StreamStatus, SwitchRun, TagProof, Wish,
+};
 use crossfade_model::{Direction, StreamId};
-use crossfade_server::{EndLine, FlagLine, StandbyLine, Status, StoreLine, StreamLine};
+use crossfade_server::{EndLine, FlagLine, GroupLine, StandbyLine, Status, StoreLine, StreamLine};
 
 use super::rounds;
 use super::{add_row, new_table, open_known_store, open_store, print_json, print_table, wait};
@@ -109,17 +111,30 @@ pub async fn read(settings: &Settings, store: &Store) -> anyhow::Result<Status> 
         streams.iter_mut().for_each(end_stream);
     }
     let size = store.size().await?;
-    let (flag, instances) = (store.flag().await?, store.flag_instances().await?.len());
+    let mut groups = Vec::new();
+    for group in settings.groups() {
+        let (phase, flag) = flag_line(&store.of_group(Some(group)), None).await?;
+        groups.push(GroupLine { group: group.to_owned(), phase, flag });
+    }
     let change = store.open_switch_run().await?.map(|(run, _)| format!("{} (step `{}`)", name(&run), run.step));
+    let (phase, flag) = flag_line(store, change).await?;
     Ok(Status {
         pair: settings.pair.clone(),
-        phase: flag.phase.to_string(),
-        flag: FlagLine { value: flag.phase.flag(), version: flag.version, fenced: flag.fenced, instances, change },
+        phase,
+        flag,
+        groups,
         end,
         streams,
         store: StoreLine { bytes: size.bytes, messages: size.messages, growth_per_day: size.growth_bytes_per_day },
         verify: rounds::read(settings, store).await?,
     })
+}
+
+/// The phase, and what applications are told.
+async fn flag_line(store: &Store, change: Option<String>) -> anyhow::Result<(String, FlagLine)> {
+    let (flag, instances) = (store.flag().await?, store.flag_instances().await?.len());
+    let Flag { version, phase, fenced } = flag;
+    Ok((phase.to_string(), FlagLine { value: phase.flag(), version, fenced, instances, change }))
 }
 
 fn end_line(run: &SwitchRun) -> EndLine {
@@ -223,6 +238,9 @@ fn print(status: &Status, clear: bool) {
         crate::output::part("\x1b[H\x1b[J");
     }
     out!("pair {}: {}", status.pair, phase(status));
+    for line in &status.groups {
+        out!("group {}: {}", line.group, told(&line.phase, &line.flag));
+    }
     if status.streams.is_empty() {
         out!("nothing is known of this pair yet: run `crossfade init`");
         return;
@@ -290,7 +308,16 @@ fn print(status: &Status, clear: bool) {
 }
 
 fn phase(status: &Status) -> String {
-    let FlagLine { value, version, fenced, instances, change } = &status.flag;
+    let end = status.end.as_ref().map(|end| match end.at {
+        Some(at) => format!("{} at {} UTC, ", end.word, at.format("%Y-%m-%d %H:%M:%S")),
+        None => format!("{}, ", end.word),
+    });
+    format!("{}{}", end.unwrap_or_default(), told(&status.phase, &status.flag))
+}
+
+/// What applications are told.
+fn told(phase: &str, flag: &FlagLine) -> String {
+    let FlagLine { value, version, fenced, instances, change } = flag;
     let follow = match instances {
         0 => String::new(),
         1 => ", 1 instance follows it".to_owned(),
@@ -298,12 +325,7 @@ fn phase(status: &Status) -> String {
     };
     let fence = if *fenced { ", users write nowhere for a moment" } else { "" };
     let change = change.as_ref().map(|change| format!("; {change} is not over")).unwrap_or_default();
-    let end = status.end.as_ref().map(|end| match end.at {
-        Some(at) => format!("{} at {} UTC, ", end.word, at.format("%Y-%m-%d %H:%M:%S")),
-        None => format!("{}, ", end.word),
-    });
-    let end = end.unwrap_or_default();
-    format!("{end}phase {}, flag {value} (version {version}{follow}){fence}{change}", status.phase)
+    format!("phase {phase}, flag {value} (version {version}{follow}){fence}{change}")
 }
 
 fn tag(proof: &TagProof) -> String {

@@ -6,7 +6,7 @@ use clap::Args;
 use crossfade_applier::beat;
 use crossfade_catalog::{Purpose, Servers};
 use crossfade_config::Settings;
-use crossfade_control::{Cause, Change, CountedTable, Gate, Report, Sight, Step, Switch, steps};
+use crossfade_control::{Cause, Change, CountedTable, Gate, Report, Sight, Step, Switch, name, steps};
 use crossfade_message::{Store, SwitchState};
 use crossfade_model::{Direction, Position, Side, TableName, TableShape};
 use serde::Serialize;
@@ -27,6 +27,7 @@ Examples:
   crossfade cutover --dry-run            the steps, and which gate is closed and why
   crossfade cutover                      users change to the new side
   crossfade cutover --json | jq .pause_ms
+  crossfade cutover --group billing      users of the tables of one group alone
 
 All applications are told to write nowhere, and say that they do so. Then everything that was written on old is brought over, and the
 flag is changed: users read and write new. Old stays ready: what is written on new flows back. What is not done within `timeout` of
@@ -43,6 +44,9 @@ As `crossfade cutover`, the other way round. `crossfade start forward` is done f
 
 #[derive(Debug, Args)]
 pub struct SwitchArgs {
+    /// Only users of these tables, the others stay where they are: a `group` of `[[table]]`
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
     /// Only show the steps and the gates; exit code 1 if a gate is closed
     #[arg(long)]
     pub dry_run: bool,
@@ -67,13 +71,14 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<u8> {
     let probe = failpoint::from_environment()?;
-    let store = open_known_store(&settings).await?;
+    refuse_unknown_group(&settings, args.group.as_deref())?;
+    let store = open_known_store(&settings).await?.of_group(args.group.as_deref());
     refuse_ended(&store).await?;
     if args.dry_run {
         return plan(&settings, &store, change, args.json).await;
     }
     let pair = Pair::read(settings.clone()).await?;
-    let tables = counted(&pair, change);
+    let tables = counted(&pair, change, store.group());
     let sight = Eyes { settings: &settings, store: &store, change };
     let holder = holder();
     let switch = Switch {
@@ -108,7 +113,7 @@ pub async fn plan(settings: &Settings, store: &Store, change: Change, json: bool
         return Ok(code);
     }
     if let Some(run) = left_behind {
-        out!("{} {} was left behind at step `{}`: it is brought to its end first", run.kind, run.id, run.step);
+        out!("{} was left behind at step `{}`: it is brought to its end first", name(&run), run.step);
     }
     for (at, step) in steps.iter().enumerate() {
         out!("{:2}. {}: {}", at + 1, step.as_str(), step.meaning());
@@ -117,8 +122,25 @@ pub async fn plan(settings: &Settings, store: &Store, change: Change, json: bool
     Ok(code)
 }
 
-/// Tables whose new rows are numbered by both sides.
-fn counted(pair: &Pair, change: Change) -> Vec<CountedTable> {
+pub fn refuse_unknown_group(settings: &Settings, group: Option<&str>) -> Result<(), Failure> {
+    let groups = settings.groups();
+    match group {
+        Some(group) if !groups.contains(group) => {
+            let known = groups.into_iter().collect::<Vec<_>>().join(", ");
+            let hint = match known.is_empty() {
+                true => "the configuration has none: `group = \"…\"` below `[[table]]` puts tables into one".to_owned(),
+                false => format!("groups: {known}"),
+            };
+            Err(Failure::new(Kind::Usage, format!("there is no group `{group}`"), hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tables of a group whose new rows are numbered by both sides.
+fn counted(pair: &Pair, change: Change, group: Option<&str>) -> Vec<CountedTable> {
+    let groups = pair.groups(Side::Old);
+    let is_meant = |table: &CountedTable| groups.get(&table.old).is_some_and(|of| of.as_deref() == group);
     let direction = change.drains().unwrap_or(Direction::Forward);
     let counts = |side: Side, name: &TableName| {
         let shape: Option<&Arc<TableShape>> = pair.side(side).shapes.get(name);
@@ -128,18 +150,20 @@ fn counted(pair: &Pair, change: Change) -> Vec<CountedTable> {
         Direction::Forward => CountedTable { old: mapping.source.clone(), new: mapping.target.clone() },
         Direction::Reverse => CountedTable { old: mapping.target.clone(), new: mapping.source.clone() },
     });
-    named.filter(|table| counts(Side::Old, &table.old) && counts(Side::New, &table.new)).collect()
+    named.filter(|table| is_meant(table) && counts(Side::Old, &table.old) && counts(Side::New, &table.new)).collect()
 }
 
 fn print(report: &Report) -> anyhow::Result<u8> {
-    let (change, run, phase) = (report.change, report.run, report.phase);
+    let (run, phase) = (report.run, report.phase);
+    let of_group = report.group.as_ref().map_or(String::new(), |group| format!(" of {group}"));
+    let change = format!("{} {run}{of_group}", report.change);
     if report.state == SwitchState::Done {
         let pause = match report.pause_ms {
             Some(ms) => format!("the pause was {ms} ms"),
             None => "nobody has measured the pause".to_owned(),
         };
         let (side, flag, version) = (phase.writes_to(), phase.flag(), report.version);
-        out!("{change} {run}: users read and write {side} (phase {phase}, flag {flag}, version {version}); {pause}");
+        out!("{change}: users read and write {side} (phase {phase}, flag {flag}, version {version}); {pause}");
         return Ok(0);
     }
     let reason = report.reason.as_deref().unwrap_or("it was not finished");
@@ -150,7 +174,7 @@ fn print(report: &Report) -> anyhow::Result<u8> {
     let hint =
         if is_closed { "above stands what would open each of them" } else { "remove the reason, and run it again" };
     let side = phase.writes_to();
-    let message = format!("{change} {run} was undone, and users write on {side} as before: {reason}");
+    let message = format!("{change} was undone, and users write on {side} as before: {reason}");
     Err(Failure::new(Kind::Finding, message, hint).into())
 }
 

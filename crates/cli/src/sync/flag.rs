@@ -1,6 +1,7 @@
 //! The read-write flag as a sync process has a part in it: it writes the flag on its target's node, and sees to it that users are
 //! not kept from writing by a tool that has died.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,13 +26,13 @@ pub struct Following {
     store: Store,
     direction: Direction,
     holder: String,
-    /// The version that the target's node has, and when it was found there.
-    mirrored: Option<(u64, Instant)>,
+    /// By the flag's key: the version that the target's node has, and when it was found there.
+    mirrored: HashMap<String, (u64, Instant)>,
 }
 
 impl Following {
     pub fn new(settings: Arc<Settings>, store: &Store, direction: Direction, holder: &str) -> Following {
-        Following { settings, store: store.clone(), direction, holder: holder.to_owned(), mirrored: None }
+        Following { settings, store: store.clone(), direction, holder: holder.to_owned(), mirrored: HashMap::new() }
     }
 
     /// Follows the flag until `running` ends, or the migration; tells which change of sides is under way.
@@ -62,14 +63,11 @@ impl Following {
         let open = self.store.open_switch_run().await?;
         let run = open.map(|(run, _)| run.id);
         switch.send_if_modified(|known| std::mem::replace(known, run) != run);
-        // This also ends a fence whose time is over.
-        let flag = self.store.flag().await?;
         // First: the side that is to take writes again may be away.
-        let is_known = |(version, at): (u64, Instant)| version == flag.version && at.elapsed() < LOOK_AGAIN_AFTER;
-        if !self.mirrored.is_some_and(is_known) {
-            let side = self.direction.target();
-            let mirrored = mirror_or_adopt(&self.settings, &self.store, side, flag).await?;
-            self.mirrored = Some((mirrored.version, Instant::now()));
+        self.mirror(None).await?;
+        let settings = self.settings.clone();
+        for group in settings.groups() {
+            self.mirror(Some(group)).await?;
         }
         if let Some(done) = release_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
             tracing::warn!("{done}");
@@ -78,5 +76,17 @@ impl Following {
             tracing::warn!("{done}");
         }
         Ok(None)
+    }
+
+    async fn mirror(&mut self, group: Option<&str>) -> Result<(), ControlError> {
+        let store = self.store.of_group(group);
+        // This also ends a fence whose time is over.
+        let flag = store.flag().await?;
+        let is_known = |(version, at): &(u64, Instant)| *version == flag.version && at.elapsed() < LOOK_AGAIN_AFTER;
+        if !self.mirrored.get(store.flag_key()).is_some_and(is_known) {
+            let mirrored = mirror_or_adopt(&self.settings, &store, self.direction.target(), flag).await?;
+            self.mirrored.insert(store.flag_key().to_owned(), (mirrored.version, Instant::now()));
+        }
+        Ok(())
     }
 }

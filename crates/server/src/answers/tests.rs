@@ -69,6 +69,7 @@ fn status(streams: Vec<StreamLine>) -> Status {
         pair: "p".to_owned(),
         phase: "old_only".to_owned(),
         flag: FlagLine::default(),
+        groups: Vec::new(),
         end: None,
         streams,
         store: StoreLine { bytes: 1, messages: 2, growth_per_day: 3 },
@@ -88,7 +89,7 @@ async fn answers<const N: usize>(seen: Result<Status, String>, paths: [&str; N])
     let serving = tokio::spawn(crate::serve(
         listener,
         View::new(ask),
-        (Kept::away().flags(), Entities::new("users", None)),
+        (vec![(None, Kept::away().flags())], Entities::new("users", None)),
         stop.clone(),
     ));
     let mut all = Vec::new();

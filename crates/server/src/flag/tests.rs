@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Ask, Entities, FlagStore, Flags, ServerError, View};
+use crate::{Ask, Entities, FlagStore, Flags, FlagsByGroup, ServerError, View};
 
 /// A store in memory.
 pub(crate) struct Kept {
@@ -119,11 +119,15 @@ impl Answer {
 
 impl Served {
     async fn start(kept: &Arc<Kept>) -> Served {
+        Served::start_with(vec![(None, kept.flags())]).await
+    }
+
+    async fn start_with(flags: FlagsByGroup) -> Served {
         let ask: Ask = Arc::new(|| Box::pin(async { Err("nobody asks for that".to_owned()) }));
         let listener = crate::listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
-        let told = (kept.flags(), Entities::new("users", None));
+        let told = (flags, Entities::new("users", None));
         let serving = tokio::spawn(crate::serve(listener, View::new(ask), told, stop.clone()));
         Served { address, stop, serving }
     }
@@ -264,6 +268,34 @@ async fn instances_register_acknowledge_and_leave() {
         assert_eq!((left.code, left.body.as_str()), (204, ""));
     }
     assert_eq!(list().await.as_array().map(Vec::len), Some(1));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_group_has_a_flag_and_instances_of_its_own() {
+    let (all, billing) = (Kept::new(7, Phase::WriteBoth), Kept::new(9, Phase::ReadNew));
+    let of_billing = Flags::new("users/billing", billing.clone());
+    let served = Served::start_with(vec![(None, all.flags()), (Some("billing".to_owned()), of_billing)]).await;
+    let told = async |path| served.get(path).await.json();
+    assert_eq!(told("/v1/flag").await["writes_to"], "old");
+    let group = told("/groups/billing/v1/flag").await;
+    assert_eq!(
+        (&group["pair"], &group["version"], &group["writes_to"]),
+        (&json!("users/billing"), &json!(9), &json!("new"))
+    );
+    assert_eq!(served.get("/groups/other/v1/flag").await.code, 404);
+    let body = r#"{"version":9,"ttl_ms":10000}"#;
+    assert_eq!(served.ask("PUT", "/groups/billing/v1/flag/instances/b-1", "", body).await.code, 200);
+    assert_eq!(told("/groups/billing/v1/flag/instances").await.as_array().map(Vec::len), Some(1));
+    assert_eq!(told("/v1/flag/instances").await, json!([]));
+    let metrics = served.get("/metrics").await.body;
+    for sample in [
+        "crossfade_flag 1.0",
+        "crossfade_flag{group=\"billing\"} 2.0",
+        "crossfade_flag_instances{group=\"billing\",state=\"current\"} 1.0",
+    ] {
+        assert!(metrics.contains(sample), "no `{sample}` in\n{metrics}");
+    }
     served.end().await;
 }
 
