@@ -23,7 +23,8 @@ pub async fn mirror_flag(
         conn.exec_first("SELECT version, flag, fenced FROM crossfade.flag WHERE pair = ?", (key,)).await?;
     if let Some((version, value, fenced)) = known.filter(|(version, ..)| *version >= flag.version) {
         let later = Phase::from_flag(value).map(|phase| Flag { version, phase, fenced });
-        return Ok(later.filter(|_| version > flag.version));
+        // One of the same version that says something else is of a store that knew more, too.
+        return Ok(later.filter(|later| later != flag));
     }
     session::prepare(conn).await?;
     conn.query_drop("BEGIN").await?;

@@ -367,7 +367,7 @@ impl Lane {
         let session = self.session(shared).await?;
         let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
         let judged = tokio::select! {
-            judged = judged(shared, conn, work, known) => judged,
+            judged = judge_all(shared, conn, work, known) => judged,
             gone = gone(shared, session) => Err(gone),
         };
         let mut lane = self.forget_if_gone(judged)?;
@@ -443,7 +443,7 @@ async fn wait_outside(shared: &Shared) -> Result<(), ApplyError> {
 }
 
 /// The lane's changes with their verdicts, by what is captured now. The session may be in mid-transaction.
-async fn judged<'w>(
+async fn judge_all<'w>(
     shared: &Shared,
     conn: &mut Conn,
     work: &'w Work,
@@ -467,7 +467,7 @@ async fn judged<'w>(
     lane.rule(&lane.lost_parents(shared));
     match &work.entry {
         Entry::Batch(_) => {
-            let parking = shared.parking.lock().await;
+            let parking = session::while_alive(conn, shared.parking.lock()).await?;
             lane.hold_back(&shared.planner, parking.dependences(), &known.waiting);
             if lane.takes_along(shared) {
                 lane.earlier = parking.dependences().clone();
@@ -477,11 +477,13 @@ async fn judged<'w>(
         Entry::Retry(seqs) => {
             lane.hold_back(&shared.planner, &Dependences::default(), &known.waiting);
             if lane.takes_along(shared) {
-                lane.earlier = shared.parking.lock().await.dependences_before(seqs);
+                let parking = session::while_alive(conn, shared.parking.lock()).await?;
+                lane.earlier = parking.dependences_before(seqs);
             }
         }
     }
-    shared.store.record_outcomes(&shared.owner.stream, &lane.outcomes(shared)).await?;
+    let outcomes = lane.outcomes(shared);
+    session::while_alive(conn, shared.store.record_outcomes(&shared.owner.stream, &outcomes)).await??;
     Ok(lane)
 }
 
@@ -502,14 +504,14 @@ async fn write<'w>(
     if !manner.keeps_locks {
         return carry_out(shared, conn, lane, work, manner).await;
     }
-    // What comes after it stays locked when it is taken back: InnoDB has work in hand by now, without which a server takes it for
-    // the transaction's beginning, and lets all go.
+    // A rollback to it keeps row locks (MySQL manual, "SAVEPOINT"), but only since something was written before it: a server rolls
+    // an engine back as a whole that had no part in the transaction yet. So each round has one more row locked that had turned.
     conn.query_drop("SAVEPOINT begun").await?;
     loop {
         match carry_out(shared, conn, lane, work, manner).await? {
             Attempt::VerdictTurned => {
                 conn.query_drop("ROLLBACK TO SAVEPOINT begun").await?;
-                *lane = judged(shared, conn, work, known).await?;
+                *lane = judge_all(shared, conn, work, known).await?;
             }
             ended => return Ok(ended),
         }
@@ -561,7 +563,7 @@ async fn carry_out(
     }
     let mut outcomes = lane.merged_outcomes(shared);
     outcomes.extend(lane.late_outcomes(shared));
-    shared.store.record_outcomes(&shared.owner.stream, &outcomes).await?;
+    session::while_alive(conn, shared.store.record_outcomes(&shared.owner.stream, &outcomes)).await??;
     commit(shared, conn, (lane, unanswered), work).await
 }
 

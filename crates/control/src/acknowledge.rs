@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crossfade_config::Settings;
 use crossfade_message::{FlagInstance, Store};
 
 use crate::ControlError;
@@ -12,14 +11,13 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 
 /// As [`until_acknowledged`], of the pair's flag and then of the flags of its groups, which follow it.
 pub(crate) async fn until_all_acknowledged(
-    settings: &Settings,
     store: &Store,
     version: u64,
     waits: &Waits,
 ) -> Result<Vec<FlagInstance>, ControlError> {
     let mut instances = until_acknowledged(store, version, waits).await?;
-    for group in settings.groups() {
-        let store = store.of_group(Some(group));
+    for group in store.groups().await? {
+        let store = store.of_group(Some(&group));
         instances.extend(until_acknowledged(&store, store.flag().await?.version, waits).await?);
     }
     Ok(instances)

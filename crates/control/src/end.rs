@@ -261,6 +261,7 @@ impl<S: EndSight> Ending<'_, S> {
         if flag.phase == change.to() {
             // Nobody writes the other side anyway.
             self.progress.begin(Step::Flip).await?;
+            mirror_all(settings, store, &flag).await?;
             return Ok(flag);
         }
         self.progress.memory.flipped_from = Some(flag.version);
@@ -277,7 +278,7 @@ impl<S: EndSight> Ending<'_, S> {
     async fn let_all_cross(&mut self, flag: &Flag) -> Result<(), ControlError> {
         let End { settings, store, change, .. } = self.end;
         self.progress.begin(Step::Acknowledge).await?;
-        let acknowledging = acknowledge::until_all_acknowledged(settings, store, flag.version, self.waits);
+        let acknowledging = acknowledge::until_all_acknowledged(store, flag.version, self.waits);
         let instances = in_time(settings.cutover.timeout, self.waits, acknowledging).await?;
         self.progress.memory.instances = instances.into_iter().map(|one| one.instance).collect();
         if *change == Change::Finish {

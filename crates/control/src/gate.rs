@@ -72,6 +72,9 @@ impl Gate {
 /// What was looked at. What could not be seen is an `Err` with the reason.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    /// The group of tables whose users change sides; none for all that are in no group, which may be no table at all.
+    pub group: Option<String>,
+    pub has_tables: bool,
     pub flag: Flag,
     /// A change that takes several steps and is not over, of somebody else: what it is called.
     pub other_run: Option<String>,
@@ -171,7 +174,10 @@ pub enum FenceSeen {
 
 /// The gates of a change, in the order in which one would open them.
 pub fn gates(change: Change, seen: &Seen, settings: &CutoverSettings) -> Vec<Gate> {
-    let mut gates = vec![verdicts::phase(change, &seen.flag), verdicts::other_run(seen.other_run.as_deref())];
+    let mut gates = vec![
+        verdicts::phase(change, &seen.flag, seen.group.as_deref()),
+        verdicts::other_run(seen.other_run.as_deref()),
+    ];
     if change == Change::Close {
         return gates;
     }
@@ -200,7 +206,9 @@ pub fn gates(change: Change, seen: &Seen, settings: &CutoverSettings) -> Vec<Gat
         gates.push(verdicts::verification(&seen.verification, settings));
     }
     if change.drains().is_some() {
-        gates.push(verdicts::instances(seen.instances, settings));
+        if seen.has_tables {
+            gates.push(verdicts::instances(seen.instances, settings));
+        }
         gates.extend(verdicts::fence(&seen.fence));
     }
     if let Some(side) = change.leaves() {

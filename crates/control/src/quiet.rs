@@ -55,13 +55,13 @@ pub async fn prepared(settings: &Settings, side: Side) -> Result<u64, ControlErr
     let (mut conn, facts) = connect_known(settings, side).await?;
     // That it lists anything at all, is all that counts.
     listed(&mut conn, side).await?;
-    let count = count_prepared(&mut conn, facts.dialect(), side).await;
+    let names = prepared_names(&mut conn, facts.dialect(), side).await;
     let _ = conn.disconnect().await;
-    count
+    Ok(names?.len() as u64)
 }
 
 /// Waits until every transaction has ended that has written something, and ends their sessions `end_after` the `fence`, if so
-/// wished; then until no XA transaction is prepared.
+/// wished; then until those XA transactions are decided that are prepared by then.
 pub(crate) async fn until_quiet(
     (conn, dialect): (&mut Conn, Dialect),
     side: Side,
@@ -85,13 +85,15 @@ pub(crate) async fn until_quiet(
         let now = writers(conn, side).await?.0;
         left = now.into_iter().filter(|later| left.iter().any(|before| before.is(later))).collect();
     }
-    loop {
-        match count_prepared(conn, dialect, side).await? {
-            0 => return Ok(()),
-            count => waits.note(format!("{count} XA transactions on {side} were prepared and not decided")),
-        }
+    // Whoever prepares one from here on has begun after the fence.
+    let mut left = prepared_names(conn, dialect, side).await?;
+    while !left.is_empty() {
+        waits.note(format!("{} XA transactions on {side} were prepared and not decided", left.len()));
         tokio::time::sleep(ASK_EVERY).await;
+        let now = prepared_names(conn, dialect, side).await?;
+        left.retain(|name| now.contains(name));
     }
+    Ok(())
 }
 
 /// What has written something by now. A list that lacks our own transaction, begun just before, is an old one.
@@ -144,9 +146,11 @@ async fn listed(conn: &mut Conn, side: Side) -> Result<Option<Vec<(Writer, bool,
     }
 }
 
-async fn count_prepared(conn: &mut Conn, dialect: Dialect, side: Side) -> Result<u64, ControlError> {
+/// What XA RECOVER lists, a text for each.
+async fn prepared_names(conn: &mut Conn, dialect: Dialect, side: Side) -> Result<BTreeSet<String>, ControlError> {
     let rows: Result<Vec<Row>, _> = in_time(side, conn.query(dialect.prepared_transactions())).await?;
-    Ok(rows.map_err(during(side, "list prepared XA transactions"))?.len() as u64)
+    let rows = rows.map_err(during(side, "list prepared XA transactions"))?;
+    Ok(rows.into_iter().map(|row| format!("{:?}", row.unwrap())).collect())
 }
 
 pub(crate) async fn end_sessions(

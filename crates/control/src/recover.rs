@@ -41,15 +41,14 @@ pub(crate) async fn settle(
         restore_wishes(store, &kept, holder, &memory).await?;
     }
     // Written again below, where a side that refuses writes does not take it.
-    let mirrored =
-        if memory.fenced_from.is_some() { mirror_both(settings, store.flag_key(), &flag).await } else { Ok(()) };
+    let mirrored = if memory.fenced_from.is_some() { mirror_both(settings, store, &flag).await } else { Ok(()) };
     if memory.refuses.is_some() {
         keep(store, &kept, holder, &memory).await?;
         probe(Step::Release.failpoint());
     }
     release(settings, &mut memory).await?;
     if mirrored.is_err()
-        && let Err(error) = mirror_both(settings, store.flag_key(), &flag).await
+        && let Err(error) = mirror_both(settings, store, &flag).await
     {
         // The sync processes do it as soon as they can.
         tracing::warn!(error = %error, "a side has not been told of the flag yet");
@@ -144,9 +143,10 @@ fn has_flipped(memory: &Memory, flag: &Flag, to: Phase) -> bool {
     memory.fence().is_some_and(|fence| flag.version > fence) && flag.phase == to
 }
 
-/// The flag's version is that of the fence, or the one before, upon which the fence may still come.
+/// The flag's version is that of the fence, or the one before, upon which the fence may still come; or a group's fence stands, whose
+/// version was raised by a change of the pair's flag.
 fn is_to_be_passed(memory: &Memory, flag: &Flag) -> bool {
-    memory.fenced_from.is_some_and(|from| flag.version == from || flag.version == from + 1)
+    memory.fenced_from.is_some_and(|from| flag.version == from || flag.version == from + 1 || flag.fenced)
 }
 
 async fn release(settings: &Settings, memory: &mut Memory) -> Result<(), ControlError> {
@@ -223,7 +223,7 @@ pub async fn release_abandoned(
     store.journal(&run.kind, &told).await?;
     // Nobody is to wait for this process.
     store.renew_switch_run(run.id, holder, std::time::Duration::ZERO).await?;
-    mirror(settings, store.flag_key(), side, &store.flag().await?).await?;
+    mirror(settings, store, side, &store.flag().await?).await?;
     Ok(Some(told))
 }
 

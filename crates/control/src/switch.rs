@@ -210,7 +210,7 @@ impl<S: Sight> Under<'_, S> {
         };
         let limit = settings.cutover.timeout;
         let fenced = store.change_flag(flag.version, change.from(), Some(limit)).await?.ok_or_else(late)?;
-        mirror_both(settings, store.flag_key(), &fenced).await?;
+        mirror_both(settings, store, &fenced).await?;
         sight.tell(&format!("users{} write nowhere, for {} at most", of_group(store), format_duration(limit)));
 
         self.progress.begin(Step::Acknowledge).await?;
@@ -223,7 +223,8 @@ impl<S: Sight> Under<'_, S> {
 
         self.progress.begin(Step::Quiet).await?;
         let (mut from_conn, facts) = connect_known(settings, from).await?;
-        let end_after = settings.cutover.end_transactions_after;
+        // With groups, some are of users who stay: they are waited for, and not ended.
+        let end_after = settings.cutover.end_transactions_after.filter(|_| settings.groups().is_empty());
         quiet::until_quiet((&mut from_conn, facts.dialect()), from, fence, end_after, self.waits).await?;
 
         self.progress.begin(Step::Drain).await?;

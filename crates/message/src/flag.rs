@@ -5,8 +5,10 @@
 //! new version, and what would have followed under the fence finds that version and does not happen.
 //!
 //! A group of tables has a flag and instances of its own: see [`Store::of_group`]. It is on the side that it has been moved to while
-//! both sides are written; before and after that its phase is the pair's. Its version rises with each change of either.
+//! both sides are written; before and after that its phase is the pair's. Its version rises with each change of either. Where the
+//! pair is when a group becomes known, there its users are already.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -83,14 +85,11 @@ impl Store {
         if self.group().is_none() || (whole.is_none() && own.is_none()) {
             return Ok(whole);
         }
-        let (whole, _) = whole.unwrap_or((Flag { version: 0, phase: Phase::OldOnly, fenced: false }, false));
-        let unmoved = (Flag { version: 0, phase: Phase::WriteBoth, fenced: false }, false);
-        let (own, is_over) = own.unwrap_or(unmoved);
-        let phase = match whole.phase {
-            Phase::OldOnly | Phase::NewOnly => whole.phase,
-            Phase::WriteBoth | Phase::ReadNew => own.phase,
-        };
-        Ok(Some((Flag { version: whole.version + own.version, phase, fenced: own.fenced }, is_over)))
+        let unset = Flag { version: 0, phase: Phase::OldOnly, fenced: false };
+        let whole = whole.map_or(unset, |(flag, _)| flag);
+        let unmoved = Flag { version: 0, phase: moved_to(whole.phase), fenced: false };
+        let (own, is_over) = own.unwrap_or((unmoved, false));
+        Ok(Some((flag_of_group(whole, own), is_over)))
     }
 
     /// Changes the flag if it still has the version `from`; `fence`: users write nowhere for so long at most. `None`: it has
@@ -102,27 +101,21 @@ impl Store {
         fence: Option<Duration>,
     ) -> Result<Option<Flag>, StoreError> {
         let during = || StoreError::during(CHANGE);
-        let is_group = self.group().is_some();
-        if from == 0 || is_group {
-            // Of two who make the row, the second one changes nothing.
-            sqlx::query(
-                "INSERT INTO flag_state (pair, version, flag, changed_at) VALUES (?, 0, ?, UTC_TIMESTAMP(6))
-                 ON DUPLICATE KEY UPDATE pair = VALUES(pair)",
-            )
-            .bind(&*self.flag_key)
-            .bind(if is_group { Phase::WriteBoth } else { Phase::OldOnly }.flag())
-            .execute(&self.pool)
-            .await
-            .map_err(during())?;
-        }
-        let change =
-            "UPDATE flag_state AS own LEFT JOIN flag_state AS whole ON whole.pair = ? AND whole.pair <> own.pair
+        self.begin_flag(from).await?;
+        // A group's version is the sum, so that a change of the pair's flag comes before this one, too. And nobody is taken back to
+        // `old_only` with a group that is on new, or may be about to go there. Both hold until this is committed: what an UPDATE of
+        // several tables has read stays locked.
+        let change = "UPDATE flag_state AS own
+               LEFT JOIN flag_state AS whole ON whole.pair = ? AND whole.pair <> own.pair
+               LEFT JOIN flag_state AS moved ON ? = 0 AND moved.pair > CONCAT(own.pair, '/') AND moved.pair < CONCAT(own.pair, '0')
+                 AND (moved.flag = 2 OR moved.fenced_until IS NOT NULL)
              SET own.version = own.version + 1, own.flag = ?,
                own.fenced_until = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, own.changed_at = UTC_TIMESTAMP(6)
-             WHERE own.pair = ? AND own.version + COALESCE(whole.version, 0) = ?
+             WHERE own.pair = ? AND own.version + COALESCE(whole.version, 0) = ? AND moved.pair IS NULL
                AND (own.fenced_until IS NULL OR own.fenced_until > UTC_TIMESTAMP(6))";
         let changed = sqlx::query(change)
             .bind(&*self.pair)
+            .bind(phase.flag())
             .bind(phase.flag())
             .bind(fence.map(micros))
             .bind(&*self.flag_key)
@@ -134,8 +127,80 @@ impl Store {
         Ok((changed.rows_affected() > 0).then_some(flag))
     }
 
+    /// Makes the row that is changed from `version` where that may not be there. Of two who make it, the second one changes nothing.
+    async fn begin_flag(&self, version: u64) -> Result<(), StoreError> {
+        let phase = match self.group() {
+            None if version > 0 => return Ok(()),
+            None => Phase::OldOnly,
+            Some(_) => moved_to(self.of_group(None).flag().await?.phase),
+        };
+        sqlx::query(
+            "INSERT INTO flag_state (pair, version, flag, changed_at) VALUES (?, 0, ?, UTC_TIMESTAMP(6))
+             ON DUPLICATE KEY UPDATE pair = VALUES(pair)",
+        )
+        .bind(&*self.flag_key)
+        .bind(phase.flag())
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during(CHANGE))?;
+        Ok(())
+    }
+
+    /// Makes groups known, and gives all that are. From then on they stay where they are when the pair's users change sides.
+    pub async fn know_groups(&self, groups: &BTreeSet<&str>) -> Result<BTreeSet<String>, StoreError> {
+        let mut known = self.groups().await?;
+        for group in groups {
+            if known.insert((*group).to_owned()) {
+                self.of_group(Some(group)).begin_flag(0).await?;
+            }
+        }
+        Ok(known)
+    }
+
+    /// Groups that are known and not among these, and whose users are not simply where the pair's are: somebody follows their flag
+    /// still, or it says something else.
+    pub async fn forgotten_groups(&self, groups: &BTreeSet<&str>) -> Result<Vec<String>, StoreError> {
+        let whole = self.of_group(None).flag().await?;
+        let mut forgotten = Vec::new();
+        for group in self.groups().await?.into_iter().filter(|group| !groups.contains(group.as_str())) {
+            let store = self.of_group(Some(&group));
+            let flag = store.flag().await?;
+            if flag.phase != whole.phase || flag.fenced || !store.flag_instances().await?.is_empty() {
+                forgotten.push(group);
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// Those that are not [forgotten](Store::forgotten_groups), and not among these, go.
+    pub async fn forget_groups_but(&self, groups: &BTreeSet<&str>) -> Result<(), StoreError> {
+        let forgotten = self.forgotten_groups(groups).await?;
+        let is_over = |group: &String| !groups.contains(group.as_str()) && !forgotten.contains(group);
+        for group in self.groups().await?.into_iter().filter(is_over) {
+            sqlx::query("DELETE FROM flag_state WHERE pair = ?")
+                .bind(&*self.of_group(Some(&group)).flag_key)
+                .execute(&self.pool)
+                .await
+                .map_err(StoreError::during(CHANGE))?;
+        }
+        Ok(())
+    }
+
+    /// All groups that are known.
+    pub async fn groups(&self) -> Result<BTreeSet<String>, StoreError> {
+        let keys: Vec<String> =
+            sqlx::query_scalar("SELECT pair FROM flag_state WHERE pair > CONCAT(?, '/') AND pair < CONCAT(?, '0')")
+                .bind(&*self.pair)
+                .bind(&*self.pair)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(StoreError::during(READ))?;
+        Ok(keys.iter().filter_map(|key| key.split_once('/')).map(|(_, group)| group.to_owned()).collect())
+    }
+
     /// Takes over a flag that the store does not know any more, since it was restored to an older state: the phase as it was told,
-    /// without a fence, in the version after it. `None`: the store has a version as late.
+    /// without a fence, in the version after it. `None`: the store has a version as late; or it is a group's, whose phase is the
+    /// pair's, which was not taken over.
     pub async fn adopt_flag(&self, later: &Flag) -> Result<Option<Flag>, StoreError> {
         let (whole, phase) = match self.group() {
             None => (0, later.phase),
@@ -227,7 +292,52 @@ fn one_flag(row: &MySqlRow) -> Result<(String, Flag, bool), StoreError> {
     Ok((key, Flag { version, phase, fenced: fenced != 0 }, is_over != 0))
 }
 
+/// What applications of a group are told: by the pair's flag, and where the group has been moved to.
+fn flag_of_group(whole: Flag, own: Flag) -> Flag {
+    let phase = match whole.phase {
+        Phase::OldOnly | Phase::NewOnly => whole.phase,
+        Phase::WriteBoth | Phase::ReadNew => own.phase,
+    };
+    Flag { version: whole.version + own.version, phase, fenced: own.fenced }
+}
+
 /// Where a group has been moved to that has this phase.
 fn moved_to(phase: Phase) -> Phase {
     if phase.writes_to() == Side::New { Phase::ReadNew } else { Phase::WriteBoth }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Phase; 4] = [Phase::OldOnly, Phase::WriteBoth, Phase::ReadNew, Phase::NewOnly];
+
+    fn flag(version: u64, phase: Phase) -> Flag {
+        Flag { version, phase, fenced: false }
+    }
+
+    #[test]
+    fn a_group_is_where_it_was_moved_to_while_both_sides_are_written() {
+        for own in [Phase::WriteBoth, Phase::ReadNew] {
+            let told = PHASES.map(|whole| flag_of_group(flag(5, whole), flag(2, own)).phase);
+            assert_eq!(told, [Phase::OldOnly, own, own, Phase::NewOnly]);
+        }
+        // Taken over from what was told, it is told the same.
+        for whole in PHASES {
+            for own in [Phase::WriteBoth, Phase::ReadNew] {
+                let told = flag_of_group(flag(5, whole), flag(2, own));
+                assert_eq!(flag_of_group(flag(5, whole), flag(3, moved_to(told.phase))).phase, told.phase);
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_of_either_is_a_later_version_and_a_fence_is_the_groups_own() {
+        let before = flag_of_group(flag(5, Phase::WriteBoth), flag(2, Phase::WriteBoth));
+        let fenced = Flag { fenced: true, ..flag(6, Phase::WriteBoth) };
+        let of_pair = flag_of_group(fenced, flag(2, Phase::WriteBoth));
+        assert_eq!(of_pair, Flag { version: before.version + 1, ..before });
+        let own = flag_of_group(flag(5, Phase::WriteBoth), Flag { fenced: true, ..flag(3, Phase::WriteBoth) });
+        assert!(own.version == before.version + 1 && own.fenced);
+    }
 }

@@ -7,6 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use crossfade_message::Health;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics;
@@ -79,10 +80,11 @@ fn readiness(status: &Status, direction: Option<&str>) -> Readiness {
 }
 
 pub async fn metrics(State(view): State<View>, State(flags): State<Arc<FlagsByGroup>>) -> Response {
-    let mut followed = Vec::new();
-    for (group, flags) in flags.iter() {
-        followed.extend(flags.glance().await.map(|(flag, instances)| (group.clone(), flag, instances)));
-    }
+    let glances = flags.iter().map(|(group, flags)| async move {
+        let (flag, instances) = flags.glance().await?;
+        Some((group.clone(), flag, instances))
+    });
+    let followed = join_all(glances).await.into_iter().flatten().collect();
     match metrics::text(view.look().await.ok(), followed) {
         Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

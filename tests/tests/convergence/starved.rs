@@ -14,8 +14,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// More than are judged by what is there once they are locked.
 const ROWS: u32 = 100;
 
-/// Once before locks are kept, and never again; no user gets a lock that the applier has.
-const TURNS: u32 = 2;
+/// Once, before locks are kept.
+const TURNS_MOST: u32 = 1;
 
 async fn a_lane_is_not_starved(flavor: Flavor) -> Result<()> {
     let mut migration = Migration::new(&Setup::new(flavor, "starved")).await?;
@@ -53,7 +53,7 @@ async fn a_lane_is_not_starved(flavor: Flavor) -> Result<()> {
             break;
         }
         turns += 1;
-        ensure!(turns < TURNS, "users have come before the applier {turns} times");
+        ensure!(turns <= TURNS_MOST, "users have come before the applier {turns} times");
         holder = next;
     }
     let (_, comparison) = migration.until_quiet_and_equal(LIMIT).await?;

@@ -14,7 +14,8 @@ use mysql_async::{Conn, Pool};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::stage::{LIMIT, change, setup};
+use crate::finish::rows_of_pair;
+use crate::stage::{LIMIT, change, setup, until_frozen};
 
 const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
 
@@ -24,7 +25,7 @@ fn setup_of_groups(flavor: Flavor, name: &'static str) -> Setup {
     let table =
         |name: &str, more: &str| format!("[[table]]\nname = \"{{schema}}.{name}\"\nclock = \"updated_at\"\n{more}\n");
     let tables = [table("item", ""), table("invoice", OF_BILLING), table("line", OF_BILLING)].concat();
-    Setup { tables, ..setup(flavor, name, "require_instances = false") }
+    Setup { tables, ..setup(flavor, name, "require_instances = false\ntimeout = \"60s\"") }
 }
 
 async fn staged(setup: &Setup) -> Result<Migration> {
@@ -119,12 +120,7 @@ impl Users {
 
     async fn write_for_a_while(&self) -> Result<()> {
         for written in &self.written {
-            let wanted = written.load(Ordering::Relaxed) + 20;
-            until("writes of users", LIMIT, || async {
-                let now = written.load(Ordering::Relaxed);
-                Ok(if now >= wanted { Progress::Reached(()) } else { Progress::NotYet(format!("{now} of {wanted}")) })
-            })
-            .await?;
+            until_more(written, 20).await?;
         }
         Ok(())
     }
@@ -134,6 +130,15 @@ impl Users {
         let [item, invoice] = self.at_work;
         Ok([item.await??, invoice.await??])
     }
+}
+
+async fn until_more(written: &AtomicU64, more: u64) -> Result<()> {
+    let wanted = written.load(Ordering::Relaxed) + more;
+    until("writes of users", LIMIT, || async {
+        let now = written.load(Ordering::Relaxed);
+        Ok(if now >= wanted { Progress::Reached(()) } else { Progress::NotYet(format!("{now} of {wanted}")) })
+    })
+    .await
 }
 
 /// The flags of all and of the group, on a side's node.
@@ -162,15 +167,35 @@ async fn one_after_the_other(flavor: Flavor) -> Result<()> {
     users.write_for_a_while().await?;
     until_on_nodes(&migration, [1, 1]).await?;
 
+    // While they are kept from writing, the others write on.
     let billing = &["cutover", "--group", "billing"][..];
-    let moved = change(&migration, billing, 0).await?;
-    ensure!(moved["group"] == "billing" && moved["phase"] == "read_new" && moved["state"] == "done", "{moved:#}");
+    let freeze = [("CROSSFADE_FAILPOINT", "switch-drain:1:stop")];
+    let mut tool = migration.tool("tool", billing, &freeze)?;
+    until_frozen(&tool).await?;
+    let fenced_at = users.written[1].load(Ordering::Relaxed);
+    until_more(&users.written[0], 20).await?;
+    ensure!(users.written[1].load(Ordering::Relaxed) == fenced_at, "invoices were written under their fence");
+    for (table, next) in [("item", 100_000), ("invoice", 200_000)] {
+        let raise = format!("ALTER TABLE {{schema}}.{table} AUTO_INCREMENT = {next}");
+        migration.on(&migration.old, &[&raise]).await?;
+    }
+    tool.resume()?;
+    let status = tool.wait(LIMIT).await?;
+    ensure!(status.success(), "{status}\n{}", tool.log_end());
+    let mut conn = migration.new.get_conn().await?;
+    let told: Vec<String> = conn
+        .exec("SELECT memory FROM crossfade.switch_run WHERE pair = ? AND state = 'done'", (&migration.pair,))
+        .await?;
+    drop(conn);
+    let told = told.concat();
+    ensure!(told.contains(".invoice from 200000") && !told.contains(".item from"), "{told}");
     users.write_for_a_while().await?;
     until_on_nodes(&migration, [1, 2]).await?;
     says(&migration, &["status"], 0, &["phase write_both, flag 1", "group billing: phase read_new, flag 2"]).await?;
     says(&migration, &["flag", "get", "--group", "billing"], 0, &["read_new", "written to new", "invoice"]).await?;
     // What is for all waits for the group.
-    says(&migration, &["flag", "set", "old_only"], 1, &["groups", "`crossfade rollback --group billing`"]).await?;
+    says(&migration, &["flag", "set", "old_only"], 1, &["sides of groups", "`crossfade rollback --group billing`"])
+        .await?;
     says(&migration, &["abort", "--dry-run"], 1, &["`crossfade rollback --group billing`"]).await?;
 
     // It goes back while the others stay; then these change sides, and the end waits for it.
@@ -181,14 +206,16 @@ async fn one_after_the_other(flavor: Flavor) -> Result<()> {
     ensure!(rest["group"].is_null() && rest["phase"] == "read_new", "{rest:#}");
     users.write_for_a_while().await?;
     until_on_nodes(&migration, [2, 1]).await?;
-    says(&migration, &["finish", "--dry-run"], 1, &["groups", "`crossfade cutover --group billing`"]).await?;
+    says(&migration, &["finish", "--dry-run"], 1, &["sides of groups", "`crossfade cutover --group billing`"]).await?;
 
     // Killed under its fence; whoever changes sides next undoes that first, whatever he changes.
     let kill = [("CROSSFADE_FAILPOINT", "switch-drain")];
     let (code, told) = migration.crossfade_with(billing, &kill).await?;
     ensure!(code.is_none(), "{code:?}\n{told}");
+    says(&migration, &["flag", "get", "--group", "billing"], 0, &["fenced"]).await?;
     let told = says(&migration, &["rollback"], 0, &["cutover", "of billing was left behind at step `drain`"]).await?;
     ensure!(told.contains("users read and write old"), "{told}");
+    says(&migration, &["flag", "get", "--group", "billing"], 0, &["written to old"]).await?;
     users.write_for_a_while().await?;
     change(&migration, billing, 0).await?;
     change(&migration, &["cutover"], 0).await?;
@@ -206,8 +233,18 @@ async fn one_after_the_other(flavor: Flavor) -> Result<()> {
     });
     println!("{flavor:?}: items {}; invoices {}", sides[0], sides[1]);
     has_all(&migration, &ledgers).await?;
+    let other = format!("{}-x", migration.pair);
+    let others = format!("INSERT INTO crossfade.heartbeat VALUES ('{other}', 'test', 1, NOW(6))");
+    migration.on_both(&[&others]).await?;
     let removed = ["finish", "--drop-schemas", "--yes", "--report", &folder.to_string_lossy()];
     migration.crossfade(&removed).await?;
+    for pool in [&migration.old, &migration.new] {
+        for gone in [migration.pair.clone(), format!("{}/billing", migration.pair)] {
+            ensure!(rows_of_pair(pool, &gone).await? == 0, "rows of {gone} are left");
+        }
+        ensure!(rows_of_pair(pool, &other).await? == 1, "another pair's row is gone");
+        migration.on(pool, &[&format!("DELETE FROM crossfade.heartbeat WHERE pair = '{other}'")]).await?;
+    }
     migration.forget();
     Ok(())
 }
@@ -223,6 +260,11 @@ async fn has_all(migration: &Migration, ledgers: &[Ledger; 2]) -> Result<()> {
             ensure!(ledger.values().any(|on| *on == side), "{table}: nothing was written on {side:?}");
         }
     }
+    let mut conn = migration.new.get_conn().await?;
+    let without = "SELECT COUNT(*) FROM {schema}.invoice LEFT JOIN {schema}.line ON line.invoice_id = invoice.id WHERE line.id IS NULL";
+    let without: Option<u64> =
+        conn.query_first(without.replace("{schema}", &format!("`{}`", migration.schema))).await?;
+    ensure!(without == Some(0), "{without:?} invoices are without a line");
     Ok(())
 }
 
@@ -237,8 +279,7 @@ async fn a_group_must_be_closed(flavor: Flavor) -> Result<()> {
     let (before, _) = configuration.rsplit_once(OF_BILLING).context("no group")?;
     let rest = &configuration[before.len() + OF_BILLING.len()..];
     std::fs::write(migration.config(), format!("{before}{rest}"))?;
-    let told =
-        ["not closed under foreign keys", ".line (in no group) refers to", ".invoice (of billing)", "same `group`"];
+    let told = ["has foreign keys to others", ".line (in no group) refers to", ".invoice (of billing)", "same `group`"];
     says(&migration, dry, 1, &told).await?;
     says(&migration, &["cutover", "--dry-run"], 1, &told).await?;
     std::fs::write(migration.config(), configuration.replace("[cutover]", "[cutover]\nfence = \"read_only\""))?;
@@ -247,7 +288,51 @@ async fn a_group_must_be_closed(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A group that the configuration loses keeps its users where they are, and everybody else from an end.
+async fn a_group_is_not_forgotten(flavor: Flavor) -> Result<()> {
+    let mut migration = staged(&setup_of_groups(flavor, "forgotten")).await?;
+    change(&migration, &["cutover", "--group", "billing"], 0).await?;
+    let configuration = std::fs::read_to_string(migration.config())?;
+    std::fs::write(migration.config(), configuration.replace("\"billing\"", "\"invoicing\""))?;
+    let told = ["does not name billing", "name it again"];
+    for words in [&["cutover", "--dry-run"][..], &["flag", "set", "old_only"], &["abort", "--dry-run"]] {
+        says(&migration, words, 1, &told).await?;
+    }
+    says(&migration, &["serve", "--listen", "127.0.0.1:0"], 2, &told).await?;
+    until_on_nodes(&migration, [1, 2]).await?;
+    // A new one begins where the pair is, and stays there when the others change sides.
+    let of_item = configuration.replacen("clock = \"updated_at\"", "clock = \"updated_at\"\ngroup = \"stock\"", 1);
+    std::fs::write(migration.config(), of_item)?;
+    let told = says(&migration, &["cutover"], 0, &["users read and write new"]).await?;
+    ensure!(!told.contains("instances"), "nobody follows the flag of no table: {told}");
+    says(&migration, &["flag", "get", "--group", "stock"], 0, &["write_both", "written to old"]).await?;
+    change(&migration, &["rollback"], 0).await?;
+    change(&migration, &["rollback", "--group", "billing"], 0).await?;
+    std::fs::write(migration.config(), &configuration)?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
+/// `flag set old_only` that comes too late, when a group has gone to new, changes nothing.
+async fn a_late_flag_set_takes_nobody_back(flavor: Flavor) -> Result<()> {
+    let mut migration = staged(&setup_of_groups(flavor, "late_set")).await?;
+    let freeze = [("CROSSFADE_FAILPOINT", "flag-set:1:stop")];
+    migration.expect_lines(&["somebody else has changed the flag"]);
+    let mut tool = migration.tool("tool", &["flag", "set", "old_only"], &freeze)?;
+    until_frozen(&tool).await?;
+    change(&migration, &["cutover", "--group", "billing"], 0).await?;
+    tool.resume()?;
+    let status = tool.wait(LIMIT).await?;
+    ensure!(status.code() == Some(1), "{status}\n{}", tool.log_end());
+    says(&migration, &["flag", "get", "--group", "billing"], 0, &["read_new", "written to new"]).await?;
+    change(&migration, &["rollback", "--group", "billing"], 0).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 on_both_brands! {
+    p9_a_group_is_not_forgotten => a_group_is_not_forgotten,
+    p9_a_late_flag_set_takes_nobody_back => a_late_flag_set_takes_nobody_back,
     p9_groups_change_sides_one_after_the_other => one_after_the_other,
     p9_a_group_must_be_closed => a_group_must_be_closed,
 }

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, ensure};
 use crossfade_flag::{EntityClient, Side};
-use crossfade_tests::{Flavor, Served, on_both_brands};
+use crossfade_tests::lines::KILLED;
+use crossfade_tests::{Direction, Flavor, Served, on_both_brands};
 use mysql_async::prelude::Queryable;
 
 use crate::killed::until_frozen;
@@ -60,7 +61,30 @@ async fn a_fence_that_is_over_is_never_decided(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// Nobody is kept from writing as long as a direction is behind by more than a fence may stand.
+async fn who_is_behind_fences_nobody(flavor: Flavor) -> Result<()> {
+    let mut migration = staged(&setup(flavor, "behind", "fence_timeout = \"2s\"\nattempts = 1"), 3).await?;
+    entity(&migration, &["add", "1"], 0).await?;
+    migration.expect_lines(KILLED);
+    migration.process(Direction::Forward)?.pause()?;
+    let report = entity(&migration, &["move", "1"], 1).await?;
+    let why = report["ended_early"].as_str().unwrap_or_default();
+    ensure!(why.contains("forward has not caught up, and nobody was kept") && why.contains("12s"), "{report:#}");
+    ensure!(number(&report, "left")? == 1 && number(&report, "undone")? == 0, "{report:#}");
+    let shown = entity(&migration, &["show", "1"], 0).await?;
+    ensure!(shown["side"] == "old" && shown["attempts"] == 0, "{shown:#}");
+    migration.process(Direction::Forward)?.kill9().await?;
+    migration.start(Direction::Forward, &[])?;
+    migration.status().until_running(LIMIT).await?;
+    entity(&migration, &["move", "1"], 0).await?;
+    ensure!(on_new(&migration).await? == [1]);
+    nodes_agree(&migration).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 on_both_brands! {
+    p9_who_is_behind_fences_nobody => who_is_behind_fences_nobody,
     p9_what_does_not_end_undoes_the_move => what_does_not_end_undoes_the_move,
     p9_a_fence_that_is_over_is_never_decided => a_fence_that_is_over_is_never_decided,
 }

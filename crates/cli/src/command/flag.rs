@@ -15,6 +15,7 @@ use super::switch::refuse_unknown_group;
 use super::{add_row, gates, new_table, open_known_store, print_json, print_table, refuse_ended};
 use crate::failure::{Failure, Kind, with_causes};
 use crate::output::out;
+use crate::sync::failpoint;
 
 pub const SET_EXAMPLES: &str = "\
 Examples:
@@ -144,17 +145,22 @@ fn change_to(phase: Phase) -> Result<Change, Failure> {
 
 /// Gives the new version.
 async fn change_flag(settings: &Settings, store: &Store, change: Change, from: u64) -> anyhow::Result<u64> {
+    (failpoint::from_environment()?)("flag-set");
     let Some(flag) = store.change_flag(from, change.to(), None).await? else {
         let hint = "`crossfade status` shows the phase; run this again if it is still to be changed";
         return Err(Failure::new(Kind::Finding, "somebody else has changed the flag meanwhile", hint).into());
     };
     let (phase, version) = (flag.phase, flag.version);
     store.journal("flag", &format!("the phase is {phase} (flag version {version})")).await?;
-    // Those of groups follow it, and are brought there by the processes.
-    for side in [Side::Old, Side::New] {
-        if let Err(error) = mirror(settings, store.flag_key(), side, &flag).await {
-            let error = with_causes(&error.into());
-            tracing::warn!(error, %side, "the side's node has not been told of the flag yet; its process will");
+    let groups = store.groups().await?;
+    for group in std::iter::once(None).chain(groups.iter().map(|group| Some(group.as_str()))) {
+        let store = store.of_group(group);
+        let flag = store.flag().await?;
+        for side in [Side::Old, Side::New] {
+            if let Err(error) = mirror(settings, &store, side, &flag).await {
+                let error = with_causes(&error.into());
+                tracing::warn!(error, %side, "the side's node has not been told of the flag yet; its process will");
+            }
         }
     }
     Ok(version)

@@ -34,12 +34,14 @@ struct Slow {
     synced: Result<Vec<String>, String>,
     /// Where groups of tables change sides one after the other.
     crossings: Result<Vec<Crossing>, String>,
+    /// The group has some, or where none is named, some are in no group.
+    has_tables: bool,
 }
 
 /// Looks at every gate; `own` is the asker's own run. Those that may open by themselves are given some time.
 pub async fn look(settings: &Settings, store: &Store, change: Change, own: Option<u64>) -> anyhow::Result<Vec<Gate>> {
     let since = Instant::now();
-    let slow = look_slowly(settings, change).await;
+    let slow = look_slowly(settings, change, store.group()).await;
     loop {
         let seen = look_once(settings, store, own, &slow).await?;
         let mut found = gates(change, &seen, &settings.cutover);
@@ -58,7 +60,7 @@ fn may_all_open(gates: &[Gate]) -> bool {
     closed.peek().is_some() && closed.all(|gate| gate.passes)
 }
 
-async fn look_slowly(settings: &Settings, change: Change) -> Slow {
+async fn look_slowly(settings: &Settings, change: Change, group: Option<&str>) -> Slow {
     // Where nobody is moved, nothing of this is asked; and who leaves need not be able to stay.
     if matches!(change, Change::Close | Change::Abort) {
         return Slow {
@@ -67,6 +69,7 @@ async fn look_slowly(settings: &Settings, change: Change) -> Slow {
             check_errors: Ok(Vec::new()),
             synced: Ok(Vec::new()),
             crossings: Ok(Vec::new()),
+            has_tables: true,
         };
     }
     let checking = async { check(settings, store_findings(settings).await).await };
@@ -77,44 +80,50 @@ async fn look_slowly(settings: &Settings, change: Change) -> Slow {
         }
     };
     let naming = async {
-        // Who goes back is not asked for a comparison.
+        // Who goes back is not asked for a comparison, and without groups for nothing else.
         if !change.is_compared() && settings.groups().is_empty() {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok((Vec::new(), Vec::new(), true));
         }
         let pair = Pair::read(Arc::new(settings.clone())).await.map_err(|error| with_causes(&error))?;
         let synced = pair.mappings(Direction::Forward).iter().map(|mapping| mapping.identity.to_string());
-        Ok((synced.collect(), pair.crossings()))
+        let has_tables = pair.groups(Side::Old).values().any(|of| of.as_deref() == group);
+        Ok((synced.collect(), pair.crossings(), has_tables))
     };
     let (report, fence, prepared, named) = tokio::join!(checking, fence_seen(settings, change), counting, naming);
     let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
-    let (synced, crossings) = match named {
-        Ok((synced, crossings)) => (Ok(synced), Ok(crossings)),
-        Err(why) => (Err(String::clone(&why)), Err(why)),
+    let check_errors = Ok(errors.map(shown).collect());
+    let (synced, crossings, has_tables) = match named {
+        Ok((synced, crossings, has_tables)) => (Ok(synced), Ok(crossings), has_tables),
+        Err(why) => (Err(String::clone(&why)), Err(why), true),
     };
-    Slow { fence, prepared, check_errors: Ok(errors.map(shown).collect()), synced, crossings }
+    Slow { fence, prepared, check_errors, synced, crossings, has_tables }
 }
 
-/// Where the configuration has groups.
+/// Of groups of tables that change sides by themselves.
 async fn group_gates(settings: &Settings, store: &Store, change: Change, slow: &Slow) -> anyhow::Result<Vec<Gate>> {
-    let groups = settings.groups();
-    if groups.is_empty() {
-        return Ok(Vec::new());
+    let names = settings.groups();
+    let mut gates: Vec<Gate> = group::known(&store.forgotten_groups(&names).await?).into_iter().collect();
+    if names.is_empty() {
+        return Ok(gates);
     }
-    let side = match change {
+    let mut groups = Vec::new();
+    for name in names {
+        groups.push((name.to_owned(), store.of_group(Some(name)).flag().await?.phase));
+    }
+    let fence = settings.cutover.fence;
+    match change {
+        Change::Open => {}
         Change::Cutover | Change::Rollback => {
-            let closed = group::is_closed(store.group(), &slow.crossings);
-            let fence = store.group().map(|name| group::takes_no_writes_from_others(name, settings.cutover.fence));
-            return Ok(std::iter::once(closed).chain(fence).collect());
+            gates.push(group::references(store.group(), &slow.crossings));
+            gates.extend(match (store.group(), change.fences()) {
+                (Some(name), _) => Some(group::fence(name, fence)),
+                (None, side) => side.and_then(|side| group::fence_of_rest(side, &groups, fence)),
+            });
         }
-        Change::Open => return Ok(Vec::new()),
-        Change::Finish => Side::New,
-        Change::Close | Change::Abort => Side::Old,
-    };
-    let mut phases = Vec::new();
-    for name in groups {
-        phases.push((name.to_owned(), store.of_group(Some(name)).flag().await?.phase));
+        Change::Finish => gates.push(group::sides(Side::New, &groups)),
+        Change::Close | Change::Abort => gates.push(group::sides(Side::Old, &groups)),
     }
-    Ok(vec![group::are_on(side, &phases)])
+    Ok(gates)
 }
 
 fn shown(finding: &Finding) -> String {
@@ -131,6 +140,8 @@ async fn look_once(settings: &Settings, store: &Store, own: Option<u64>, slow: &
     let [forward, reverse] = &sides[..] else { anyhow::bail!("a pair has two directions") };
     let open = store.open_switch_run().await?.map(|(run, _)| run).filter(|run| Some(run.id) != own);
     Ok(Seen {
+        group: store.group().map(str::to_owned),
+        has_tables: slow.has_tables,
         flag: store.flag().await?,
         other_run: open.map(|run| name(&run)),
         forward: forward.clone(),

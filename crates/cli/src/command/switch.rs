@@ -6,6 +6,7 @@ use clap::Args;
 use crossfade_applier::beat;
 use crossfade_catalog::{Purpose, Servers};
 use crossfade_config::Settings;
+use crossfade_control::gate::group::known;
 use crossfade_control::{Cause, Change, CountedTable, Gate, Report, Sight, Step, Switch, name, steps};
 use crossfade_message::{Store, SwitchState};
 use crossfade_model::{Direction, Position, Side, TableName, TableShape};
@@ -77,6 +78,7 @@ pub async fn run(
     if args.dry_run {
         return plan(&settings, &store, change, args.json).await;
     }
+    know_groups(&settings, &store).await?;
     let pair = Pair::read(settings.clone()).await?;
     let tables = counted(&pair, change, store.group());
     let sight = Eyes { settings: &settings, store: &store, change };
@@ -120,6 +122,18 @@ pub async fn plan(settings: &Settings, store: &Store, change: Change, json: bool
     }
     gates::print(&gates);
     Ok(code)
+}
+
+/// Makes the groups of the configuration known, and those unknown that it does not name any more; unless it lacks one whose users
+/// follow a flag of their own: they would be told another one.
+pub async fn know_groups(settings: &Settings, store: &Store) -> anyhow::Result<()> {
+    let forgotten = store.forgotten_groups(&settings.groups()).await?;
+    if let Some(Gate { why, remedy, .. }) = known(&forgotten) {
+        return Err(Failure::new(Kind::Usage, why, remedy.unwrap_or_default()).into());
+    }
+    store.forget_groups_but(&settings.groups()).await?;
+    store.know_groups(&settings.groups()).await?;
+    Ok(())
 }
 
 pub fn refuse_unknown_group(settings: &Settings, group: Option<&str>) -> Result<(), Failure> {

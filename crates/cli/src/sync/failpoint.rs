@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 50] = [
+const POINTS: [&str; 51] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -44,6 +44,7 @@ const POINTS: [&str; 50] = [
     "switch-flip",
     "switch-flipped",
     "switch-mirror",
+    "flag-set",
     "switch-release",
     "switch-end",
     "entity-copying",

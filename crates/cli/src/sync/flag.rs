@@ -64,11 +64,12 @@ impl Following {
         let run = open.map(|(run, _)| run.id);
         switch.send_if_modified(|known| std::mem::replace(known, run) != run);
         // First: the side that is to take writes again may be away.
-        self.mirror(None).await?;
-        let settings = self.settings.clone();
-        for group in settings.groups() {
+        // Groups before the pair: taking over its flag raises their versions, and with that what a node has looks old.
+        let groups = self.store.know_groups(&self.settings.groups()).await?;
+        for group in &groups {
             self.mirror(Some(group)).await?;
         }
+        self.mirror(None).await?;
         if let Some(done) = release_abandoned(&self.settings, &self.store, &self.holder, is_dead).await? {
             tracing::warn!("{done}");
         }

@@ -9,7 +9,7 @@ use crossfade_rules::{EntityState, answer_valid_for};
 use humantime::format_duration;
 
 use super::give::give_decided;
-use super::{EntitySight, Equality, FAILED_TOLD, Failed, Mover, Under, hold};
+use super::{Early, EntitySight, Equality, FAILED_TOLD, Failed, Mover, Under, hold};
 use crate::side::{connect_known, direction_to};
 use crate::waits::Waits;
 use crate::{ControlError, drain, quiet};
@@ -17,8 +17,8 @@ use crate::{ControlError, drain, quiet};
 /// Users of these entities cannot write meanwhile, and nobody can undo it.
 const GIVE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// So long a direction is waited for that is behind.
-const CATCH_UP: Duration = Duration::from_secs(60);
+/// A direction that is behind is waited for so many times as long as a fence may stand.
+const CATCH_UP: u32 = 6;
 
 /// Rows of which a change is still under way are looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -30,20 +30,24 @@ impl<S: EntitySight> Under<'_, S> {
     /// # Errors
     ///
     /// What nobody can help by trying again now. The batch is then as before, or decided and finished.
-    pub(super) async fn batch(&self, batch: &EntityBatch) -> Result<(), ControlError> {
+    pub(super) async fn batch(&self, batch: &EntityBatch) -> Result<Option<Early>, ControlError> {
         self.with(|report| report.batches += 1);
         let tried = tokio::select! {
             tried = self.try_batch(batch) => tried,
             () = self.mover.stop.cancelled() => Err(ControlError::Refused("it was broken off".to_owned())),
         };
         match tried {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(None),
             Err(error @ ControlError::TakenOver { .. }) => Err(error),
             Err(error) => {
                 let is_stopped = self.mover.stop.is_cancelled();
                 self.settle(&with_causes(&error)).await?;
                 // Nothing is wrong with the entities; who is at fault is told.
-                if is_stopped { Ok(()) } else { Err(error) }
+                match error {
+                    _ if is_stopped => Ok(None),
+                    behind @ ControlError::NotInTime { .. } => Ok(Some(Early::Behind(behind.to_string()))),
+                    error => Err(error),
+                }
             }
         }
     }
@@ -63,7 +67,7 @@ impl<S: EntitySight> Under<'_, S> {
         let lease = store.entity_lease(entity.lease).await?.max(entity.lease);
         tokio::time::sleep(lease.saturating_sub(proved.elapsed())).await;
         self.show("waits until what users write crosses soon enough").await?;
-        self.until_caught_up(direction_to(batch.to)).await?;
+        self.until_caught_up(direction_to(batch.to), &left).await?;
 
         self.step(batch, &left, BatchStep::Fence(entity.fence_timeout)).await?;
         let fenced = Instant::now();
@@ -139,27 +143,35 @@ impl<S: EntitySight> Under<'_, S> {
 
     /// A fence ends in vain where its drain takes longer than it may stand: nobody is kept from writing before the direction has
     /// needed at most half of that for what was written last.
-    async fn until_caught_up(&self, direction: Direction) -> Result<(), ControlError> {
-        let Mover { settings, store, entity, .. } = self.mover;
+    async fn until_caught_up(&self, direction: Direction, keys: &[EntityKey]) -> Result<(), ControlError> {
+        let entity = self.mover.entity;
         let waits = Waits::default();
         let soon = async {
             loop {
                 let asked = Instant::now();
-                let last_seq = drain::until_read_up_to_now(settings, store, direction, &waits).await?;
-                drain::until_passed(settings, direction, last_seq, &waits).await?;
+                self.until_drained(direction, keys, &waits).await?;
                 if asked.elapsed() <= entity.fence_timeout / 2 {
                     return Ok(());
                 }
             }
         };
-        tokio::time::timeout(CATCH_UP, soon).await.unwrap_or_else(|_| {
-            Err(ControlError::Refused(format!(
-                "{direction} has not caught up within {}: {}; nobody was kept from writing; `crossfade status` shows how far \
-                 behind it is",
-                format_duration(CATCH_UP),
-                waits.shown()
-            )))
+        let limit = entity.fence_timeout * CATCH_UP;
+        tokio::time::timeout(limit, soon).await.unwrap_or_else(|_| {
+            let waited_for =
+                format!("{direction} has not caught up, and nobody was kept from writing: {}", waits.shown());
+            Err(ControlError::NotInTime { waited_for, limit: format_duration(limit).to_string() })
         })
+    }
+
+    /// Waits until all has crossed that was committed before. Single entities are compared afterwards; of the rest all rows were
+    /// compared before, and nothing may be set aside that came since.
+    async fn until_drained(&self, direction: Direction, keys: &[EntityKey], waits: &Waits) -> Result<(), ControlError> {
+        let Mover { settings, store, .. } = self.mover;
+        let last_seq = drain::until_read_up_to_now(settings, store, direction, waits).await?;
+        match keys.iter().any(EntityKey::is_rest) {
+            true => drain::until_in_effect(settings, store, direction, last_seq, waits).await,
+            false => drain::until_passed(settings, direction, last_seq, waits).await,
+        }
     }
 
     /// What must be so before it is decided. Gives those of which rows are not equal now.
@@ -184,15 +196,11 @@ impl<S: EntitySight> Under<'_, S> {
         let _ = conn.disconnect().await;
         probe("entity-quiet");
 
-        let last_seq = drain::until_read_up_to_now(settings, store, direction, waits).await?;
+        self.until_drained(direction, keys, waits).await?;
+        probe("entity-drained");
         if keys.iter().any(EntityKey::is_rest) {
-            // All rows were compared before; now nothing may be set aside that came since.
-            drain::until_in_effect(settings, store, direction, last_seq, waits).await?;
-            probe("entity-drained");
             return Ok(Vec::new());
         }
-        drain::until_passed(settings, direction, last_seq, waits).await?;
-        probe("entity-drained");
 
         loop {
             let seen = sight.compare(keys).await.map_err(ControlError::Rows)?;

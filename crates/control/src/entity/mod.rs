@@ -141,6 +141,8 @@ struct Under<'u, S> {
 /// Why a run ends before all were moved.
 enum Early {
     Gates(Vec<Gate>),
+    /// The direction is; and how.
+    Behind(String),
     Stopped,
 }
 
@@ -186,6 +188,7 @@ impl<S: EntitySight> Mover<'_, S> {
                 self.store.renew_entity_run(self.run.id, self.holder, Duration::ZERO).await?;
                 report.ended_early = Some(match early {
                     Early::Stopped => "it was broken off".to_owned(),
+                    Early::Behind(how) => how,
                     Early::Gates(gates) => {
                         let closed = gates.iter().filter(|gate| !gate.is_open()).map(|gate| gate.name);
                         let closed = closed.collect::<Vec<_>>().join(", ");
@@ -242,7 +245,9 @@ impl<S: EntitySight> Under<'_, S> {
                 return Ok(Some(Early::Gates(gates)));
             }
             let Some(batch) = store.next_batch(run, holder, entity.batch).await? else { return Ok(None) };
-            self.batch(&batch).await?;
+            if let Some(early) = self.batch(&batch).await? {
+                return Ok(Some(early));
+            }
             self.rest().await;
         }
     }

@@ -22,8 +22,8 @@ impl Crossing {
 }
 
 /// Rows that refer to each other are written on the same side: no reference leads out of the group, nor into it.
-pub fn is_closed(group: Option<&str>, crossings: &Result<Vec<Crossing>, String>) -> Gate {
-    const NAME: &str = "group";
+pub fn references(group: Option<&str>, crossings: &Result<Vec<Crossing>, String>) -> Gate {
+    const NAME: &str = "references between groups";
     let crossings = match crossings {
         Ok(crossings) => crossings,
         Err(why) => return Gate::unknown(NAME, why.clone(), "see that both sides can be reached, and run it again"),
@@ -34,13 +34,37 @@ pub fn is_closed(group: Option<&str>, crossings: &Result<Vec<Crossing>, String>)
     }
     Gate::closed(
         NAME,
-        format!("{} is not closed under foreign keys: {}", of_tables(group), touching.join(", ")),
+        format!("{} has foreign keys to others, or they to it: {}", of_tables(group), touching.join(", ")),
         "give tables that refer to each other the same `group` in the configuration",
     )
 }
 
+/// Groups of which the store knows that somebody follows them, or that they are elsewhere, and that the configuration does not name.
+pub fn known(forgotten: &[String]) -> Option<Gate> {
+    let first = forgotten.first()?;
+    let why =
+        format!("the configuration does not name {}, whose users follow a flag of their own", forgotten.join(", "));
+    let remedy = "it may go when its phase is the pair's and none of its instances is left";
+    Some(Gate::closed("known groups", why, format!("name it again (`group = \"{first}\"`); {remedy}")))
+}
+
+/// What keeps everybody from writing on a side is not for where groups stay there.
+pub fn fence_of_rest(side: Side, groups: &[(String, Phase)], fence: Fence) -> Option<Gate> {
+    let staying = groups.iter().filter(|(_, phase)| phase.writes_to() == side);
+    let staying: Vec<&str> = staying.map(|(group, _)| group.as_str()).collect();
+    if fence == Fence::Flag || staying.is_empty() {
+        return None;
+    }
+    let why = format!(
+        "`[cutover] fence = \"{}\"` would keep users of {} from writing, too",
+        fence.as_str(),
+        staying.join(", ")
+    );
+    Some(Gate::closed("fence of a group", why, "with groups, users change sides with `fence = \"flag\"`"))
+}
+
 /// The side that users leave goes on being written by those of other groups.
-pub fn takes_no_writes_from_others(group: &str, fence: Fence) -> Gate {
+pub fn fence(group: &str, fence: Fence) -> Gate {
     const NAME: &str = "fence of a group";
     if fence == Fence::Flag {
         return Gate::open(NAME, format!("users of {group} alone are kept from writing, by their flag"));
@@ -53,8 +77,8 @@ pub fn takes_no_writes_from_others(group: &str, fence: Fence) -> Gate {
 }
 
 /// What changes the phase of all is for when every group is on the side that it leaves users on.
-pub fn are_on(side: Side, groups: &[(String, Phase)]) -> Gate {
-    const NAME: &str = "groups";
+pub fn sides(side: Side, groups: &[(String, Phase)]) -> Gate {
+    const NAME: &str = "sides of groups";
     let elsewhere = groups.iter().filter(|(_, phase)| phase.writes_to() != side);
     let elsewhere: Vec<&str> = elsewhere.map(|(group, _)| group.as_str()).collect();
     if elsewhere.is_empty() {
@@ -94,28 +118,31 @@ mod tests {
     fn a_reference_out_of_a_group_or_into_it_keeps_it_where_it_is() {
         let crossings = Ok(vec![crossing(Some("a"), Some("b")), crossing(None, Some("b"))]);
         for (group, is_open) in [(Some("a"), false), (Some("b"), false), (None, false), (Some("c"), true)] {
-            let gate = is_closed(group, &crossings);
+            let gate = references(group, &crossings);
             assert_eq!(gate.is_open(), is_open, "{gate:?}");
             assert_eq!(gate.remedy.is_none(), is_open);
         }
-        assert!(is_closed(None, &Ok(Vec::new())).is_open());
-        assert!(!is_closed(None, &Err("away".to_owned())).is_open());
+        assert!(references(None, &Ok(Vec::new())).is_open());
+        assert!(!references(None, &Err("away".to_owned())).is_open());
     }
 
     #[test]
-    fn all_groups_are_on_the_side_that_is_left_last() {
+    fn an_end_waits_for_every_group() {
         let groups = [("a".to_owned(), Phase::ReadNew), ("b".to_owned(), Phase::WriteBoth)];
-        assert!(are_on(Side::New, &groups[..1]).is_open() && are_on(Side::Old, &groups[1..]).is_open());
-        let gate = are_on(Side::New, &groups);
+        assert!(sides(Side::New, &groups[..1]).is_open() && sides(Side::Old, &groups[1..]).is_open());
+        let gate = sides(Side::New, &groups);
         assert_eq!(gate.remedy.as_deref(), Some("run `crossfade cutover --group b`"));
-        let gate = are_on(Side::Old, &groups);
+        let gate = sides(Side::Old, &groups);
         assert_eq!(gate.remedy.as_deref(), Some("run `crossfade rollback --group a`"));
     }
 
     #[test]
     fn what_keeps_everybody_from_writing_is_for_no_group() {
-        for fence in Fence::ALL {
-            assert_eq!(takes_no_writes_from_others("a", fence).is_open(), fence == Fence::Flag);
+        for configured in Fence::ALL {
+            assert_eq!(fence("a", configured).is_open(), configured == Fence::Flag);
+            let groups = [("a".to_owned(), Phase::WriteBoth)];
+            assert_eq!(fence_of_rest(Side::Old, &groups, configured).is_none(), configured == Fence::Flag);
+            assert_eq!(fence_of_rest(Side::New, &groups, configured), None, "nobody stays there");
         }
     }
 }

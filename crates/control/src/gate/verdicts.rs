@@ -13,7 +13,7 @@ use crate::Change;
 /// More than this is not listed.
 const LISTED: usize = 3;
 
-pub(super) fn phase(change: Change, flag: &Flag) -> Gate {
+pub(super) fn phase(change: Change, flag: &Flag, group: Option<&str>) -> Gate {
     let (is, from, to) = (flag.phase, change.from(), change.to());
     if flag.fenced {
         let why = format!("the phase is {is}, and users are kept from writing for a moment");
@@ -28,10 +28,16 @@ pub(super) fn phase(change: Change, flag: &Flag) -> Gate {
         let why = format!("the phase is {is}: users write on new");
         return Gate::closed("phase", why, "run `crossfade rollback` first: it leads users back to old");
     }
-    let way =
-        Change::ALL.into_iter().filter(|change| change.leads_from(is)).map(|change| format!("`{}`", change.command()));
-    let ways: Vec<String> = way.collect();
+    let command = |change: Change| match group {
+        Some(group) if change.drains().is_some() => Some(format!("`{} --group {group}`", change.command())),
+        // What is for all tables leads a group nowhere that it could go alone.
+        Some(_) => None,
+        None => Some(format!("`{}`", change.command())),
+    };
+    let ways: Vec<String> =
+        Change::ALL.into_iter().filter(|change| change.leads_from(is)).filter_map(command).collect();
     let remedy = match ways.is_empty() {
+        true if group.is_some() => "`crossfade flag set write_both` opens two-way writing, for all groups".to_owned(),
         true => "nothing leads back from there".to_owned(),
         false => format!("from {is} lead {}", ways.join(" and ")),
     };

@@ -49,6 +49,8 @@ fn compared() -> VerificationSeen {
 /// Everything as it should be for a change.
 fn well(change: Change) -> Seen {
     Seen {
+        group: None,
+        has_tables: true,
         flag: Flag { version: 3, phase: change.from(), fenced: false },
         other_run: None,
         forward: direction(Direction::Forward),
@@ -208,4 +210,24 @@ fn what_differs_is_no_end() {
     assert!(gate::compared(compared(), &settings()).is_open());
     let worse = VerificationSeen { mismatches: 1, worst_ppm: 0.1, ..compared() };
     assert!(!gate::compared(worse, &settings()).is_open());
+}
+
+#[test]
+fn a_group_is_shown_its_own_commands() {
+    let group = |phase| {
+        let flag = Flag { version: 3, phase, fenced: false };
+        let seen = Seen { group: Some("billing".to_owned()), flag, ..well(Change::Cutover) };
+        gates(Change::Cutover, &seen, &settings()).remove(0).remedy.unwrap_or_default()
+    };
+    assert_eq!(group(Phase::ReadNew), "from read_new lead `rollback --group billing`");
+    assert!(group(Phase::OldOnly).contains("`crossfade flag set write_both`"), "{}", group(Phase::OldOnly));
+}
+
+#[test]
+fn nobody_must_follow_the_flag_of_no_table() {
+    let is_asked = |has_tables| {
+        let seen = Seen { instances: 0, has_tables, ..well(Change::Cutover) };
+        gates(Change::Cutover, &seen, &settings()).iter().any(|gate| gate.name == "instances" && !gate.is_open())
+    };
+    assert!(is_asked(true) && !is_asked(false));
 }
