@@ -256,6 +256,7 @@ pub enum FlagCommand {
 const FLAG_GET_EXAMPLES: &str = "\
 Examples:
   crossfade flag get
+  crossfade flag get --group billing                  of the tables of a group
   crossfade flag get --json | jq -r .phase
   crossfade flag get --json | jq '.version as $v | .instances[] | select(.version < $v)'     who is behind
 

@@ -30,22 +30,23 @@ Examples:
   crossfade cutover --json | jq .pause_ms
   crossfade cutover --group billing      users of the tables of one group alone
 
-All applications are told to write nowhere, and say that they do so. Then everything that was written on old is brought over, and the
+Their applications are told to write nowhere, and say that they do so. Then everything that was written on old is brought over, and the
 flag is changed: users read and write new. Old stays ready: what is written on new flows back. What is not done within `timeout` of
 `[cutover]` is undone, and users write on old as before. Killed anywhere, the same command undoes or finishes what it finds.
 
-Exit codes: 0 users write on new; 1 a gate is closed, or it was undone; 3 connection or internal error.";
+Exit codes: 0 users write on new; 1 a gate is closed, or it was undone; 2 there is no such group; 3 connection or internal error.";
 
 pub const ROLLBACK_EXAMPLES: &str = "\
 Examples:
   crossfade rollback --dry-run
   crossfade rollback                     users go back to the old side, with everything that they wrote on new
+  crossfade rollback --group billing     users of the tables of one group alone
 
 As `crossfade cutover`, the other way round. `crossfade start forward` is done first where forward was stopped.";
 
 #[derive(Debug, Args)]
 pub struct SwitchArgs {
-    /// Only users of these tables, the others stay where they are: a `group` of `[[table]]`
+    /// Only users of tables of this `group` of `[[table]]`; without it, only those of tables that are in no group
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
     /// Only show the steps and the gates; exit code 1 if a gate is closed
