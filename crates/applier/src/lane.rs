@@ -367,14 +367,14 @@ impl Lane {
         let session = self.session(shared).await?;
         let conn = self.conn.as_mut().ok_or(ApplyError::SessionGone)?;
         let judged = tokio::select! {
-            judged = judge_all(shared, conn, work, known) => judged,
+            judged = Box::pin(judge_all(shared, conn, work, known)) => judged,
             gone = gone(shared, session) => Err(gone),
         };
         let mut lane = self.forget_if_gone(judged)?;
         // Judging waits for other lanes, and the store for many outcomes: a session that was silent for so long may be gone.
         let session = self.session(shared).await?;
         let attempt = tokio::select! {
-            attempt = self.write(shared, work, manner, known, &mut lane) => attempt,
+            attempt = Box::pin(self.write(shared, work, manner, known, &mut lane)) => attempt,
             gone = gone(shared, session) => Err(gone),
         };
         self.forget_if_gone(attempt)
@@ -502,16 +502,16 @@ async fn write<'w>(
         return Ok(Attempt::CheckpointElsewhere);
     }
     if !manner.keeps_locks {
-        return carry_out(shared, conn, lane, work, manner).await;
+        return Box::pin(carry_out(shared, conn, lane, work, manner)).await;
     }
     // A rollback to it keeps row locks (MySQL manual, "SAVEPOINT"), but only since something was written before it: a server rolls
     // an engine back as a whole that had no part in the transaction yet. So each round has one more row locked that had turned.
     conn.query_drop("SAVEPOINT begun").await?;
     loop {
-        match carry_out(shared, conn, lane, work, manner).await? {
+        match Box::pin(carry_out(shared, conn, lane, work, manner)).await? {
             Attempt::VerdictTurned => {
                 conn.query_drop("ROLLBACK TO SAVEPOINT begun").await?;
-                *lane = judge_all(shared, conn, work, known).await?;
+                *lane = Box::pin(judge_all(shared, conn, work, known)).await?;
             }
             ended => return Ok(ended),
         }

@@ -27,6 +27,9 @@ use args::{BackfillCommand, Cli, Command, FlagCommand, MarkCommand, MessagesComm
 /// Forced by a second signal.
 const EXIT_FORCED: i32 = 130;
 
+/// Applying calls deep, and a development build keeps every step of it on the stack: 2 MiB, as usual, are hardly enough.
+const STACK_BYTES: usize = 8 << 20;
+
 fn main() -> ExitCode {
     bound_driver_buffers();
     let cli = Cli::parse();
@@ -78,7 +81,8 @@ fn start(cli: &Cli) -> anyhow::Result<tokio::runtime::Runtime> {
     } else {
         subscriber.with_target(false).init();
     }
-    tokio::runtime::Runtime::new().context("the runtime cannot start")
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
+    runtime.context("the runtime cannot start")
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -45,7 +45,7 @@ pub use end::{Compared, End, EndReport, EndSight, until_none_runs};
 pub use error::{Cause, ControlError};
 pub use gate::{Gate, GateState, gates};
 pub use hold::IsDead;
-pub use memory::{Memory, StepTook, name};
+pub use memory::{Memory, StepTook, name, of_group};
 pub use mirror::{mirror, mirror_or_adopt};
 pub use quiet::prepared;
 pub use recover::release_abandoned;

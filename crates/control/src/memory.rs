@@ -78,7 +78,8 @@ pub struct StepTook {
 
 impl Memory {
     pub fn of(run: &SwitchRun) -> Result<Memory, ControlError> {
-        let unreadable = |reason: String| ControlError::Unreadable { run: name(run), reason };
+        let run_name = || format!("{} {}", run.kind, run.id);
+        let unreadable = |reason: String| ControlError::Unreadable { run: run_name(), reason };
         serde_json::from_str(&run.memory).map_err(|error| unreadable(error.to_string()))
     }
 
@@ -99,9 +100,14 @@ impl Memory {
 
 /// What a run is called.
 pub fn name(run: &SwitchRun) -> String {
-    let group = serde_json::from_str(&run.memory).ok().and_then(|memory: Memory| memory.group);
-    let of_group = group.map_or(String::new(), |group| format!(" of {group}"));
-    format!("{} {}{of_group}", run.kind, run.id)
+    // What cannot be read is told where it is needed.
+    let group = Memory::of(run).ok().and_then(|memory| memory.group);
+    format!("{} {}{}", run.kind, run.id, of_group(group.as_deref()))
+}
+
+/// What stands behind those who change sides, or behind what they do.
+pub fn of_group(group: Option<&str>) -> String {
+    group.map_or(String::new(), |group| format!(" of {group}"))
 }
 
 pub(crate) fn change_of(run: &SwitchRun) -> Result<Change, ControlError> {

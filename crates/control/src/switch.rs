@@ -18,7 +18,7 @@ use crate::canary::{sung, until_proved};
 use crate::error::Cause;
 use crate::gate::Gate;
 use crate::hold::{Hold, IsDead, take};
-use crate::memory::{Memory, StepTook, name};
+use crate::memory::{Memory, StepTook, name, of_group};
 use crate::mirror::mirror_both;
 use crate::progress::{Progress, in_time, late, ms};
 use crate::refuse::Refused;
@@ -211,7 +211,7 @@ impl<S: Sight> Under<'_, S> {
         let limit = settings.cutover.timeout;
         let fenced = store.change_flag(flag.version, change.from(), Some(limit)).await?.ok_or_else(late)?;
         mirror_both(settings, store, &fenced).await?;
-        sight.tell(&format!("users{} write nowhere, for {} at most", of_group(store), format_duration(limit)));
+        sight.tell(&format!("users{} write nowhere, for {} at most", of_group(store.group()), format_duration(limit)));
 
         self.progress.begin(Step::Acknowledge).await?;
         let instances = acknowledge::until_acknowledged(store, fenced.version, self.waits).await?;
@@ -257,7 +257,7 @@ impl<S: Sight> Under<'_, S> {
         self.progress.memory.pause_ms = Some(pause);
         sight.tell(&format!(
             "users{} write to {to} (flag version {}), after a pause of {pause} ms",
-            of_group(store),
+            of_group(store.group()),
             flipped.version
         ));
         // What is left is done by whoever brings it to its end.
@@ -311,8 +311,4 @@ impl<S: Sight> Under<'_, S> {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn of_group(store: &Store) -> String {
-    store.group().map_or(String::new(), |group| format!(" of {group}"))
 }

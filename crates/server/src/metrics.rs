@@ -68,6 +68,9 @@ impl Collector for Metrics {
     }
 }
 
+/// Name, help, and value.
+type FlagGauge = (&'static str, &'static str, fn(&Flag) -> f64);
+
 #[derive(Debug)]
 struct FlagMetrics(Followed);
 
@@ -76,7 +79,7 @@ impl Collector for FlagMetrics {
         if self.0.is_empty() {
             return Ok(());
         }
-        let gauges: [(&str, &str, fn(&Flag) -> f64); 3] = [
+        let gauges: [FlagGauge; 3] = [
             ("flag", "0 old_only, 1 write_both, 2 read_new, 3 new_only", |flag| f64::from(flag.phase.flag())),
             ("flag_version", "Changes of the flag", |flag| flag.version as f64),
             ("flag_fenced", "Whether users write nowhere for a moment", |flag| f64::from(u8::from(flag.fenced))),

@@ -22,7 +22,7 @@ async fn what_does_not_end_undoes_the_move(flavor: Flavor) -> Result<()> {
     let reason = report["reasons"][0]["reason"].as_str().unwrap_or_default().to_owned();
     ensure!(reason.contains("had written something and not committed it") && reason.contains("4s"), "{reason}");
     ensure!(on_new(&migration).await?.is_empty());
-    let guard = EntityClient::builder(&served.url()).build()?.begin_write("1").await?;
+    let guard = EntityClient::builder(served.url()).build()?.begin_write("1").await?;
     ensure!(guard.side() == Side::Old);
     open.query_drop("COMMIT").await?;
     entity(&migration, &["move", "--state", "failed"], 0).await?;
@@ -43,7 +43,7 @@ async fn a_fence_that_is_over_is_never_decided(flavor: Flavor) -> Result<()> {
     let mut migration = staged(&setup(flavor, "frozen", "fence_timeout = \"4s\"\nattempts = 1"), 3).await?;
     migration.expect_lines(&["error: 1 have failed", "somebody else has taken"]);
     let served = Served::start(&migration).await?;
-    let client = EntityClient::builder(&served.url()).build()?;
+    let client = EntityClient::builder(served.url()).build()?;
     let freeze = [("CROSSFADE_FAILPOINT", "entity-decide:1:stop")];
     let mut tool = migration.tool("tool", &["entity", "move", "1"], &freeze)?;
     until_frozen(&tool).await?;

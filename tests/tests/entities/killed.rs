@@ -63,7 +63,7 @@ async fn users_are_not_kept_waiting_for_a_tool_that_has_died(flavor: Flavor) -> 
         let environment = [("CROSSFADE_FAILPOINT", point)];
         let (code, output) = migration.crossfade_with(&["entity", "move", id], &environment).await?;
         ensure!(code.is_none(), "{code:?}\n{output}");
-        let client = crossfade_flag::EntityClient::builder(&served.url()).build()?;
+        let client = crossfade_flag::EntityClient::builder(served.url()).build()?;
         let guard = client.begin_write(id).await?;
         let is_new = guard.side() == crossfade_flag::Side::New;
         ensure!(u8::from(is_new) == side, "{point}: {guard:?}");

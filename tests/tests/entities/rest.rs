@@ -13,7 +13,7 @@ async fn the_rest_moves_together(flavor: Flavor) -> Result<()> {
     let mut migration = staged(&setup(flavor, "rest", ""), USERS).await?;
     let served = Served::start(&migration).await?;
     let users = Users::start(&migration, &served.url(), USERS, 4, false)?;
-    let client = EntityClient::builder(&served.url()).build()?;
+    let client = EntityClient::builder(served.url()).build()?;
     entity(&migration, &["move", "1", "2", "3"], 0).await?;
     entity(&migration, &["return", "3"], 0).await?;
     ensure!(client.side("999").await? == Side::Old, "nobody knows it");
@@ -24,7 +24,7 @@ async fn the_rest_moves_together(flavor: Flavor) -> Result<()> {
     ensure!(number(&report, "moved")? == 1, "{report:#}");
     nodes_agree(&migration).await?;
     // Anew, since answers are kept for a while.
-    let client = EntityClient::builder(&served.url()).build()?;
+    let client = EntityClient::builder(served.url()).build()?;
     for (id, side) in [("1", Side::New), ("3", Side::Old), ("17", Side::New), ("999", Side::New)] {
         ensure!(client.side(id).await? == side, "{id} should be on {side:?}");
     }
@@ -35,7 +35,7 @@ async fn the_rest_moves_together(flavor: Flavor) -> Result<()> {
     // One of them goes back alone, and then all others.
     entity(&migration, &["return", "17"], 0).await?;
     entity(&migration, &["return", "--rest"], 0).await?;
-    let client = EntityClient::builder(&served.url()).build()?;
+    let client = EntityClient::builder(served.url()).build()?;
     for (id, side) in [("1", Side::New), ("3", Side::Old), ("17", Side::Old), ("999", Side::Old)] {
         ensure!(client.side(id).await? == side, "{id} should be on {side:?}");
     }

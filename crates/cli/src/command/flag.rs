@@ -11,8 +11,7 @@ use crossfade_model::{Phase, Side};
 use crossfade_server::{FlagDocument, InstanceLine};
 use serde::Serialize;
 
-use super::switch::refuse_unknown_group;
-use super::{add_row, gates, new_table, open_known_store, print_json, print_table, refuse_ended};
+use super::{add_row, gates, groups, new_table, open_known_store, print_json, print_table, refuse_ended};
 use crate::failure::{Failure, Kind, with_causes};
 use crate::output::out;
 use crate::sync::failpoint;
@@ -56,7 +55,7 @@ struct Shown {
 }
 
 pub async fn get(settings: &Settings, args: &FlagGetArgs) -> anyhow::Result<()> {
-    refuse_unknown_group(settings, args.group.as_deref())?;
+    groups::refuse_unknown(settings, args.group.as_deref())?;
     let store = open_known_store(settings).await?.of_group(args.group.as_deref());
     let flag = FlagDocument::of(store.flag_key(), store.flag().await?);
     let instances = store.flag_instances().await?.iter().map(InstanceLine::from).collect();

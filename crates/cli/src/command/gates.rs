@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use crossfade_catalog::check::{Finding, Severity, check};
 use crossfade_config::Settings;
-use crossfade_control::gate::group::{self, Crossing};
+use crossfade_control::gate::group::Crossing;
 use crossfade_control::gate::{ComparedTable, DirectionSeen, FenceSeen, Seen, VerificationSeen};
 use crossfade_control::{Change, Gate, fence_seen, gates, name, prepared};
 use crossfade_message::{CopyState, Store, Wish};
@@ -46,7 +46,7 @@ pub async fn look(settings: &Settings, store: &Store, change: Change, own: Optio
         let seen = look_once(settings, store, own, &slow).await?;
         let mut found = gates(change, &seen, &settings.cutover);
         found.extend(super::entity::entities_gate(settings, store, change).await?);
-        found.extend(group_gates(settings, store, change, &slow).await?);
+        found.extend(super::groups::gates(settings, store, change, &slow.crossings).await?);
         if !may_all_open(&found) || since.elapsed() >= PATIENCE {
             return Ok(found);
         }
@@ -97,33 +97,6 @@ async fn look_slowly(settings: &Settings, change: Change, group: Option<&str>) -
         Err(why) => (Err(String::clone(&why)), Err(why), true),
     };
     Slow { fence, prepared, check_errors, synced, crossings, has_tables }
-}
-
-/// Of groups of tables that change sides by themselves.
-async fn group_gates(settings: &Settings, store: &Store, change: Change, slow: &Slow) -> anyhow::Result<Vec<Gate>> {
-    let names = settings.groups();
-    let mut gates: Vec<Gate> = group::known(&store.forgotten_groups(&names).await?).into_iter().collect();
-    if names.is_empty() {
-        return Ok(gates);
-    }
-    let mut groups = Vec::new();
-    for name in names {
-        groups.push((name.to_owned(), store.of_group(Some(name)).flag().await?.phase));
-    }
-    let fence = settings.cutover.fence;
-    match change {
-        Change::Open => {}
-        Change::Cutover | Change::Rollback => {
-            gates.push(group::references(store.group(), &slow.crossings));
-            gates.extend(match (store.group(), change.fences()) {
-                (Some(name), _) => Some(group::fence(name, fence)),
-                (None, side) => side.and_then(|side| group::fence_of_rest(side, &groups, fence)),
-            });
-        }
-        Change::Finish => gates.push(group::sides(Side::New, &groups)),
-        Change::Close | Change::Abort => gates.push(group::sides(Side::Old, &groups)),
-    }
-    Ok(gates)
 }
 
 fn shown(finding: &Finding) -> String {

@@ -10,6 +10,7 @@ pub mod entity;
 mod final_report;
 pub mod flag;
 pub mod gates;
+pub mod groups;
 pub mod history;
 pub mod init;
 pub mod mark;

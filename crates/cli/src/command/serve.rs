@@ -11,16 +11,15 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::open_known_store;
 use super::status::read;
-use super::switch::know_groups;
+use super::{groups, open_known_store};
 use crate::args::ServeArgs;
 use crate::failure::with_causes;
 use crate::store_home;
 
 pub async fn run(settings: Arc<Settings>, args: &ServeArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let store = open_known_store(&settings).await?;
-    know_groups(&settings, &store).await?;
+    groups::know(&settings, &store).await?;
     let listener = crossfade_server::listen(args.listen.unwrap_or(settings.http.listen)).await?;
     let address = listener.local_addr()?;
     let entities = if settings.entity.is_some() { " /v1/entities/<id>" } else { "" };

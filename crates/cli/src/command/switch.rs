@@ -6,14 +6,13 @@ use clap::Args;
 use crossfade_applier::beat;
 use crossfade_catalog::{Purpose, Servers};
 use crossfade_config::Settings;
-use crossfade_control::gate::group::known;
-use crossfade_control::{Cause, Change, CountedTable, Gate, Report, Sight, Step, Switch, name, steps};
+use crossfade_control::{Cause, Change, CountedTable, Gate, Report, Sight, Step, Switch, name, of_group, steps};
 use crossfade_message::{Store, SwitchState};
 use crossfade_model::{Direction, Position, Side, TableName, TableShape};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{gates, open_known_store, print_json, refuse_ended};
+use super::{gates, groups, open_known_store, print_json, refuse_ended};
 use crate::failure::{Failure, Kind};
 use crate::meeting::{Source, in_time};
 use crate::output::{one_line, out};
@@ -73,13 +72,13 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<u8> {
     let probe = failpoint::from_environment()?;
-    refuse_unknown_group(&settings, args.group.as_deref())?;
+    groups::refuse_unknown(&settings, args.group.as_deref())?;
     let store = open_known_store(&settings).await?.of_group(args.group.as_deref());
     refuse_ended(&store).await?;
     if args.dry_run {
         return plan(&settings, &store, change, args.json).await;
     }
-    know_groups(&settings, &store).await?;
+    groups::know(&settings, &store).await?;
     let pair = Pair::read(settings.clone()).await?;
     let tables = counted(&pair, change, store.group());
     let sight = Eyes { settings: &settings, store: &store, change };
@@ -125,33 +124,6 @@ pub async fn plan(settings: &Settings, store: &Store, change: Change, json: bool
     Ok(code)
 }
 
-/// Makes the groups of the configuration known, and those unknown that it does not name any more; unless it lacks one whose users
-/// follow a flag of their own: they would be told another one.
-pub async fn know_groups(settings: &Settings, store: &Store) -> anyhow::Result<()> {
-    let forgotten = store.forgotten_groups(&settings.groups()).await?;
-    if let Some(Gate { why, remedy, .. }) = known(&forgotten) {
-        return Err(Failure::new(Kind::Usage, why, remedy.unwrap_or_default()).into());
-    }
-    store.forget_groups_but(&settings.groups()).await?;
-    store.know_groups(&settings.groups()).await?;
-    Ok(())
-}
-
-pub fn refuse_unknown_group(settings: &Settings, group: Option<&str>) -> Result<(), Failure> {
-    let groups = settings.groups();
-    match group {
-        Some(group) if !groups.contains(group) => {
-            let known = groups.into_iter().collect::<Vec<_>>().join(", ");
-            let hint = match known.is_empty() {
-                true => "the configuration has none: `group = \"…\"` below `[[table]]` puts tables into one".to_owned(),
-                false => format!("groups: {known}"),
-            };
-            Err(Failure::new(Kind::Usage, format!("there is no group `{group}`"), hint))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Tables of a group whose new rows are numbered by both sides.
 fn counted(pair: &Pair, change: Change, group: Option<&str>) -> Vec<CountedTable> {
     let groups = pair.groups(Side::Old);
@@ -170,8 +142,7 @@ fn counted(pair: &Pair, change: Change, group: Option<&str>) -> Vec<CountedTable
 
 fn print(report: &Report) -> anyhow::Result<u8> {
     let (run, phase) = (report.run, report.phase);
-    let of_group = report.group.as_ref().map_or(String::new(), |group| format!(" of {group}"));
-    let change = format!("{} {run}{of_group}", report.change);
+    let change = format!("{} {run}{}", report.change, of_group(report.group.as_deref()));
     if report.state == SwitchState::Done {
         let pause = match report.pause_ms {
             Some(ms) => format!("the pause was {ms} ms"),
