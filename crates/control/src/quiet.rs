@@ -60,15 +60,28 @@ pub async fn prepared(settings: &Settings, side: Side) -> Result<u64, ControlErr
     Ok(names?.len() as u64)
 }
 
-/// Waits until every transaction has ended that has written something, and ends their sessions `end_after` the `fence`, if so
-/// wished; then until those XA transactions are decided that are prepared by then.
+/// What the users of a side do who are not to be waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Others {
+    /// There are none: all were told to stop. Nothing may stay prepared; sessions are ended so long after the fence, if so wished.
+    Stopped { end_after: Option<Duration> },
+    /// They write on: nobody is ended, and what they prepare from now on is of no interest.
+    WriteOn,
+}
+
+/// Waits until every transaction has ended that has written something by now, then until XA transactions are decided that are
+/// prepared.
 pub(crate) async fn until_quiet(
     (conn, dialect): (&mut Conn, Dialect),
     side: Side,
     fence: Instant,
-    end_after: Option<Duration>,
+    others: Others,
     waits: &Waits,
 ) -> Result<(), ControlError> {
+    let end_after = match others {
+        Others::Stopped { end_after } => end_after,
+        Others::WriteOn => None,
+    };
     let mut left = first_look(conn, side, waits).await?;
     let mut ended = false;
     while !left.is_empty() {
@@ -85,13 +98,15 @@ pub(crate) async fn until_quiet(
         let now = writers(conn, side).await?.0;
         left = now.into_iter().filter(|later| left.iter().any(|before| before.is(later))).collect();
     }
-    // Whoever prepares one from here on has begun after the fence.
     let mut left = prepared_names(conn, dialect, side).await?;
     while !left.is_empty() {
         waits.note(format!("{} XA transactions on {side} were prepared and not decided", left.len()));
         tokio::time::sleep(ASK_EVERY).await;
         let now = prepared_names(conn, dialect, side).await?;
-        left.retain(|name| now.contains(name));
+        left = match others {
+            Others::Stopped { .. } => now,
+            Others::WriteOn => left.intersection(&now).cloned().collect(),
+        };
     }
     Ok(())
 }

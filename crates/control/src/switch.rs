@@ -21,6 +21,7 @@ use crate::hold::{Hold, IsDead, take};
 use crate::memory::{Memory, StepTook, name, of_group};
 use crate::mirror::mirror_both;
 use crate::progress::{Progress, in_time, late, ms};
+use crate::quiet::Others;
 use crate::refuse::Refused;
 use crate::side::{connect, connect_known};
 use crate::waits::Waits;
@@ -223,9 +224,11 @@ impl<S: Sight> Under<'_, S> {
 
         self.progress.begin(Step::Quiet).await?;
         let (mut from_conn, facts) = connect_known(settings, from).await?;
-        // With groups, some are of users who stay: they are waited for, and not ended.
-        let end_after = settings.cutover.end_transactions_after.filter(|_| settings.groups().is_empty());
-        quiet::until_quiet((&mut from_conn, facts.dialect()), from, fence, end_after, self.waits).await?;
+        let others = match settings.groups().is_empty() {
+            true => Others::Stopped { end_after: settings.cutover.end_transactions_after },
+            false => Others::WriteOn,
+        };
+        quiet::until_quiet((&mut from_conn, facts.dialect()), from, fence, others, self.waits).await?;
 
         self.progress.begin(Step::Drain).await?;
         let writes = settings.cutover.fence != Fence::ReadOnly;

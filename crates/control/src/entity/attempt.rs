@@ -10,6 +10,7 @@ use humantime::format_duration;
 
 use super::give::give_decided;
 use super::{Early, EntitySight, Equality, FAILED_TOLD, Failed, Mover, Under, hold};
+use crate::quiet::Others;
 use crate::side::{connect_known, direction_to};
 use crate::waits::Waits;
 use crate::{ControlError, drain, quiet};
@@ -191,7 +192,7 @@ impl<S: EntitySight> Under<'_, S> {
         tokio::time::sleep(short.saturating_sub(fenced.elapsed())).await;
 
         let (mut conn, facts) = connect_known(settings, from).await?;
-        quiet::until_quiet((&mut conn, facts.dialect()), from, fenced, None, waits).await?;
+        quiet::until_quiet((&mut conn, facts.dialect()), from, fenced, Others::WriteOn, waits).await?;
         // It was asked; how the connection ends does not matter.
         let _ = conn.disconnect().await;
         probe("entity-quiet");
