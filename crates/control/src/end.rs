@@ -261,7 +261,9 @@ impl<S: EndSight> Ending<'_, S> {
         if flag.phase == change.to() {
             // Nobody writes the other side anyway.
             self.progress.begin(Step::Flip).await?;
-            mirror_all(settings, store, &flag).await?;
+            if let Err(error) = mirror_all(settings, store, &flag).await {
+                tracing::warn!(error = %error, "a side has not been told of the flag; nothing has changed since it was");
+            }
             return Ok(flag);
         }
         self.progress.memory.flipped_from = Some(flag.version);

@@ -132,8 +132,9 @@ async fn decide(store: &Store, memory: &Memory, change: Change) -> Result<(Switc
         if !is_to_be_passed(memory, &flag) {
             return Ok((SwitchState::Undone, flag));
         }
-        if let Some(lifted) = store.change_flag(flag.version, change.from(), None).await? {
-            return Ok((SwitchState::Undone, lifted));
+        if store.change_flag(flag.version, change.from(), None).await?.is_some() {
+            // Of a group it may be the pair's phase that is told.
+            return Ok((SwitchState::Undone, store.flag().await?));
         }
     }
 }
@@ -146,7 +147,9 @@ fn has_flipped(memory: &Memory, flag: &Flag, to: Phase) -> bool {
 /// The flag's version is that of the fence, or the one before, upon which the fence may still come; or a group's fence stands, whose
 /// version was raised by a change of the pair's flag.
 fn is_to_be_passed(memory: &Memory, flag: &Flag) -> bool {
-    memory.fenced_from.is_some_and(|from| flag.version == from || flag.version == from + 1 || flag.fenced)
+    memory
+        .fenced_from
+        .is_some_and(|from| flag.version == from || flag.version == from + 1 || (memory.group.is_some() && flag.fenced))
 }
 
 async fn release(settings: &Settings, memory: &mut Memory) -> Result<(), ControlError> {

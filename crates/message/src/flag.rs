@@ -129,61 +129,63 @@ impl Store {
 
     /// Makes the row that is changed from `version` where that may not be there. Of two who make it, the second one changes nothing.
     async fn begin_flag(&self, version: u64) -> Result<(), StoreError> {
-        let phase = match self.group() {
-            None if version > 0 => return Ok(()),
-            None => Phase::OldOnly,
-            Some(_) => moved_to(self.of_group(None).flag().await?.phase),
-        };
+        if version > 0 && self.group().is_none() {
+            return Ok(());
+        }
+        // A group begins where the pair is: `moved_to`.
         sqlx::query(
-            "INSERT INTO flag_state (pair, version, flag, changed_at) VALUES (?, 0, ?, UTC_TIMESTAMP(6))
-             ON DUPLICATE KEY UPDATE pair = VALUES(pair)",
+            "INSERT INTO flag_state (pair, version, flag, changed_at)
+             SELECT one.pair, 0, IF(one.is_group, IF(COALESCE(whole.flag, 0) >= 2, 2, 1), 0), UTC_TIMESTAMP(6)
+             FROM (SELECT CAST(? AS CHAR(64)) AS pair, ? AS is_group) AS one LEFT JOIN flag_state AS whole ON whole.pair = ?
+             ON DUPLICATE KEY UPDATE flag_state.pair = VALUES(pair)",
         )
         .bind(&*self.flag_key)
-        .bind(phase.flag())
+        .bind(self.group().is_some())
+        .bind(&*self.pair)
         .execute(&self.pool)
         .await
         .map_err(StoreError::during(CHANGE))?;
         Ok(())
     }
 
-    /// Makes groups known, and gives all that are. From then on they stay where they are when the pair's users change sides.
-    pub async fn know_groups(&self, groups: &BTreeSet<&str>) -> Result<BTreeSet<String>, StoreError> {
-        let mut known = self.groups().await?;
-        for group in groups {
-            if known.insert((*group).to_owned()) {
-                self.of_group(Some(group)).begin_flag(0).await?;
-            }
+    /// Makes groups known: from then on they stay where they are when the pair's users change sides. Others of which nobody has
+    /// ever heard are not known any more; those stay that are [forgotten](Store::forgotten_groups).
+    pub async fn know_groups(&self, groups: &BTreeSet<&str>) -> Result<(), StoreError> {
+        let known = self.groups().await?;
+        for group in groups.iter().filter(|group| !known.contains(**group)) {
+            self.of_group(Some(group)).begin_flag(0).await?;
         }
-        Ok(known)
+        let phase = moved_to(self.of_group(None).flag().await?.phase);
+        for group in known.iter().filter(|group| !groups.contains(group.as_str())) {
+            let store = self.of_group(Some(group));
+            if !store.flag_instances().await?.is_empty() {
+                continue;
+            }
+            // Named again, it has no version that was told before with something else.
+            sqlx::query("DELETE FROM flag_state WHERE pair = ? AND version = 0 AND flag = ? AND fenced_until IS NULL")
+                .bind(&*store.flag_key)
+                .bind(phase.flag())
+                .execute(&self.pool)
+                .await
+                .map_err(StoreError::during(CHANGE))?;
+        }
+        Ok(())
     }
 
-    /// Groups that are known and not among these, and whose users are not simply where the pair's are: somebody follows their flag
-    /// still, or it says something else.
+    /// Groups that are known and not among these, and of which somebody may have heard: they were moved, are elsewhere than the
+    /// pair, or have instances.
     pub async fn forgotten_groups(&self, groups: &BTreeSet<&str>) -> Result<Vec<String>, StoreError> {
         let whole = self.of_group(None).flag().await?;
         let mut forgotten = Vec::new();
         for group in self.groups().await?.into_iter().filter(|group| !groups.contains(group.as_str())) {
             let store = self.of_group(Some(&group));
             let flag = store.flag().await?;
-            if flag.phase != whole.phase || flag.fenced || !store.flag_instances().await?.is_empty() {
+            let is_as_before = flag.version == whole.version && flag.phase == whole.phase && !flag.fenced;
+            if !is_as_before || !store.flag_instances().await?.is_empty() {
                 forgotten.push(group);
             }
         }
         Ok(forgotten)
-    }
-
-    /// Those that are not [forgotten](Store::forgotten_groups), and not among these, go.
-    pub async fn forget_groups_but(&self, groups: &BTreeSet<&str>) -> Result<(), StoreError> {
-        let forgotten = self.forgotten_groups(groups).await?;
-        let is_over = |group: &String| !groups.contains(group.as_str()) && !forgotten.contains(group);
-        for group in self.groups().await?.into_iter().filter(is_over) {
-            sqlx::query("DELETE FROM flag_state WHERE pair = ?")
-                .bind(&*self.of_group(Some(&group)).flag_key)
-                .execute(&self.pool)
-                .await
-                .map_err(StoreError::during(CHANGE))?;
-        }
-        Ok(())
     }
 
     /// All groups that are known.

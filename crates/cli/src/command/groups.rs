@@ -24,14 +24,13 @@ pub fn refuse_unknown(settings: &Settings, group: Option<&str>) -> Result<(), Fa
     }
 }
 
-/// Makes the groups of the configuration known, and those unknown that it does not name any more; unless it lacks one whose users
-/// follow a flag of their own: they would be told another one.
+/// Makes the groups of the configuration known, unless it lacks one whose users follow a flag of their own: they would be told
+/// another one.
 pub async fn know(settings: &Settings, store: &Store) -> anyhow::Result<()> {
     let forgotten = store.forgotten_groups(&settings.groups()).await?;
     if let Some(Gate { why, remedy, .. }) = group::known(&forgotten) {
         return Err(Failure::new(Kind::Usage, why, remedy.unwrap_or_default()).into());
     }
-    store.forget_groups_but(&settings.groups()).await?;
     store.know_groups(&settings.groups()).await?;
     Ok(())
 }

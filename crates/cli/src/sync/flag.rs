@@ -65,7 +65,8 @@ impl Following {
         switch.send_if_modified(|known| std::mem::replace(known, run) != run);
         // First: the side that is to take writes again may be away.
         // Groups before the pair: taking over its flag raises their versions, and with that what a node has looks old.
-        let groups = self.store.know_groups(&self.settings.groups()).await?;
+        let mut groups = self.store.groups().await?;
+        groups.extend(self.settings.groups().into_iter().map(str::to_owned));
         for group in &groups {
             self.mirror(Some(group)).await?;
         }

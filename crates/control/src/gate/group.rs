@@ -39,12 +39,12 @@ pub fn references(group: Option<&str>, crossings: &Result<Vec<Crossing>, String>
     )
 }
 
-/// Groups of which the store knows that somebody follows them, or that they are elsewhere, and that the configuration does not name.
+/// Groups that were moved, or that somebody follows, and that the configuration does not name.
 pub fn known(forgotten: &[String]) -> Option<Gate> {
     let first = forgotten.first()?;
     let why =
         format!("the configuration does not name {}, whose users follow a flag of their own", forgotten.join(", "));
-    let remedy = "it may go when its phase is the pair's and none of its instances is left";
+    let remedy = "one that was ever moved stays named until the migration ends";
     Some(Gate::closed("known groups", why, format!("name it again (`group = \"{first}\"`); {remedy}")))
 }
 
