@@ -330,7 +330,37 @@ async fn a_late_flag_set_takes_nobody_back(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// A store that has lost a group's move, and what came after it, takes the flag over that the nodes have: nobody is sent back. The
+/// same where only the flip is lost, so that the fence's end makes the version that the flip had.
+async fn a_restored_store_keeps_a_group_where_it_is(flavor: Flavor) -> Result<()> {
+    let mut migration = staged(&setup_of_groups(flavor, "restored_group")).await?;
+    migration.expect_lines(&["the store had an earlier flag than"]);
+    change(&migration, &["cutover", "--group", "billing"], 0).await?;
+    until_on_nodes(&migration, [1, 2]).await?;
+    let key = format!("{}/billing", migration.pair);
+    for lost in
+        ["DELETE FROM crossfade.flag_state WHERE pair = ?", "UPDATE crossfade.flag_state SET flag = 1 WHERE pair = ?"]
+    {
+        let mut conn = migration.new.get_conn().await?;
+        conn.exec_drop(lost, (&key,)).await?;
+        // Whoever looks next: a process looks at what it knows again after a while.
+        until("the group's flag", LIMIT, || async {
+            let mut conn = migration.new.get_conn().await?;
+            let now: Option<u8> =
+                conn.exec_first("SELECT flag FROM crossfade.flag_state WHERE pair = ?", (&key,)).await?;
+            Ok(if now == Some(2) { Progress::Reached(()) } else { Progress::NotYet(format!("{now:?}")) })
+        })
+        .await?;
+        until_on_nodes(&migration, [1, 2]).await?;
+        says(&migration, &["flag", "get", "--group", "billing"], 0, &["read_new", "written to new"]).await?;
+    }
+    change(&migration, &["rollback", "--group", "billing"], 0).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 on_both_brands! {
+    p9_a_restored_store_keeps_a_group_where_it_is => a_restored_store_keeps_a_group_where_it_is,
     p9_a_group_is_not_forgotten => a_group_is_not_forgotten,
     p9_a_late_flag_set_takes_nobody_back => a_late_flag_set_takes_nobody_back,
     p9_groups_change_sides_one_after_the_other => one_after_the_other,
