@@ -9,8 +9,9 @@ use crate::checkpoint::tag_repair;
 use crate::error::ApplyError;
 use crate::session;
 
-/// Takes the flag over into `crossfade.flag` on the target of `stream`, under the key that it has in the store, in a transaction that
-/// is tagged as the pair's, unless it has that version or a later one: that one is given. Repeatable; whoever does it at the same time changes nothing twice.
+/// Takes the flag over into `crossfade.flag` on the target of `stream`, under the key that it has in the store, in a transaction
+/// that is tagged as the pair's. Where that has another one of this version or of a later one, nothing is written, and that one is
+/// given. Repeatable; whoever does it at the same time changes nothing twice.
 ///
 /// Dropping the future leaves the old flag or the new one.
 pub async fn mirror_flag(

@@ -113,8 +113,8 @@ pub(crate) struct Manner {
     pub blind: bool,
     /// Rows that others refer to are put into their places before anything else is written.
     pub parents_first: bool,
-    /// Where a verdict turns, all is judged and written again under the locks of what was written: however often users write its
-    /// rows, none of them comes between a second time.
+    /// Where a verdict turns, all is judged and written again under the locks of what was written: however often users write rows
+    /// that are there, none of them comes between a second time.
     pub keeps_locks: bool,
 }
 

@@ -165,7 +165,7 @@ async fn listed(conn: &mut Conn, side: Side) -> Result<Option<Vec<(Writer, bool,
 async fn prepared_names(conn: &mut Conn, dialect: Dialect, side: Side) -> Result<BTreeSet<String>, ControlError> {
     let rows: Result<Vec<Row>, _> = in_time(side, conn.query(dialect.prepared_transactions())).await?;
     let rows = rows.map_err(during(side, "list prepared XA transactions"))?;
-    Ok(rows.into_iter().map(|row| format!("{:?}", row.unwrap())).collect())
+    Ok(rows.into_iter().map(|row| format!("{:?}", row.unwrap_raw())).collect())
 }
 
 pub(crate) async fn end_sessions(

@@ -24,9 +24,21 @@ mod uniques;
 
 use anyhow::{Context, Result, bail, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
-use crossfade_tests::is_soak;
+use crossfade_tests::{Migration, Setup, is_soak};
 use outcome::Outcome;
 use run::Run;
+
+/// Both directions of a migration of table `t`, which has a key, a value and a clock, run.
+async fn of_one_table(flavor: Flavor, name: &'static str) -> Result<Migration> {
+    let mut migration = Migration::new(&Setup::new(flavor, name)).await?;
+    migration
+        .on_both(&["CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, updated_at TIMESTAMP(6) \
+             NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))"])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    Ok(migration)
+}
 
 /// Servers that the seeds of one test have for themselves.
 #[derive(Debug, Clone, Copy)]

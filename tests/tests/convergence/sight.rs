@@ -5,20 +5,16 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
+use crossfade_tests::Direction;
 use crossfade_tests::lines::KILLED;
-use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
+
+use crate::of_one_table;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn changed_and_changed_back(flavor: Flavor) -> Result<()> {
-    let mut migration = Migration::new(&Setup::new(flavor, "changed_back")).await?;
-    migration
-        .on_both(&["CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, updated_at TIMESTAMP(6) \
-             NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))"])
-        .await?;
-    migration.init().await?;
-    migration.start_both().await?;
+    let mut migration = of_one_table(flavor, "changed_back").await?;
     migration.on(&migration.old, &["INSERT INTO {schema}.t (id, v) VALUES (1, 'a'), (2, 'a')"]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.expect_lines(KILLED);

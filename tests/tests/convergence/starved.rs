@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crossfade_testkit::quiet::{Progress, until};
-use crossfade_tests::{Flavor, Migration, Setup, on_both_brands};
+use crossfade_tests::{Flavor, Migration, on_both_brands};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
+
+use crate::of_one_table;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -18,14 +20,8 @@ const ROWS: u32 = 100;
 const TURNS_MOST: u32 = 1;
 
 async fn a_lane_is_not_starved(flavor: Flavor) -> Result<()> {
-    let mut migration = Migration::new(&Setup::new(flavor, "starved")).await?;
+    let mut migration = of_one_table(flavor, "starved").await?;
     let rows = (1..=ROWS).map(|id| format!("({id}, 'first')")).collect::<Vec<_>>().join(", ");
-    migration
-        .on_both(&["CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(20) NOT NULL, updated_at TIMESTAMP(6) \
-             NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))"])
-        .await?;
-    migration.init().await?;
-    migration.start_both().await?;
     migration.on(&migration.old, &[&format!("INSERT INTO {{schema}}.t (id, v) VALUES {rows}")]).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
 
