@@ -33,7 +33,7 @@ soak: servers ## The long form of the end-to-end tests, or of one: SUITE=kill_ma
 	$(CARGO) build --release -p crossfade-cli -p users-service
 	CROSSFADE_SOAK=1 $(CARGO) test --release -p crossfade-tests --test $(if $(SUITE),$(SUITE),'*') --no-fail-fast -- --nocapture
 
-bench: servers ## Measures speed and writes docs/performance.md; QUICK=1 takes minutes and writes no page
+bench: servers ## Measures speed and writes docs/performance.md, in hours; QUICK=1 takes some minutes and writes no page
 	scripts/bench.sh
 
 fmt: ## Formats the code

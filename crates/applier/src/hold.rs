@@ -230,6 +230,37 @@ pub async fn beats(conn: &mut Conn, pair: &str) -> Result<Vec<(String, u64)>, my
     conn.exec("SELECT writer, counter FROM crossfade.heartbeat WHERE pair = ?", (pair,)).await
 }
 
+/// When the store is asked whether a heartbeat has been passed: first when most of the time has gone by that it usually takes, then
+/// without a pause, since the runtime's clock knows whole milliseconds only, and later more and more slowly.
+#[derive(Debug, Default)]
+struct Looks {
+    usual: Duration,
+}
+
+impl Looks {
+    const FIRST_WITHIN: Duration = Duration::from_millis(20);
+    const CLOSELY_FOR: Duration = Duration::from_millis(4);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+    /// Before the next look, after so long a wait.
+    fn pause(&self, waited: Duration) -> Duration {
+        let first = (self.usual * 3 / 4).min(Looks::FIRST_WITHIN);
+        if waited < first {
+            first - waited
+        } else if waited < first + Looks::CLOSELY_FOR {
+            Duration::ZERO
+        } else {
+            (waited / 5).min(Looks::LONGEST_PAUSE)
+        }
+    }
+
+    /// So long a wait came to its end. Where the first look saw it, it may have ended long before.
+    fn note(&mut self, waited: Duration, looks: u32) {
+        let took = if looks == 1 { waited / 2 } else { waited };
+        self.usual = (self.usual * 3 + took.min(Looks::FIRST_WITHIN * 2)) / 4;
+    }
+}
+
 impl HoldWorker {
     async fn run(
         self,
@@ -238,6 +269,7 @@ impl HoldWorker {
     ) -> Result<(), ApplyError> {
         let reader = || reader.lock().unwrap_or_else(PoisonError::into_inner);
         let mut conn: Option<(Conn, u64)> = None;
+        let mut looks = Looks::default();
         loop {
             let first = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
@@ -253,7 +285,7 @@ impl HoldWorker {
             reader().awaited_since = Some(Instant::now());
             let waited = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
-                waited = self.beat_until_captured(&mut conn) => waited?,
+                waited = self.beat_until_captured(&mut conn, &mut looks) => waited?,
             };
             reader().ends_wait(waited);
             for request in waiting {
@@ -263,10 +295,14 @@ impl HoldWorker {
         }
     }
 
-    async fn beat_until_captured(&self, conn: &mut Option<(Conn, u64)>) -> Result<Waited, ApplyError> {
+    async fn beat_until_captured(
+        &self,
+        conn: &mut Option<(Conn, u64)>,
+        looks: &mut Looks,
+    ) -> Result<Waited, ApplyError> {
         loop {
             match self.beat(conn).await {
-                Ok(counter) => return self.wait_for(counter).await,
+                Ok(counter) => return self.wait_for(counter, looks).await,
                 Err(error) if !error.may_be_over_later() => return Err(error),
                 Err(error) => {
                     *conn = None;
@@ -291,13 +327,21 @@ impl HoldWorker {
         Ok(session::answered(beat(conn, &self.pair, self.writer.as_str())).await?)
     }
 
-    /// Polls more slowly the longer it takes: at most a millisecond is lost at first, 50 later. Nobody who is declared off is
-    /// waited for, also where that is said while a wait is under way.
-    async fn wait_for(&self, counter: u64) -> Result<Waited, ApplyError> {
-        let mut pause = Duration::from_millis(1);
+    /// Nobody who is declared off is waited for, also where that is said while a wait is under way.
+    async fn wait_for(&self, counter: u64, looks: &mut Looks) -> Result<Waited, ApplyError> {
+        let began = Instant::now();
+        let mut looked = 0;
         while self.wishes.borrow().opposite_declared {
+            let pause = looks.pause(began.elapsed());
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            looked += 1;
             match self.store.heartbeat_passed(&self.opposite, self.writer.as_str()).await {
-                Ok(passed) if passed >= counter => return Ok(Waited::Captured),
+                Ok(passed) if passed >= counter => {
+                    looks.note(began.elapsed(), looked);
+                    return Ok(Waited::Captured);
+                }
                 Ok(_) => {}
                 Err(error) if !error.may_be_over_later() => return Err(error.into()),
                 Err(error) => {
@@ -305,12 +349,46 @@ impl HoldWorker {
                     if error.is_to_be_mended() {
                         self.store.begin_sessions_anew();
                     }
-                    pause = Duration::from_millis(500);
+                    tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 5 / 4).min(Duration::from_millis(50));
         }
         Ok(Waited::DeclaredOff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn looks_begin_when_it_is_about_time_and_become_rare() {
+        let mut looks = Looks::default();
+        assert_eq!(looks.pause(millis(0)), millis(0), "nothing is known yet");
+        (0..20).for_each(|_| looks.note(millis(8), 2));
+        let first = looks.pause(millis(0));
+        assert!((millis(5)..=millis(6)).contains(&first), "{first:?}");
+        assert_eq!(looks.pause(millis(7)), millis(0), "closely where it is due");
+        assert_eq!(looks.pause(millis(20)), millis(4));
+        assert_eq!(looks.pause(millis(10_000)), millis(50));
+        looks.note(millis(60_000), 100);
+        assert!(looks.pause(millis(0)) <= millis(13), "a reader that was late once is soon looked for again");
+        (0..50).for_each(|_| looks.note(millis(60_000), 100));
+        assert_eq!(looks.pause(millis(0)), millis(20), "not even one that is always late is waited for blindly");
+    }
+
+    #[test]
+    fn a_first_look_that_comes_too_late_comes_sooner_the_next_time() {
+        let mut looks = Looks { usual: millis(12) };
+        // The reader passes after 2 ms; the first look sees it, a millisecond after it was due.
+        for _ in 0..20 {
+            let first = looks.pause(millis(0)) + millis(1);
+            looks.note(first.max(millis(2)), if first >= millis(2) { 1 } else { 3 });
+        }
+        assert!(looks.pause(millis(0)) <= millis(2), "{:?}", looks.pause(millis(0)));
     }
 }

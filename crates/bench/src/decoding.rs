@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_binlog::decode::file::FileEvents;
 use crossfade_binlog::decode::{self, DecodeError, RowsEvent, TableMap};
+use crossfade_model::RowChange;
 use crossfade_servers::Flavor;
 
 use crate::args::Args;
 use crate::figures::{DecodingRun, Spread};
-use crate::recording::binlog_end;
+use crate::recording::{BinlogPlace, binlog_end};
 use crate::stage::{Side, server};
 use crate::workload::{self, DECODED_ROW_BYTES, Workload};
 
@@ -41,12 +42,12 @@ async fn write(flavor: Flavor, args: &Args) -> Result<(PathBuf, u64)> {
     let server = server(flavor, Side::Source, &folder).relaxed().keep(false).start().await?;
     let mut conn = server.connect().await?;
     workload::load_base(&mut conn, Workload::Large).await?;
-    let (name, offset) = binlog_end(&server, &mut conn).await?;
+    let BinlogPlace { file, offset } = binlog_end(&server, &mut conn).await?;
     workload::insert_in_large_transactions(&mut conn, args.rows, DECODED_ROW_BYTES).await?;
     conn.disconnect().await?;
     server.stop().await?;
-    let saved = folder.join(&name);
-    std::fs::copy(server.data_dir().join(&name), &saved).context("cannot save the binlog")?;
+    let saved = folder.join(&file);
+    std::fs::copy(server.data_dir().join(&file), &saved).context("cannot save the binlog")?;
     Ok((saved, offset))
 }
 
@@ -77,11 +78,26 @@ fn decode_often(file: &[u8], offset: u64, flavor: Flavor) -> Result<DecodingRun>
 
 /// Checks and decodes every row change after `offset`, and drops it, as one who has applied it would.
 fn decode(file: &[u8], offset: u64, flavor: Flavor) -> Result<Decoded, DecodeError> {
+    let mut rows = 0;
+    let bytes = each_change(file, offset, flavor, |change| {
+        std::hint::black_box(&change);
+        rows += 1;
+    })?;
+    Ok(Decoded { rows, bytes })
+}
+
+/// Checks and decodes every row change of a binlog file after `offset`. Returns the bytes of their events.
+pub fn each_change(
+    file: &[u8],
+    offset: u64,
+    flavor: Flavor,
+    mut on_change: impl FnMut(RowChange),
+) -> Result<u64, DecodeError> {
     let flavor = match flavor {
         Flavor::MySql => decode::Flavor::MySql,
         Flavor::MariaDb => decode::Flavor::MariaDb,
     };
-    let mut decoded = Decoded { rows: 0, bytes: 0 };
+    let mut bytes = 0;
     let mut maps: HashMap<u64, (&[u8], TableMap)> = HashMap::new();
     for event in FileEvents::new(file)? {
         let event = event?;
@@ -96,15 +112,14 @@ fn decode(file: &[u8], offset: u64, flavor: Flavor) -> Result<Decoded, DecodeErr
             }
         } else if RowsEvent::is_rows(event.code) {
             let rows = RowsEvent::parse(event.code, event.body, 0)?;
-            decoded.bytes += event.body.len() as u64;
+            bytes += event.body.len() as u64;
             let Some((_, map)) = maps.get(&rows.table_id) else { continue };
             for change in map.changes(rows) {
-                std::hint::black_box(&change?);
-                decoded.rows += 1;
+                on_change(change?);
             }
         }
     }
-    Ok(decoded)
+    Ok(bytes)
 }
 
 /// Of this thread alone, to the nanosecond.

@@ -1,42 +1,53 @@
 //! What was measured.
 
-use serde::Serialize;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use std::time::Duration;
 
+use crate::calls::{Broken, Call};
 use crate::contender::Contender;
 use crate::machine::Machine;
 use crate::recording::Recording;
+use crate::stage::Durability;
 use crate::usage::Usage;
 
-/// Everything of one call.
-#[derive(Debug)]
+/// Everything of one call, and what stands [of earlier ones](Figures::behind).
+#[derive(Debug, Deserialize)]
 pub struct Figures {
     pub machine: Machine,
     pub conditions: Conditions,
+    pub calls: Vec<Call>,
     pub runs: Vec<Run>,
     pub delays: Vec<DelayRun>,
     pub decoding: Vec<DecodingRun>,
+    pub captures: Vec<CaptureRun>,
+    pub growth: Vec<GrowthRun>,
     pub history: Vec<HistoryRun>,
+    pub broken: Vec<Broken>,
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conditions {
     pub rows: u64,
     pub history_rows: u64,
     pub rounds: u32,
     pub delay_seconds: u32,
-    pub rate: u32,
+    pub rates: Vec<u32>,
+    pub growth_messages: Vec<u64>,
     pub settings: String,
+    /// Of tables, workloads and the store.
+    pub definitions: u32,
 }
 
 /// One contender, one workload, once.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
     pub flavor: String,
     pub workload: String,
+    pub durability: String,
     pub contender: String,
     pub round: u32,
     pub changes: u64,
@@ -47,8 +58,25 @@ pub struct Run {
     pub failure: Option<String>,
 }
 
+/// What contenders are compared in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub flavor: String,
+    pub workload: String,
+    pub durability: String,
+}
+
+/// How many times as many rows a second one contender takes in as another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ratio {
+    pub subject: Subject,
+    pub ours: Contender,
+    pub theirs: Contender,
+    pub times: f64,
+}
+
 /// CPU seconds and peaks of memory in bytes. `None` where a contender has no process of its own.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Used {
     pub source_cpu_seconds: f64,
     pub target_cpu_seconds: f64,
@@ -58,12 +86,22 @@ pub struct Used {
     pub tool_peak_bytes: Option<u64>,
 }
 
-/// How long changes took to become visible, in milliseconds.
-#[derive(Debug, Clone, Serialize)]
+/// How long changes took to become visible, at one rate, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DelayRun {
     pub flavor: String,
     pub contender: String,
     pub round: u32,
+    /// Changes a second that were to be written.
+    pub wanted_rate: u32,
+    pub delays: Option<Delays>,
+    /// Why there are none, or no round trips.
+    pub failure: Option<String>,
+}
+
+/// In milliseconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Delays {
     pub changes: usize,
     /// Changes a second that were really written.
     pub rate: f64,
@@ -74,11 +112,27 @@ pub struct DelayRun {
     pub update_median_ms: f64,
     /// One durable commit on the source, as its writer saw it.
     pub commit_median_ms: f64,
+    /// Changes by their delay: up to each of [`DELAY_BOUNDS_MS`], then those above all.
+    pub histogram: Vec<u64>,
+    pub round_trip: Option<RoundTrip>,
     pub used: Used,
 }
 
+pub const DELAY_BOUNDS_MS: [u32; 8] = [2, 4, 8, 16, 32, 64, 128, 256];
+
+/// Changes that are answered on the target, until the source sees the answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RoundTrip {
+    pub trips: u32,
+    pub median_ms: f64,
+    pub percentile_99_ms: f64,
+    pub worst_ms: f64,
+    /// Messages of both directions beyond what was written: what came back of itself.
+    pub echoes: u64,
+}
+
 /// Copying or comparing all rows, once.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HistoryRun {
     pub flavor: String,
     pub work: String,
@@ -90,8 +144,32 @@ pub struct HistoryRun {
     pub used: Used,
 }
 
+/// Capturing a workload into the message table, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CaptureRun {
+    pub flavor: String,
+    pub workload: String,
+    pub round: u32,
+    pub changes: u64,
+    pub rows_per_second: f64,
+    pub used: Used,
+}
+
+/// Single-row inserts where there are so many messages, or tables, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GrowthRun {
+    pub flavor: String,
+    /// `messages` or `tables`.
+    pub growing: String,
+    pub size: u64,
+    /// As many as there were when the round began.
+    pub found: u64,
+    pub round: u32,
+    pub rows_per_second: f64,
+}
+
 /// Decoding a saved binlog in memory.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DecodingRun {
     pub flavor: String,
     pub rows: u64,
@@ -110,50 +188,58 @@ pub struct Spread {
 }
 
 impl Figures {
-    pub fn new(machine: Machine, conditions: Conditions) -> Figures {
-        Figures { machine, conditions, runs: Vec::new(), delays: Vec::new(), decoding: Vec::new(), history: Vec::new() }
+    pub fn new(machine: Machine, conditions: Conditions, calls: Vec<Call>) -> Figures {
+        Figures {
+            machine,
+            conditions,
+            calls,
+            runs: Vec::new(),
+            delays: Vec::new(),
+            decoding: Vec::new(),
+            captures: Vec::new(),
+            growth: Vec::new(),
+            history: Vec::new(),
+            broken: Vec::new(),
+        }
     }
 
-    pub fn failures(&self) -> impl Iterator<Item = &Run> {
-        self.runs.iter().filter(|run| run.failure.is_some())
+    /// A line for each run that has no figures, or not all.
+    pub fn failures(&self) -> Vec<String> {
+        let runs = self.runs.iter().filter(|run| run.failure.is_some()).map(Run::line);
+        let delays = self.delays.iter().filter(|run| run.failure.is_some()).map(DelayRun::line);
+        runs.chain(delays).chain(self.broken.iter().map(Broken::line)).collect()
     }
 
     /// Rows a second of one contender over its rounds; `None` if it took no part or failed in one.
-    pub fn rows_per_second(&self, flavor: &str, workload: &str, contender: Contender) -> Option<Spread> {
-        let runs = self.of(flavor, workload, contender);
+    pub fn rows_per_second(&self, subject: &Subject, contender: Contender) -> Option<Spread> {
+        let runs = self.of(subject, contender);
         if runs.iter().any(|run| run.failure.is_some()) {
             return None;
         }
         Spread::of(runs.iter().map(|run| run.rows_per_second))
     }
 
-    pub fn of(&self, flavor: &str, workload: &str, contender: Contender) -> Vec<&Run> {
+    pub fn of(&self, subject: &Subject, contender: Contender) -> Vec<&Run> {
         let name = contender.to_string();
-        let is_it = |run: &&Run| run.flavor == flavor && run.workload == workload && run.contender == name;
-        self.runs.iter().filter(is_it).collect()
+        self.runs.iter().filter(|run| run.contender == name && run.subject() == *subject).collect()
     }
 
-    /// Brand and workload, each once, in the order they were measured.
-    pub fn measured(&self) -> Vec<(String, String)> {
-        let mut measured = Vec::new();
-        for run in &self.runs {
-            let pair = (run.flavor.clone(), run.workload.clone());
-            if !measured.contains(&pair) {
-                measured.push(pair);
-            }
-        }
-        measured
+    /// Each once, in the order they were measured.
+    pub fn measured(&self, durability: Durability) -> Vec<Subject> {
+        let wanted = durability.to_string();
+        each_once(self.runs.iter().map(Run::subject).filter(|subject| subject.durability == wanted))
     }
 
-    /// Medians of rows a second of crossfade, over those of the server's own replication.
-    pub fn ratios(&self) -> Vec<(String, f64)> {
+    /// Medians of rows a second of crossfade, over those of all others.
+    pub fn ratios(&self, durability: Durability) -> Vec<Ratio> {
         let mut ratios = Vec::new();
-        for (flavor, workload) in self.measured() {
+        for subject in self.measured(durability) {
             for ours in [Contender::Crossfade, Contender::CrossfadePair] {
-                for theirs in [Contender::ReplicationSerial, Contender::ReplicationFour] {
-                    let median = |who| self.rows_per_second(&flavor, &workload, who).map(|spread| spread.median);
-                    if let (Some(our), Some(their)) = (median(ours), median(theirs)) {
-                        ratios.push((format!("{flavor}/{workload}/{ours}/{theirs}"), our / their));
+                for &theirs in Contender::value_variants() {
+                    let median = |who| self.rows_per_second(&subject, who).map(|spread| spread.median);
+                    let is_other = !matches!(theirs, Contender::Crossfade | Contender::CrossfadePair);
+                    if let (true, Some(our), Some(their)) = (is_other, median(ours), median(theirs)) {
+                        ratios.push(Ratio { subject: subject.clone(), ours, theirs, times: our / their });
                     }
                 }
             }
@@ -162,28 +248,47 @@ impl Figures {
     }
 
     pub fn to_json(&self) -> Value {
-        let rounded = |(name, ratio): (String, f64)| (name, json!((ratio * 100.0).round() / 100.0));
-        let ratios: Map<String, Value> = self.ratios().into_iter().map(rounded).collect();
+        let rounded = |ratio: Ratio| (ratio.name(), json!((ratio.times * 100.0).round() / 100.0));
+        let ratios = [Durability::Durable, Durability::Relaxed].map(|durability| self.ratios(durability));
+        let ratios: Map<String, Value> = ratios.into_iter().flatten().map(rounded).collect();
         json!({
             "ratios": ratios,
             "machine": self.machine,
             "conditions": self.conditions,
+            "calls": self.calls,
             "runs": self.runs,
             "delays": self.delays,
             "decoding": self.decoding,
+            "captures": self.captures,
+            "growth": self.growth,
             "history": self.history,
+            "broken": self.broken,
         })
     }
 }
 
+impl Ratio {
+    /// `MySQL/W1/crossfade/replication-serial`, with `relaxed` behind it where servers are.
+    fn name(&self) -> String {
+        let Subject { flavor, workload, durability } = &self.subject;
+        let relaxed = if *durability == Durability::Relaxed.to_string() { "/relaxed" } else { "" };
+        format!("{flavor}/{workload}/{}/{}{relaxed}", self.ours, self.theirs)
+    }
+}
+
 impl Run {
-    pub fn new(recording: &Recording, contender: Contender, round: u32) -> Run {
+    pub fn is_relaxed(&self) -> bool {
+        self.durability == Durability::Relaxed.to_string()
+    }
+
+    pub fn new(recording: &Recording, durability: Durability, contender: Contender, round: u32) -> Run {
         Run {
             flavor: recording.flavor.to_string(),
             workload: recording.workload.to_string(),
+            durability: durability.to_string(),
             contender: contender.to_string(),
             round,
-            changes: recording.rows,
+            changes: recording.changes,
             seconds: 0.0,
             rows_per_second: 0.0,
             used: Used::default(),
@@ -201,9 +306,13 @@ impl Run {
         self.failure = Some(reason);
     }
 
+    pub fn subject(&self) -> Subject {
+        Subject { flavor: self.flavor.clone(), workload: self.workload.clone(), durability: self.durability.clone() }
+    }
+
     pub fn line(&self) -> String {
-        let Run { flavor, workload, contender, round, .. } = self;
-        let who = format!("{flavor} {workload} {contender}, round {round}");
+        let Run { flavor, workload, durability, contender, round, .. } = self;
+        let who = format!("{flavor} {workload} {durability} {contender}, round {round}");
         match &self.failure {
             Some(reason) => format!("{who}: FAILED: {reason}"),
             None => format!("{who}: {:.0} rows/s in {:.1} s; {}", self.rows_per_second, self.seconds, self.used.line()),
@@ -220,16 +329,38 @@ impl Used {
             tool_cpu_seconds: tool.map(|usage| usage.cpu_seconds),
             source_peak_bytes: after[0].peak_bytes,
             target_peak_bytes: after[1].peak_bytes,
-            tool_peak_bytes: tool.map(|usage| usage.peak_bytes),
+            tool_peak_bytes: tool.map(|usage| usage.peak_bytes).filter(|bytes| *bytes > 0),
         }
     }
 
     fn line(&self) -> String {
-        let tool = match (self.tool_cpu_seconds, self.tool_peak_bytes) {
-            (Some(cpu), Some(peak)) => format!(", tool {cpu:.1} ({} MiB)", peak >> 20),
-            _ => String::new(),
-        };
+        let peak = self.tool_peak_bytes.map_or_else(String::new, |peak| format!(" ({} MiB)", peak >> 20));
+        let tool = self.tool_cpu_seconds.map_or_else(String::new, |cpu| format!(", tool {cpu:.1}{peak}"));
         format!("CPU s: source {:.1}, target {:.1}{tool}", self.source_cpu_seconds, self.target_cpu_seconds)
+    }
+}
+
+impl CaptureRun {
+    pub fn line(&self) -> String {
+        let CaptureRun { flavor, workload, round, rows_per_second, used, .. } = self;
+        format!("{flavor} capture of {workload}, round {round}: {rows_per_second:.0} rows/s; {}", used.line())
+    }
+
+    /// What is measured.
+    pub fn subject(&self) -> (&str, &str) {
+        (&self.flavor, &self.workload)
+    }
+}
+
+impl GrowthRun {
+    pub fn line(&self) -> String {
+        let GrowthRun { flavor, growing, found, round, rows_per_second, .. } = self;
+        format!("{flavor} with {found} {growing}, round {round}: {rows_per_second:.0} rows/s")
+    }
+
+    /// What is measured.
+    pub fn subject(&self) -> (&str, &str, u64) {
+        (&self.flavor, &self.growing, self.size)
     }
 }
 
@@ -250,19 +381,28 @@ impl HistoryRun {
 
 impl DelayRun {
     pub fn line(&self) -> String {
+        let DelayRun { flavor, contender, round, wanted_rate, .. } = self;
+        let who = format!("{flavor} delay of {contender} at {wanted_rate} changes/s, round {round}");
+        let failure = self.failure.as_ref().map_or_else(String::new, |reason| format!("FAILED: {reason}; "));
+        let Some(delays) = &self.delays else { return format!("{who}: {failure}") };
+        let trips = delays.round_trip.as_ref().map_or_else(String::new, |trip| {
+            format!("; there and back {:.1}, 99th {:.1}, {} echoes", trip.median_ms, trip.percentile_99_ms, trip.echoes)
+        });
         format!(
-            "{} delay of {}, round {}: median {:.1} ms (inserts {:.1}, updates {:.1}), 99th {:.1}, worst {:.1}; a commit {:.1}; {}",
-            self.flavor,
-            self.contender,
-            self.round,
-            self.median_ms,
-            self.insert_median_ms,
-            self.update_median_ms,
-            self.percentile_99_ms,
-            self.worst_ms,
-            self.commit_median_ms,
-            self.used.line()
+            "{who}: {failure}median {:.1} ms (inserts {:.1}, updates {:.1}), 99th {:.1}, worst {:.1}; a commit {:.1}{trips}; {}",
+            delays.median_ms,
+            delays.insert_median_ms,
+            delays.update_median_ms,
+            delays.percentile_99_ms,
+            delays.worst_ms,
+            delays.commit_median_ms,
+            delays.used.line()
         )
+    }
+
+    /// What is measured, and of whom.
+    pub fn subject(&self) -> (&str, &str, u32) {
+        (&self.flavor, &self.contender, self.wanted_rate)
     }
 }
 
@@ -275,6 +415,17 @@ impl Spread {
     }
 }
 
+/// In the order in which they came first.
+pub fn each_once<S: PartialEq>(subjects: impl Iterator<Item = S>) -> Vec<S> {
+    let mut once = Vec::new();
+    for subject in subjects {
+        if !once.contains(&subject) {
+            once.push(subject);
+        }
+    }
+    once
+}
+
 /// The value that a share of the sorted values does not exceed; between two values where the share falls between them.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let place = share * (sorted.len().checked_sub(1)?) as f64;
@@ -283,34 +434,43 @@ pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    fn figures(rates: &[(Contender, f64)]) -> Figures {
+    pub fn figures(rates: &[(Contender, f64)]) -> Figures {
         let machine = Machine {
             cpu: "a processor".to_owned(),
             cores: 2,
             memory_bytes: 8 << 30,
             kernel: "6.1".to_owned(),
             distribution: "a system".to_owned(),
-            load_before: 0.5,
             crossfade: "crossfade 0.1.0".to_owned(),
-            servers: vec!["MariaDB 10.11.14".to_owned()],
-            measured_at: "2026-01-01 00:00 UTC".to_owned(),
+            servers: BTreeMap::from([("MariaDB".to_owned(), "10.11.14".to_owned())]),
         };
         let conditions = Conditions {
             rows: 100,
             history_rows: 100,
             rounds: 3,
             delay_seconds: 1,
-            rate: 200,
+            rates: vec![200],
+            growth_messages: vec![10_000],
             settings: String::new(),
+            definitions: 1,
         };
-        let mut figures = Figures::new(machine, conditions);
+        let call = Call {
+            at: "2026-01-01 00:00 UTC".to_owned(),
+            build: "1234".to_owned(),
+            load_before: 0.5,
+            measured: rates.first().map(|_| "MariaDB W1".to_owned()).into_iter().collect(),
+        };
+        let mut figures = Figures::new(machine, conditions, vec![call]);
         for (round, (contender, rate)) in rates.iter().enumerate() {
             figures.runs.push(Run {
                 flavor: "MariaDB".to_owned(),
                 workload: "W1".to_owned(),
+                durability: "durable".to_owned(),
                 contender: contender.to_string(),
                 round: round as u32,
                 changes: 100,
@@ -321,6 +481,55 @@ mod tests {
             });
         }
         figures
+    }
+
+    /// Of each server one of each kind, and of throughput a relaxed one too.
+    pub fn one_of_each(flavors: &[&str]) -> Figures {
+        let mut all = figures(&[]);
+        let run = figures(&[(Contender::Crossfade, 900.0)]).runs.remove(0);
+        for flavor in flavors.iter().map(|flavor| (*flavor).to_owned()) {
+            let relaxed = Durability::Relaxed.to_string();
+            all.runs.push(Run { flavor: flavor.clone(), ..run.clone() });
+            all.runs.push(Run { flavor: flavor.clone(), durability: relaxed, ..run.clone() });
+            all.delays.push(DelayRun {
+                flavor: flavor.clone(),
+                contender: "crossfade".to_owned(),
+                round: 1,
+                wanted_rate: 200,
+                delays: None,
+                failure: None,
+            });
+            let (rows_per_cpu_second, lowest, highest) = (1.0, 1.0, 1.0);
+            let decoded =
+                DecodingRun { flavor: flavor.clone(), rows: 1, bytes_per_row: 1, rows_per_cpu_second, lowest, highest };
+            all.decoding.push(decoded);
+            all.captures.push(CaptureRun {
+                flavor: flavor.clone(),
+                workload: "W1".to_owned(),
+                round: 1,
+                changes: 1,
+                rows_per_second: 1.0,
+                used: Used::default(),
+            });
+            for growing in ["messages", "tables"] {
+                let (size, found, round, rows_per_second) = (1, 1, 1, 1.0);
+                let (flavor, growing) = (flavor.clone(), growing.to_owned());
+                all.growth.push(GrowthRun { flavor, growing, size, found, round, rows_per_second });
+            }
+            for work in ["copying", "comparing"] {
+                all.history.push(HistoryRun {
+                    flavor: flavor.clone(),
+                    work: work.to_owned(),
+                    way: "crossfade".to_owned(),
+                    round: 1,
+                    rows: 1,
+                    seconds: 1.0,
+                    rows_per_second: 1.0,
+                    used: Used::default(),
+                });
+            }
+        }
+        all
     }
 
     #[test]
@@ -340,19 +549,25 @@ mod tests {
             (ReplicationSerial, 300.0),
             (Crossfade, 100.0),
         ];
-        let ratios = figures(&rates).ratios();
-        assert_eq!(ratios, [("MariaDB/W1/crossfade/replication-serial".to_owned(), 3.0)]);
+        let figures = figures(&rates);
+        let ratios = figures.ratios(Durability::Durable);
+        let named: Vec<(String, f64)> = ratios.iter().map(|ratio| (ratio.name(), ratio.times)).collect();
+        assert_eq!(named, [("MariaDB/W1/crossfade/replication-serial".to_owned(), 3.0)]);
+        assert!(figures.ratios(Durability::Relaxed).is_empty());
     }
 
     #[test]
     fn a_contender_that_failed_once_has_no_figure() {
         let mut figures = figures(&[(Contender::Crossfade, 900.0), (Contender::ReplicationSerial, 100.0)]);
         figures.runs[0].failed("the target has 99 rows".to_owned());
-        assert_eq!(figures.rows_per_second("MariaDB", "W1", Contender::Crossfade), None);
-        assert!(figures.ratios().is_empty());
-        assert_eq!(figures.failures().count(), 1);
-        let page = crate::page::render(&figures);
+        let subject = figures.runs[0].subject();
+        assert_eq!(figures.rows_per_second(&subject, Contender::Crossfade), None);
+        assert!(figures.ratios(Durability::Durable).is_empty());
+        assert_eq!(figures.failures().len(), 1);
+        let page = crate::page::render(&figures, "bars.svg", "all.json");
         assert!(page.contains("| failed") && page.contains("a processor"), "{page}");
         assert!(!page.contains("900"), "{page}");
+        let chart = crate::chart::render(&figures).unwrap();
+        assert!(chart.contains(">replication-serial<") && !chart.contains(">crossfade<"), "{chart}");
     }
 }

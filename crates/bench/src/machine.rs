@@ -1,42 +1,63 @@
 //! Where it was measured, and with what.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use crossfade_servers::{Flavor, ServerBinary};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
     pub cpu: String,
     pub cores: usize,
     pub memory_bytes: u64,
     pub kernel: String,
     pub distribution: String,
-    /// Processes that wanted to run, on average over the last minute before the first measurement.
-    pub load_before: f64,
     pub crossfade: String,
-    pub servers: Vec<String>,
-    pub measured_at: String,
+    /// The version of each that was measured.
+    pub servers: BTreeMap<String, String>,
 }
 
 impl Machine {
     pub fn ask(crossfade: &Path, flavors: &[Flavor]) -> Result<Machine> {
         let processor = read("/proc/cpuinfo")?;
-        let servers = flavors.iter().map(|flavor| Ok(format!("{flavor} {}", version(*flavor)?)));
+        let servers = flavors.iter().map(|flavor| Ok((flavor.to_string(), version(*flavor)?)));
         Ok(Machine {
             cpu: field(&processor, "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: std::thread::available_parallelism()?.get(),
             memory_bytes: memory_bytes(&read("/proc/meminfo")?),
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             distribution: distribution(&read("/etc/os-release").unwrap_or_default()),
-            load_before: read("/proc/loadavg")?.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
             crossfade: crossfade_version(crossfade)?,
             servers: servers.collect::<Result<_>>()?,
-            measured_at: chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string(),
         })
     }
+
+    /// Figures of both may stand beside each other.
+    pub fn is_like(&self, other: &Machine) -> bool {
+        let what = |machine: &Machine| {
+            let Machine { cpu, cores, memory_bytes, kernel, distribution, crossfade, servers: _ } = machine.clone();
+            (cpu, cores, memory_bytes, kernel, distribution, crossfade)
+        };
+        let same_version = |(flavor, version)| other.servers.get(flavor).is_none_or(|other| other == version);
+        what(self) == what(other) && self.servers.iter().all(same_version)
+    }
+}
+
+/// Differs where the program does.
+pub fn build(program: &Path) -> Result<String> {
+    let bytes = std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    Ok(format!("{:08x}", hasher.finish() as u32))
+}
+
+/// Processes that want to run, on average over the last minute.
+pub fn load() -> Result<f64> {
+    Ok(read("/proc/loadavg")?.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0))
 }
 
 /// As the server's program says it, without the packager's suffix.

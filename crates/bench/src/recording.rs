@@ -11,39 +11,67 @@ use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Args;
+use crate::machine;
 use crate::stage::{Side, server, write_config};
-use crate::workload::{self, Workload};
-use crate::{machine, row};
+use crate::workload::{self, Part, Workload};
 
 const INIT_LIMIT: Duration = Duration::from_secs(60);
 /// Raise it when tables or workloads change.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 5;
 const FACTS: &str = "recording.json";
 
-/// Two folders, `source` and `target`: the source after the workload, the target before it, with `crossfade init` done
-/// between the tables and the workload.
+/// Two folders, `source` and `target`: each side after what its own users wrote and before anything of the other's, with
+/// `crossfade init` done between the tables and the workload.
 #[derive(Debug)]
 pub struct Recording {
     pub flavor: Flavor,
     pub workload: Workload,
-    pub rows: u64,
+    pub changes: u64,
     pub folder: PathBuf,
     pub facts: Facts,
 }
 
+/// What each part of the workload has come to, in the order of [`Workload::parts`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Facts {
-    /// Where the workload begins in the source's binlog.
-    pub file: String,
-    pub offset: u64,
-    /// What [`row::CHECKSUM`] gives after the workload.
+pub struct Facts(Vec<Written>);
+
+/// One part, in the binlog of the side that wrote it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Written {
+    pub start: BinlogPlace,
+    /// What [`Workload::progress`] and [`Workload::checksum`] give after it.
+    pub progress: (u64, u64),
     pub checksum: String,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BinlogPlace {
+    pub file: String,
+    pub offset: u64,
+}
+
+/// Where a contender begins on the source, and on the target where users write there too.
+#[derive(Debug, Clone)]
+pub struct Starts {
+    pub source: BinlogPlace,
+    pub target: Option<BinlogPlace>,
+}
+
 impl Recording {
+    /// Each part with what it has come to.
+    pub fn parts(&self) -> impl Iterator<Item = (Part, &Written)> {
+        self.workload.parts().iter().copied().zip(&self.facts.0)
+    }
+
+    pub fn starts(&self) -> Result<Starts> {
+        let place = |side| self.parts().find(|(part, _)| part.by == side).map(|(_, written)| written.start.clone());
+        Ok(Starts { source: place(Side::Source).context("nothing was recorded")?, target: place(Side::Target) })
+    }
+
     /// Takes the recording that an earlier run left, if it is of the same servers, size and store format.
     pub async fn find_or_make(flavor: Flavor, workload: Workload, args: &Args, crossfade: &Path) -> Result<Recording> {
         let name = format!("{flavor}-{}-{workload}-{}-{:08x}", machine::version(flavor)?, args.rows, fingerprint());
+        let changes = workload.changes(args.rows);
         let recordings = args.folder.join("recordings");
         remove_outdated(&recordings)?;
         let folder = recordings.join(name.to_lowercase());
@@ -52,7 +80,7 @@ impl Recording {
         }
         if let Ok(facts) = std::fs::read_to_string(folder.join(FACTS)) {
             let facts = serde_json::from_str(&facts).context("an earlier recording cannot be read; try --record")?;
-            return Ok(Recording { flavor, workload, rows: args.rows, folder, facts });
+            return Ok(Recording { flavor, workload, changes, folder, facts });
         }
         let began = Instant::now();
         remove(&folder)?;
@@ -61,11 +89,10 @@ impl Recording {
             .with_context(|| format!("cannot record {workload} on {flavor}"))?;
         std::fs::write(folder.join(FACTS), serde_json::to_string_pretty(&facts)?)?;
         crate::tell(format_args!(
-            "{flavor} {workload}: recorded {} changes in {:.0} s",
-            args.rows,
+            "{flavor} {workload}: recorded {changes} changes in {:.0} s",
             began.elapsed().as_secs_f64()
         ));
-        Ok(Recording { flavor, workload, rows: args.rows, folder, facts })
+        Ok(Recording { flavor, workload, changes, folder, facts })
     }
 }
 
@@ -78,15 +105,23 @@ async fn record(flavor: Flavor, workload: Workload, rows: u64, folder: &Path, cr
         workload::load_base(&mut server.connect().await?, workload).await?;
     }
     init(crossfade, &write_config(folder, &source, &target, "")?).await?;
-    let mut conn = source.connect().await?;
-    let (file, offset) = binlog_end(&source, &mut conn).await?;
-    workload::write(&mut conn, workload, rows).await?;
-    let facts = Facts { file, offset, checksum: checksum(&mut conn).await? };
-    let progress: Option<(u64, u64)> = conn.query_first(row::PROGRESS).await?;
-    ensure!(progress == Some(workload.complete(rows)), "the workload came to {progress:?} on the source");
-    conn.disconnect().await?;
+    let mut facts = Vec::new();
+    for part in workload.parts() {
+        let server = match part.by {
+            Side::Source => &source,
+            Side::Target => &target,
+        };
+        let mut conn = server.connect().await?;
+        let start = binlog_end(server, &mut conn).await?;
+        workload::write(&mut conn, workload, *part, rows).await?;
+        let end = binlog_end(server, &mut conn).await?;
+        ensure!(start.file == end.file, "the workload needs more than one binlog file");
+        let progress = conn.query_first(workload.progress(*part)).await?.context("counts give one row")?;
+        facts.push(Written { start, progress, checksum: checksum(&mut conn, workload, *part).await? });
+        conn.disconnect().await?;
+    }
     tokio::try_join!(source.stop(), target.stop())?;
-    Ok(facts)
+    Ok(Facts(facts))
 }
 
 pub async fn init(crossfade: &Path, config: &Path) -> Result<()> {
@@ -95,26 +130,29 @@ pub async fn init(crossfade: &Path, config: &Path) -> Result<()> {
     Ok(())
 }
 
-/// File and offset where a server's binlog ends.
-pub async fn binlog_end(server: &Server, conn: &mut mysql_async::Conn) -> Result<(String, u64)> {
+/// Where a server's binlog ends.
+pub async fn binlog_end(server: &Server, conn: &mut mysql_async::Conn) -> Result<BinlogPlace> {
     let statement = match server.flavor() {
         Flavor::MySql if server.version().at_least(8, 4) => "SHOW BINARY LOG STATUS",
         Flavor::MySql | Flavor::MariaDb => "SHOW MASTER STATUS",
     };
     let row: mysql_async::Row = conn.query_first(statement).await?.context("the binlog is off")?;
     let place = row.get::<String, _>(0).zip(row.get::<u64, _>(1));
+    let place = place.map(|(file, offset)| BinlogPlace { file, offset });
     place.context("the server describes its binlog in an unknown way")
 }
 
-pub async fn checksum(conn: &mut mysql_async::Conn) -> Result<String> {
-    conn.query_first(row::CHECKSUM).await?.context("a checksum gives one row")
+pub async fn checksum(conn: &mut mysql_async::Conn, workload: Workload, part: Part) -> Result<String> {
+    conn.query_first(workload.checksum(part)).await?.context("a checksum gives one row")
 }
 
 /// Differs when the tables or the store's definition differ: then an earlier recording does not serve.
 pub fn fingerprint() -> u32 {
     let mut hasher = DefaultHasher::new();
     FORMAT.hash(&mut hasher);
-    row::TABLES.hash(&mut hasher);
+    for workload in Workload::ALL {
+        workload.tables().hash(&mut hasher);
+    }
     let mut files = sql_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql"));
     files.sort();
     for file in files {

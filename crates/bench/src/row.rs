@@ -1,17 +1,12 @@
-//! The table that workloads write, and the rows they write.
+//! The table that most workloads write, and the rows they write.
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
-pub const SCHEMA: &str = "bench";
-pub const CLOCK: &str = "updated_at";
-
 /// What all other columns of a row take in its image, about; the note fills the rest.
 const FIXED_BYTES: usize = 8 + 5 + 1 + 4 + 8 + 8;
 
-/// The table, and a row that the last transaction of a workload touches.
-pub const TABLES: [&str; 3] = [
-    "CREATE TABLE bench.account (
+pub const TABLE: &str = "CREATE TABLE bench.account (
         id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
         email VARCHAR(100) NOT NULL,
         name VARCHAR(80) NOT NULL,
@@ -23,22 +18,9 @@ pub const TABLES: [&str; 3] = [
         created_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
         updated_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
         UNIQUE KEY email (email)
-     ) ENGINE=InnoDB",
-    "CREATE TABLE bench.finish (
-        id INT NOT NULL PRIMARY KEY,
-        done INT NOT NULL,
-        updated_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)
-     ) ENGINE=InnoDB",
-    "INSERT INTO bench.finish (id, done, updated_at) VALUES (1, 0, '2026-01-01')",
-];
+     ) ENGINE=InnoDB";
 
-/// Written last, in a transaction of its own.
-pub const FINISH: &str = "UPDATE bench.finish SET done = 1 WHERE id = 1";
-
-/// Whether the last transaction is there.
-pub const IS_FINISHED: &str = "SELECT done FROM bench.finish WHERE id = 1";
-
-/// Two numbers that are the expected ones only when every change is there.
+/// Two numbers that are those of the source only when every change is there.
 pub const PROGRESS: &str =
     "SELECT CAST(COUNT(*) AS UNSIGNED), CAST(COALESCE(SUM(version), 0) AS UNSIGNED) FROM bench.account";
 

@@ -1,5 +1,6 @@
 //! The two servers of one run, and crossfade's configuration for them.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Flavor, Server, ServerBuilder};
 
-use crate::row;
 use crate::usage::Usage;
+use crate::workload::{CLOCK, SCHEMA};
 
 /// Two durable servers in a folder of their own, which goes with them unless it is to be [kept](Stage::keep_logs).
 #[derive(Debug)]
@@ -30,6 +31,13 @@ pub enum Side {
 impl Side {
     pub const BOTH: [Side; 2] = [Side::Source, Side::Target];
 
+    pub fn other(self) -> Side {
+        match self {
+            Side::Source => Side::Target,
+            Side::Target => Side::Source,
+        }
+    }
+
     pub fn folder(self) -> &'static str {
         match self {
             Side::Source => "source",
@@ -46,9 +54,27 @@ impl Side {
     }
 }
 
+/// Whether each commit is on the disk before it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// `sync_binlog=1` and `innodb_flush_log_at_trx_commit=1`.
+    Durable,
+    /// `sync_binlog=0` and `innodb_flush_log_at_trx_commit=2`.
+    Relaxed,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Durability::Durable => "durable",
+            Durability::Relaxed => "relaxed",
+        })
+    }
+}
+
 impl Stage {
     /// Starts two servers in a new folder below `parent`: on copies of the data that `recorded` has, or empty ones.
-    pub async fn set(flavor: Flavor, parent: &Path, recorded: Option<&Path>) -> Result<Stage> {
+    pub async fn set(flavor: Flavor, durability: Durability, parent: &Path, recorded: Option<&Path>) -> Result<Stage> {
         let mut stage = Stage { servers: None, folder: new_folder(parent)?, kept: false };
         if let Some(recorded) = recorded {
             for side in Side::BOTH {
@@ -56,7 +82,11 @@ impl Stage {
             }
         }
         let (redo_log, size) = redo_log(flavor);
-        let start = |side: Side| server(flavor, side, &stage.folder).option(redo_log, size).keep(false).start();
+        let start = |side: Side| {
+            let server = server(flavor, side, &stage.folder).durable(durability == Durability::Durable);
+            // Not durable, private servers do without it, since tests start many.
+            server.option("innodb_use_native_aio", "ON").option(redo_log, size).keep(false).start()
+        };
         stage.servers = Some(tokio::try_join!(start(Side::Source), start(Side::Target))?);
         Ok(stage)
     }
@@ -85,6 +115,10 @@ impl Stage {
     /// What [`write_config`](Stage::write_config) has written.
     pub fn config(&self) -> PathBuf {
         self.folder.join(CONFIG)
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub fn log(&self, name: &str) -> PathBuf {
@@ -138,8 +172,8 @@ pub fn write_config(folder: &Path, source: &Server, target: &Server, settings: &
          [[table]]\nname = \"{}.*\"\nclock = \"{}\"\n\n{settings}\n",
         source.root_url(),
         target.root_url(),
-        row::SCHEMA,
-        row::CLOCK
+        SCHEMA,
+        CLOCK
     );
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)

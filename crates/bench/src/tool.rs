@@ -1,4 +1,4 @@
-//! A measured process of crossfade.
+//! A measured process.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use crossfade_servers::Server;
 use crossfade_testkit::process::log_end;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,6 +25,8 @@ pub struct Tool {
     child: Child,
     log: PathBuf,
     usage: Usage,
+    /// Set once it has ended well and was reaped.
+    finished: Option<Usage>,
 }
 
 impl Tool {
@@ -36,16 +39,21 @@ impl Tool {
             .with_context(|| format!("cannot write the log {}", log.display()))?;
         let child = Command::new(program)
             .args(arguments)
+            // Without it a build without a message table does not run.
+            .env("CROSSFADE_WITHOUT_MESSAGES", "measured")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Tool { child, log: log.to_owned(), usage: Usage::default() })
+        Ok(Tool { child, log: log.to_owned(), usage: Usage::default(), finished: None })
     }
 
     /// What it has used until now; also whether it has ended.
     pub fn usage(&mut self) -> Result<Usage> {
+        if let Some(finished) = self.finished {
+            return Ok(finished);
+        }
         let now = Usage::of(self.child.id())?;
         self.usage = Usage { peak_bytes: now.peak_bytes.max(self.usage.peak_bytes), ..now };
         Ok(self.usage)
@@ -56,27 +64,39 @@ impl Tool {
         let end = Instant::now() + limit;
         while !self.usage()?.ended {
             if Instant::now() >= end {
-                bail!("crossfade has not ended within {limit:?}; its log ends:\n{}", self.log_end());
+                bail!("the measured program has not ended within {limit:?}; its log ends:\n{}", self.log_end());
             }
             tokio::time::sleep(POLL).await;
         }
-        let usage = self.usage;
+        self.reap()
+    }
+
+    /// After its end.
+    fn reap(&mut self) -> Result<Usage> {
+        if let Some(finished) = self.finished {
+            return Ok(finished);
+        }
         let status: ExitStatus = self.child.wait()?;
-        ensure!(status.success(), "crossfade ended with {status}; its log ends:\n{}", self.log_end());
-        Ok(usage)
+        ensure!(status.success(), "the measured program ended with {status}; its log ends:\n{}", self.log_end());
+        Ok(*self.finished.insert(self.usage))
     }
 
     /// Fails when it has ended by itself before it should.
     pub fn must_run(&mut self) -> Result<()> {
-        ensure!(!self.usage()?.ended, "crossfade has ended too early; its log ends:\n{}", self.log_end());
+        ensure!(!self.usage()?.ended, "the measured program has ended too early; its log ends:\n{}", self.log_end());
         Ok(())
+    }
+
+    /// Fails when it has ended with an error.
+    pub fn must_not_have_failed(&mut self) -> Result<()> {
+        if self.usage()?.ended { self.reap().map(drop) } else { Ok(()) }
     }
 
     /// Asks it to stop, as an operator would, and waits until it has.
     pub async fn stop(&mut self) -> Result<Usage> {
         if !self.usage()?.ended {
             let pid = i32::try_from(self.child.id()).context("a process id beyond its range")?;
-            kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot ask crossfade to stop")?;
+            kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot ask the measured program to stop")?;
         }
         self.wait(STOP_LIMIT).await
     }
@@ -92,6 +112,27 @@ impl Drop for Tool {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A program of the machine.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file());
+    match found {
+        Some(path) => Ok(path),
+        None => bail!("{name} is missing; `scripts/servers.sh --rivals` installs it"),
+    }
+}
+
+/// Host, port and account, as most tools take them.
+pub fn account(server: &Server) -> [String; 4] {
+    let port = server.port();
+    [
+        "--host=127.0.0.1".to_owned(),
+        format!("--port={port}"),
+        "--user=root".to_owned(),
+        format!("--password={}", server.root_password()),
+    ]
 }
 
 #[cfg(test)]

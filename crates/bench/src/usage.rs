@@ -8,9 +8,9 @@ use nix::unistd::{SysconfVar, sysconf};
 /// CPU time and memory of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// User and system, of all its threads so far. In steps of a hundredth of a second.
+    /// User and system, of all its threads so far and of its children that have ended. In steps of a hundredth of a second.
     pub cpu_seconds: f64,
-    /// The most memory it ever held at once.
+    /// The most memory it ever held at once; 0 where that is not known.
     pub peak_bytes: u64,
     /// It has ended and waits to be reaped; its memory is gone, its CPU time is final.
     pub ended: bool,
@@ -32,13 +32,13 @@ impl Usage {
     }
 }
 
-/// Fields 3, 14 and 15. The name before them may hold spaces and parentheses.
+/// Fields 3 and 14 to 17. The name before them may hold spaces and parentheses.
 fn state_and_ticks(stat: &str) -> Option<(char, u64)> {
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?.chars().next()?;
-    let user: u64 = fields.nth(10)?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some((state, user + system))
+    let ticks: Option<Vec<u64>> = fields.skip(10).take(4).map(|ticks| ticks.parse().ok()).collect();
+    let ticks = ticks.filter(|ticks| ticks.len() == 4)?;
+    Some((state, ticks.iter().sum()))
 }
 
 fn peak_bytes(status: &str) -> Option<u64> {
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn the_kernels_lines_are_read_whatever_the_name() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 9 9 20 0 1 0 100 1 1";
-        assert_eq!(state_and_ticks(stat), Some(('S', 300)));
+        assert_eq!(state_and_ticks(stat), Some(('S', 318)));
         assert_eq!(state_and_ticks("7 (cut) S 1 7"), None);
         assert_eq!(peak_bytes("Name:\tx\nVmHWM:\t    2048 kB\n"), Some(2 << 20));
     }

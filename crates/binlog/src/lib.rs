@@ -62,5 +62,5 @@ pub use options::ReaderOptions;
 pub use part::{HeartbeatSeen, Notice, TransactionPart};
 pub use reader::BinlogReader;
 pub use retention::{Unread, unread};
-pub use source::{current_file_position, current_position, is_reached, position_of};
+pub use source::{BinlogEnd, current_file_position, current_position, is_reached, position_of};
 pub use synced::{SyncedTable, SyncedTables};

@@ -226,9 +226,35 @@ async fn listed_before(conn: &mut Conn, file: &str) -> mysql_async::Result<Strin
     Ok(events.iter().find(is_list).and_then(|event| event.get::<String, _>(5)).unwrap_or_default())
 }
 
+/// Where a server's binlog ends, for one who asks again and again: which kind of position the server has is asked once.
+#[derive(Debug)]
+pub struct BinlogEnd {
+    source: Source,
+}
+
+impl BinlogEnd {
+    /// Holds for this connection, until somebody gives the server GTIDs or takes them from it.
+    ///
+    /// # Errors
+    ///
+    /// [`BinlogError::BinlogOff`], or what the server says.
+    pub async fn ask(conn: &mut Conn, address: &str) -> Result<BinlogEnd, BinlogError> {
+        Ok(BinlogEnd { source: Source::ask(conn, address).await? })
+    }
+
+    /// As [`current_position`], by the connection that was asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`current_position`].
+    pub async fn position(&self, conn: &mut Conn) -> Result<Position, BinlogError> {
+        self.source.current_position(conn).await
+    }
+}
+
 /// Where a server's binlog ends now: a GTID set, a MariaDB GTID position, or file and offset where it has no GTIDs.
 pub async fn current_position(conn: &mut Conn, address: &str) -> Result<Position, BinlogError> {
-    Source::ask(conn, address).await?.current_position(conn).await
+    BinlogEnd::ask(conn, address).await?.position(conn).await
 }
 
 /// A position as people and backups write it, in the terms of the server, which can be read from there: a GTID set, MariaDB's

@@ -81,6 +81,14 @@ fn start(cli: &Cli) -> anyhow::Result<tokio::runtime::Runtime> {
     } else {
         subscriber.with_target(false).init();
     }
+    if cfg!(feature = "without-messages") {
+        let is_measured = std::env::var_os("CROSSFADE_WITHOUT_MESSAGES").is_some_and(|value| value == "measured");
+        anyhow::ensure!(
+            is_measured,
+            "this build keeps no messages, so that changes can be lost: it is for `make bench` only; build crossfade without the feature \
+             `without-messages`"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     runtime.context("the runtime cannot start")
 }

@@ -205,7 +205,7 @@ impl Store {
         let mut transaction = self.patient.begin().await.map_err(during())?;
         let done = sqlx::query(
             "UPDATE backfill SET state = 'clearing', reason = NULL, round = round + 1, through_bound = NULL,
-               end_bound = NULL, total_rows = NULL, read_rows = 0, filled_rows = 0, replaced_rows = 0, same_rows = 0, kept_rows = 0, changed_rows = 0, chunks = 0, rows_per_second = 0,
+               end_bound = NULL, read_rows = 0, filled_rows = 0, replaced_rows = 0, same_rows = 0, kept_rows = 0, changed_rows = 0, chunks = 0, rows_per_second = 0,
                started_at = NULL, copied_at = NULL, changed_at = UTC_TIMESTAMP(6)
              WHERE pair = ? AND table_schema = ? AND table_name = ?",
         )
@@ -226,11 +226,11 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Tables that were stopped by an error are tried again, and so are indexes that could not be built.
+    /// Tables that were stopped by an error are tried again where they were, and so are indexes that could not be built.
     pub async fn resume_copies(&self) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE backfill SET state = IF(started_at IS NULL, 'waiting', 'copying'), reason = NULL,
-               changed_at = UTC_TIMESTAMP(6) WHERE pair = ? AND state = 'stopped'",
+            "UPDATE backfill SET state = CASE WHEN started_at IS NOT NULL THEN 'copying' WHEN round > 1 THEN 'clearing' ELSE 'waiting' END,
+               reason = NULL, changed_at = UTC_TIMESTAMP(6) WHERE pair = ? AND state = 'stopped'",
         )
         .bind(&*self.pair)
         .execute(&self.pool)

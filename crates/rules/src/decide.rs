@@ -210,6 +210,28 @@ mod tests {
     }
 
     #[test]
+    fn only_a_delete_that_has_won_by_itself_ends_a_row() {
+        let (clock, side) = (Some(Clock(1)), Side::Old);
+        for op in [RowOp::Insert, RowOp::Update, RowOp::Delete] {
+            let by_itself = [LossReason::LaterClock { event: None, winner: clock, op }, LossReason::MoveUndone { op }];
+            for reason in by_itself {
+                assert_eq!(reason.is_an_end(), op == RowOp::Delete, "{reason:?}");
+            }
+        }
+        let others = [
+            LossReason::EqualClocks { clock, preferred: side },
+            LossReason::PreferredSide { preferred: side },
+            LossReason::ChildGiven,
+            LossReason::ParentEnded,
+            LossReason::OnlyReturned,
+            LossReason::GreaterValue,
+            LossReason::SmallerValue,
+            LossReason::Authority { side },
+        ];
+        assert!(!others.iter().any(|reason| reason.is_an_end()));
+    }
+
+    #[test]
     fn p4_of_two_concurrent_changes_exactly_one_wins_on_both_sides() {
         for policy in POLICIES {
             for prefer in SIDES {

@@ -258,3 +258,21 @@ impl EffectiveClocks {
 fn layout_address(layout: &Arc<TableLayout>) -> usize {
     Arc::as_ptr(layout) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_for_the_forgotten_has_the_latest_of_them() {
+        let mut generations = Generations::new(8, 1);
+        // The latest is among those that are forgotten first.
+        for seq in [5, 16, 1, 9, 12, 3, 14, 7, 2, 15, 4, 11, 6, 13, 8, 10] {
+            let row = Known { seq, clock: Some(Clock(100 - seq as i64)), mapping: 0 };
+            generations.keep([seq, seq], row, 0);
+        }
+        generations.forget_aged(0);
+        let lost = generations.lost[0].map(|lost| (lost.seq, lost.clock));
+        assert_eq!(lost, Some((16, Some(Clock(99)))));
+    }
+}

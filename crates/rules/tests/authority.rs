@@ -369,6 +369,7 @@ fn entities_are_found_by_the_old_sides_names_in_both_directions() {
         let place = |table| tables.table(table).map(|table| table.place);
         assert_eq!(place(0), Some(KeyPlace::Through { parent: 2, via: NAME, referred: PASSWORD }));
         assert_eq!((place(1), place(2), place(3)), (None, Some(KeyPlace::Key(NAME)), Some(KeyPlace::Key(0))));
+        assert!(!tables.is_empty() && EntityTables::build(&[], &mappings).unwrap().is_empty());
         let users = tables.table(3).unwrap();
         let expected: (&[usize], &[usize]) =
             if direction == Direction::Forward { (&[PASSWORD], &[]) } else { (&[], &[PASSWORD]) };
@@ -376,11 +377,17 @@ fn entities_are_found_by_the_old_sides_names_in_both_directions() {
         let row = [7, 8, 9, 10].map(Value::UInt).to_vec();
         assert_eq!(users.key(&row).map(|key| key.to_string()).as_deref(), Some("7"));
         assert_eq!(tables.table(0).unwrap().key(&row), None, "of an item its order must be looked for");
-        // Without the foreign key it is the parent's row key.
+        // Without the foreign key it is the parent's row key; so it is with one of another column, or to another table.
+        let by_row_key = Some(KeyPlace::Through { parent: 2, via: NAME, referred: 0 });
+        let mut others = mappings.clone();
+        others[0].parents[0].columns = vec![PASSWORD];
+        let mut elsewhere = mappings.clone();
+        elsewhere[0].parents[0].parent = mappings[3].target.clone();
         mappings[0].parents.clear();
-        let tables = EntityTables::build(&rules, &mappings).unwrap();
-        let referred = KeyPlace::Through { parent: 2, via: NAME, referred: 0 };
-        assert_eq!(tables.table(0).map(|table| table.place), Some(referred));
+        for mappings in [mappings, others, elsewhere] {
+            let tables = EntityTables::build(&rules, &mappings).unwrap();
+            assert_eq!(tables.table(0).map(|table| table.place), by_row_key);
+        }
     }
 }
 
@@ -408,8 +415,69 @@ fn what_stands_in_the_way_of_finding_an_entity_is_told_all_at_once() {
         assert!(texts.iter().any(|text| text.contains(part)), "{part}: {texts:#?}");
     }
     assert_eq!(texts.len(), 5, "{texts:#?}");
+    let remedies: Vec<String> = problems.iter().map(crossfade_rules::authority::EntityProblem::remedy).collect();
+    for part in ["`[[table]]`", "both sides have", "whole numbers", "give a.wide a primary key"] {
+        assert!(remedies.iter().any(|remedy| remedy.contains(part)), "{part}: {remedies:#?}");
+    }
     // The two sides would print it differently.
     let rules = [rule("users", Reach::Key("name".to_owned()), &[])];
     let problems = EntityTables::build(&rules, &mappings).unwrap_err();
     assert!(problems[0].to_string().contains("differently") && !problems[0].remedy().is_empty(), "{problems:?}");
+    // Bytes are filled up to their length.
+    for (lengths, fits) in [([8, 8], true), ([8, 9], false)] {
+        let [source, target] = lengths.map(|fixed_len| ColumnKind::Bytes { fixed_len });
+        let column = &mut mappings[1].columns[NAME];
+        (column.source_kind, column.target_kind) = (source, target);
+        assert_eq!(EntityTables::build(&rules, &mappings).is_ok(), fits, "{lengths:?}");
+    }
+}
+
+#[test]
+fn authority_reads_as_people_say_it() {
+    let all = [Authority::Shared, Authority::Held, Authority::Lacking].map(|authority| authority.to_string());
+    assert_eq!(all, ["shared", "held", "lacking"]);
+}
+
+/// `id`, `name`, `password`, `v`.
+fn values(row: [u64; 4]) -> Row {
+    row.map(Value::UInt).to_vec()
+}
+
+/// What crosses of a late update where only the password may change: columns that cross, columns that are lost, and what is written.
+fn crosses(before: [u64; 4], after: [u64; 4], there: [u64; 4]) -> (Vec<usize>, Vec<usize>, Vec<(usize, u64)>) {
+    let images = (&values(before), &values(after));
+    let crossing = crossing(&mapping(Policy::Version), &[PASSWORD], images, &values(there), |one, other| one == other);
+    let number = |value: &Value| if let Value::UInt(number) = value { *number } else { panic!("{value:?}") };
+    let written = crossing.values.iter().map(|(column, value)| (*column, number(value))).collect();
+    (crossing.crossed, crossing.lost, written)
+}
+
+#[test]
+fn of_a_late_update_crosses_what_may_change_and_nobody_else_has_changed() {
+    let (none, password, name) = (Vec::new(), vec![PASSWORD], vec![NAME]);
+    let set = |clock: Option<u64>| -> Vec<(usize, u64)> {
+        [(PASSWORD, 21)].into_iter().chain(clock.map(|clock| (CLOCK, clock))).collect()
+    };
+    let (before, after) = ([1, 10, 20, 5], [1, 10, 21, 6]);
+    // The clock goes along where it is later than the one that is there, or nobody has touched that.
+    assert_eq!(crosses(before, after, [1, 99, 20, 9]), (password.clone(), none.clone(), set(None)));
+    assert_eq!(crosses(before, after, [1, 99, 20, 6]), (password.clone(), none.clone(), set(None)));
+    assert_eq!(crosses(before, after, [1, 99, 20, 4]), (password.clone(), none.clone(), set(Some(6))));
+    assert_eq!(crosses([1, 10, 20, 8], after, [1, 99, 20, 8]), (password.clone(), none.clone(), set(Some(6))));
+    // Somebody else has changed the password; or to the same.
+    assert_eq!(crosses(before, after, [1, 10, 22, 4]), (none.clone(), password.clone(), Vec::new()));
+    assert_eq!(crosses(before, after, [1, 10, 21, 4]), (password.clone(), none.clone(), vec![(CLOCK, 6)]));
+    // The name may not change here; that it is the same there is no loss.
+    let named = [1, 11, 20, 6];
+    assert_eq!(crosses(before, named, [1, 10, 20, 4]), (none.clone(), name.clone(), Vec::new()));
+    assert_eq!(crosses(before, named, [1, 11, 20, 4]), (none.clone(), none.clone(), vec![(CLOCK, 6)]));
+    assert_eq!(crosses(before, [1, 11, 21, 6], [1, 10, 20, 4]), (password, name, set(Some(6))));
+    assert_eq!(crosses(before, [1, 10, 20, 6], [1, 10, 20, 4]), (none.clone(), none, vec![(CLOCK, 6)]));
+}
+
+#[test]
+fn an_update_that_wins_leaves_alone_what_it_has_not_changed_and_others_may() {
+    let (before, after, found) = (values([1, 10, 20, 5]), values([1, 11, 20, 6]), values([1, 12, 33, 7]));
+    assert_eq!(kept((&before, &after), &after, &[PASSWORD], &found), values([1, 11, 33, 6]));
+    assert_eq!(kept((&before, &after), &after, &[NAME], &found), after);
 }

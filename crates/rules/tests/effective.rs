@@ -6,7 +6,7 @@ use crossfade_model::{
     Clock, Column, ColumnKind, Direction, Message, Origin, Row, RowChange, RowOp, TableLayout, TableName, TableShape,
     Value,
 };
-use crossfade_rules::moves::UNDONE;
+use crossfade_rules::moves::{UNDONE, undo_clock};
 use crossfade_rules::{EffectiveClocks, Policy, TableMapping, TableRule};
 
 fn mapping(table: &str, clock: Option<&str>) -> TableMapping {
@@ -133,6 +133,25 @@ fn what_follows_a_row_that_went_back_goes_before_the_policy_until_that_is_settle
     assert!(!capture.clocks.is_to_be_settled());
     assert_eq!(capture.judge("clockless", None, Some(("c", 3))), None);
     assert_eq!(capture.judge("clockless", None, Some(("a", 3))), None);
+}
+
+#[test]
+fn a_row_whose_going_back_is_settled_follows_the_policy_while_another_does_not() {
+    let mut capture = Capture::new(100);
+    assert_eq!((goes_back(&mut capture, "a"), goes_back(&mut capture, "b")), (Some(UNDONE.0), Some(UNDONE.0)));
+    capture.clocks.settle(1);
+    assert_eq!(capture.judge("clockless", Some(("a", 1)), Some(("a", 2))), None);
+    assert_eq!(capture.judge("clockless", Some(("b", 1)), Some(("b", 2))), Some(UNDONE.0));
+}
+
+/// Where clocks are compared, what goes back has one; else it goes before the policy.
+#[test]
+fn what_goes_back_has_a_clock_where_clocks_are_compared() {
+    let [timed, .., clockless] = mappings();
+    let preferring = TableMapping { policy: Policy::PreferNew, ..timed.clone() };
+    let lost = Some(Clock(7));
+    assert!(undo_clock(&timed, lost, 0) > Clock(7) && undo_clock(&timed, lost, 0) != UNDONE);
+    assert_eq!((undo_clock(&preferring, lost, 0), undo_clock(&clockless, None, 0)), (UNDONE, UNDONE));
 }
 
 /// What came back under a policy that compares no clocks.

@@ -49,13 +49,29 @@ impl Process {
         self.pid
     }
 
-    /// The most memory that it has ever had resident, as the kernel counts it (`VmHWM`).
+    /// The most memory that it has ever had resident, as the kernel counts it.
     pub fn peak_memory_bytes(&self) -> Result<u64> {
+        self.memory_bytes("VmHWM")
+    }
+
+    /// The memory that it has resident now.
+    pub fn resident_memory_bytes(&self) -> Result<u64> {
+        self.memory_bytes("VmRSS")
+    }
+
+    fn memory_bytes(&self, field: &str) -> Result<u64> {
         let file = format!("/proc/{}/status", self.pid);
         let status = std::fs::read_to_string(&file).with_context(|| format!("{file} cannot be read"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM for the process")?;
-        let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().context("a VmHWM that is no number")?;
+        let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let value = value.with_context(|| format!("the process has no {field}"))?;
+        let kibibytes: u64 = value.trim().trim_end_matches("kB").trim().parse().context("memory that is no number")?;
         Ok(kibibytes << 10)
+    }
+
+    /// How many files and connections it has open.
+    pub fn open_files(&self) -> Result<u64> {
+        let folder = format!("/proc/{}/fd", self.pid);
+        Ok(std::fs::read_dir(&folder).with_context(|| format!("{folder} cannot be read"))?.count() as u64)
     }
 
     pub fn log(&self) -> &Path {

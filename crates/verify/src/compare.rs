@@ -12,6 +12,7 @@ use crate::passage::Passage;
 use crate::progress::Progress;
 use crate::report::{Difference, DifferenceKind, TableReport};
 use crate::sample::Sample;
+use crate::stride::Stride;
 use crate::suspect::{Seen, Suspect, judge};
 use crate::table::{Checksum, ColumnNames, ComparedTable, RowDigest, TableSide};
 use crate::{Keeper, Options, VerifyError};
@@ -48,10 +49,13 @@ impl TableComparison<'_> {
         let mut size = ChunkSize::new(self.options.chunk_time, self.options.chunk_bytes);
         size.expect_row_bytes(row_bytes);
         let mut sample = Sample::new(self.options.sample, rand::random());
+        let mut stride = self.stride().await?;
         let mut walk = ChunkWalk::through(KeyRange::default());
-        while let Some(chunk) = walk.next(&mut self.conns[0], &self.table.old.space, size.rows()).await? {
+        while let Some(chunk) = self.next(&mut walk, &mut stride, size.rows()).await? {
             if chunk.through.is_some() {
-                self.chunk(&chunk, &mut size, &mut sample, row_bytes).await?;
+                if let Some(rows) = self.chunk(&chunk, &mut size, &mut sample, row_bytes).await? {
+                    stride.note(&chunk, rows);
+                }
                 continue;
             }
             // Behind the last bound of the old side the new one may have any number of rows.
@@ -68,23 +72,54 @@ impl TableComparison<'_> {
         Ok(self.report)
     }
 
+    async fn stride(&mut self) -> Result<Stride, VerifyError> {
+        if !self.table.is_numbered() {
+            return Ok(Stride::default());
+        }
+        let last = self.table.old.space.last(&mut self.conns[0], &KeyRange::default()).await?;
+        Ok(last.map(|last| Stride::up_to(&last)).unwrap_or_default())
+    }
+
+    /// The next chunk: where the stride cannot tell its end, the old side does.
+    async fn next(
+        &mut self,
+        walk: &mut ChunkWalk,
+        stride: &mut Stride,
+        rows: u64,
+    ) -> Result<Option<KeyRange>, VerifyError> {
+        let space = &self.table.old.space;
+        let after = walk.rest().and_then(|rest| rest.after.clone());
+        let Some(end) = after.as_ref().and_then(|after| stride.end(after, rows)) else {
+            return Ok(walk.next(&mut self.conns[0], space, rows).await?);
+        };
+        let through = Some(space.bound([end.to_string()]));
+        *walk = ChunkWalk::through(KeyRange::after(through.clone()));
+        Ok(Some(KeyRange { after, through }))
+    }
+
+    /// The chunk's rows, on the side that has more; `None` where it is left out.
     async fn chunk(
         &mut self,
         chunk: &KeyRange,
         size: &mut ChunkSize,
         sample: &mut Sample,
         row_bytes: u64,
-    ) -> Result<(), VerifyError> {
+    ) -> Result<Option<u64>, VerifyError> {
         if !sample.takes() {
             self.report.chunks_left_out += 1;
             self.progress.with(|view| view.rows_done += size.rows());
-            return Ok(());
+            return Ok(None);
         }
-        self.options.throttle.until_rows_may_pass(size.rows()).await;
+        let expected = size.rows();
+        self.options.throttle.until_rows_may_pass(expected).await;
         let begun = Instant::now();
         let (old, new) = self.checksums(chunk).await?;
         let rows = old.rows.max(new.rows);
         let took = begun.elapsed();
+        // Where keys have become denser, there were more than was thought.
+        if rows > expected {
+            self.options.throttle.until_rows_may_pass(rows - expected).await;
+        }
         size.note(rows, rows.saturating_mul(row_bytes), took);
         self.report.chunks += 1;
         self.report.rows_old += old.rows;
@@ -96,7 +131,7 @@ impl TableComparison<'_> {
         if self.options.share < 1.0 {
             tokio::time::sleep(took.mul_f64(1.0 / self.options.share - 1.0)).await;
         }
-        Ok(())
+        Ok(Some(rows))
     }
 
     async fn checksums(&mut self, range: &KeyRange) -> Result<(Checksum, Checksum), VerifyError> {

@@ -27,6 +27,7 @@ mod progress;
 mod repair;
 mod report;
 mod sample;
+mod stride;
 mod suspect;
 mod table;
 
@@ -66,7 +67,7 @@ pub struct Options {
     pub sample: Option<f64>,
     /// The time that a chunk is to take on the slower side.
     pub chunk_time: Duration,
-    /// Most bytes of a chunk, as the server estimates its rows.
+    /// Most bytes of a chunk, as the server estimates its rows, while its keys are as dense as those of the chunk before.
     pub chunk_bytes: u64,
     /// After each chunk it rests so long that chunks are read in this share of the time; more than 0, and 1 for no rest.
     pub share: f64,

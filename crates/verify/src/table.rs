@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossfade_catalog::chunk::{KeyBound, KeyRange, KeySpace};
-use crossfade_model::{Column, Side, TableName, TableShape};
+use crossfade_model::{Column, ColumnKind, Side, TableName, TableShape};
 use crossfade_rules::TableMapping;
 use crossfade_rules::mapping::ClockKind;
 use mysql_async::prelude::Queryable;
@@ -15,6 +15,10 @@ use crate::{Filter, VerifyError};
 
 /// Rows that are asked for together by their keys.
 const KEYS_TOGETHER: usize = 32;
+
+/// Stands in a sum for a row of which the server gives no digest. It would take 50 billion others to add up to it. Its
+/// digits make a decimal number of it, which is exact.
+const NO_DIGEST: &str = "1000000000000000000000000000000";
 
 /// One table on both sides.
 #[derive(Debug, Clone)]
@@ -122,6 +126,17 @@ impl ComparedTable {
             Side::New => &self.new,
         }
     }
+
+    /// Whether a whole number is the key on both sides, and all rows are compared.
+    pub fn is_numbered(&self) -> bool {
+        let [key] = self.old.key[..] else { return false };
+        let is_integer = |side: &TableSide, name: &str| {
+            let kind = side.shape.column(name).map(|index| &side.shape.columns[index].kind);
+            matches!(kind, Some(ColumnKind::Integer { .. }))
+        };
+        let is_key = |names: &ColumnNames| is_integer(&self.old, &names.old) && is_integer(&self.new, &names.new);
+        self.old.filter.is_empty() && self.columns.get(key).is_some_and(is_key)
+    }
 }
 
 impl TableSide {
@@ -129,16 +144,15 @@ impl TableSide {
     pub async fn checksum(&self, conn: &mut Conn, range: &KeyRange) -> Result<Checksum, VerifyError> {
         let (condition, params) = self.filtered(range);
         let sql = format!(
-            "SELECT COUNT(*), COUNT(part), CAST(COALESCE(SUM(part), 0) AS CHAR) FROM \
-             (SELECT CAST(CONV(LEFT({}, 16), 16, 10) AS UNSIGNED) AS part FROM {} WHERE {condition} LIMIT {}) AS digests",
+            "SELECT COUNT(*), CAST(COALESCE(SUM(IFNULL(CAST(CONV(LEFT({}, 16), 16, 10) AS UNSIGNED), {NO_DIGEST})), 0) AS CHAR) \
+             FROM {} WHERE {condition}",
             digest(&self.columns),
             self.space.from(),
-            u64::MAX,
         );
-        let found: Option<(u64, u64, String)> =
+        let found: Option<(u64, String)> =
             conn.exec_first(sql, Params::Positional(params)).await.map_err(self.unread())?;
-        let (rows, digests, sum) = found.unwrap_or_default();
-        if rows != digests {
+        let (rows, sum) = found.unwrap_or_default();
+        if sum.len() >= NO_DIGEST.len() {
             return Err(VerifyError::NoDigest { table: self.name.to_string(), side: self.side });
         }
         Ok(Checksum { rows, sum })

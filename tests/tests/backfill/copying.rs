@@ -62,7 +62,15 @@ async fn one_table_begins_anew(flavor: Flavor) -> Result<()> {
     migration.on(&migration.new, &damages).await?;
     ensure!(!migration.compare().await?.is_equal(), "nothing was damaged");
     let table = format!("{}.profiles", migration.schema);
+    migration.stop(Direction::Forward).await?;
     migration.crossfade(&["backfill", "restart", "--table", &table]).await?;
+    let begun_anew = Copies::read(&migration).await?;
+    ensure!(
+        begun_anew.of(".profiles", "rows") == 0 && begun_anew.of(".profiles", "total_rows") > 0,
+        "{}",
+        begun_anew.0
+    );
+    migration.start(Direction::Forward, &[])?;
     let after = Copies::until_copied(&migration, LIMIT).await?;
     ensure!(migration.compare().await?.is_equal(), "{}", after.0);
     ensure!(after.of(".profiles", "filled") == before.of(".profiles", "filled"), "{}", after.0);

@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use crossfade_servers::{Flavor, SharedPair};
 use crossfade_testkit::proxy::Proxy;
-use crossfade_testkit::quiet::{Progress, until};
+use crossfade_testkit::quiet::{Progress, Status, until};
 use crossfade_tests::lines::{AWAY, KILLED};
 use crossfade_tests::on_both_brands;
 use crossfade_tests::{Direction, Migration, Setup, SideUrls, account_url};
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::{
@@ -22,6 +23,8 @@ on_both_brands! {
     a_store_that_is_away_is_waited_for: p7_started_before_its_store_on_mysql, p7_started_before_its_store_on_mariadb;
     a_store_that_goes_away_at_the_start_is_waited_for:
         p7_its_store_goes_at_the_start_on_mysql, p7_its_store_goes_at_the_start_on_mariadb;
+    a_store_that_goes_away_from_who_takes_over_is_waited_for:
+        p7_its_store_goes_when_it_takes_over_on_mysql, p7_its_store_goes_when_it_takes_over_on_mariadb;
     what_nobody_waits_for_is_told: p7_why_it_cannot_start_on_mysql, p7_why_it_cannot_start_on_mariadb;
 }
 
@@ -125,11 +128,11 @@ async fn a_store_that_goes_away_at_the_start_is_waited_for(flavor: Flavor) -> Re
     migration.on(&migration.old, &[&insert([(1, 1)])]).await?;
     until_all_is_well(&migration).await?;
     migration.stop_both().await?;
-    let mut locker = mysql_async::Conn::from_url(SharedPair::get(flavor).await.new().root_url()).await?;
+    let mut locker = Conn::from_url(SharedPair::get(flavor).await.new().root_url()).await?;
     locker.query_drop("LOCK TABLES crossfade.message_block WRITE").await?;
     migration.start(Direction::Forward, &[])?;
     until("it reads messages", LIMIT, || async {
-        let mut looker = mysql_async::Conn::from_url(SharedPair::get(flavor).await.new().root_url()).await?;
+        let mut looker = Conn::from_url(SharedPair::get(flavor).await.new().root_url()).await?;
         let sessions: Vec<mysql_async::Row> = looker.query("SHOW FULL PROCESSLIST").await?;
         let reads = |row: &mysql_async::Row| {
             row.get::<Option<String>, _>(7).flatten().is_some_and(|statement| statement.contains("message_block"))
@@ -146,6 +149,45 @@ async fn a_store_that_goes_away_at_the_start_is_waited_for(flavor: Flavor) -> Re
     ensure!(ended.is_none(), "it has ended: {ended:?}");
     proxy.come_back();
     migration.start(Direction::Reverse, &[])?;
+    let status = until_all_is_well(&migration).await?;
+    ensure!(status.number("forward", "last_seq") == 1, "{}", status.0);
+    migration.stop_both().await
+}
+
+/// A process that has stood by takes the lease, and loses the store while it asks whether the migration still goes on.
+async fn a_store_that_goes_away_from_who_takes_over_is_waited_for(flavor: Flavor) -> Result<()> {
+    let (mut migration, proxy) = through_proxy(flavor, "takes_over", true).await?;
+    migration.start_both().await?;
+    let mut second = migration.standby(Direction::Forward)?;
+    let stands_by = |status: &Status| forward(status)["standby"][0]["holder"].is_string();
+    until_status(&migration, "the second stands by", stands_by).await?;
+    second.pause()?;
+    migration.process(Direction::Forward)?.kill9().await?;
+    let store = SharedPair::get(flavor).await.new().root_url();
+    let mut locker = Conn::from_url(&store).await?;
+    locker.query_drop("LOCK TABLES crossfade.switch_run WRITE").await?;
+    second.resume()?;
+    // It has heard so too: its place among those who stand by is gone.
+    let subjects = format!(
+        "SELECT subject FROM crossfade.lease WHERE pair = '{}' AND holder LIKE '%/{}/%'",
+        migration.pair,
+        second.pid()
+    );
+    until("the second has the lease", LIMIT, || async {
+        let subjects: Vec<String> = Conn::from_url(&store).await?.query(&subjects).await?;
+        Ok(if subjects == ["forward"] { Progress::Reached(()) } else { Progress::NotYet(subjects.join(", ")) })
+    })
+    .await?;
+    proxy.go_away();
+    until("the second waits", LIMIT, || async {
+        let waits = std::fs::read_to_string(second.log())?.contains(WAITS);
+        Ok(if waits { Progress::Reached(()) } else { Progress::NotYet(second.log_end()) })
+    })
+    .await?;
+    locker.query_drop("UNLOCK TABLES").await?;
+    proxy.come_back();
+    migration.replace(Direction::Forward, second);
+    migration.on(&migration.old, &[&insert([(1, 1)])]).await?;
     let status = until_all_is_well(&migration).await?;
     ensure!(status.number("forward", "last_seq") == 1, "{}", status.0);
     migration.stop_both().await

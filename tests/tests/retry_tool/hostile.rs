@@ -65,7 +65,8 @@ pub async fn two_people(flavor: Flavor) -> Result<()> {
     migration.on(&migration.old, &statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     until_failed(&migration, MESSAGES as u64).await?;
     let (mut edited, mut discarded) = (0, 0);
-    for (number, id) in crate::failed(&migration, "1062").await?.into_iter().enumerate() {
+    let twins: [String; MESSAGES] = crate::those_failed(&migration, "1062").await?;
+    for (number, id) in twins.into_iter().enumerate() {
         if number == MESSAGES / 2 {
             migration.stop(crossfade_tests::Direction::Forward).await?;
         }

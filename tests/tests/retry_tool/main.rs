@@ -122,11 +122,22 @@ async fn failed(migration: &Migration, error: &str) -> Result<Vec<String>> {
     Ok(ids.into_iter().map(|(_, id)| id).collect())
 }
 
-/// The only failed message with an error.
+/// As many messages as are to fail with an error, oldest first. One that came in a later batch than another that it waits
+/// behind says only that, until both are tried together.
+async fn those_failed<const COUNT: usize>(migration: &Migration, error: &str) -> Result<[String; COUNT]> {
+    let what = format!("{COUNT} messages that fail with {error}");
+    quiet::until(&what, LIMIT, || async {
+        let ids = failed(migration, error).await?;
+        Ok(<[String; COUNT]>::try_from(ids).map_or_else(|ids| Progress::NotYet(format!("{ids:?}")), Progress::Reached))
+    })
+    .await
+    .with_context(|| migration.log_ends())
+}
+
+/// The only one; waits for it.
 async fn the_failed(migration: &Migration, error: &str) -> Result<String> {
-    let ids = failed(migration, error).await?;
-    ensure!(ids.len() == 1, "{} messages failed with {error}: {ids:?}", ids.len());
-    Ok(ids[0].clone())
+    let [id] = those_failed(migration, error).await?;
+    Ok(id)
 }
 
 async fn first<T: FromRow + Send + 'static>(migration: &Migration, pool: &Pool, query: &str) -> Result<Option<T>> {

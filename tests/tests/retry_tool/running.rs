@@ -2,30 +2,17 @@
 
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
-use crossfade_testkit::quiet::{self, Progress};
-use crossfade_tests::Migration;
 use serde_json::{Value, json};
 
 use crate::{
-    count, failed, first, json, narrow, prepared, says, the_failed, until_count, until_equal, until_failed, widen,
+    count, failed, first, json, narrow, prepared, says, the_failed, those_failed, until_count, until_equal,
+    until_failed, widen,
 };
 
 /// The line of one column.
 fn column<'v>(shown: &'v Value, name: &str) -> &'v Value {
     let lines = shown["columns"].as_array().map_or(&[][..], Vec::as_slice);
     lines.iter().find(|line| line["column"] == name).unwrap_or(&Value::Null)
-}
-
-/// A row that came too long, and its later change.
-async fn two_failed(migration: &Migration, error: &str) -> Result<[String; 2]> {
-    let both = async || {
-        let ids = failed(migration, error).await?;
-        Ok(match <[String; 2]>::try_from(ids) {
-            Ok(both) => Progress::Reached(both),
-            Err(ids) => Progress::NotYet(format!("{ids:?}")),
-        })
-    };
-    quiet::until("two messages that fail alike", crate::LIMIT, both).await
 }
 
 /// Four messages fail, for three causes; they are found, shown and tried, and when the cause is gone they apply.
@@ -50,7 +37,7 @@ pub async fn shown_and_tried(flavor: Flavor) -> Result<()> {
     let (code, all) = json(&migration, &["messages", "list", "--status", "failed", "--json"]).await?;
     ensure!(code == Some(0) && all.as_array().is_some_and(|all| all.len() == 4), "{all}");
     let (unique, parent) = (the_failed(&migration, "1062").await?, the_failed(&migration, "1452").await?);
-    let [long, behind] = two_failed(&migration, "1406").await?;
+    let [long, behind] = those_failed(&migration, "1406").await?;
     let items = format!("{}.items", migration.schema);
     let (_, of_items) =
         json(&migration, &["messages", "list", "--status", "failed", "--table", &items, "--json"]).await?;
@@ -133,7 +120,7 @@ pub async fn corrected(flavor: Flavor) -> Result<()> {
         .await?;
     until_failed(&migration, 3).await?;
     let unique = the_failed(&migration, "1062").await?;
-    let [long, behind] = two_failed(&migration, "1406").await?;
+    let [long, behind] = those_failed(&migration, "1406").await?;
 
     let wrong = [
         "retry",

@@ -4,6 +4,7 @@
 mod books;
 mod cases;
 mod continuous;
+mod texts;
 mod throttled;
 
 use std::sync::Arc;
@@ -169,6 +170,7 @@ async fn missing_rows_are_found(flavor: Flavor) -> Result<()> {
         "CREATE TABLE {schema}.numbers (id BIGINT PRIMARY KEY, note VARCHAR(20), updated_at DATETIME(6) NOT NULL)",
         "CREATE TABLE {schema}.pairs (name VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci, n INT, note INT, \
          updated_at DATETIME(6) NOT NULL, PRIMARY KEY (name, n))",
+        "CREATE TABLE {schema}.high (id BIGINT UNSIGNED PRIMARY KEY, updated_at DATETIME(6) NOT NULL)",
         "CREATE TABLE {schema}.only_new (id INT PRIMARY KEY, updated_at DATETIME(6) NOT NULL)",
     ];
     migration.on_both(&create).await?;
@@ -190,6 +192,7 @@ async fn missing_rows_are_found(flavor: Flavor) -> Result<()> {
         depth.clone(),
         format!("INSERT INTO numbers {}", series(100, 12_000)),
         format!("INSERT INTO pairs {}", words(1, 900)),
+        "INSERT INTO high SELECT 18446744073709551615 - 3 * id, '2026-01-01' FROM numbers".to_owned(),
     ];
     for pool in [&migration.old, &migration.new] {
         unseen(pool, &migration.schema, &both).await?;
@@ -199,11 +202,15 @@ async fn missing_rows_are_found(flavor: Flavor) -> Result<()> {
         "DELETE FROM numbers WHERE id IN (200, 7000, 7001)".to_owned(),
         "DELETE FROM pairs WHERE n BETWEEN 400 AND 402".to_owned(),
         "UPDATE pairs SET name = 'NAME71' WHERE n = 500".to_owned(),
+        "DELETE FROM high WHERE id >= 18446744073709551615 - 3 * 200".to_owned(),
     ];
     let new = [
         depth,
         "DELETE FROM numbers WHERE id IN (300, 11999)".to_owned(),
         format!("INSERT INTO numbers {}", series(30_000, 38_000)),
+        "DELETE FROM high WHERE id BETWEEN 18446744073709551615 - 3 * 7000 AND 18446744073709551615 - 3 * 5001"
+            .to_owned(),
+        "INSERT INTO high VALUES (1, '2026-01-01'), (18446744073709551614, '2026-01-01')".to_owned(),
         "INSERT INTO pairs VALUES ('zz', 1, 1, '2026-01-01'), ('', 0, 0, '2026-01-01')".to_owned(),
         "INSERT INTO only_new VALUES (1, '2026-01-01'), (2, '2026-01-01')".to_owned(),
     ];
@@ -217,6 +224,7 @@ async fn missing_rows_are_found(flavor: Flavor) -> Result<()> {
         ["missing_on_old", "missing_on_new", "different"].map(|name| number(of_table(&found, table), name))
     };
     ensure!(counts(".numbers") == [3 + 8_001, 4, 0], "{found}");
+    ensure!(counts(".high") == [101 + 2, 2_000, 0], "{found}");
     ensure!(counts(".pairs") == [3 + 2, 0, 1], "{found}");
     ensure!(counts(".only_new") == [2, 0, 0], "{found}");
     let shown = differences(&migration).await?;

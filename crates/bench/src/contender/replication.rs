@@ -7,37 +7,34 @@ use crossfade_servers::{Begin, Flavor, change_source};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
-use crate::stage::Stage;
+use crate::recording::{BinlogPlace, Starts};
+use crate::stage::{Side, Stage};
 
 /// How often a replica is asked whether it still works.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A replica that is told what to read and how.
+/// Replicas that are told what to read and how: the target, and the source as well where both sides are written.
 #[derive(Debug)]
 pub struct Replication {
     flavor: Flavor,
-    target: Conn,
+    replicas: Vec<Conn>,
     looked: Instant,
 }
 
 impl Replication {
-    /// Makes the target a replica of the source that begins at file and offset, with so many workers.
-    pub async fn prepare(stage: &Stage, workers: u32, from: (&str, u64)) -> Result<Replication> {
-        let (source, server) = (stage.source()?, stage.target()?);
-        let flavor = server.flavor();
-        let mut target = server.connect().await?;
-        for statement in settings(flavor, workers) {
-            target.query_drop(&statement).await.with_context(|| format!("cannot run: {statement}"))?;
+    /// Each begins at its place in the other's binlog, with so many workers.
+    pub async fn prepare(stage: &Stage, workers: u32, starts: &Starts) -> Result<Replication> {
+        let flavor = stage.source()?.flavor();
+        let mut replicas = vec![replica(stage, Side::Target, workers, &starts.source).await?];
+        if let Some(start) = &starts.target {
+            replicas.push(replica(stage, Side::Source, workers, start).await?);
         }
-        let begin = Begin::File { file: from.0.to_owned(), offset: from.1 };
-        let change = change_source(flavor, source.port(), &begin);
-        target.query_drop(change).await.context("the target cannot be made a replica")?;
-        Ok(Replication { flavor, target, looked: Instant::now() })
+        Ok(Replication { flavor, replicas, looked: Instant::now() })
     }
 
     pub async fn begin(&mut self) -> Result<()> {
         self.looked = Instant::now();
-        Ok(self.target.query_drop(self.word("START REPLICA", "START SLAVE")).await?)
+        self.all(self.word("START REPLICA", "START SLAVE")).await
     }
 
     /// A replica that has stopped says why.
@@ -47,18 +44,27 @@ impl Replication {
         }
         self.looked = Instant::now();
         let statement = self.word("SHOW REPLICA STATUS", "SHOW SLAVE STATUS");
-        let status: Row = self.target.query_first(statement).await?.context("the target is no replica any more")?;
-        for column in ["Last_IO_Error", "Last_SQL_Error"] {
-            let error: Option<String> = status.get(column);
-            if let Some(error) = error.filter(|error| !error.is_empty()) {
-                bail!("replication stopped: {error}");
+        for replica in &mut self.replicas {
+            let status: Row = replica.query_first(statement).await?.context("there is no replica any more")?;
+            for column in ["Last_IO_Error", "Last_SQL_Error"] {
+                let error: Option<String> = status.get(column);
+                if let Some(error) = error.filter(|error| !error.is_empty()) {
+                    bail!("replication stopped: {error}");
+                }
             }
         }
         Ok(())
     }
 
     pub async fn end(&mut self) -> Result<()> {
-        Ok(self.target.query_drop(self.word("STOP REPLICA", "STOP SLAVE")).await?)
+        self.all(self.word("STOP REPLICA", "STOP SLAVE")).await
+    }
+
+    async fn all(&mut self, statement: &str) -> Result<()> {
+        for replica in &mut self.replicas {
+            replica.query_drop(statement).await?;
+        }
+        Ok(())
     }
 
     fn word(&self, mysql: &'static str, mariadb: &'static str) -> &'static str {
@@ -67,6 +73,19 @@ impl Replication {
             Flavor::MariaDb => mariadb,
         }
     }
+}
+
+/// Makes a side a replica of the other one.
+async fn replica(stage: &Stage, side: Side, workers: u32, start: &BinlogPlace) -> Result<Conn> {
+    let flavor = stage.server(side)?.flavor();
+    let mut conn = stage.server(side)?.connect().await?;
+    for statement in settings(flavor, workers) {
+        conn.query_drop(&statement).await.with_context(|| format!("cannot run: {statement}"))?;
+    }
+    let begin = Begin::File { file: start.file.clone(), offset: start.offset };
+    let change = change_source(flavor, stage.server(side.other())?.port(), &begin);
+    conn.query_drop(change).await.with_context(|| format!("the {} cannot be made a replica", side.folder()))?;
+    Ok(conn)
 }
 
 /// Everything else stays as the server has it: MySQL keeps the order of commits, MariaDB's workers are optimistic.

@@ -42,7 +42,7 @@ async fn look(mut conn: Conn, wanted: watch::Receiver<Option<Wanted>>) -> Result
     // Everything below has been seen.
     let mut first_missing = 1;
     loop {
-        let question = format!("SELECT number FROM bench.beat WHERE number >= {first_missing}");
+        let question = format!("SELECT number FROM bench.beat FORCE INDEX (number) WHERE number >= {first_missing}");
         let numbers: Vec<u64> = conn.query(question).await?;
         let now = Instant::now();
         for number in numbers {

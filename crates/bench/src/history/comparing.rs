@@ -8,12 +8,14 @@ use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 use super::loaded::Loaded;
-use super::{Measured, Way, program, run};
+use super::{Measured, Way, run};
 use crate::args::Args;
-use crate::contender::{Crossfade, Replication};
+use crate::contender::{Crossfade, Replication, Reverse};
 use crate::figures::Used;
-use crate::row;
+use crate::recording::Starts;
 use crate::stage::{Side, Stage};
+use crate::tool::program;
+use crate::workload::SCHEMA;
 
 pub async fn measure(stage: &Stage, way: Way, loaded: &Loaded, args: &Args) -> Result<Measured> {
     // Reads all there is, so that nobody waits for the disk where others do not.
@@ -28,7 +30,7 @@ pub async fn measure(stage: &Stage, way: Way, loaded: &Loaded, args: &Args) -> R
 }
 
 async fn by_crossfade(stage: &Stage, loaded: &Loaded, args: &Args) -> Result<Measured> {
-    let mut crossfade = Crossfade::prepare(stage, args, true).await?;
+    let mut crossfade = Crossfade::prepare(stage, args, Reverse::Runs).await?;
     crossfade.begin()?;
     crossfade.until_runs().await?;
     let config = stage.config().to_string_lossy().into_owned();
@@ -47,7 +49,7 @@ async fn by_crossfade(stage: &Stage, loaded: &Loaded, args: &Args) -> Result<Mea
 async fn by_table_checksum(stage: &Stage, loaded: &Loaded, args: &Args) -> Result<Measured> {
     let checksum = program("pt-table-checksum")?;
     let (source, target) = (stage.source()?, stage.target()?);
-    let mut replication = Replication::prepare(stage, 1, (&loaded.file, loaded.offset)).await?;
+    let mut replication = Replication::prepare(stage, 1, &Starts { source: loaded.end.clone(), target: None }).await?;
     replication.begin().await?;
     let place = |server: &crossfade_servers::Server| {
         format!("h=127.0.0.1,P={},u=root,p={}", server.port(), server.root_password())
@@ -63,7 +65,7 @@ async fn by_table_checksum(stage: &Stage, loaded: &Loaded, args: &Args) -> Resul
     }
     let words = [
         place(source),
-        format!("--databases={}", row::SCHEMA),
+        format!("--databases={SCHEMA}"),
         format!("--recursion-method=dsn={},D=percona,t=dsns", place(source)),
         "--no-check-binlog-format".to_owned(),
         "--no-version-check".to_owned(),
@@ -82,7 +84,7 @@ async fn by_table_checksum(stage: &Stage, loaded: &Loaded, args: &Args) -> Resul
 async fn warm_up(stage: &Stage, side: Side) -> Result<()> {
     let mut connection = stage.server(side)?.connect().await?;
     for table in crossfade_testkit::shop::TABLES {
-        connection.query_drop(format!("CHECKSUM TABLE {}.{}", row::SCHEMA, table.name)).await?;
+        connection.query_drop(format!("CHECKSUM TABLE {SCHEMA}.{}", table.name)).await?;
     }
     Ok(())
 }

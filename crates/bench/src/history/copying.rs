@@ -8,13 +8,14 @@ use crossfade_testkit::{process, shop};
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
-use super::{Measured, Way, account, program, run};
+use super::{Measured, Way, run};
 use crate::args::Args;
-use crate::contender::Crossfade;
+use crate::contender::{Crossfade, Reverse};
 use crate::figures::Used;
-use crate::row;
 use crate::stage::{Side, Stage};
+use crate::tool::{account, program};
 use crate::usage::Usage;
+use crate::workload::SCHEMA;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -36,7 +37,7 @@ pub async fn measure(stage: &Stage, way: Way, args: &Args) -> Result<Measured> {
 }
 
 async fn by_crossfade(stage: &Stage, args: &Args) -> Result<Measured> {
-    let mut crossfade = Crossfade::prepare(stage, args, true).await?;
+    let mut crossfade = Crossfade::prepare(stage, args, Reverse::Runs).await?;
     crossfade.begin()?;
     crossfade.until_runs().await?;
     let (program, config) = (args.crossfade()?, stage.config());
@@ -66,7 +67,7 @@ async fn by_mydumper(stage: &Stage, is_logged: bool, args: &Args) -> Result<Meas
     let (dumper, loader) = (program("mydumper")?, program("myloader")?);
     let folder = stage.log("dump").display().to_string();
     let (before, began) = (stage.usage()?, Instant::now());
-    let dumping = [format!("--database={}", row::SCHEMA), "--threads=2".to_owned(), format!("--outputdir={folder}")];
+    let dumping = [format!("--database={SCHEMA}"), "--threads=2".to_owned(), format!("--outputdir={folder}")];
     let dumped = run(&dumper, &[account(stage.source()?).as_slice(), &dumping].concat(), stage, args).await?;
     let mut loading = vec![format!("--directory={folder}"), "--threads=2".to_owned(), "--overwrite-tables".to_owned()];
     if is_logged {
@@ -82,22 +83,22 @@ async fn by_mydumper(stage: &Stage, is_logged: bool, args: &Args) -> Result<Meas
     Ok(Measured { took, used: Used::between(before, stage.usage()?, Some(tool)) })
 }
 
-/// What the two programs have used is not known: the shell between them keeps it.
 async fn by_mysqldump(stage: &Stage, args: &Args) -> Result<Measured> {
     let words =
         |program: PathBuf, server| [&[program.display().to_string()], account(server).as_slice()].concat().join(" ");
     let from = words(program("mariadb-dump")?, stage.source()?);
     let to = words(program("mariadb")?, stage.target()?);
-    let schema = row::SCHEMA;
-    let pipe = format!("set -o pipefail; {from} --single-transaction {schema} | {to} {schema}");
+    let pipe = format!("set -o pipefail; {from} --single-transaction {SCHEMA} | {to} {SCHEMA}");
     let (before, began) = (stage.usage()?, Instant::now());
-    run(&program("bash")?, &["-c".to_owned(), pipe], stage, args).await?;
-    Ok(Measured { took: began.elapsed(), used: Used::between(before, stage.usage()?, None) })
+    let used = run(&program("bash")?, &["-c".to_owned(), pipe], stage, args).await?;
+    // The memory is the shell's.
+    let used = Usage { peak_bytes: 0, ..used };
+    Ok(Measured { took: began.elapsed(), used: Used::between(before, stage.usage()?, Some(used)) })
 }
 
 /// One for each table of a side.
 async fn checksums(stage: &Stage, side: Side) -> Result<Vec<(String, Option<u64>)>> {
-    let tables: Vec<String> = shop::TABLES.iter().map(|table| format!("{}.{}", row::SCHEMA, table.name)).collect();
+    let tables: Vec<String> = shop::TABLES.iter().map(|table| format!("{SCHEMA}.{}", table.name)).collect();
     let mut connection = stage.server(side)?.connect().await?;
     Ok(connection.query(format!("CHECKSUM TABLE {}", tables.join(", "))).await?)
 }

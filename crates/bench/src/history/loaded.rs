@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Work;
 use crate::args::Args;
-use crate::recording::{binlog_end, fingerprint, init, remove};
+use crate::machine;
+use crate::recording::{BinlogPlace, binlog_end, fingerprint, init, remove};
 use crate::stage::{Side, server, write_config};
-use crate::{machine, row};
+use crate::workload::SCHEMA;
 
 const FACTS: &str = "loaded.json";
 /// Rows that both sides have are equal to the second.
@@ -26,15 +27,13 @@ pub struct Loaded {
     pub folder: PathBuf,
     pub rows: u64,
     /// Where the source's binlog ends.
-    pub file: String,
-    pub offset: u64,
+    pub end: BinlogPlace,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Facts {
     rows: u64,
-    file: String,
-    offset: u64,
+    end: BinlogPlace,
 }
 
 impl Loaded {
@@ -60,8 +59,8 @@ impl Loaded {
                 facts
             }
         };
-        let Facts { rows, file, offset } = facts;
-        Ok(Loaded { folder, rows, file, offset })
+        let Facts { rows, end } = facts;
+        Ok(Loaded { folder, rows, end })
     }
 }
 
@@ -73,21 +72,20 @@ async fn load(flavor: Flavor, work: Work, args: &Args, folder: &std::path::Path)
     fill(&target, if work == Work::Comparing { args.history_rows } else { 0 }).await?;
     init(&args.crossfade()?, &write_config(folder, &source, &target, "")?).await?;
     let mut connection = source.connect().await?;
-    let (file, offset) = binlog_end(&source, &mut connection).await?;
+    let end = binlog_end(&source, &mut connection).await?;
     connection.disconnect().await?;
     tokio::try_join!(source.stop(), target.stop())?;
-    Ok(Facts { rows, file, offset })
+    Ok(Facts { rows, end })
 }
 
 /// The tables with so many rows, without a trace in the binlog.
 async fn fill(server: &Server, rows: u64) -> Result<u64> {
     let mut connection = server.connect().await?;
-    let schema = row::SCHEMA;
     for statement in [
         "SET sql_log_bin = 0".to_owned(),
         format!("SET timestamp = {LOADED_AT}"),
-        format!("CREATE DATABASE {schema}"),
-        format!("USE {schema}"),
+        format!("CREATE DATABASE {SCHEMA}"),
+        format!("USE {SCHEMA}"),
     ] {
         connection.query_drop(statement).await?;
     }

@@ -5,16 +5,16 @@ mod copying;
 mod loaded;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
-use crossfade_servers::{Flavor, Server};
+use crossfade_servers::Flavor;
 
 use crate::args::Args;
 use crate::figures::{HistoryRun, Used};
-use crate::stage::Stage;
+use crate::stage::{Durability, Stage};
 use crate::tool::Tool;
 use crate::usage::Usage;
 use loaded::Loaded;
@@ -79,12 +79,11 @@ struct Measured {
 }
 
 /// Everybody in turn, as many rounds as asked for.
-pub async fn measure(flavor: Flavor, work: Work, args: &Args) -> Result<Vec<HistoryRun>> {
+pub async fn measure(flavor: Flavor, work: Work, args: &Args, runs: &mut Vec<HistoryRun>) -> Result<()> {
     let loaded = Loaded::find_or_make(flavor, work, args).await?;
-    let mut runs = Vec::new();
     for round in 1..=args.rounds {
         for way in work.ways(flavor) {
-            let mut stage = Stage::set(flavor, &args.folder, Some(&loaded.folder)).await?;
+            let mut stage = Stage::set(flavor, Durability::Durable, &args.folder, Some(&loaded.folder)).await?;
             let measured = match work {
                 Work::Copying => copying::measure(&stage, *way, args).await,
                 Work::Comparing => comparing::measure(&stage, *way, &loaded, args).await,
@@ -105,28 +104,7 @@ pub async fn measure(flavor: Flavor, work: Work, args: &Args) -> Result<Vec<Hist
             runs.push(run);
         }
     }
-    Ok(runs)
-}
-
-/// A program of the machine.
-fn program(name: &str) -> Result<PathBuf> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file());
-    match found {
-        Some(path) => Ok(path),
-        None => bail!("{name} is missing; `scripts/servers.sh --rivals` installs it"),
-    }
-}
-
-/// Host, port and account, as most tools take them.
-fn account(server: &Server) -> [String; 4] {
-    let port = server.port();
-    [
-        "--host=127.0.0.1".to_owned(),
-        format!("--port={port}"),
-        "--user=root".to_owned(),
-        format!("--password={}", server.root_password()),
-    ]
+    Ok(())
 }
 
 /// Runs a tool to its end.

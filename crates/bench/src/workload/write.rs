@@ -7,8 +7,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::zipf::Zipf;
-use super::{LARGE_TRANSACTIONS, ROW_BYTES, Workload};
-use crate::row;
+use super::{FINISH_TABLE, LARGE_TRANSACTIONS, Part, ROW_BYTES, SCHEMA, Workload};
+use crate::{mixed, row};
 
 /// Statements in one packet, or rows in one statement.
 const AT_ONCE: u64 = 500;
@@ -17,25 +17,38 @@ const SEED: u64 = 2026;
 /// Creates the tables and what is in them before the workload, without a trace in the binlog.
 pub async fn load_base(conn: &mut Conn, workload: Workload) -> Result<()> {
     conn.query_drop("SET sql_log_bin = 0").await?;
-    conn.query_drop(format!("CREATE DATABASE {}", row::SCHEMA)).await?;
-    for statement in row::TABLES {
+    conn.query_drop(format!("CREATE DATABASE {SCHEMA}")).await?;
+    for statement in workload.tables().iter().map(String::as_str).chain(FINISH_TABLE) {
         conn.query_drop(statement).await?;
     }
     insert_many(conn, 1..workload.base_rows() + 1, ROW_BYTES).await?;
+    if matches!(workload, Workload::Mixed | Workload::Both) {
+        for statement in mixed::base(&mut StdRng::seed_from_u64(SEED)) {
+            conn.query_drop(statement).await?;
+        }
+    }
     // A table that lives has statistics; one that was filled a moment ago may not, and is then read from end to end.
-    conn.query_drop("ANALYZE TABLE bench.account").await?;
+    let tables: Vec<String> = conn.query(format!("SHOW TABLES FROM {SCHEMA}")).await?;
+    for table in tables {
+        conn.query_drop(format!("ANALYZE TABLE {SCHEMA}.{table}")).await?;
+    }
     conn.query_drop("SET sql_log_bin = 1").await?;
     Ok(())
 }
 
-/// Writes the workload's `rows` changes, and the row that says that it is over.
-pub async fn write(conn: &mut Conn, workload: Workload, rows: u64) -> Result<()> {
+/// Writes the changes of a part, and the row that says that it is over.
+pub async fn write(conn: &mut Conn, workload: Workload, part: Part, rows: u64) -> Result<()> {
+    let changes = workload.changes(rows) / workload.parts().len() as u64;
     match workload {
-        Workload::Inserts => insert_singly(conn, rows).await?,
-        Workload::Updates => update_singly(conn, rows).await?,
-        Workload::Large => insert_in_large_transactions(conn, rows, ROW_BYTES).await?,
+        Workload::Inserts => insert_singly(conn, changes).await?,
+        Workload::Updates => update_singly(conn, changes).await?,
+        Workload::Mixed | Workload::Both => {
+            let mut random = StdRng::seed_from_u64(SEED);
+            write_singly(conn, changes / mixed::CHANGES, |_| mixed::transaction(&mut random, part.ids)).await?;
+        }
+        Workload::Large => insert_in_large_transactions(conn, changes, ROW_BYTES).await?,
     }
-    conn.query_drop(row::FINISH).await?;
+    conn.query_drop(part.finish()).await?;
     Ok(())
 }
 
@@ -65,11 +78,11 @@ async fn update_singly(conn: &mut Conn, rows: u64) -> Result<()> {
     .await
 }
 
-/// Many statements travel together; each is a transaction of its own.
-async fn write_singly(conn: &mut Conn, rows: u64, mut statement: impl FnMut(u64) -> String) -> Result<()> {
-    for first in (1..=rows).step_by(AT_ONCE as usize) {
-        let statements: Vec<String> = (first..=rows.min(first + AT_ONCE - 1)).map(&mut statement).collect();
-        conn.query_drop(statements.join(";")).await?;
+/// Many transactions travel together; each is one of its own.
+async fn write_singly(conn: &mut Conn, transactions: u64, mut transaction: impl FnMut(u64) -> String) -> Result<()> {
+    for first in (1..=transactions).step_by(AT_ONCE as usize) {
+        let together: Vec<String> = (first..=transactions.min(first + AT_ONCE - 1)).map(&mut transaction).collect();
+        conn.query_drop(together.join(";")).await?;
     }
     Ok(())
 }

@@ -137,23 +137,27 @@ async fn run_with(
             return Err(error);
         }
     };
-    // Whoever has stood by meanwhile, too.
-    if let Some(word) = store.end_word().await? {
-        lease.release(store).await?;
-        return Err(ended(&word).into());
-    }
     // From the first moment on: whoever waits for a server before it runs keeps its lease meanwhile.
-    let ended = tokio::select! {
+    let mut over = None;
+    let ran = tokio::select! {
         lost = lease.clone().renew(store.clone()) => lost,
-        ended = outset.until_begun(store, lease.epoch(), async |begun| {
+        ran = outset.until_begun(store, lease.epoch(), async |begun| {
+            // It may have ended while this process stood by, or waited: asked before each attempt.
+            over = store.end_word().await?;
+            if over.is_some() {
+                return Ok(());
+            }
             hold_lease_and_run(pair, store, (outset, mark), &lease, probe.clone(), begun).await
-        }) => ended,
+        }) => ran,
     };
-    if let Err(error) = &ended {
-        report::failed(store, &stream_of(direction), lease.epoch(), error).await;
+    match &ran {
+        Err(error) => report::failed(store, &stream_of(direction), lease.epoch(), error).await,
+        Ok(()) if over.is_some() => report::ended(store, &stream_of(direction), lease.epoch()).await,
+        Ok(()) => {}
     }
     let released = lease.release(store).await;
-    ended.and(released)
+    ran.and(released)?;
+    over.map_or(Ok(()), |word| Err(ended(&word).into()))
 }
 
 async fn hold_lease_and_run(

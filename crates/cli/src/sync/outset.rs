@@ -146,13 +146,16 @@ impl Outset<'_> {
                 ended => return ended,
             }
             tokio::select! {
-                () = self.stop.cancelled() => return Ok(()),
+                () = self.stop.cancelled() => {
+                    report::ended(store, &stream_of(self.direction), epoch).await;
+                    return Ok(());
+                }
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
 
-    /// Asks until there is an answer, or a failure that does not pass by itself.
+    /// Asks until there is an answer, or a failure that does not pass by itself. `None` when asked to stop meanwhile.
     async fn awaiting<T>(&self, mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
         let mut told: Option<(Instant, String)> = None;
         loop {

@@ -4,15 +4,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use crossfade_applier::{beat, beat_seen};
+use crossfade_binlog::BinlogEnd;
 use crossfade_catalog::Purpose;
 use crossfade_config::ServerUrl;
-use crossfade_model::Position;
+use crossfade_model::{Position, Side};
 use mysql_async::Conn;
 
 use crate::meeting::{Source, in_time};
 
-/// A side of several servers is looked at anew this often, since another one may take writes.
-const RECONNECT_EVERY: Duration = Duration::from_secs(5);
+/// A side is looked at anew this often: of several servers another one may take writes, and GTIDs can be switched on and off, so
+/// that the end is told in the wrong kind until then.
+const LOOK_ANEW_EVERY: Duration = Duration::from_secs(5);
 
 /// A replica's position is found by a write on its primary, which is spared while nothing moves there.
 const MEET_EVERY: Duration = Duration::from_secs(1);
@@ -24,9 +26,22 @@ const WRITER: &str = "report";
 /// The end of what is to be read, as far as it is known.
 pub struct SourceEnd {
     source: Source,
-    primary: Option<(Conn, Instant)>,
+    primary: Option<Primary>,
     replica: Option<Conn>,
     meeting: Option<Meeting>,
+}
+
+struct Primary {
+    conn: Conn,
+    end: BinlogEnd,
+    since: Instant,
+}
+
+impl Primary {
+    async fn position(&mut self, side: Side) -> anyhow::Result<Position> {
+        let position = in_time(self.end.position(&mut self.conn)).await?;
+        position.with_context(|| format!("the binlog position of the {side} side cannot be read"))
+    }
 }
 
 /// A heartbeat that was committed on the primary.
@@ -62,15 +77,18 @@ impl SourceEnd {
     }
 
     async fn of_primary(&mut self) -> anyhow::Result<Position> {
-        let is_old = |since: &Instant| self.source.servers.are_several() && since.elapsed() >= RECONNECT_EVERY;
-        if self.primary.as_ref().is_some_and(|(_, since)| is_old(since)) {
-            self.primary = None;
+        let side = self.source.side;
+        let is_fresh = |primary: &Primary| primary.since.elapsed() < LOOK_ANEW_EVERY;
+        if !self.primary.as_ref().is_some_and(is_fresh) {
+            let known = self.primary.take().filter(|_| !self.source.servers.are_several());
+            let mut conn = match known {
+                Some(known) => known.conn,
+                None => self.source.primary(Purpose::Apply).await?,
+            };
+            let end = in_time(BinlogEnd::ask(&mut conn, side.as_str())).await??;
+            self.primary = Some(Primary { conn, end, since: Instant::now() });
         }
-        if self.primary.is_none() {
-            self.primary = Some((self.source.primary(Purpose::Apply).await?, Instant::now()));
-        }
-        let (conn, _) = self.primary.as_mut().context("not connected")?;
-        self.source.end_of(conn).await
+        self.primary.as_mut().context("not connected")?.position(side).await
     }
 
     /// `None` until a heartbeat has arrived after the primary has moved.
@@ -79,7 +97,7 @@ impl SourceEnd {
         if self.replica.is_none() {
             self.replica = Some(self.source.connect_replica(replica).await?);
         }
-        let (Some((primary, _)), Some(replica)) = (&mut self.primary, &mut self.replica) else { return Ok(None) };
+        let (Some(primary), Some(replica)) = (&mut self.primary, &mut self.replica) else { return Ok(None) };
         if let Some(meeting) = &mut self.meeting {
             if meeting.met.is_none() {
                 if in_time(beat_seen(replica, &self.source.pair, WRITER)).await?? < meeting.counter {
@@ -93,8 +111,8 @@ impl SourceEnd {
                 return Ok(meeting.met.clone());
             }
         }
-        let counter = in_time(beat(primary, &self.source.pair, WRITER)).await??;
-        let primary_at = self.source.end_of(primary).await?;
+        let counter = in_time(beat(&mut primary.conn, &self.source.pair, WRITER)).await??;
+        let primary_at = primary.position(self.source.side).await?;
         self.meeting = Some(Meeting { counter, began: Instant::now(), primary_at, met: None });
         Ok(None)
     }

@@ -106,6 +106,25 @@ fn a_change_names_what_ties_it() {
     assert_eq!(parent.given_up(), child.parents());
     assert!(!child.parents().is_empty() && parent.parents().is_empty() && of(PARENTS, "p", "p").given_up().is_empty());
     let tokens: Vec<u64> = child.tokens().collect();
-    assert!(tokens.contains(&child.parents()[0]) && tokens.len() == 2, "its own key and its parent's");
+    assert!(tokens.len() == 2 && tokens == [child.keys(), child.parents()].concat(), "its own key and its parent's");
     assert_eq!(of(99, "p", "").tokens().count(), 0, "no such table");
+}
+
+#[test]
+fn who_refers_to_a_parent_wants_what_that_parent_offers() {
+    let planner = planner();
+    let keys: Vec<_> = planner.foreign_keys(CHILDREN).collect();
+    let key = keys.iter().find(|key| key.parent == PARENTS).expect("children have parents");
+    let wanted = |child: &str| key.wanted(&row(child).expect("a row"));
+    let parent = row("p").expect("a row");
+    let values: Vec<_> = key.referred.iter().map(|column| parent[*column].clone()).collect();
+    assert!(wanted("k p").is_some());
+    assert_eq!(
+        (wanted("k p"), wanted("m P")),
+        (key.offered(&values), key.offered(&values)),
+        "whoever asks, however spelled"
+    );
+    assert_ne!(wanted("k q"), key.offered(&values));
+    assert_eq!(wanted("k"), None, "it refers to none");
+    assert_eq!(planner.foreign_keys(99).count(), 0, "no such table");
 }

@@ -53,11 +53,11 @@ impl TimesTold {
         before_end.step_by(step).map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// `None` where the copying was too short to tell anything.
-    pub fn judge(&self, begun: Instant, ended: Instant) -> Option<Honesty> {
+    /// `None` where the copying was too short to tell anything. `left` says how long the rest took that began at a moment.
+    pub fn judge(&self, begun: Instant, ended: Instant, left: impl Fn(Instant) -> Duration) -> Option<Honesty> {
         let half_way = begun + (ended - begun) / 2;
         let of_half = || self.0.iter().filter(|told| told.at >= half_way && told.at + LEAST_LEFT <= ended);
-        let ratio = |told: &Told| Some(told.seconds_left? as f64 / (ended - told.at).as_secs_f64());
+        let ratio = |told: &Told| Some(told.seconds_left? as f64 / left(told.at).as_secs_f64());
         let mut ratios: Vec<f64> = of_half().filter_map(ratio).collect();
         ratios.sort_by(f64::total_cmp);
         let far = |ratio: &f64| ratio.max(1.0 / ratio.max(0.001));
@@ -75,8 +75,8 @@ fn told_and_real_times_are_compared_from_half_way_on() {
     let at = |seconds: u64| begun + Duration::from_secs(seconds);
     let all = [(10, Some(1)), (50, Some(50)), (60, Some(44)), (70, None), (80, Some(10)), (99, Some(9))];
     let told = TimesTold(all.map(|(second, seconds_left)| Told { at: at(second), seconds_left, rows: 0 }).into());
-    let honesty = told.judge(begun, at(100)).unwrap();
+    let honesty = told.judge(begun, at(100), |then| at(100) - then).unwrap();
     assert_eq!((honesty.median, honesty.worst, honesty.told, honesty.untold), (1.0, 0.5, 3, 1));
     assert!((honesty.within_a_quarter - 2.0 / 3.0).abs() < 1e-9, "{honesty:?}");
-    assert_eq!(told.judge(begun, at(10)), None);
+    assert_eq!(told.judge(begun, at(10), |then| at(10) - then), None);
 }
