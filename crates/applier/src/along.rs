@@ -1,9 +1,10 @@
 //! Children of a row that goes back to the key from which it was moved, since the move has lost, go with it.
 //!
 //! The side that moved the row has given it children by its new key; the other side has given it some by the old one, or has
-//! changed it. What goes back ends the row under the new key, and brings it under the old one. Where it has a unique value, that
-//! tells that it is one row: those that refer to the new key are its children, and refer to the old one from then on. The other
-//! side is told, where they wait for a parent that is not there.
+//! changed it. What goes back ends the row under the new key, and brings it under the old one, unless the other side has changed it
+//! there and that has won. Where it has a unique value, that tells that it is one row: those that refer to the new key are its
+//! children, and refer to the one that it has in the end from then on. The other side is told, where they wait for a parent that
+//! is not there.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +13,15 @@ use crossfade_rules::TableMapping;
 use mysql_async::{Conn, Error};
 
 use crate::error::ApplyError;
-use crate::family::{change, children_by, numbered, send_back};
+use crate::family::{change, children_by, has_children, numbered, send_back};
 use crate::judged::{JudgedLane, JudgedStep, Taken};
 use crate::lane::Shared;
 use crate::parking::Cause;
 use crate::session;
 
-/// Whether a row that comes has a unique value of one that ends.
-pub(crate) fn succeeds(mapping: &TableMapping, ended: &Row, comes: &Row) -> bool {
-    let is_same = |column: &usize| !ended[*column].is_null() && ended[*column] == comes[*column];
+/// Whether a row has a unique value of one that ends, and so is the same one.
+pub(crate) fn succeeds(mapping: &TableMapping, ended: &Row, other: &Row) -> bool {
+    let is_same = |column: &usize| !ended[*column].is_null() && ended[*column] == other[*column];
     mapping.unique_keys.iter().any(|key| key.iter().all(is_same))
 }
 
@@ -64,8 +65,9 @@ async fn take_unchecked(shared: &Shared, conn: &mut Conn, ended: (usize, Row, Ro
     Ok(taken)
 }
 
-/// Tells of children that were taken along. Where a successor has not come after all, nothing may be written: these messages
-/// wait for it.
+/// Tells of children that were taken along. Where somebody refers to a successor that is not there, it has not come after all:
+/// nothing may be written, and these messages wait for it. Where nobody does, it has come and gone again, and what ended it has
+/// seen to its children.
 pub(crate) async fn tell(
     shared: &Shared,
     conn: &mut Conn,
@@ -74,10 +76,11 @@ pub(crate) async fn tell(
     let (mut told, mut ahead) = (Vec::new(), BTreeMap::new());
     for Taken { table, seqs, successor, along } in lane.steps.iter_mut().flat_map(JudgedStep::taken_along) {
         let target = &shared.tables[table];
-        if !target.lock_and_tell(conn, &[target.key_of(&successor)]).await?[0] {
+        if target.lock_and_tell(conn, &[target.key_of(&successor)]).await?[0] {
+            told.extend(along);
+        } else if has_children(shared, conn, table, &successor).await? {
             ahead.extend(seqs.into_iter().map(|seq| (seq, Cause::Behind)));
         }
-        told.extend(along);
     }
     if ahead.is_empty() {
         send_back(shared, conn, &numbered(told, Origin::Ruled)).await?;

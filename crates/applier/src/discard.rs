@@ -6,7 +6,7 @@
 //! concurrent with it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossfade_message::{Outcome, Request, Status};
 use crossfade_rules::trouble::Remedy;
@@ -94,7 +94,7 @@ impl Applier {
             return Err(error);
         }
         let mut parking = shared.parking.lock().await;
-        parking.leave(seqs.iter().copied());
+        parking.leave(seqs.iter().copied(), Instant::now());
         shared.progress.set_aside(parking.counts());
         Ok(())
     }

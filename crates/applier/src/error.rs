@@ -221,6 +221,11 @@ pub(crate) fn is_missing_parent(error: &mysql_async::Error) -> bool {
     is_one_of(error, &[1216, 1452])
 }
 
+/// Other rows refer to a key that it would end.
+pub(crate) fn is_referred_to(error: &mysql_async::Error) -> bool {
+    is_one_of(error, &[1217, 1451])
+}
+
 /// The server itself says so, not a trigger that borrows its number.
 fn is_one_of(error: &mysql_async::Error, codes: &[u16]) -> bool {
     let mysql_async::Error::Server(server) = error else { return false };

@@ -168,6 +168,21 @@ pub(crate) async fn children_by(
     shared.tables[link.child].lock_where(conn, &link.columns, &referred).await
 }
 
+/// Whether some row refers to this one, which need not be there itself. What is found is locked.
+pub(crate) async fn has_children(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    parent: &Row,
+) -> Result<bool, mysql_async::Error> {
+    for link in &shared.children[table] {
+        if !children_by(shared, conn, link, &[parent]).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The last change by which users of the target have written a row concurrently.
 pub(crate) async fn given(
     shared: &Shared,

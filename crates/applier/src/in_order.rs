@@ -216,11 +216,23 @@ impl Context<'_> {
                 }
             }
             match &judged.aside {
-                Some(Cause::Refused(_)) if !round.last.contains_key(&place) && self.is_of_one_row(judged.change) => {
-                    judged.aside = None;
-                    round.passed_over.push(place);
-                    all_there &= self.leave(conn, judged).await?;
-                    self.put_around(conn, changes, place).await?;
+                Some(Cause::Refused(refused))
+                    if !round.last.contains_key(&place)
+                        && !refused.is_referred_to
+                        && self.is_of_one_row(conn, judged.change).await? =>
+                {
+                    let cause = judged.aside.take();
+                    match self.leave(conn, judged).await? {
+                        Some(there) => {
+                            round.passed_over.push(place);
+                            all_there &= there;
+                            self.put_around(conn, changes, place).await?;
+                        }
+                        None => {
+                            judged.aside = cause;
+                            round.set_aside(planner, judged);
+                        }
+                    }
                 }
                 Some(_) => round.set_aside(planner, judged),
                 None => {}
@@ -229,11 +241,15 @@ impl Context<'_> {
         Ok(Written::AsJudged { all_there })
     }
 
-    /// The change brings, changes or moves one row and nothing else: no child follows it.
-    fn is_of_one_row(&self, change: &MappedChange) -> bool {
-        let dependence = self.shared.planner.dependence(change.table, change.before.as_ref(), change.after.as_ref());
-        let moves_nobody = dependence.given_up().is_empty() || self.shared.children[change.table].is_empty();
-        !self.shared.mappings[change.table].keyless && change.after.is_some() && moves_nobody
+    /// The change brings, changes or moves one row and nothing else: nobody here refers to a key that it gives up.
+    async fn is_of_one_row(&self, conn: &mut Conn, change: &MappedChange) -> Result<bool, mysql_async::Error> {
+        if self.shared.mappings[change.table].keyless || change.after.is_none() {
+            return Ok(false);
+        }
+        let Some(before) = &change.before else { return Ok(true) };
+        let dependence = self.shared.planner.dependence(change.table, Some(before), change.after.as_ref());
+        let gives_up_a_key = !dependence.given_up().is_empty();
+        Ok(!gives_up_a_key || !family::has_children(self.shared, conn, change.table, before).await?)
     }
 
     /// A delete that takes other rows along, or their references.
@@ -258,17 +274,23 @@ impl Context<'_> {
         }
     }
 
-    /// A moved row that cannot arrive leaves its old key all the same. `false`: it was not there.
-    async fn leave(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<bool, ApplyError> {
+    /// A moved row that cannot arrive leaves its old key all the same, and `false` says that it was not there. `None`: the target
+    /// keeps it, since what is not synced refers to it.
+    async fn leave(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<Option<bool>, ApplyError> {
         let (change, table) = (judged.change, judged.change.table);
         let target = &self.shared.tables[table];
-        if let (Some(before), Some(after)) = (&change.before, &change.after)
-            && judged.leaves()
-            && followers::leaves_its_key(self.shared, conn, table, (before, after)).await?
-        {
-            return Ok(target.delete(conn, &[target.key_of(before)]).await?);
+        let (Some(before), Some(after)) = (&change.before, &change.after) else { return Ok(Some(ALL_THERE)) };
+        if !judged.leaves() || !followers::leaves_its_key(self.shared, conn, table, (before, after)).await? {
+            return Ok(Some(ALL_THERE));
         }
-        Ok(ALL_THERE)
+        conn.query_drop("SAVEPOINT part").await?;
+        match target.delete(conn, &[target.key_of(before)]).await {
+            Err(source) if row_remedy(&source) == Remedy::Park => {
+                conn.query_drop("ROLLBACK TO SAVEPOINT part").await?;
+                Ok(None)
+            }
+            left => Ok(Some(left?)),
+        }
     }
 
     /// A row that is refused for a unique value waits for it with another one, so that others can take what it leaves: if the

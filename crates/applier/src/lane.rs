@@ -597,7 +597,7 @@ async fn commit(
         lane.tally.messages -= asides.len() as u64;
         conn.query_drop("ROLLBACK").await?;
         parking.nudge(&asides, now);
-        parking.renew(asides);
+        parking.renew(asides, now);
         return Ok(Attempt::Committed);
     }
     if let Entry::Batch(step) = &work.entry
@@ -618,8 +618,7 @@ async fn commit(
     conn.query_drop("COMMIT").await?;
     lane.tally.messages -= asides.len() as u64;
     parking.nudge(&asides, now);
-    parking.enter(asides, &work.seen);
-    parking.leave(applied);
+    parking.enter(asides, &work.seen, applied, now);
     shared.progress.set_aside(parking.counts());
     Ok(Attempt::Committed)
 }

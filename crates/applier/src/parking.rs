@@ -17,7 +17,7 @@ use crossfade_rules::{Class, MappedChange, Planner};
 use rustc_hash::FxHashMap;
 
 use crate::circuit::{Circuit, CircuitLimits, Tripped};
-use crate::error::is_missing_parent;
+use crate::error::{is_missing_parent, is_referred_to};
 use crate::refusal::Refusal;
 
 /// So many held changes are retried in one transaction.
@@ -53,6 +53,8 @@ pub(crate) struct Refused {
     pub passes: bool,
     /// A parent is not there.
     pub misses_parent: bool,
+    /// Other rows refer to a key that it would end.
+    pub is_referred_to: bool,
     /// What stands for the rows that have its unique values: it is tried together with who changes them.
     pub rivals: Vec<u64>,
 }
@@ -64,7 +66,7 @@ impl Cause {
             _ => 0,
         };
         let passes = class_of(&source) == Class::OtherRows;
-        let misses_parent = is_missing_parent(&source);
+        let (misses_parent, is_referred_to) = (is_missing_parent(&source), is_referred_to(&source));
         let refusal = Refusal::from(source);
         Cause::Refused(Refused {
             code,
@@ -72,6 +74,7 @@ impl Cause {
             logged: refusal.to_string(),
             passes,
             misses_parent,
+            is_referred_to,
             rivals: Vec::new(),
         })
     }
@@ -126,7 +129,7 @@ pub(crate) struct AsideMessage {
     pub op: RowOp,
     pub cause: Cause,
     pub dependences: Vec<Arc<Dependence>>,
-    /// How often the target has refused it, this time included.
+    /// How often the target has refused it, this time included, or it was to be tried by itself since nothing else would try it.
     pub attempts: u32,
     /// `None`: it is tried with what it waits behind.
     pub due: Option<Instant>,
@@ -274,17 +277,19 @@ impl Parking {
         self.entries.values().map(|entry| &*entry.seen)
     }
 
-    /// Enters messages that were [reckoned](Self::reckon) and that the store knows of.
-    pub fn enter(&mut self, messages: AsideMessages, seen: &Arc<Seen>) {
+    /// Enters messages that were [reckoned](Self::reckon) and that the store knows of, and takes out what has been applied. Both at
+    /// once: between the two, what waits behind the latter would seem to have somebody.
+    pub fn enter(&mut self, messages: AsideMessages, seen: &Arc<Seen>, applied: BTreeSet<u64>, now: Instant) {
         for (seq, AsideMessage { table, op, cause, dependences, attempts, due }) in messages {
             let seen = self.take(seq).map_or_else(|| seen.clone(), |before| before.seen);
             let entry = Entry { table, op, dependences, seen, cause: Some(cause), attempts, due, untold: false };
             self.put(seq, entry);
         }
+        self.leave(applied, now);
     }
 
     /// Another attempt has changed nothing but reasons and times; the store is told [later](Self::untold).
-    pub fn renew(&mut self, messages: AsideMessages) {
+    pub fn renew(&mut self, messages: AsideMessages, now: Instant) {
         for (seq, AsideMessage { cause, attempts, due, dependences, .. }) in messages {
             if let Some(mut entry) = self.take(seq) {
                 entry.untold |=
@@ -295,6 +300,7 @@ impl Parking {
                 self.put(seq, entry);
             }
         }
+        self.keep_all_awake(now);
     }
 
     /// What the store does not know yet.
@@ -317,9 +323,27 @@ impl Parking {
         }
     }
 
-    pub fn leave(&mut self, seqs: impl IntoIterator<Item = u64>) {
+    pub fn leave(&mut self, seqs: impl IntoIterator<Item = u64>, now: Instant) {
         for seq in seqs {
             self.take(seq);
+        }
+        self.keep_all_awake(now);
+    }
+
+    /// Whoever waits behind others is tried with them. Where those have gone without him, nothing would try him any more: the
+    /// first of each such group gets a time of its own.
+    fn keep_all_awake(&mut self, now: Instant) {
+        if self.entries.values().all(|entry| entry.due.is_some()) {
+            return;
+        }
+        let sleeps = |group: &BTreeSet<u64>| group.iter().all(|seq| self.entries[seq].due.is_none());
+        let first: Vec<u64> = self.groups().filter(sleeps).filter_map(|mut group| group.pop_first()).collect();
+        for seq in first {
+            if let Some(entry) = self.entries.get_mut(&seq) {
+                entry.attempts += 1;
+                entry.due = Some(now + retry_pause(entry.attempts, FIRST_RETRY, LONGEST_RETRY));
+                entry.untold = true;
+            }
         }
     }
 
@@ -356,24 +380,24 @@ impl Parking {
         self.entries.values().filter_map(due).min()
     }
 
-    /// The messages of which something is due, each group with everything that is tied to it, in order. What the target has
-    /// not refused goes together: one wait serves it all.
+    /// The messages of which something is due, each group with everything that is tied to it, in order. What was never
+    /// refused nor tried by itself goes together: one wait serves it all.
     pub fn due_groups(&self, now: Instant, can_judge: bool) -> Vec<BTreeSet<u64>> {
         let is_due = |seq: &u64| {
             let entry = &self.entries[seq];
             (can_judge || !entry.is_held()) && entry.due.is_some_and(|due| due <= now)
         };
         let due = self.groups().filter(|group| group.iter().any(is_due));
-        let (refused, held): (Vec<_>, Vec<_>) =
+        let (tried, others): (Vec<_>, Vec<_>) =
             due.partition(|group| group.iter().any(|seq| self.entries[seq].attempts > 0));
         let mut groups: Vec<BTreeSet<u64>> = Vec::new();
-        for group in held {
+        for group in others {
             match groups.last_mut() {
                 Some(last) if last.len() + group.len() <= MOST_TOGETHER => last.extend(group),
                 _ => groups.push(group),
             }
         }
-        groups.extend(refused);
+        groups.extend(tried);
         groups
     }
 
@@ -508,5 +532,38 @@ impl Groups {
             seq = root;
         }
         seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn behind(seq: u64) -> AsideMessages {
+        let (table, dependence) = (TableName::new("app", "users"), Dependence::default());
+        by_message(vec![Aside { seqs: vec![seq], table, op: RowOp::Update, dependence, cause: Cause::Behind }])
+    }
+
+    fn empty() -> Parking {
+        Parking::new(CircuitLimits { most_parked: 10, most_refused_ppm: 10_000 })
+    }
+
+    #[test]
+    fn what_waits_behind_nobody_is_tried_by_itself() {
+        let (mut parking, begin) = (empty(), Instant::now());
+        parking.enter(behind(7), &Arc::default(), BTreeSet::new(), begin);
+        let first = parking.next_due(begin, true).expect("it is tried again");
+        assert!(first > begin && first <= begin + 2 * FIRST_RETRY);
+        assert_eq!(parking.due_groups(first, true), [BTreeSet::from([7])]);
+        assert_eq!(parking.untold(begin)[0].attempts, 1);
+
+        let mut once_more = behind(7);
+        parking.reckon(&mut once_more, first);
+        parking.renew(once_more, first);
+        let second = parking.next_due(first, true).expect("and again");
+        assert!(second >= first + 2 * FIRST_RETRY, "less and less often");
+
+        parking.enter(AsideMessages::new(), &Arc::default(), BTreeSet::from([7]), second);
+        assert_eq!(parking.next_due(second, true), None);
     }
 }

@@ -21,7 +21,8 @@ pub struct Failure {
     /// The server's error number, or a word of crossfade's own.
     pub error_code: String,
     pub error_text: String,
-    /// How often the target has refused it; 0 for one that merely waits behind another.
+    /// How often the target has refused it, or it was to be tried by itself when what it waited behind had gone; 0 for one that
+    /// merely waits behind another.
     pub attempts: u32,
     /// `None`: it is tried with what it waits behind.
     pub retry_in: Option<Duration>,

@@ -15,6 +15,7 @@ mod moved_orphans;
 mod orphans;
 mod outcome;
 mod parked;
+mod phases;
 mod reckoning;
 mod run;
 mod sight;
@@ -38,6 +39,13 @@ async fn of_one_table(flavor: Flavor, name: &'static str) -> Result<Migration> {
     migration.init().await?;
     migration.start_both().await?;
     Ok(migration)
+}
+
+/// Servers with these options that one test has for itself.
+async fn own_servers(flavor: Flavor, options: &[(&str, &str)]) -> Result<&'static SharedPair> {
+    let builder = Server::builder(flavor).relaxed();
+    let builder = options.iter().fold(builder, |builder, (name, value)| builder.option(name, value));
+    Ok(SharedPair::own(builder).await?)
 }
 
 /// Servers that the seeds of one test have for themselves.
@@ -65,11 +73,7 @@ const MARIADB: Stand =
 
 async fn every_seed_ends_equal(stand: Stand, usual: u64) -> Result<()> {
     let seeds = seeds(usual)?;
-    let mut builder = Server::builder(stand.flavor).relaxed();
-    for (name, value) in stand.options {
-        builder = builder.option(name, value);
-    }
-    let servers = SharedPair::own(builder).await?;
+    let servers = own_servers(stand.flavor, stand.options).await?;
     let mut total = Outcome::default();
     let mut failed = Vec::new();
     println!("{}: {}", stand.label, Outcome::head());

@@ -2,14 +2,15 @@
 //! sides, nobody's row is there twice, and nothing stays set aside.
 
 use anyhow::{Result, ensure};
-use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_servers::Flavor;
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
-use crate::orphans::{CLOCK, LIMIT, until_nothing_waits, until_status};
+use crate::orphans::{CLOCK, LIMIT, make_coded_places, until_nothing_waits, until_passed};
+use crate::own_servers;
 
 /// What happens to a few rows, and what both sides have in the end. `#` stands for the scenario's hundreds.
 struct Scenario {
@@ -183,9 +184,7 @@ async fn moved_parents(flavor: Flavor, rule: &'static str, options: &[(&str, &st
     let mut migration = if options.is_empty() {
         Migration::new(&setup).await?
     } else {
-        let builder = Server::builder(flavor).relaxed();
-        let builder = options.iter().fold(builder, |builder, (name, value)| builder.option(name, value));
-        Migration::on_servers(&setup, SharedPair::own(builder).await?).await?
+        Migration::on_servers(&setup, own_servers(flavor, options).await?).await?
     };
     let places = format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, code VARCHAR(20) UNIQUE, {CLOCK})");
     let child = |table: &str, action: &str| {
@@ -341,6 +340,91 @@ async fn a_parent_that_moves_on(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
+/// Users of one side move parents with unique values, and give them children by the new keys, while the other side changes the
+/// parents later. That goes back; before it arrives, users of the other side end one parent, move another, end a third and bring
+/// it again, give a fourth another unique value, and move a fifth to where it had been moved to. All that arrives together: where children are to go along to there may be
+/// nobody any more, or somebody with another key or value.
+async fn parents_that_the_other_side_changes_again(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+    let servers = own_servers(flavor, options).await?;
+    let mut migration = Migration::on_servers(&Setup::new(flavor, "again"), servers).await?;
+    make_coded_places(&migration).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let before = "INSERT INTO {schema}.places (id, code, v) VALUES (1, 'p1', 1), (2, 'p2', 1), (3, 'p3', 1), (4, 'p4', 1), \
+                  (5, 'p5', 1)";
+    migration.on(&migration.old, &[before]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let (old, new) = (&migration.old, &migration.new);
+    let known = migration.status().read().await?.number("forward", "last_seq");
+    let moved = [
+        "UPDATE {schema}.places SET id = id + 10",
+        "INSERT INTO {schema}.notes (id, place) VALUES (1, 11), (2, 12), (3, 13), (4, 14), (5, 15)",
+        "INSERT INTO {schema}.seats (id, place) VALUES (1, 11), (2, 12), (3, 13), (4, 14), (5, 15)",
+        "INSERT INTO {schema}.guests (id, place) VALUES (4, 14)",
+    ];
+    migration.on(old, &moved).await?;
+    migration.on(new, &["UPDATE {schema}.places SET v = 2"]).await?;
+    migration.go_on(&[Direction::Forward]).await?;
+    // Five places, five notes, five seats and a guest.
+    until_passed(&migration, Direction::Forward, known + 16).await?;
+    let again = [
+        "DELETE FROM {schema}.places WHERE id = 1",
+        "UPDATE {schema}.places SET id = 22 WHERE id = 2",
+        "DELETE FROM {schema}.places WHERE id = 3",
+        "INSERT INTO {schema}.places (id, code, v) VALUES (3, 'p3', 3)",
+        "UPDATE {schema}.places SET code = 'q4' WHERE id = 4",
+        "UPDATE {schema}.places SET id = 15 WHERE id = 5",
+    ];
+    migration.on(new, &again).await?;
+    migration.go_on(&[Direction::Reverse]).await?;
+    until_nothing_waits(&migration).await?;
+    let list = |table: &str, what: &str| {
+        format!("(SELECT GROUP_CONCAT({what} ORDER BY id SEPARATOR ' ') FROM {}.{table})", sql::name(&migration.schema))
+    };
+    let children = ["notes", "seats", "guests"].map(|table| list(table, "id, '>', COALESCE(place, '')"));
+    let query = format!("SELECT CONCAT_WS(', ', {}, {})", list("places", "id, code"), children.join(", "));
+    let found: Option<String> = old.get_conn().await?.query_first(query).await?;
+    ensure!(found.as_deref() == Some(CHANGED_AGAIN), "{found:?} are left");
+    migration.stop_both().await
+}
+
+const CHANGED_AGAIN: &str = "3p3 4q4 11p1 15p5 22p2, 1>11 2>22 3>3 4>4 5>15, 1>11 2>22 3>3 4>4 5>15, 4>4";
+
+/// A parent is moved, and a child follows it, perhaps without a word in the binlog. The other side has changed the parent later, so
+/// that it goes back, and ends it with the child before that arrives.
+async fn a_parent_that_ends_when_it_went_back(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+    let servers = own_servers(flavor, options).await?;
+    let mut migration = Migration::on_servers(&Setup::new(flavor, "ends_back"), servers).await?;
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, code VARCHAR(20) UNIQUE, v INT, {CLOCK})"),
+            &format!(
+                "CREATE TABLE {{schema}}.notes (id INT PRIMARY KEY, place INT, {CLOCK}, FOREIGN KEY (place) \
+                 REFERENCES {{schema}}.places (id) ON UPDATE CASCADE ON DELETE CASCADE)"
+            ),
+        ])
+        .await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    let before = [
+        "INSERT INTO {schema}.places (id, code, v) VALUES (1, 'p1', 1)",
+        "INSERT INTO {schema}.notes (id, place) VALUES (1, 1)",
+    ];
+    migration.on(&migration.old, &before).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let known = migration.status().read().await?.number("forward", "last_seq");
+    migration.on(&migration.old, &["UPDATE {schema}.places SET id = 11 WHERE id = 1"]).await?;
+    migration.on(&migration.new, &["UPDATE {schema}.places SET v = 2"]).await?;
+    migration.go_on(&[Direction::Forward]).await?;
+    until_passed(&migration, Direction::Forward, known + 1).await?;
+    migration.on(&migration.new, &["DELETE FROM {schema}.places WHERE id = 1"]).await?;
+    migration.go_on(&[Direction::Reverse]).await?;
+    until_nothing_waits(&migration).await?;
+    migration.stop_both().await
+}
+
 /// Who has moved parents goes on with them, when the other side, which has given them children, has undone that already: the tables
 /// prefer the side that goes on. What goes back takes the place of all that, and nobody stands under two keys.
 async fn parents_that_are_changed_after_they_went_back(
@@ -432,14 +516,6 @@ async fn tells_no_clock_where_there_is_none(migration: &Migration) -> Result<()>
     Ok(())
 }
 
-async fn until_passed(migration: &Migration, direction: Direction, through: u64) -> Result<()> {
-    until_status(migration, "one direction through", |status| {
-        let of = |name: &str| status.number(direction.as_str(), name);
-        of("settled_seq") == of("last_seq") && of("last_seq") >= through
-    })
-    .await
-}
-
 async fn where_old_is_preferred(flavor: Flavor) -> Result<()> {
     parents_that_are_changed_after_they_went_back(
         flavor,
@@ -461,11 +537,7 @@ async fn where_columns_are_merged(flavor: Flavor) -> Result<()> {
 
 /// Servers of its own with a place 4 on both sides, notes that go with their place, and both directions at rest.
 async fn resting_with_notes(flavor: Flavor, name: &'static str, options: &[(&str, &str)]) -> Result<Migration> {
-    let mut builder = Server::builder(flavor).relaxed();
-    for (name, value) in options {
-        builder = builder.option(name, value);
-    }
-    let servers = SharedPair::own(builder).await?;
+    let servers = own_servers(flavor, options).await?;
     let mut migration = Migration::on_servers(&Setup::new(flavor, name), servers).await?;
     migration
         .on_both(&[
@@ -577,6 +649,36 @@ async fn p4_children_by_both_keys_where_columns_are_merged_on_mysql() -> Result<
 #[tokio::test]
 async fn p4_children_by_both_keys_on_mariadb() -> Result<()> {
     children_by_both_keys(Flavor::MariaDb, "both_keys", "").await
+}
+
+#[tokio::test]
+async fn p4_a_parent_that_ends_when_it_went_back_on_mysql() -> Result<()> {
+    a_parent_that_ends_when_it_went_back(Flavor::MySql, &[]).await
+}
+
+#[tokio::test]
+async fn p4_a_parent_that_ends_when_it_went_back_where_cascades_are_unlogged() -> Result<()> {
+    a_parent_that_ends_when_it_went_back(Flavor::MySql, &NATIVE).await
+}
+
+#[tokio::test]
+async fn p4_a_parent_that_ends_when_it_went_back_on_mariadb() -> Result<()> {
+    a_parent_that_ends_when_it_went_back(Flavor::MariaDb, &[]).await
+}
+
+#[tokio::test]
+async fn p4_parents_that_the_other_side_changes_again_on_mysql() -> Result<()> {
+    parents_that_the_other_side_changes_again(Flavor::MySql, &[]).await
+}
+
+#[tokio::test]
+async fn p4_parents_that_the_other_side_changes_again_where_cascades_are_unlogged() -> Result<()> {
+    parents_that_the_other_side_changes_again(Flavor::MySql, &NATIVE).await
+}
+
+#[tokio::test]
+async fn p4_parents_that_the_other_side_changes_again_on_mariadb() -> Result<()> {
+    parents_that_the_other_side_changes_again(Flavor::MariaDb, &[]).await
 }
 
 #[tokio::test]

@@ -51,6 +51,24 @@ async fn settles(setup: &Setup, before: &[&str], written: &[At<'_>]) -> Result<M
     Ok(migration)
 }
 
+/// Makes places with a unique code, and children: guests keep their place from ending, notes go with it, seats let go of it.
+pub async fn make_coded_places(migration: &Migration) -> Result<()> {
+    let child = |table: &str, action: &str| {
+        format!(
+            "CREATE TABLE {{schema}}.{table} (id INT PRIMARY KEY, place INT, v INT, {CLOCK}, \
+             FOREIGN KEY (place) REFERENCES {{schema}}.places (id) {action})"
+        )
+    };
+    migration
+        .on_both(&[
+            &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, code VARCHAR(20) UNIQUE, v INT, {CLOCK})"),
+            &child("guests", ""),
+            &child("notes", "ON DELETE CASCADE"),
+            &child("seats", "ON DELETE SET NULL"),
+        ])
+        .await
+}
+
 /// Everything has gone through, nothing is set aside, and both sides are equal.
 pub async fn until_nothing_waits(migration: &Migration) -> Result<()> {
     until_status(migration, "nothing set aside", |status| {
@@ -74,6 +92,15 @@ pub async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn
         return Err(error.context(failed)).with_context(|| migration.log_ends());
     }
     Ok(())
+}
+
+/// This direction has settled all that it has captured, and that is at least as much as this.
+pub async fn until_passed(migration: &Migration, direction: Direction, through: u64) -> Result<()> {
+    until_status(migration, "one direction through", |status| {
+        let of = |name: &str| status.number(direction.as_str(), name);
+        of("settled_seq") == of("last_seq") && of("last_seq") >= through
+    })
+    .await
 }
 
 /// A child came to a parent that the other side had deleted, moved, and went on; the parent was deleted and came back.

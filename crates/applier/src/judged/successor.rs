@@ -1,11 +1,14 @@
 //! Rows that end on the side that has moved them, and where they are to be instead.
 
 use crossfade_model::{Origin, Row, RowChange, RowOp};
+use crossfade_rules::mapping::ChildLink;
+use mysql_async::Conn;
 
 use super::{JudgedLane, JudgedStep};
 use crate::along::succeeds;
 use crate::lane::Shared;
 use crate::parking::Cause;
+use crate::table::TargetTable;
 
 /// Children that were taken along by a row that has ended.
 pub(crate) struct Taken {
@@ -15,67 +18,107 @@ pub(crate) struct Taken {
     pub along: Vec<RowChange>,
 }
 
-/// A row that comes back to its key.
-struct Comes {
+/// A change of a lane, however its step keeps it.
+struct LaneChange<'l> {
+    /// The number of its step, and its own in that.
+    place: (usize, usize),
     table: usize,
-    row: Row,
+    origin: Origin,
+    op: RowOp,
+    before: Option<&'l Row>,
+    /// As it is written.
+    after: Option<&'l Row>,
+    arrives: bool,
     waits: bool,
 }
 
+impl LaneChange<'_> {
+    /// A row ends where it was moved to, since that move has lost.
+    fn ends_a_moved_row(&self) -> bool {
+        self.arrives && self.origin == Origin::Ruled && self.op == RowOp::Delete
+    }
+}
+
 impl JudgedLane<'_> {
-    /// Finds for each row that ends since a change of its key has lost the one that it is to be instead. Where that one waits,
-    /// so does the end.
-    pub fn find_successors(&mut self, shared: &Shared) {
+    /// Finds what each row is to be instead that ends since the change of its key has lost. Where that waits, so does the end.
+    ///
+    /// It is the row that goes back to its old key with this end. Where none does, the side that has kept the row has changed it,
+    /// and that has won: then it is what the changes there make of it.
+    pub async fn find_successors(&mut self, shared: &Shared, conn: &mut Conn) -> Result<(), mysql_async::Error> {
         let is_parent = |table: usize| !shared.children[table].is_empty();
-        let comes: Vec<Comes> = self.steps.iter().flat_map(JudgedStep::coming_back).collect();
-        if !comes.iter().any(|comes| is_parent(comes.table)) {
-            return;
+        let ends: Vec<LaneChange<'_>> =
+            self.changes().filter(|change| change.ends_a_moved_row() && is_parent(change.table)).collect();
+        if ends.is_empty() {
+            return Ok(());
         }
-        let of_end = |table: usize, ended: &Row| {
-            comes.iter().find(|comes| comes.table == table && succeeds(&shared.mappings[table], ended, &comes.row))
-        };
-        let look = |table: usize, ended: Option<&Row>, successor: &mut Option<Row>, aside: &mut Option<Cause>| {
-            let Some(comes) = ended.filter(|_| is_parent(table)).and_then(|ended| of_end(table, ended)) else { return };
-            if comes.waits {
+        let comes: Vec<LaneChange<'_>> = self.changes().filter(|change| change.arrives || change.waits).collect();
+        let mut found = Vec::new();
+        for end in &ends {
+            let Some(ended) = end.before else { continue };
+            let of_table: Vec<&LaneChange<'_>> = comes.iter().filter(|other| other.table == end.table).collect();
+            let is_it = |row: &Row| succeeds(&shared.mappings[end.table], ended, row);
+            let goes_back =
+                of_table.iter().find(|other| other.origin == Origin::Ruled && other.after.is_some_and(is_it));
+            let successor = match goes_back {
+                Some(back) => back.after.map(|row| (row, back.waits)),
+                None => changed_there(&shared.tables[end.table], conn, &of_table, is_it).await?,
+            };
+            let takes_all = |row: &Row| shared.children[end.table].iter().all(|link| is_elsewhere(link, ended, row));
+            if let Some((row, waits)) = successor.filter(|(row, _)| takes_all(row)) {
+                found.push((end.place, row.clone(), waits));
+            }
+        }
+        for ((step, index), row, waits) in found {
+            let (successor, aside) = match &mut self.steps[step] {
+                JudgedStep::Net { rows, .. } => {
+                    let row = &mut rows[index];
+                    (&mut row.successor, &mut row.aside)
+                }
+                JudgedStep::InOrder(changes) => {
+                    let judged = &mut changes[index];
+                    (&mut judged.successor, &mut judged.aside)
+                }
+            };
+            *successor = Some(row);
+            if waits {
                 *aside = Some(Cause::Behind);
             }
-            *successor = Some(comes.row.clone());
-        };
-        for step in &mut self.steps {
-            match step {
-                JudgedStep::Net { table, rows, .. } => rows
-                    .iter_mut()
-                    .filter(|row| row.net.origin == Origin::Ruled && row.net.op() == RowOp::Delete && row.arrives())
-                    .for_each(|row| look(*table, row.net.before.as_ref(), &mut row.successor, &mut row.aside)),
-                JudgedStep::InOrder(changes) => changes
-                    .iter_mut()
-                    .filter(|judged| judged.change.origin == Origin::Ruled && judged.change.op == RowOp::Delete)
-                    .filter(|judged| judged.arrives())
-                    .for_each(|judged| {
-                        let change = judged.change;
-                        look(change.table, change.before.as_ref(), &mut judged.successor, &mut judged.aside);
-                    }),
-            }
         }
+        Ok(())
+    }
+
+    fn changes(&self) -> impl Iterator<Item = LaneChange<'_>> {
+        self.steps.iter().enumerate().flat_map(|(number, step)| step.changes(number))
     }
 }
 
 impl JudgedStep<'_> {
-    fn coming_back(&self) -> Vec<Comes> {
+    fn changes(&self, number: usize) -> Box<dyn Iterator<Item = LaneChange<'_>> + '_> {
         match self {
-            JudgedStep::Net { table, rows, .. } => rows
-                .iter()
-                .filter(|row| row.net.origin == Origin::Ruled && (row.aside.is_some() || row.arrives()))
-                .filter_map(|row| Some(Comes { table: *table, row: row.after()?.clone(), waits: row.aside.is_some() }))
-                .collect(),
-            JudgedStep::InOrder(changes) => changes
-                .iter()
-                .filter(|judged| judged.change.origin == Origin::Ruled && (judged.aside.is_some() || judged.arrives()))
-                .filter_map(|judged| {
-                    let (table, waits) = (judged.change.table, judged.aside.is_some());
-                    Some(Comes { table, row: judged.after()?.clone(), waits })
-                })
-                .collect(),
+            JudgedStep::Net { table, rows, .. } => {
+                Box::new(rows.iter().enumerate().map(move |(index, row)| LaneChange {
+                    place: (number, index),
+                    table: *table,
+                    origin: row.net.origin,
+                    op: row.net.op(),
+                    before: row.net.before.as_ref(),
+                    after: row.after(),
+                    arrives: row.arrives(),
+                    waits: row.aside.is_some(),
+                }))
+            }
+            JudgedStep::InOrder(changes) => {
+                Box::new(changes.iter().enumerate().map(move |(index, judged)| LaneChange {
+                    place: (number, index),
+                    table: judged.change.table,
+                    origin: judged.change.origin,
+                    op: judged.change.op,
+                    before: judged.change.before.as_ref(),
+                    after: judged.after(),
+                    arrives: judged.arrives(),
+                    waits: judged.aside.is_some(),
+                }))
+            }
         }
     }
 
@@ -101,4 +144,41 @@ impl JudgedStep<'_> {
                 .collect(),
         }
     }
+}
+
+/// What changes of the side that has kept a row make of it, known by what it was before the first of them; and whether that
+/// waits. The target has nothing under the key that it had then: users there have moved it away. `None` also where it ends.
+async fn changed_there<'l>(
+    target: &TargetTable,
+    conn: &mut Conn,
+    changes: &[&LaneChange<'l>],
+    is_it: impl Fn(&Row) -> bool,
+) -> Result<Option<(&'l Row, bool)>, mysql_async::Error> {
+    for (place, first) in changes.iter().enumerate() {
+        let (Some(before), Some(after)) = (first.before.filter(|before| is_it(before)), first.after) else { continue };
+        if first.origin == Origin::Ruled || target.lock_and_tell(conn, &[target.key_of(before)]).await?[0] {
+            continue;
+        }
+        let (mut key, mut row, mut waits) = (target.key_of(after), Some(after), first.waits);
+        for later in &changes[place + 1..] {
+            let (left, reached) =
+                (later.before.map(|row| target.key_of(row)), later.after.map(|row| target.key_of(row)));
+            let is_of_row = match row {
+                Some(_) => left.as_ref() == Some(&key),
+                // What is brought again under its key is that row.
+                None => left.is_none() && reached.as_ref() == Some(&key),
+            };
+            if is_of_row {
+                (row, waits) = (later.after, waits || later.waits);
+                key = reached.unwrap_or(key);
+            }
+        }
+        return Ok(row.map(|row| (row, waits)));
+    }
+    Ok(None)
+}
+
+/// Who refers to the ended row by this foreign key is to refer to something else.
+fn is_elsewhere(link: &ChildLink, ended: &Row, row: &Row) -> bool {
+    link.referred.iter().any(|column| ended[*column] != row[*column])
 }

@@ -69,7 +69,7 @@ impl JudgedLane<'_> {
     /// with it.
     pub async fn write(&mut self, shared: &Shared, conn: &mut Conn, manner: Manner) -> Result<Written, ApplyError> {
         let by_sight = !manner.blind && (self.by_sight || manner.sighted_only);
-        self.find_successors(shared);
+        self.find_successors(shared, conn).await?;
         let mut aside = Dependences::default();
         let may_place_parents = self.concurrent && !manner.parents_first && self.has_late_parents(shared);
         if manner.parents_first {

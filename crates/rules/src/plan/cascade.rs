@@ -11,7 +11,7 @@ use crossfade_model::Row;
 
 use super::MappedChange;
 use super::table::{PlannedLink, PlannedTable};
-use super::token::Tokens;
+use super::token::{Tokens, same_values};
 use crate::key::Fineness;
 
 /// Moves parents that change their key before the children of the same source transaction that follow them.
@@ -35,15 +35,19 @@ fn first_follower(tables: &[PlannedTable], changes: &[MappedChange]) -> Option<u
     let mut first = None;
     for (key, planned) in table.keys.iter().enumerate().filter(|(_, key)| key.referred) {
         let mut of = |row: &Row| tokens.of(Fineness::Folded, (parent.table, key), &planned.columns, row);
-        let new = of(after);
-        let is_left = planned.columns.iter().any(|column| before.get(*column) != after.get(*column));
-        if new.is_none() || !is_left {
+        if same_values(&planned.columns, before, after) {
             continue;
         }
-        let mut gives_up = |change: &MappedChange| change.before.as_ref().is_some_and(|row| of(row) == new);
+        let (Some(old), Some(new)) = (of(before), of(after)) else { continue };
+        // Who came to the new key before another parent gave it up has followed that one. And who came to it before this parent
+        // was last written under its old key has not followed it from there.
+        let mut ends_the_search = |change: &MappedChange| {
+            let gives_new_up = change.before.as_ref().is_some_and(|row| of(row) == Some(new));
+            let is_this_parent = change.after.as_ref().is_some_and(|row| of(row) == Some(old));
+            change.table == parent.table && (gives_new_up || is_this_parent)
+        };
         for (index, change) in earlier.iter().enumerate().rev() {
-            // Before somebody else gave the key up, it was somebody else whom the children followed.
-            if change.transaction != parent.transaction || (change.table == parent.table && gives_up(change)) {
+            if change.transaction != parent.transaction || ends_the_search(change) {
                 break;
             }
             let mut links = tables[change.table].links.iter();

@@ -347,6 +347,9 @@ fn only_those_follow_a_parent_that_took_its_key_from_it() {
     // The first change followed the parent that then gave its key up, not the one that took it.
     let given_up = [(CHILDREN, "k q", "k p"), (CHILDREN, "k p", "k x"), (PARENTS, "p", "x"), (PARENTS, "q", "p")];
     assert_eq!(of_one(&given_up), ["InOrder: 1 3 2 4"]);
+    // A row that refers to itself follows nobody when it takes the spelling that its key gets next.
+    let itself = [(TREE, "a a", "b B"), (TREE, "b B", "B b")];
+    assert_eq!(of_one(&itself), ["InOrder: 1 2"]);
     // A parent that has to do with neither key is no border.
     let between = [(CHILDREN, "m p", "m q"), (PARENTS, "z - t", "z"), (PARENTS, "p", "q - t")];
     assert_eq!(of_one(&between), ["InOrder: 3 1 2"]);
