@@ -67,7 +67,7 @@ async fn take_unchecked(shared: &Shared, conn: &mut Conn, ended: (usize, Row, Ro
 
 /// Tells of children that were taken along. Where somebody refers to a successor that is not there, it has not come after all:
 /// nothing may be written, and these messages wait for it. Where nobody does, it has come and gone again, and what ended it has
-/// seen to its children.
+/// seen to its children. Nor is a child told of that a later change of the other side has written over.
 pub(crate) async fn tell(
     shared: &Shared,
     conn: &mut Conn,
@@ -77,7 +77,11 @@ pub(crate) async fn tell(
     for Taken { table, seqs, successor, along } in lane.steps.iter_mut().flat_map(JudgedStep::taken_along) {
         let target = &shared.tables[table];
         if target.lock_and_tell(conn, &[target.key_of(&successor)]).await?[0] {
-            told.extend(along);
+            for child in along {
+                if is_here(shared, conn, &child).await? {
+                    told.push(child);
+                }
+            }
         } else if has_children(shared, conn, table, &successor).await? {
             ahead.extend(seqs.into_iter().map(|seq| (seq, Cause::Behind)));
         }
@@ -86,4 +90,13 @@ pub(crate) async fn tell(
         send_back(shared, conn, &numbered(told, Origin::Ruled)).await?;
     }
     Ok(ahead)
+}
+
+/// The row is here as the change has left it.
+async fn is_here(shared: &Shared, conn: &mut Conn, change: &RowChange) -> Result<bool, Error> {
+    let table = shared.layouts.iter().position(|layout| layout.name == change.layout.name);
+    let (Some(table), Some(after)) = (table, &change.after) else { return Ok(false) };
+    let target = &shared.tables[table];
+    let found = target.lock_where(conn, target.key(), &[target.key_of(after)]).await?;
+    Ok(found.first() == Some(after))
 }

@@ -226,6 +226,8 @@ impl Context<'_> {
                         Some(there) => {
                             round.passed_over.push(place);
                             all_there &= there;
+                            // It was not here before: what hangs on it is asked for.
+                            judged.came_back |= !there && !self.is_there(conn, judged).await?;
                             self.put_around(conn, changes, place).await?;
                         }
                         None => {
@@ -293,6 +295,15 @@ impl Context<'_> {
         }
     }
 
+    /// Some row has the key that this one is to have.
+    async fn is_there(&self, conn: &mut Conn, judged: &JudgedChange<'_>) -> Result<bool, mysql_async::Error> {
+        let target = &self.shared.tables[judged.change.table];
+        match judged.after() {
+            Some(after) => Ok(target.lock_and_tell(conn, &[target.key_of(after)]).await?[0]),
+            None => Ok(false),
+        }
+    }
+
     /// A row that is refused for a unique value waits for it with another one, so that others can take what it leaves: if the
     /// change is the last of its row.
     async fn put_around(
@@ -315,7 +326,7 @@ impl Context<'_> {
             put => {
                 let is_new = !put? && judged.change.op == RowOp::Update;
                 let moves = judged.moves_away(&self.shared.tables[table]);
-                changes[place].came_back = is_new && !moves;
+                changes[place].came_back |= is_new && !moves;
             }
         }
         Ok(())

@@ -391,11 +391,9 @@ async fn parents_that_the_other_side_changes_again(flavor: Flavor, options: &[(&
 
 const CHANGED_AGAIN: &str = "3p3 4q4 11p1 15p5 22p2, 1>11 2>22 3>3 4>4 5>15, 1>11 2>22 3>3 4>4 5>15, 4>4";
 
-/// A parent is moved, and a child follows it, perhaps without a word in the binlog. The other side has changed the parent later, so
-/// that it goes back, and ends it with the child before that arrives.
-async fn a_parent_that_ends_when_it_went_back(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
-    let servers = own_servers(flavor, options).await?;
-    let mut migration = Migration::on_servers(&Setup::new(flavor, "ends_back"), servers).await?;
+/// A parent with children that refer to it by its key, which follow it and go with it.
+async fn with_followers(flavor: Flavor, name: &'static str, options: &[(&str, &str)]) -> Result<Migration> {
+    let mut migration = Migration::on_servers(&Setup::new(flavor, name), own_servers(flavor, options).await?).await?;
     migration
         .on_both(&[
             &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, code VARCHAR(20) UNIQUE, v INT, {CLOCK})"),
@@ -408,12 +406,19 @@ async fn a_parent_that_ends_when_it_went_back(flavor: Flavor, options: &[(&str, 
     migration.init().await?;
     migration.start_both().await?;
     let before = [
-        "INSERT INTO {schema}.places (id, code, v) VALUES (1, 'p1', 1)",
+        "INSERT INTO {schema}.places (id, code, v) VALUES (1, 'p1', 1), (5, 'p5', 1)",
         "INSERT INTO {schema}.notes (id, place) VALUES (1, 1)",
     ];
     migration.on(&migration.old, &before).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.rest(&Direction::BOTH).await?;
+    Ok(migration)
+}
+
+/// A parent is moved, and a child follows it, perhaps without a word in the binlog. The other side has changed the parent later, so
+/// that it goes back, and ends it with the child before that arrives.
+async fn a_parent_that_ends_when_it_went_back(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+    let mut migration = with_followers(flavor, "ends_back", options).await?;
     let known = migration.status().read().await?.number("forward", "last_seq");
     migration.on(&migration.old, &["UPDATE {schema}.places SET id = 11 WHERE id = 1"]).await?;
     migration.on(&migration.new, &["UPDATE {schema}.places SET v = 2"]).await?;
@@ -421,6 +426,50 @@ async fn a_parent_that_ends_when_it_went_back(flavor: Flavor, options: &[(&str, 
     until_passed(&migration, Direction::Forward, known + 1).await?;
     migration.on(&migration.new, &["DELETE FROM {schema}.places WHERE id = 1"]).await?;
     migration.go_on(&[Direction::Reverse]).await?;
+    until_nothing_waits(&migration).await?;
+    migration.stop_both().await
+}
+
+/// A parent is moved to another key, with what hangs on it, where the other side has ended it and given its unique value to another
+/// one: it waits for that value, and comes alone.
+async fn a_parent_that_waits_for_its_value(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+    let mut migration = with_followers(flavor, "waits", options).await?;
+    let on_old =
+        ["DELETE FROM {schema}.places WHERE id = 1", "UPDATE {schema}.places SET code = 'p1', v = 2 WHERE id = 5"];
+    migration.on(&migration.old, &on_old).await?;
+    let on_new = [
+        // MariaDB tells the time of a delete in whole seconds.
+        "DO SLEEP(1.1)",
+        "UPDATE {schema}.places SET id = 22 WHERE id = 1",
+        "UPDATE {schema}.places SET code = 'z' WHERE id = 5",
+        "INSERT INTO {schema}.notes (id, place) VALUES (2, 22)",
+    ];
+    migration.on(&migration.new, &on_new).await?;
+    migration.go_on(&[Direction::Forward]).await?;
+    migration.go_on(&[Direction::Reverse]).await?;
+    until_nothing_waits(&migration).await?;
+    migration.stop_both().await
+}
+
+/// A child goes along with its parent to the key that this goes back to, and in the same batch the other side writes over it.
+async fn a_child_that_is_written_over(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
+    let servers = own_servers(flavor, options).await?;
+    let mut migration = Migration::on_servers(&Setup::new(flavor, "over"), servers).await?;
+    make_coded_places(&migration).await?;
+    migration.init().await?;
+    migration.start_both().await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.places (id, code, v) VALUES (2, 'p2', 1)"]).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.rest(&Direction::BOTH).await?;
+    let known = migration.status().read().await?.number("reverse", "last_seq");
+    migration.on(&migration.old, &["INSERT INTO {schema}.seats (id, place) VALUES (21, 2)"]).await?;
+    let moved =
+        ["UPDATE {schema}.places SET id = 26 WHERE id = 2", "INSERT INTO {schema}.guests (id, place) VALUES (22, 26)"];
+    migration.on(&migration.new, &moved).await?;
+    migration.go_on(&[Direction::Reverse]).await?;
+    until_passed(&migration, Direction::Reverse, known + 2).await?;
+    migration.on(&migration.old, &["INSERT INTO {schema}.guests (id, place) VALUES (22, 2)"]).await?;
+    migration.go_on(&[Direction::Forward]).await?;
     until_nothing_waits(&migration).await?;
     migration.stop_both().await
 }
@@ -649,6 +698,36 @@ async fn p4_children_by_both_keys_where_columns_are_merged_on_mysql() -> Result<
 #[tokio::test]
 async fn p4_children_by_both_keys_on_mariadb() -> Result<()> {
     children_by_both_keys(Flavor::MariaDb, "both_keys", "").await
+}
+
+#[tokio::test]
+async fn p4_a_parent_that_waits_for_its_value_on_mysql() -> Result<()> {
+    a_parent_that_waits_for_its_value(Flavor::MySql, &[]).await
+}
+
+#[tokio::test]
+async fn p4_a_parent_that_waits_for_its_value_where_cascades_are_unlogged() -> Result<()> {
+    a_parent_that_waits_for_its_value(Flavor::MySql, &NATIVE).await
+}
+
+#[tokio::test]
+async fn p4_a_parent_that_waits_for_its_value_on_mariadb() -> Result<()> {
+    a_parent_that_waits_for_its_value(Flavor::MariaDb, &[]).await
+}
+
+#[tokio::test]
+async fn p4_a_child_that_is_written_over_on_mysql() -> Result<()> {
+    a_child_that_is_written_over(Flavor::MySql, &[]).await
+}
+
+#[tokio::test]
+async fn p4_a_child_that_is_written_over_where_cascades_are_unlogged() -> Result<()> {
+    a_child_that_is_written_over(Flavor::MySql, &NATIVE).await
+}
+
+#[tokio::test]
+async fn p4_a_child_that_is_written_over_on_mariadb() -> Result<()> {
+    a_child_that_is_written_over(Flavor::MariaDb, &[]).await
 }
 
 #[tokio::test]

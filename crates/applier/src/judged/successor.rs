@@ -1,14 +1,16 @@
 //! Rows that end on the side that has moved them, and where they are to be instead.
 
-use crossfade_model::{Origin, Row, RowChange, RowOp};
-use crossfade_rules::mapping::ChildLink;
+use crossfade_model::{Origin, Row, RowChange, RowOp, Seen};
 use mysql_async::Conn;
 
 use super::{JudgedLane, JudgedStep};
 use crate::along::succeeds;
+use crate::error::ApplyError;
+use crate::family::children_by;
 use crate::lane::Shared;
+use crate::lookup::Subject;
 use crate::parking::Cause;
-use crate::table::TargetTable;
+use crate::session;
 
 /// Children that were taken along by a row that has ended.
 pub(crate) struct Taken {
@@ -28,6 +30,10 @@ struct LaneChange<'l> {
     before: Option<&'l Row>,
     /// As it is written.
     after: Option<&'l Row>,
+    /// The first of what it is made of goes back to its side.
+    began_by_ruling: bool,
+    /// What that one had seen.
+    first_seen: &'l Seen,
     arrives: bool,
     waits: bool,
 }
@@ -44,7 +50,7 @@ impl JudgedLane<'_> {
     ///
     /// It is the row that goes back to its old key with this end. Where none does, the side that has kept the row has changed it,
     /// and that has won: then it is what the changes there make of it.
-    pub async fn find_successors(&mut self, shared: &Shared, conn: &mut Conn) -> Result<(), mysql_async::Error> {
+    pub async fn find_successors(&mut self, shared: &Shared, conn: &mut Conn) -> Result<(), ApplyError> {
         let is_parent = |table: usize| !shared.children[table].is_empty();
         let ends: Vec<LaneChange<'_>> =
             self.changes().filter(|change| change.ends_a_moved_row() && is_parent(change.table)).collect();
@@ -57,14 +63,14 @@ impl JudgedLane<'_> {
             let Some(ended) = end.before else { continue };
             let of_table: Vec<&LaneChange<'_>> = comes.iter().filter(|other| other.table == end.table).collect();
             let is_it = |row: &Row| succeeds(&shared.mappings[end.table], ended, row);
-            let goes_back =
-                of_table.iter().find(|other| other.origin == Origin::Ruled && other.after.is_some_and(is_it));
+            let goes_back = of_table.iter().find(|other| other.began_by_ruling && other.after.is_some_and(is_it));
             let successor = match goes_back {
                 Some(back) => back.after.map(|row| (row, back.waits)),
-                None => changed_there(&shared.tables[end.table], conn, &of_table, is_it).await?,
+                None if self.concurrent => changed_there(shared, conn, (end.table, ended), &of_table).await?,
+                None => None,
             };
-            let takes_all = |row: &Row| shared.children[end.table].iter().all(|link| is_elsewhere(link, ended, row));
-            if let Some((row, waits)) = successor.filter(|(row, _)| takes_all(row)) {
+            let Some((row, waits)) = successor else { continue };
+            if !some_stay(shared, conn, end.table, (ended, row)).await? {
                 found.push((end.place, row.clone(), waits));
             }
         }
@@ -103,6 +109,8 @@ impl JudgedStep<'_> {
                     op: row.net.op(),
                     before: row.net.before.as_ref(),
                     after: row.after(),
+                    began_by_ruling: row.net.first_origin == Origin::Ruled,
+                    first_seen: &row.net.first_seen,
                     arrives: row.arrives(),
                     waits: row.aside.is_some(),
                 }))
@@ -115,6 +123,8 @@ impl JudgedStep<'_> {
                     op: judged.change.op,
                     before: judged.change.before.as_ref(),
                     after: judged.after(),
+                    began_by_ruling: judged.change.origin == Origin::Ruled,
+                    first_seen: &judged.change.seen,
                     arrives: judged.arrives(),
                     waits: judged.aside.is_some(),
                 }))
@@ -146,17 +156,23 @@ impl JudgedStep<'_> {
     }
 }
 
-/// What changes of the side that has kept a row make of it, known by what it was before the first of them; and whether that
-/// waits. The target has nothing under the key that it had then: users there have moved it away. `None` also where it ends.
+/// What changes of the side that has kept a row make of it, and whether that waits; `None` where they end it. Users of the target
+/// have given that row the key of the one that ends, as far as is known, so that both are one.
 async fn changed_there<'l>(
-    target: &TargetTable,
+    shared: &Shared,
     conn: &mut Conn,
+    (table, ended): (usize, &Row),
     changes: &[&LaneChange<'l>],
-    is_it: impl Fn(&Row) -> bool,
-) -> Result<Option<(&'l Row, bool)>, mysql_async::Error> {
+) -> Result<Option<(&'l Row, bool)>, ApplyError> {
+    let (mapping, target) = (&shared.mappings[table], &shared.tables[table]);
     for (place, first) in changes.iter().enumerate() {
-        let (Some(before), Some(after)) = (first.before.filter(|before| is_it(before)), first.after) else { continue };
-        if first.origin == Origin::Ruled || target.lock_and_tell(conn, &[target.key_of(before)]).await?[0] {
+        let before = first.before.filter(|before| !first.began_by_ruling && succeeds(mapping, ended, before));
+        let (Some(before), Some(after)) = (before, first.after) else { continue };
+        let subject = Subject { mapping, key: &target.key_of(before), seen: first.first_seen };
+        let mut lookup = session::while_alive(conn, shared.lookup.lock()).await?;
+        let by_now = lookup.key_by_now(&subject, target, conn).await?;
+        drop(lookup);
+        if !by_now.is_some_and(|key| key.iter().eq(target.key_of(ended))) {
             continue;
         }
         let (mut key, mut row, mut waits) = (target.key_of(after), Some(after), first.waits);
@@ -178,7 +194,18 @@ async fn changed_there<'l>(
     Ok(None)
 }
 
-/// Who refers to the ended row by this foreign key is to refer to something else.
-fn is_elsewhere(link: &ChildLink, ended: &Row, row: &Row) -> bool {
-    link.referred.iter().any(|column| ended[*column] != row[*column])
+/// Whether some refer to the ended row by what its successor has too: with it they would go, or keep it from ending.
+async fn some_stay(
+    shared: &Shared,
+    conn: &mut Conn,
+    table: usize,
+    (ended, row): (&Row, &Row),
+) -> Result<bool, mysql_async::Error> {
+    for link in &shared.children[table] {
+        let is_same = link.referred.iter().all(|column| ended[*column] == row[*column]);
+        if is_same && !children_by(shared, conn, link, &[ended]).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

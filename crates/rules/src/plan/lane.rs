@@ -135,6 +135,7 @@ fn net_change(
     };
     let origin = changes[last].origin;
     let origin = if slots.changes(slot).all(|index| changes[index].origin == origin) { origin } else { Origin::User };
+    let began = &changes[left.map_or(first, |left| left.first as usize / 2)];
     let MappedChange { effective, seen, transaction, .. } = &changes[last];
     let change = NetChange {
         seqs,
@@ -144,6 +145,8 @@ fn net_change(
         seen: seen.clone(),
         transaction: *transaction,
         origin,
+        first_origin: began.origin,
+        first_seen: began.seen.clone(),
         transient: slot.life == Life::Transient,
         moved_from: departure.map(Box::new),
         folded,

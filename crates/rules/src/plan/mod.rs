@@ -80,6 +80,10 @@ pub struct NetChange {
     pub transaction: u32,
     /// Of all that happened to the key that the row has in the end; a user's where that is not of one kind.
     pub origin: Origin,
+    /// Of the first message of the row, under whatever key it had then.
+    pub first_origin: Origin,
+    /// What that message had seen.
+    pub first_seen: Arc<Seen>,
     /// Inserted and deleted again inside the batch: a delete of a row that the target is not expected to have.
     pub transient: bool,
     /// For [`ChangeKind::KeyChange`]: what the old key's part is judged by.
