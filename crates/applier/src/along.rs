@@ -67,7 +67,8 @@ async fn take_unchecked(shared: &Shared, conn: &mut Conn, ended: (usize, Row, Ro
 
 /// Tells of children that were taken along. Where somebody refers to a successor that is not there, it has not come after all:
 /// nothing may be written, and these messages wait for it. Where nobody does, it has come and gone again, and what ended it has
-/// seen to its children. Nor is a child told of that a later change of the other side has written over.
+/// seen to its children. Nor is a child told of as it went along that a later change of the other side has written
+/// over.
 pub(crate) async fn tell(
     shared: &Shared,
     conn: &mut Conn,
@@ -77,26 +78,40 @@ pub(crate) async fn tell(
     for Taken { table, seqs, successor, along } in lane.steps.iter_mut().flat_map(JudgedStep::taken_along) {
         let target = &shared.tables[table];
         if target.lock_and_tell(conn, &[target.key_of(&successor)]).await?[0] {
-            for child in along {
-                if is_here(shared, conn, &child).await? {
-                    told.push(child);
-                }
-            }
+            along.into_iter().for_each(|child| add(&mut told, child));
         } else if has_children(shared, conn, table, &successor).await? {
             ahead.extend(seqs.into_iter().map(|seq| (seq, Cause::Behind)));
         }
     }
     if ahead.is_empty() {
-        send_back(shared, conn, &numbered(told, Origin::Ruled)).await?;
+        let mut as_they_are = Vec::new();
+        for child in told {
+            as_they_are.extend(as_it_is(shared, conn, child).await?);
+        }
+        send_back(shared, conn, &numbered(as_they_are, Origin::Ruled)).await?;
     }
     Ok(ahead)
 }
 
-/// The row is here as the change has left it.
-async fn is_here(shared: &Shared, conn: &mut Conn, change: &RowChange) -> Result<bool, Error> {
-    let table = shared.layouts.iter().position(|layout| layout.name == change.layout.name);
-    let (Some(table), Some(after)) = (table, &change.after) else { return Ok(false) };
+/// A child may have gone along twice: with two parents, or with one to which it refers by two foreign keys.
+fn add(told: &mut Vec<RowChange>, child: RowChange) {
+    let same_row = |earlier: &&mut RowChange| earlier.layout.name == child.layout.name && earlier.after == child.before;
+    match told.iter_mut().find(same_row) {
+        Some(earlier) => earlier.after = child.after,
+        None => told.push(child),
+    }
+}
+
+/// What the other side is to be told of a child. Where a later change of that side has written over it, that it has left its key,
+/// if it has.
+async fn as_it_is(shared: &Shared, conn: &mut Conn, child: RowChange) -> Result<Option<RowChange>, Error> {
+    let table = shared.layouts.iter().position(|layout| layout.name == child.layout.name);
+    let (Some(table), Some(before), Some(after)) = (table, &child.before, &child.after) else { return Ok(None) };
     let target = &shared.tables[table];
     let found = target.lock_where(conn, target.key(), &[target.key_of(after)]).await?;
-    Ok(found.first() == Some(after))
+    if found.first() == Some(after) {
+        return Ok(Some(child));
+    }
+    let leaves = target.key_of(before) != target.key_of(after);
+    Ok(leaves.then(|| change(&child.layout, RowOp::Delete, child.before.clone(), None)))
 }

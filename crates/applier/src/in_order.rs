@@ -19,7 +19,7 @@ use crate::family::{self, Orphan, Ruling};
 use crate::followers;
 use crate::judged::{JudgedChange, JudgedLane, JudgedStep};
 use crate::lane::Shared;
-use crate::parking::Cause;
+use crate::parking::{Cause, Refused};
 use crate::writing::{ALL_THERE, Context, Written, put_one};
 
 /// One way through the changes.
@@ -217,9 +217,7 @@ impl Context<'_> {
             }
             match &judged.aside {
                 Some(Cause::Refused(refused))
-                    if !round.last.contains_key(&place)
-                        && !refused.is_referred_to
-                        && self.is_of_one_row(conn, judged.change).await? =>
+                    if !round.last.contains_key(&place) && self.is_of_one_row(conn, judged.change, refused).await? =>
                 {
                     let cause = judged.aside.take();
                     match self.leave(conn, judged).await? {
@@ -244,14 +242,22 @@ impl Context<'_> {
     }
 
     /// The change brings, changes or moves one row and nothing else: nobody here refers to a key that it gives up.
-    async fn is_of_one_row(&self, conn: &mut Conn, change: &MappedChange) -> Result<bool, mysql_async::Error> {
+    async fn is_of_one_row(
+        &self,
+        conn: &mut Conn,
+        change: &MappedChange,
+        refused: &Refused,
+    ) -> Result<bool, mysql_async::Error> {
         if self.shared.mappings[change.table].keyless || change.after.is_none() {
             return Ok(false);
         }
         let Some(before) = &change.before else { return Ok(true) };
         let dependence = self.shared.planner.dependence(change.table, Some(before), change.after.as_ref());
-        let gives_up_a_key = !dependence.given_up().is_empty();
-        Ok(!gives_up_a_key || !family::has_children(self.shared, conn, change.table, before).await?)
+        if dependence.given_up().is_empty() {
+            return Ok(true);
+        }
+        // What is not synced may refer to it too.
+        Ok(!refused.is_referred_to && !family::has_children(self.shared, conn, change.table, before).await?)
     }
 
     /// A delete that takes other rows along, or their references.
