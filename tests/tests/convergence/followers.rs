@@ -2,13 +2,14 @@
 //! where the change of the key loses, they come back all the same, and where it wins they do not go.
 
 use anyhow::{Result, ensure};
-use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_servers::{Flavor, SharedPair};
 use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
 use crate::orphans::{CLOCK, LIMIT, until_nothing_waits, until_status};
+use crate::{MYSQL_NATIVE, servers_with};
 
 /// Each with its columns, and with what is asked of its rows in the end.
 const TABLES: [(&str, &str, &str); 6] = [
@@ -281,8 +282,7 @@ async fn p4_a_spelling_that_loses_on_mysql() -> Result<()> {
 
 #[tokio::test]
 async fn p4_a_spelling_that_loses_where_cascades_are_unlogged() -> Result<()> {
-    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
-    a_spelling_that_loses(SharedPair::own(builder).await?).await
+    a_spelling_that_loses(servers_with(Flavor::MySql, MYSQL_NATIVE.options).await?).await
 }
 
 #[tokio::test]
@@ -297,8 +297,7 @@ async fn p4_children_by_the_old_spelling_on_mysql() -> Result<()> {
 
 #[tokio::test]
 async fn p4_children_by_the_old_spelling_where_cascades_are_unlogged() -> Result<()> {
-    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
-    children_by_the_old_spelling_in_both_orders(SharedPair::own(builder).await?).await
+    children_by_the_old_spelling_in_both_orders(servers_with(Flavor::MySql, MYSQL_NATIVE.options).await?).await
 }
 
 #[tokio::test]
@@ -314,8 +313,12 @@ async fn p4_followers_come_back_on_mysql() -> Result<()> {
 
 #[tokio::test]
 async fn p4_followers_come_back_where_cascades_are_unlogged() -> Result<()> {
-    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
-    children_that_followed(SharedPair::own(builder).await?, "parent-returns", Some(PARENTS_STAY)).await
+    children_that_followed(
+        servers_with(Flavor::MySql, MYSQL_NATIVE.options).await?,
+        "parent-returns",
+        Some(PARENTS_STAY),
+    )
+    .await
 }
 
 #[tokio::test]

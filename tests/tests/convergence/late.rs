@@ -2,12 +2,13 @@
 //! arrives.
 
 use anyhow::{Context, Result, ensure};
-use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_servers::{Flavor, SharedPair};
 use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 
 use crate::orphans::{CLOCK, LIMIT, until_nothing_waits, until_status};
+use crate::{MYSQL_NATIVE, servers_with};
 
 /// Whether the servers' binlogs tell what a foreign key does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,8 +196,7 @@ async fn a_row_that_its_asker_goes_on_with(servers: &'static SharedPair) -> Resu
 
 /// As servers before 9.6 do, it leaves out of its binlog what a foreign key changes.
 async fn silent_mysql() -> Result<&'static SharedPair> {
-    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
-    Ok(SharedPair::own(builder).await?)
+    servers_with(Flavor::MySql, MYSQL_NATIVE.options).await
 }
 
 #[tokio::test]

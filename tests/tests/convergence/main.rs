@@ -28,6 +28,7 @@ use crossfade_servers::{Flavor, Server, SharedPair};
 use crossfade_tests::{Migration, Setup, is_soak};
 use outcome::Outcome;
 use run::Run;
+use tokio::sync::OnceCell;
 
 /// Both directions of a migration of table `t`, which has a key, a value and a clock, run.
 async fn of_one_table(flavor: Flavor, name: &'static str) -> Result<Migration> {
@@ -41,7 +42,17 @@ async fn of_one_table(flavor: Flavor, name: &'static str) -> Result<Migration> {
     Ok(migration)
 }
 
-/// Servers with these options that one test has for itself.
+/// Servers with these options, which tests share that do nothing to the servers themselves.
+async fn servers_with(flavor: Flavor, options: &[(&str, &str)]) -> Result<&'static SharedPair> {
+    static NATIVE: OnceCell<&SharedPair> = OnceCell::const_new();
+    if options.is_empty() {
+        return Ok(SharedPair::get(flavor).await);
+    }
+    ensure!((flavor, options) == (Flavor::MySql, MYSQL_NATIVE.options), "no test shares servers with {options:?}");
+    Ok(*NATIVE.get_or_try_init(|| own_servers(flavor, options)).await?)
+}
+
+/// Servers with these options for one test alone.
 async fn own_servers(flavor: Flavor, options: &[(&str, &str)]) -> Result<&'static SharedPair> {
     let builder = Server::builder(flavor).relaxed();
     let builder = options.iter().fold(builder, |builder, (name, value)| builder.option(name, value));

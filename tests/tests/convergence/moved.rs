@@ -10,7 +10,7 @@ use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 
 use crate::orphans::{CLOCK, LIMIT, make_coded_places, until_nothing_waits, until_passed};
-use crate::own_servers;
+use crate::servers_with;
 
 /// What happens to a few rows, and what both sides have in the end. `#` stands for the scenario's hundreds.
 struct Scenario {
@@ -184,7 +184,7 @@ async fn moved_parents(flavor: Flavor, rule: &'static str, options: &[(&str, &st
     let mut migration = if options.is_empty() {
         Migration::new(&setup).await?
     } else {
-        Migration::on_servers(&setup, own_servers(flavor, options).await?).await?
+        Migration::on_servers(&setup, servers_with(flavor, options).await?).await?
     };
     let places = format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, code VARCHAR(20) UNIQUE, {CLOCK})");
     let child = |table: &str, action: &str| {
@@ -345,7 +345,7 @@ async fn a_parent_that_moves_on(flavor: Flavor) -> Result<()> {
 /// it again, give a fourth another unique value, and move a fifth to where it had been moved to. All that arrives together: where children are to go along to there may be
 /// nobody any more, or somebody with another key or value.
 async fn parents_that_the_other_side_changes_again(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
-    let servers = own_servers(flavor, options).await?;
+    let servers = servers_with(flavor, options).await?;
     let mut migration = Migration::on_servers(&Setup::new(flavor, "again"), servers).await?;
     make_coded_places(&migration).await?;
     migration.init().await?;
@@ -393,7 +393,7 @@ const CHANGED_AGAIN: &str = "3p3 4q4 11p1 15p5 22p2, 1>11 2>22 3>3 4>4 5>15, 1>1
 
 /// A parent with children that refer to it by its key, which follow it and go with it.
 async fn with_followers(flavor: Flavor, name: &'static str, options: &[(&str, &str)]) -> Result<Migration> {
-    let mut migration = Migration::on_servers(&Setup::new(flavor, name), own_servers(flavor, options).await?).await?;
+    let mut migration = Migration::on_servers(&Setup::new(flavor, name), servers_with(flavor, options).await?).await?;
     migration
         .on_both(&[
             &format!("CREATE TABLE {{schema}}.places (id INT PRIMARY KEY, code VARCHAR(20) UNIQUE, v INT, {CLOCK})"),
@@ -453,7 +453,7 @@ async fn a_parent_that_waits_for_its_value(flavor: Flavor, options: &[(&str, &st
 
 /// A child goes along with its parent to the key that this goes back to, and in the same batch the other side writes over it.
 async fn a_child_that_is_written_over(flavor: Flavor, options: &[(&str, &str)]) -> Result<()> {
-    let servers = own_servers(flavor, options).await?;
+    let servers = servers_with(flavor, options).await?;
     let mut migration = Migration::on_servers(&Setup::new(flavor, "over"), servers).await?;
     make_coded_places(&migration).await?;
     migration.init().await?;
@@ -586,7 +586,7 @@ async fn where_columns_are_merged(flavor: Flavor) -> Result<()> {
 
 /// Servers of its own with a place 4 on both sides, notes that go with their place, and both directions at rest.
 async fn resting_with_notes(flavor: Flavor, name: &'static str, options: &[(&str, &str)]) -> Result<Migration> {
-    let servers = own_servers(flavor, options).await?;
+    let servers = servers_with(flavor, options).await?;
     let mut migration = Migration::on_servers(&Setup::new(flavor, name), servers).await?;
     migration
         .on_both(&[

@@ -14,7 +14,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::orphans::{LIMIT, make_coded_places, until_nothing_waits, until_passed};
-use crate::{MYSQL_NATIVE, own_servers, seeds};
+use crate::{MYSQL_NATIVE, seeds, servers_with};
 
 /// Statements of one family on one side between two pauses, at most.
 const MOST_STATEMENTS: usize = 5;
@@ -58,7 +58,7 @@ impl Family {
 }
 
 async fn families_in_phases(flavor: Flavor, name: &'static str, options: &[(&str, &str)]) -> Result<()> {
-    let servers = own_servers(flavor, options).await?;
+    let servers = servers_with(flavor, options).await?;
     for seed in seeds(1)? {
         println!("{name}: seed {seed}");
         let setup = Setup::new(flavor, name);

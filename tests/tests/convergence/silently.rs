@@ -2,12 +2,13 @@
 //! a foreign key does. Each schedule runs where it is told as well.
 
 use anyhow::{Result, ensure};
-use crossfade_servers::{Flavor, Server, SharedPair};
+use crossfade_servers::{Flavor, SharedPair};
 use crossfade_testkit::sql;
 use crossfade_tests::{Migration, Setup};
 use mysql_async::prelude::Queryable;
 
 use crate::orphans::{CLOCK, LIMIT, until_nothing_waits, until_status};
+use crate::{MYSQL_NATIVE, servers_with};
 
 /// What both sides do, each before it has anything of the other's, and what is to be there in the end.
 struct Schedule {
@@ -273,8 +274,7 @@ async fn p4_rows_that_went_with_others_on_mysql() -> Result<()> {
 
 #[tokio::test]
 async fn p4_rows_that_went_silently_where_cascades_are_unlogged() -> Result<()> {
-    let builder = Server::builder(Flavor::MySql).relaxed().option("innodb_native_foreign_keys", "ON");
-    all_schedules(SharedPair::own(builder).await?, false).await
+    all_schedules(servers_with(Flavor::MySql, MYSQL_NATIVE.options).await?, false).await
 }
 
 #[tokio::test]
