@@ -22,6 +22,7 @@ mod sight;
 mod silently;
 mod starved;
 mod uniques;
+mod went_back;
 
 use anyhow::{Context, Result, bail, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
