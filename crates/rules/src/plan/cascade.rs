@@ -32,40 +32,69 @@ fn first_follower(tables: &[PlannedTable], changes: &[MappedChange]) -> Option<u
         return None;
     }
     let mut tokens = Tokens::default();
+    let referred = table.keys.iter().enumerate().filter(|(_, key)| key.referred);
+    let respelled = referred.filter(|(_, key)| !same_values(&key.columns, before, after));
+    let moved: Vec<Moved> = respelled
+        .map(|(key, planned)| {
+            let mut of = |row: &Row| tokens.of(Fineness::Folded, (parent.table, key), &planned.columns, row);
+            Moved { table: parent.table, key, columns: &planned.columns, row: after, old: of(before), new: of(after) }
+        })
+        .collect();
     let mut first = None;
-    for (key, planned) in table.keys.iter().enumerate().filter(|(_, key)| key.referred) {
-        let mut of = |row: &Row| tokens.of(Fineness::Folded, (parent.table, key), &planned.columns, row);
-        if same_values(&planned.columns, before, after) {
-            continue;
+    for (index, change) in earlier.iter().enumerate().rev() {
+        let links = &tables[change.table].links;
+        if change.transaction != parent.transaction {
+            break;
         }
-        let (Some(old), Some(new)) = (of(before), of(after)) else { continue };
-        // Who came to the new key before another parent gave it up has followed that one. And who came to it before this parent
-        // was last written under its old key has not followed it from there.
-        let mut ends_the_search = |change: &MappedChange| {
-            let gives_new_up = change.before.as_ref().is_some_and(|row| of(row) == Some(new));
-            let is_this_parent = change.after.as_ref().is_some_and(|row| of(row) == Some(old));
-            change.table == parent.table && (gives_new_up || is_this_parent)
-        };
-        for (index, change) in earlier.iter().enumerate().rev() {
-            if change.transaction != parent.transaction || ends_the_search(change) {
-                break;
-            }
-            let mut links = tables[change.table].links.iter();
-            if links.any(|link| {
-                link.follows && link.parent == parent.table && link.key == key && follows(table, link, change, after)
-            }) {
-                first = Some(first.map_or(index, |first: usize| first.min(index)));
-            }
+        if moved.iter().any(|moved| links.iter().any(|link| moved.is_followed_by(link, change, &mut tokens))) {
+            first = Some(index);
+        } else if moved.iter().any(|moved| moved.comes_after(links, change, &mut tokens)) {
+            break;
         }
     }
     first
 }
 
-/// The child has left its reference for the parent's new key.
-fn follows(table: &PlannedTable, link: &PlannedLink, child: &MappedChange, parent: &Row) -> bool {
-    let (Some(before), Some(after)) = (&child.before, &child.after) else { return false };
-    let mut columns = link.columns.iter().zip(&table.keys[link.key].columns);
-    let mut left = link.columns.iter();
-    columns.all(|(column, key)| after.get(*column) == parent.get(*key))
-        && left.any(|column| before.get(*column) != after.get(*column))
+/// A parent's key, and what its change makes of it.
+struct Moved<'a> {
+    table: usize,
+    key: usize,
+    columns: &'a [usize],
+    row: &'a Row,
+    old: Option<u64>,
+    new: Option<u64>,
+}
+
+impl Moved<'_> {
+    /// The child has left its reference to the old key for the new one. Rows of the parent's own table do not: there, ON UPDATE
+    /// CASCADE acts like RESTRICT (MySQL manual, "FOREIGN KEY Constraints").
+    fn is_followed_by(&self, link: &PlannedLink, child: &MappedChange, tokens: &mut Tokens) -> bool {
+        let (Some(before), Some(after), Some(_), Some(_)) = (&child.before, &child.after, self.old, self.new) else {
+            return false;
+        };
+        let mut columns = link.columns.iter().zip(self.columns);
+        link.follows
+            && child.table != self.table
+            && self.is_of(link)
+            && columns.all(|(column, key)| after.get(*column) == self.row.get(*key))
+            && !same_values(&link.columns, before, after)
+            && tokens.of(Fineness::Folded, (self.table, self.key), &link.columns, before) == self.old
+    }
+
+    /// The change has the parent as it was before, by its own image or by a reference, or gives up what it takes.
+    fn comes_after(&self, links: &[PlannedLink], change: &MappedChange, tokens: &mut Tokens) -> bool {
+        let mut is = |value: Option<u64>, columns: &[usize], row: &Option<Row>| {
+            let row = row.as_ref().filter(|_| value.is_some());
+            row.is_some_and(|row| tokens.of(Fineness::Folded, (self.table, self.key), columns, row) == value)
+        };
+        let mut of_the_old = links.iter().filter(|link| self.is_of(link) && self.old != self.new);
+        let refers = of_the_old
+            .any(|link| is(self.old, &link.columns, &change.before) || is(self.old, &link.columns, &change.after));
+        let is_parent = change.table == self.table;
+        refers || is_parent && (is(self.new, self.columns, &change.before) || is(self.old, self.columns, &change.after))
+    }
+
+    fn is_of(&self, link: &PlannedLink) -> bool {
+        (link.parent, link.key) == (self.table, self.key)
+    }
 }

@@ -90,6 +90,7 @@ impl<'a> Uses<'a> {
         let table = &self.tables[slot.table];
         if slot.life == Life::Transient {
             let row = self.changes[slot.last as usize / 2].before.as_ref();
+            self.take_from_silent(node, slot, None, row);
             return self.push((slot.table, 0), &table.keys[0].columns, row, Role::Transient, node);
         }
         let (before, after) = self.net_images(slot);
@@ -108,7 +109,11 @@ impl<'a> Uses<'a> {
                 }
             }
         }
-        self.add_silent(node, slot, before, after);
+        self.take_from_silent(node, slot, before, after);
+        if after.is_none() {
+            let released = table.deletes_disturb.iter().map(|child| (silent_token(*child), Role::Releases, node));
+            self.uses.extend(released);
+        }
         for link in &table.links {
             let place = (link.parent, link.key);
             self.push(place, &link.columns, before, Role::ChildBefore, node);
@@ -117,15 +122,10 @@ impl<'a> Uses<'a> {
     }
 
     /// What the server removed together with a row releases values before another row may take them.
-    fn add_silent(&mut self, node: u32, slot: &Slot, before: Option<&Row>, after: Option<&Row>) {
-        let table = &self.tables[slot.table];
+    fn take_from_silent(&mut self, node: u32, slot: &Slot, before: Option<&Row>, after: Option<&Row>) {
         let later = self.ties.silent_from[slot.table].is_some_and(|from| slot.last as usize / 2 > from);
-        if later && table.takes_value(before, after) {
+        if later && self.tables[slot.table].takes_value(before, after) {
             self.uses.push((silent_token(slot.table), Role::Takes, node));
-        }
-        if after.is_none() {
-            let released = table.deletes_disturb.iter().map(|child| (silent_token(*child), Role::Releases, node));
-            self.uses.extend(released);
         }
     }
 

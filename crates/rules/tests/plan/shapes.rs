@@ -273,6 +273,10 @@ fn what_a_cascade_frees_is_taken_after_it() {
     assert_eq!(steps(&tied, 0), ["Delete 2: 1", "Insert 2: 2"]);
     let tied = planned_with(&[(NICKNAMES, "", "z"), (TREE, "p", ""), (TREE, "", "k q")], 1, ReferentialAction::Cascade);
     assert_eq!(steps(&tied, 0), ["Delete 2: 2", "Insert 5: 1", "Insert 2: 3"]);
+    // So is the key of a row that is gone again.
+    let gone = [(CHILDREN, "k p", ""), (PARENTS, "p", ""), (NICKNAMES, "", "c"), (NICKNAMES, "c", "")];
+    let tied = planned_with(&gone, 1, ReferentialAction::Cascade);
+    assert_eq!(steps(&tied, 0), ["Delete 1: 1", "Delete 0: 2", "Delete 5: 3+4"]);
     // What refers to rows that may have gone with it comes before it.
     let before = planned_with(&[(OPAQUE, "", "o k"), (PARENTS, "p", "")], 2, ReferentialAction::Cascade);
     assert_eq!(steps(&before, 0), ["InOrder: 1 2"]);
@@ -351,8 +355,19 @@ fn only_those_follow_a_parent_that_took_its_key_from_it() {
     let itself = [(TREE, "a a", "b B"), (TREE, "b B", "B b")];
     assert_eq!(of_one(&itself), ["InOrder: 1 2"]);
     // A parent that has to do with neither key is no border.
-    let between = [(CHILDREN, "m p", "m q"), (PARENTS, "z - t", "z"), (PARENTS, "p", "q - t")];
+    let between = [(CHILDREN, "m p", "m q"), (PARENTS, "z - t", "z - u"), (PARENTS, "p", "q - v")];
     assert_eq!(of_one(&between), ["InOrder: 3 1 2"]);
+    // A child that came from elsewhere follows nobody.
+    let stays = [(CHILDREN, "", "k a"), (PARENTS, "a - B", "b - b")];
+    assert_eq!(of_one(&[&[(NICKNAMES, "m", "m b")], &stays[..]].concat()), ["InOrder: 1 2 3"]);
+    // And nobody is followed over a change that needs the parent as it was, be it by its other key.
+    assert_eq!(of_one(&[&[(NICKNAMES, "m B", "m b")], &stays[..]].concat()), ["InOrder: 1 2 3"]);
+    let gone = [(NICKNAMES, "m B", "m b"), (CHILDREN, "k a", ""), (PARENTS, "a - B", "b - b")];
+    assert_eq!(of_one(&gone), ["InOrder: 1 2 3"]);
+    let taken = [(NICKNAMES, "m B", "m b"), (PARENTS, "b", "c"), (PARENTS, "a - B", "b - b")];
+    assert_eq!(of_one(&taken), ["InOrder: 1 2 3"]);
+    let renamed = [(NICKNAMES, "m B", "m b"), (PARENTS, "a - B", "c - B"), (PARENTS, "c - B", "d - b")];
+    assert_eq!(of_one(&renamed), ["InOrder: 1 2 3"]);
     // Nor does a parent that keeps its key draw those that came to it.
     let swap = [(PARENTS, "p - a", "p - b"), (PARENTS, "q - A", "q - a"), (PARENTS, "p - b", "p - A")];
     assert_eq!(of_one(&[&[(CHILDREN, "m p", "m q")], &swap[..]].concat()), ["InOrder: 1 2 3 4"]);
