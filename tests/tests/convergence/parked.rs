@@ -1,24 +1,10 @@
 //! What the random work has found about rows that are set aside, each in as few steps as show it.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
-use crossfade_testkit::quiet::{Progress, Status, until};
-use crossfade_tests::{Migration, Setup};
+use crossfade_tests::{Migration, Setup, on_both_brands};
 
-const LIMIT: Duration = Duration::from_secs(60);
-
-const CLOCK: &str = "changed_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
-
-async fn until_status(migration: &Migration, what: &str, is_reached: impl Fn(&Status) -> bool) -> Result<()> {
-    until(what, LIMIT, || async {
-        let status = migration.status().read().await?;
-        Ok(if is_reached(&status) { Progress::Reached(()) } else { Progress::NotYet(status.0.to_string()) })
-    })
-    .await
-    .with_context(|| migration.log_ends())
-}
+use crate::orphans::{CLOCK, LIMIT, until_status};
 
 /// Two rows with one unique value, each on its own side, while nobody applies.
 struct Clash<'s> {
@@ -35,7 +21,8 @@ struct Clash<'s> {
 impl Clash<'_> {
     async fn begin(&self, flavor: Flavor) -> Result<Migration> {
         let setup = Setup::new(flavor, self.name);
-        let setup = Setup { tables: setup.tables.replace("updated_at", "changed_at"), ..setup };
+        let skipped = "[[table]]\nname = \"{schema}.not_synced\"\nskip = true\n\n";
+        let setup = Setup { tables: skipped.to_owned() + &setup.tables, ..setup };
         let mut migration = Migration::new(&setup).await?;
         for table in self.tables {
             migration.on_both(&[&table.replace("{clock}", CLOCK)]).await?;
@@ -108,22 +95,43 @@ async fn a_refused_move_is_tried_again(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
-#[tokio::test]
-async fn p7_a_parent_that_came_back_on_mysql() -> Result<()> {
-    a_parent_that_came_back_otherwise_waits_no_longer(Flavor::MySql).await
+/// A row is moved from a key that a table which is not synced refers to, to where the target refuses it: it stays, and who comes
+/// after it goes on.
+async fn a_row_that_is_kept_where_it_was(flavor: Flavor) -> Result<()> {
+    let clash = Clash {
+        name: "kept",
+        tables: &[
+            "CREATE TABLE {schema}.places (id INT PRIMARY KEY, code VARCHAR(20) NOT NULL UNIQUE, {clock})",
+            "CREATE TABLE {schema}.not_synced (id INT PRIMARY KEY, place INT, \
+             FOREIGN KEY (place) REFERENCES {schema}.places (id))",
+        ],
+        before: &["INSERT INTO {schema}.places (id, code) VALUES (1, 'one')"],
+        on_old: &[
+            "UPDATE {schema}.places SET id = 11, code = 'x' WHERE id = 1",
+            "INSERT INTO {schema}.places (id, code) VALUES (2, 'two')",
+        ],
+        on_new: &[
+            "INSERT INTO {schema}.not_synced (id, place) VALUES (1, 1)",
+            "INSERT INTO {schema}.places (id, code) VALUES (30, 'x')",
+        ],
+        parked: 2,
+    };
+    let mut migration = clash.begin(flavor).await?;
+    until_status(&migration, "the rest gone through", |status| {
+        let of = |name: &str| status.number("forward", name);
+        of("settled_seq") == of("last_seq") && status.is_caught_up()
+    })
+    .await?;
+    let room = ["DELETE FROM {schema}.not_synced", "UPDATE {schema}.places SET code = 'y' WHERE id = 30"];
+    migration.on(&migration.new, &room).await?;
+    until_nothing_is_aside(&migration, 3).await?;
+    migration.stop_both().await
 }
 
-#[tokio::test]
-async fn p7_a_parent_that_came_back_on_mariadb() -> Result<()> {
-    a_parent_that_came_back_otherwise_waits_no_longer(Flavor::MariaDb).await
-}
-
-#[tokio::test]
-async fn p7_a_refused_move_on_mysql() -> Result<()> {
-    a_refused_move_is_tried_again(Flavor::MySql).await
-}
-
-#[tokio::test]
-async fn p7_a_refused_move_on_mariadb() -> Result<()> {
-    a_refused_move_is_tried_again(Flavor::MariaDb).await
+on_both_brands! {
+    a_parent_that_came_back_otherwise_waits_no_longer: p7_a_parent_that_came_back_on_mysql,
+        p7_a_parent_that_came_back_on_mariadb;
+    a_refused_move_is_tried_again: p7_a_refused_move_on_mysql, p7_a_refused_move_on_mariadb;
+    a_row_that_is_kept_where_it_was: p7_a_row_that_is_kept_where_it_was_on_mysql,
+        p7_a_row_that_is_kept_where_it_was_on_mariadb;
 }
