@@ -1,13 +1,17 @@
 //! Children that follow their parent's new key.
 //!
-//! MySQL from 9.6 writes what ON UPDATE CASCADE changed into the binlog, and writes it before the change of the parent
-//! that caused it. Applied in that order, a child would refer to a parent that is not there yet. With the parent first,
-//! the target's own cascade moves the children, and their changes then find them moved.
+//! MySQL from 9.6 writes what ON UPDATE CASCADE and SET NULL changed into the binlog, and writes it right before the change of
+//! the parent that caused it: for each parent, updates of the tables below it and nothing else, since children's triggers do
+//! not run (asked of MySQL 9.7.4). Applied in that order, a child would refer to a parent that is not there yet. With the
+//! parent first, the target's own cascade moves the children, and their changes then find them moved.
+//!
+//! Other servers write nothing of the kind. There, all that comes before a parent's change is what users did on purpose, and
+//! may need the parent as it was.
 //!
 //! A key that is only spelled otherwise is found in either order. But where children have the new spelling already, MySQL 9.7
 //! says of the change of their parent that it is done, and has not done it.
 
-use crossfade_model::Row;
+use crossfade_model::{ReferentialAction, Row};
 
 use super::MappedChange;
 use super::table::{PlannedLink, PlannedTable};
@@ -23,7 +27,7 @@ pub(super) fn parents_first(tables: &[PlannedTable], changes: &mut [MappedChange
     }
 }
 
-/// The first change that follows the last one.
+/// The first of the children that follow the last change, which is their parent's.
 fn first_follower(tables: &[PlannedTable], changes: &[MappedChange]) -> Option<usize> {
     let (parent, earlier) = changes.split_last()?;
     let table = &tables[parent.table];
@@ -31,70 +35,105 @@ fn first_follower(tables: &[PlannedTable], changes: &[MappedChange]) -> Option<u
     if table.updates_disturb.is_empty() || !table.takes_value(Some(before), Some(after)) {
         return None;
     }
-    let mut tokens = Tokens::default();
-    let referred = table.keys.iter().enumerate().filter(|(_, key)| key.referred);
-    let respelled = referred.filter(|(_, key)| !same_values(&key.columns, before, after));
-    let moved: Vec<Moved> = respelled
-        .map(|(key, planned)| {
-            let mut of = |row: &Row| tokens.of(Fineness::Folded, (parent.table, key), &planned.columns, row);
-            Moved { table: parent.table, key, columns: &planned.columns, row: after, old: of(before), new: of(after) }
-        })
-        .collect();
+    let mut cascade = Cascade::of(tables, parent.table, (before, after));
+    if cascade.moved.is_empty() {
+        return None;
+    }
     let mut first = None;
     for (index, change) in earlier.iter().enumerate().rev() {
-        let links = &tables[change.table].links;
+        // ON UPDATE CASCADE acts like RESTRICT in the parent's own table (MySQL manual, "FOREIGN KEY Constraints").
+        let may_follow = change.table != parent.table && table.updates_disturb.contains(&change.table);
+        let (true, Some(before), Some(after)) = (may_follow, &change.before, &change.after) else { break };
         if change.transaction != parent.transaction {
             break;
         }
-        if moved.iter().any(|moved| links.iter().any(|link| moved.is_followed_by(link, change, &mut tokens))) {
-            first = Some(index);
-        } else if moved.iter().any(|moved| moved.comes_after(links, change, &mut tokens)) {
-            break;
+        match cascade.place_of(&tables[change.table].links, (before, after)) {
+            Place::Behind => first = Some(index),
+            Place::Any => {}
+            Place::Before => break,
         }
     }
     first
 }
 
-/// A parent's key, and what its change makes of it.
-struct Moved<'a> {
+/// Where a child's change may stand.
+enum Place {
+    /// Behind its parent's, which it follows.
+    Behind,
+    Any,
+    /// Before its parent's, which it needs as that was.
+    Before,
+}
+
+/// What a change of a parent does to children, seen from the last of them to the first.
+struct Cascade<'a> {
     table: usize,
-    key: usize,
-    columns: &'a [usize],
     row: &'a Row,
+    moved: Vec<Moved>,
+    /// Children that are known to leave the old key later, as they were before.
+    leaving: Vec<&'a Row>,
+    tokens: Tokens,
+}
+
+/// A key of which children may have copies.
+struct Moved {
+    key: usize,
+    columns: Vec<usize>,
     old: Option<u64>,
     new: Option<u64>,
 }
 
-impl Moved<'_> {
-    /// The child has left its reference to the old key for the new one. Rows of the parent's own table do not: there, ON UPDATE
-    /// CASCADE acts like RESTRICT (MySQL manual, "FOREIGN KEY Constraints").
-    fn is_followed_by(&self, link: &PlannedLink, child: &MappedChange, tokens: &mut Tokens) -> bool {
-        let (Some(before), Some(after), Some(_), Some(_)) = (&child.before, &child.after, self.old, self.new) else {
-            return false;
-        };
-        let mut columns = link.columns.iter().zip(self.columns);
-        link.follows
-            && child.table != self.table
-            && self.is_of(link)
-            && columns.all(|(column, key)| after.get(*column) == self.row.get(*key))
-            && !same_values(&link.columns, before, after)
-            && tokens.of(Fineness::Folded, (self.table, self.key), &link.columns, before) == self.old
+impl<'a> Cascade<'a> {
+    fn of(tables: &[PlannedTable], table: usize, (before, after): (&'a Row, &'a Row)) -> Cascade<'a> {
+        let mut tokens = Tokens::default();
+        let referred = tables[table].keys.iter().enumerate().filter(|(_, key)| key.referred);
+        let changed = referred.filter(|(_, key)| !same_values(&key.columns, before, after));
+        let moved = changed.map(|(key, planned)| {
+            let mut of = |row| tokens.of(Fineness::Folded, (table, key), &planned.columns, row);
+            Moved { key, columns: planned.columns.clone(), old: of(before), new: of(after) }
+        });
+        let moved = moved.collect();
+        Cascade { table, row: after, moved, leaving: Vec::new(), tokens }
     }
 
-    /// The change has the parent as it was before, by its own image or by a reference, or gives up what it takes.
-    fn comes_after(&self, links: &[PlannedLink], change: &MappedChange, tokens: &mut Tokens) -> bool {
-        let mut is = |value: Option<u64>, columns: &[usize], row: &Option<Row>| {
-            let row = row.as_ref().filter(|_| value.is_some());
-            row.is_some_and(|row| tokens.of(Fineness::Folded, (self.table, self.key), columns, row) == value)
-        };
-        let mut of_the_old = links.iter().filter(|link| self.is_of(link) && self.old != self.new);
-        let refers = of_the_old
-            .any(|link| is(self.old, &link.columns, &change.before) || is(self.old, &link.columns, &change.after));
-        let is_parent = change.table == self.table;
-        refers || is_parent && (is(self.new, self.columns, &change.before) || is(self.old, self.columns, &change.after))
+    fn place_of(&mut self, links: &[PlannedLink], (before, after): (&'a Row, &'a Row)) -> Place {
+        let mut place = Place::Any;
+        for link in links.iter().filter(|link| link.parent == self.table) {
+            let stays = same_values(&link.columns, before, after);
+            let Some(moved) = self.moved.iter().find(|moved| moved.key == link.key) else {
+                // Nothing of this parent's has made it leave.
+                if stays { continue } else { return Place::Before }
+            };
+            let mut of = |row| self.tokens.of(Fineness::Folded, (self.table, link.key), &link.columns, row);
+            let (had, has) = (of(before), of(after));
+            if stays {
+                let needs_it = has.is_some() && has == moved.old && moved.old != moved.new;
+                if needs_it && !self.leaving.contains(&after) {
+                    return Place::Before;
+                }
+                continue;
+            }
+            if had.is_none() || had != moved.old || !moved.takes_along(link, (after, has), self.row) {
+                return Place::Before;
+            }
+            self.leaving.push(before);
+            if link.on_update == ReferentialAction::Cascade && moved.new.is_some() {
+                place = Place::Behind;
+            }
+        }
+        place
     }
+}
 
-    fn is_of(&self, link: &PlannedLink) -> bool {
-        (link.parent, link.key) == (self.table, self.key)
+impl Moved {
+    /// The foreign key makes of a child with the old key what it has become.
+    fn takes_along(&self, link: &PlannedLink, (child, has): (&Row, Option<u64>), parent: &Row) -> bool {
+        let mut pairs = link.columns.iter().zip(&self.columns);
+        match link.on_update {
+            ReferentialAction::Cascade if self.old != self.new && self.new.is_some() => has == self.new,
+            ReferentialAction::Cascade => pairs.all(|(column, key)| child.get(*column) == parent.get(*key)),
+            ReferentialAction::SetNull => link.columns.iter().all(|column| child[*column].is_null()),
+            ReferentialAction::Restrict => false,
+        }
     }
 }

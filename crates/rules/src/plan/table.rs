@@ -44,8 +44,8 @@ pub(super) struct PlannedLink {
     pub parent: usize,
     /// Index into the parent's keys.
     pub key: usize,
-    /// The server lets children follow a parent's new key.
-    pub follows: bool,
+    /// What the server makes of a child whose parent changes its key.
+    pub on_update: ReferentialAction,
 }
 
 pub(super) fn planned_tables(mappings: &[TableMapping]) -> Vec<PlannedTable> {
@@ -142,8 +142,7 @@ fn add_link(tables: &mut [PlannedTable], mappings: &[TableMapping], child: usize
         }
     };
     tables[parent].keys[key].referred = true;
-    let follows = link.on_update == ReferentialAction::Cascade;
-    tables[child].links.push(PlannedLink { columns, parent, key, follows });
+    tables[child].links.push(PlannedLink { columns, parent, key, on_update: link.on_update });
     if link.on_delete != ReferentialAction::Restrict {
         tables[parent].deletes_disturb.push(child);
     }

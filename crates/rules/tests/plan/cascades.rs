@@ -1,6 +1,6 @@
 //! What servers change by themselves is in no message, and changes what a batch may do in which order.
 
-use crate::schema::{CHILDREN, NICKNAMES, OPAQUE, PARENTS, TREE, mappings};
+use crate::schema::{CHILDREN, KEYLESS, NICKNAMES, OPAQUE, PARENTS, TAG, TREE, mappings};
 use crate::shapes::{batch, steps};
 use crossfade_model::ReferentialAction::{Cascade, Restrict, SetNull};
 use crossfade_rules::{Plan, TableMapping, plan};
@@ -87,4 +87,29 @@ fn children_may_refer_to_what_is_no_key() {
     assert_eq!(steps(&made, 0), ["Insert 0: 2", "Insert 2: 3", "Insert 1: 1"]);
     let lanes = lanes_of(&[(CHILDREN, "", "k x"), (PARENTS, "", "x y")], &tables);
     assert_ne!(lanes[0], lanes[1], "it does not refer to the parent's key");
+}
+
+/// What MySQL from 9.6 writes where children refer to one parent in two ways: each row as often as it is changed.
+#[test]
+fn a_parent_comes_before_all_that_its_new_key_does() {
+    let of_one = |changes: &[(usize, &str, &str)], tables: &[TableMapping]| {
+        let mut batch = batch(changes);
+        batch.iter_mut().for_each(|change| change.transaction = 1);
+        steps(&plan(batch, tables, 1).expect("the batch fits"), 0)
+    };
+    let mut twice = only_updates_cascade();
+    let mut second = twice[CHILDREN].parents[0].clone();
+    second.columns = vec![TAG];
+    twice[CHILDREN].parents.push(second);
+    let changes = [(CHILDREN, "k p p", "k q p"), (CHILDREN, "k q p", "k q q"), (PARENTS, "p", "q")];
+    assert_eq!(of_one(&changes, &twice), ["InOrder: 3 1 2"]);
+    // Who still refers to the old key when the parent changes does so on purpose.
+    let changes = [(CHILDREN, "k p p", "k q p"), (CHILDREN, "l q p", "l q q"), (PARENTS, "p", "q")];
+    assert_eq!(of_one(&changes, &twice), ["InOrder: 1 3 2"]);
+    let mut lost = only_updates_cascade();
+    lost[KEYLESS].parents[0].on_update = SetNull;
+    let changes = [(CHILDREN, "k p", "k q"), (KEYLESS, "k p", "k"), (PARENTS, "p", "q")];
+    assert_eq!(of_one(&changes, &lost), ["InOrder: 3 1 2"]);
+    let changes = [(CHILDREN, "k p", "k q"), (KEYLESS, "k p", "k r"), (PARENTS, "p", "q")];
+    assert_eq!(of_one(&changes, &lost), ["InOrder: 1 2 3"]);
 }

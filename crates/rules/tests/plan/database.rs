@@ -12,16 +12,26 @@ pub enum Collation {
     Binary,
 }
 
+/// What foreign keys do, and whether the binlog tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Actions {
+    pub on_delete: ReferentialAction,
+    pub on_update: ReferentialAction,
+    pub are_logged: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct Database {
     pub tables: Vec<Vec<Row>>,
     collation: Collation,
-    action: ReferentialAction,
+    actions: Actions,
+    /// What new keys of parents have done to children, if that is logged: the table, and the row before and after.
+    pub logged: Vec<(usize, Row, Row)>,
 }
 
 impl Database {
-    pub fn new(collation: Collation, action: ReferentialAction) -> Database {
-        Database { tables: vec![Vec::new(); TABLES], collation, action }
+    pub fn new(collation: Collation, actions: Actions) -> Database {
+        Database { tables: vec![Vec::new(); TABLES], collation, actions, logged: Vec::new() }
     }
 
     /// The rows of all tables, sorted.
@@ -109,11 +119,24 @@ impl Database {
                 database.same(&row[PARENT], &old[column]) && !(child == table && row == old)
             };
             while let Some(index) = self.tables[child].iter().position(|row| refers(self, row)) {
-                match (self.action, new) {
-                    (ReferentialAction::Restrict, _) => return Err("has children".to_owned()),
-                    (ReferentialAction::SetNull, _) => self.tables[child][index][PARENT] = Value::Null,
-                    (ReferentialAction::Cascade, Some(new)) => self.tables[child][index][PARENT] = new[column].clone(),
-                    (ReferentialAction::Cascade, None) => self.delete(child, index)?,
+                let Some(new) = new else {
+                    match self.actions.on_delete {
+                        ReferentialAction::Restrict => return Err("has children".to_owned()),
+                        ReferentialAction::SetNull => self.tables[child][index][PARENT] = Value::Null,
+                        ReferentialAction::Cascade => self.delete(child, index)?,
+                    }
+                    continue;
+                };
+                let before = self.tables[child][index].clone();
+                self.tables[child][index][PARENT] = match self.actions.on_update {
+                    // As a server does where a table refers to itself.
+                    _ if self.actions.are_logged && child == table => return Err("has children".to_owned()),
+                    ReferentialAction::Restrict => return Err("has children".to_owned()),
+                    ReferentialAction::SetNull => Value::Null,
+                    ReferentialAction::Cascade => new[column].clone(),
+                };
+                if self.actions.are_logged {
+                    self.logged.push((child, before, self.tables[child][index].clone()));
                 }
             }
         }
@@ -154,7 +177,7 @@ impl Database {
     fn expect(&self, table: usize, before: &Row) -> Result<usize, String> {
         let index = self.find(table, &before[KEY]).ok_or("no such row")?;
         let row = &self.tables[table][index];
-        if self.action == ReferentialAction::Restrict && row != before {
+        if self.actions.on_update == ReferentialAction::Restrict && row != before {
             return Err(format!("expected {before:?}, found {row:?}"));
         }
         Ok(index)
@@ -169,10 +192,12 @@ impl Database {
         };
         match (&change.before, &change.after) {
             (None, Some(after)) => self.insert(table, after.clone()),
-            (Some(before), Some(after)) => {
-                let index = find(before).ok_or("no such row to update")?;
-                self.update(table, index, after.clone())
-            }
+            (Some(before), Some(after)) => match find(before) {
+                Some(index) => self.update(table, index, after.clone()),
+                // The parent came first, and has taken it along.
+                None if self.actions.are_logged && find(after).is_some() => Ok(()),
+                None => Err("no such row to update".to_owned()),
+            },
             (Some(before), None) => {
                 let index = find(before).ok_or("no such row to delete")?;
                 self.delete(table, index)

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::database::{Collation, Database};
-use crate::schema::{KEY, KEYLESS, PARENT, TABLES, TAG, mappings, name, parent_of};
+use crate::database::{Actions, Collation, Database};
+use crate::schema::{KEY, KEYLESS, PARENT, TABLES, TAG, mappings_with, name, parent_of};
 use crossfade_model::{Clock, LaneProgress, Origin, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
 use crossfade_rules::key::folded_hash;
 use crossfade_rules::{MappedChange, Plan, Planner, Step, plan};
@@ -77,39 +77,43 @@ struct Case {
     source: Database,
 }
 
-fn case(before: &[Try], batch: &[Try], collation: Collation, action: ReferentialAction) -> Case {
-    let mut source = Database::new(collation, action);
+fn case(before: &[Try], batch: &[Try], collation: Collation, actions: Actions) -> Case {
+    let mut source = Database::new(collation, actions);
     before.iter().for_each(|attempt| {
         attempt.run(&mut source);
     });
+    source.logged.clear();
     let target = source.clone();
-    let mut changes = Vec::new();
+    let mut changes: Vec<MappedChange> = Vec::new();
     for attempt in batch {
-        let Some((before, after)) = attempt.run(&mut source) else { continue };
-        let op = match (&before, &after) {
-            (None, _) => RowOp::Insert,
-            (_, None) => RowOp::Delete,
-            _ => RowOp::Update,
-        };
-        let seq = 7 + changes.len() as u64;
-        changes.push(MappedChange {
-            seq,
-            table: attempt.table,
-            op,
-            before,
-            after,
-            effective: Some(Clock(seq as i64)),
-            seen: seen_at(seq),
-            transaction: transaction_of(seq),
-            origin: Origin::User,
-        });
+        let done = attempt.run(&mut source);
+        // A server writes first what it has done to children.
+        let logged = std::mem::take(&mut source.logged).into_iter().map(|(table, a, b)| (table, Some(a), Some(b)));
+        let of_user = done.map(|(before, after)| (attempt.table, before, after));
+        // About four changes each, so that some tie in one transaction and some over its end.
+        let transaction = (changes.len() / 4) as u32;
+        for (table, before, after) in logged.filter(|_| of_user.is_some()).chain(of_user.clone()) {
+            let op = match (&before, &after) {
+                (None, _) => RowOp::Insert,
+                (_, None) => RowOp::Delete,
+                _ => RowOp::Update,
+            };
+            let seq = 7 + changes.len() as u64;
+            let (effective, seen) = (Some(Clock(seq as i64)), seen_at(seq));
+            changes.push(MappedChange {
+                seq,
+                table,
+                op,
+                before,
+                after,
+                effective,
+                seen,
+                transaction,
+                origin: Origin::User,
+            });
+        }
     }
     Case { target, batch: changes, source }
-}
-
-/// Four changes each, so that some tie in one transaction and some over its end.
-fn transaction_of(seq: u64) -> u32 {
-    (seq / 4) as u32
 }
 
 /// What the writer of message `seq` had before him.
@@ -120,7 +124,8 @@ fn seen_at(seq: u64) -> Arc<Seen> {
 }
 
 /// A net change is judged as its last message would be, and a row that leaves its key as the last message of that key.
-fn check_what_is_judged(plan: &Plan) -> Result<(), TestCaseError> {
+fn check_what_is_judged(plan: &Plan, batch: &[MappedChange]) -> Result<(), TestCaseError> {
+    let transaction_of = |seq| batch.iter().find(|change| change.seq == seq).map(|change| change.transaction);
     let rows = plan.lanes.iter().flat_map(|lane| &lane.steps).filter_map(|step| match step {
         Step::Net { rows, .. } => Some(rows),
         Step::InOrder(_) => None,
@@ -128,7 +133,7 @@ fn check_what_is_judged(plan: &Plan) -> Result<(), TestCaseError> {
     for net in rows.flatten() {
         let last = net.seqs.last();
         prop_assert_eq!((net.effective, &net.seen), (Some(Clock(last as i64)), &seen_at(last)));
-        prop_assert_eq!(net.transaction, transaction_of(last));
+        prop_assert_eq!(Some(net.transaction), transaction_of(last));
         prop_assert!(net.seqs.first() <= last && net.seqs.iter().is_sorted());
         if let Some(departure) = &net.moved_from {
             let last = departure.seqs.last();
@@ -181,9 +186,9 @@ fn check_lanes_are_apart(plan: &Plan, batch: &[MappedChange]) -> Result<(), Test
     Ok(())
 }
 
-fn check(case: Case, lanes: u16, order: &[u8], action: ReferentialAction) -> Result<(), TestCaseError> {
+fn check(case: Case, lanes: u16, order: &[u8], actions: Actions) -> Result<(), TestCaseError> {
     let Case { mut target, batch, source } = case;
-    let tables = mappings(action);
+    let tables = mappings_with(actions.on_delete, actions.on_update);
     let made = plan(batch.clone(), &tables, lanes).expect("the batch fits");
     prop_assert_eq!(&made, &Planner::new(&tables).plan(batch.clone(), lanes).expect("the batch fits"));
     prop_assert_eq!(made.lanes.len(), usize::from(lanes.max(1)));
@@ -199,7 +204,7 @@ fn check(case: Case, lanes: u16, order: &[u8], action: ReferentialAction) -> Res
     planned.dedup();
     prop_assert_eq!(planned, batch.iter().map(|change| change.seq).collect::<Vec<_>>());
     check_lanes_are_apart(&made, &batch)?;
-    check_what_is_judged(&made)?;
+    check_what_is_judged(&made, &batch)?;
     if let Err(error) = execute(&made, &mut target, order) {
         return Err(TestCaseError::fail(format!("{error}\n{}", story(&batch, &made))));
     }
@@ -225,8 +230,19 @@ fn story(batch: &[MappedChange], plan: &Plan) -> String {
     story
 }
 
-fn actions() -> impl Strategy<Value = ReferentialAction> {
-    prop_oneof![Just(ReferentialAction::Cascade), Just(ReferentialAction::SetNull)]
+/// Both actions alike, in no binlog.
+fn unlogged(action: ReferentialAction) -> Actions {
+    Actions { on_delete: action, on_update: action, are_logged: false }
+}
+
+fn actions() -> impl Strategy<Value = Actions> {
+    prop_oneof![Just(ReferentialAction::Cascade), Just(ReferentialAction::SetNull)].prop_map(unlogged)
+}
+
+/// What new keys do to children is in the binlog.
+fn logged_updates() -> impl Strategy<Value = Actions> {
+    let on_update = prop_oneof![Just(ReferentialAction::Cascade), Just(ReferentialAction::SetNull)];
+    on_update.prop_map(|on_update| Actions { on_delete: ReferentialAction::Restrict, on_update, are_logged: true })
 }
 
 fn collations() -> impl Strategy<Value = Collation> {
@@ -252,15 +268,23 @@ proptest! {
     fn p5_a_plan_does_what_the_source_did(
         before in tries(25), batch in tries(30), lanes in 0..5_u16, order: Vec<u8>, collation in collations(),
     ) {
-        let action = ReferentialAction::Restrict;
-        check(case(&before, &batch, collation, action), lanes, &order, action)?;
+        let actions = unlogged(ReferentialAction::Restrict);
+        check(case(&before, &batch, collation, actions), lanes, &order, actions)?;
     }
 
     #[test]
     fn p5_a_plan_does_what_the_source_did_where_servers_change_children(
         before in tries(25), batch in tries(30), lanes in 0..5_u16, order: Vec<u8>,
-        collation in collations(), action in actions(),
+        collation in collations(), actions in actions(),
     ) {
-        check(case(&before, &batch, collation, action), lanes, &order, action)?;
+        check(case(&before, &batch, collation, actions), lanes, &order, actions)?;
+    }
+
+    #[test]
+    fn p5_a_plan_does_what_the_source_did_where_servers_tell_of_children(
+        before in tries(25), batch in tries(30), lanes in 0..5_u16, order: Vec<u8>,
+        collation in collations(), actions in logged_updates(),
+    ) {
+        check(case(&before, &batch, collation, actions), lanes, &order, actions)?;
     }
 }

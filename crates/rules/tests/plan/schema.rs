@@ -32,7 +32,7 @@ pub fn parent_of(table: usize) -> Option<(usize, usize)> {
     }
 }
 
-pub fn shape(table: usize, action: ReferentialAction) -> TableShape {
+pub fn shape(table: usize, on_delete: ReferentialAction, on_update: ReferentialAction) -> TableShape {
     let text = || ColumnKind::Text { charset: "utf8mb4".to_owned() };
     let columns = vec![
         column("id", text(), table == KEYLESS),
@@ -45,8 +45,8 @@ pub fn shape(table: usize, action: ReferentialAction) -> TableShape {
         columns: vec![PARENT],
         parent: name(parent),
         parent_columns: vec![["id", "parent", "tag"][column].to_owned()],
-        on_delete: action,
-        on_update: action,
+        on_delete,
+        on_update,
     });
     let tag = UniqueKey { name: "tag".to_owned(), columns: vec![TAG], nullable: true, partial: table == OPAQUE };
     TableShape {
@@ -60,9 +60,13 @@ pub fn shape(table: usize, action: ReferentialAction) -> TableShape {
 }
 
 pub fn mappings(action: ReferentialAction) -> Vec<TableMapping> {
+    mappings_with(action, action)
+}
+
+pub fn mappings_with(on_delete: ReferentialAction, on_update: ReferentialAction) -> Vec<TableMapping> {
     (0..TABLES)
         .map(|table| {
-            let shape = shape(table, action);
+            let shape = shape(table, on_delete, on_update);
             let mut rule = TableRule::same(name(table), None, Policy::PreferNew);
             rule.one_way = table == KEYLESS;
             TableMapping::build(Direction::Forward, &rule, &shape, &shape).expect("the tables map")

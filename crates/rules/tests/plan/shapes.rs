@@ -354,9 +354,6 @@ fn only_those_follow_a_parent_that_took_its_key_from_it() {
     // A row that refers to itself follows nobody when it takes the spelling that its key gets next.
     let itself = [(TREE, "a a", "b B"), (TREE, "b B", "B b")];
     assert_eq!(of_one(&itself), ["InOrder: 1 2"]);
-    // A parent that has to do with neither key is no border.
-    let between = [(CHILDREN, "m p", "m q"), (PARENTS, "z - t", "z - u"), (PARENTS, "p", "q - v")];
-    assert_eq!(of_one(&between), ["InOrder: 3 1 2"]);
     // A child that came from elsewhere follows nobody.
     let stays = [(CHILDREN, "", "k a"), (PARENTS, "a - B", "b - b")];
     assert_eq!(of_one(&[&[(NICKNAMES, "m", "m b")], &stays[..]].concat()), ["InOrder: 1 2 3"]);
@@ -364,10 +361,21 @@ fn only_those_follow_a_parent_that_took_its_key_from_it() {
     assert_eq!(of_one(&[&[(NICKNAMES, "m B", "m b")], &stays[..]].concat()), ["InOrder: 1 2 3"]);
     let gone = [(NICKNAMES, "m B", "m b"), (CHILDREN, "k a", ""), (PARENTS, "a - B", "b - b")];
     assert_eq!(of_one(&gone), ["InOrder: 1 2 3"]);
+    let refers = [(NICKNAMES, "m B", "m b"), (KEYLESS, "k a", "k a t"), (PARENTS, "a - B", "b - b")];
+    assert_eq!(of_one(&refers), ["InOrder: 1 2 3"]);
+    let left = [(NICKNAMES, "m B", "m b"), (KEYLESS, "k a", "k"), (PARENTS, "a - B", "b - b")];
+    assert_eq!(of_one(&left), ["InOrder: 1 2 3"]);
     let taken = [(NICKNAMES, "m B", "m b"), (PARENTS, "b", "c"), (PARENTS, "a - B", "b - b")];
     assert_eq!(of_one(&taken), ["InOrder: 1 2 3"]);
     let renamed = [(NICKNAMES, "m B", "m b"), (PARENTS, "a - B", "c - B"), (PARENTS, "c - B", "d - b")];
     assert_eq!(of_one(&renamed), ["InOrder: 1 2 3"]);
+    let others = [(NICKNAMES, "m B", "m b"), (CHILDREN, "k c", "k a"), (PARENTS, "a - B", "a - b")];
+    assert_eq!(of_one(&others), ["InOrder: 1 2 3"]);
+    // Whatever else hangs on it is none.
+    let grandchild = [(CHILDREN, "k p", "k q"), (OPAQUE, "o k", "o k t"), (PARENTS, "p", "q")];
+    assert_eq!(of_one(&grandchild), ["InOrder: 3 1 2"]);
+    let both = [(CHILDREN, "k p", "k q"), (NICKNAMES, "n t", "n"), (PARENTS, "p - t", "q")];
+    assert_eq!(of_one(&both), ["InOrder: 3 1 2"]);
     // Nor does a parent that keeps its key draw those that came to it.
     let swap = [(PARENTS, "p - a", "p - b"), (PARENTS, "q - A", "q - a"), (PARENTS, "p - b", "p - A")];
     assert_eq!(of_one(&[&[(CHILDREN, "m p", "m q")], &swap[..]].concat()), ["InOrder: 1 2 3 4"]);
