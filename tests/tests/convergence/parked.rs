@@ -2,7 +2,9 @@
 
 use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
+use crossfade_testkit::sql;
 use crossfade_tests::{Migration, Setup, on_both_brands};
+use mysql_async::prelude::Queryable;
 
 use crate::orphans::{CLOCK, LIMIT, until_status};
 
@@ -10,6 +12,8 @@ use crate::orphans::{CLOCK, LIMIT, until_status};
 struct Clash<'s> {
     name: &'static str,
     tables: &'s [&'s str],
+    /// The configuration leaves this table out.
+    skipped: Option<&'s str>,
     /// What both sides have.
     before: &'s [&'s str],
     on_old: &'s [&'s str],
@@ -21,8 +25,8 @@ struct Clash<'s> {
 impl Clash<'_> {
     async fn begin(&self, flavor: Flavor) -> Result<Migration> {
         let setup = Setup::new(flavor, self.name);
-        let skipped = "[[table]]\nname = \"{schema}.not_synced\"\nskip = true\n\n";
-        let setup = Setup { tables: skipped.to_owned() + &setup.tables, ..setup };
+        let skip = |table| format!("[[table]]\nname = \"{{schema}}.{table}\"\nskip = true\n\n");
+        let setup = Setup { tables: self.skipped.map(skip).unwrap_or_default() + &setup.tables, ..setup };
         let mut migration = Migration::new(&setup).await?;
         for table in self.tables {
             migration.on_both(&[&table.replace("{clock}", CLOCK)]).await?;
@@ -55,6 +59,7 @@ async fn a_parent_that_came_back_otherwise_waits_no_longer(flavor: Flavor) -> Re
             "CREATE TABLE {schema}.notes (id INT PRIMARY KEY, place INT, {clock}, \
              FOREIGN KEY (place) REFERENCES {schema}.places (id) ON DELETE CASCADE)",
         ],
+        skipped: None,
         before: &[],
         on_old: &["INSERT INTO {schema}.places (id, code) VALUES (7, 'x')"],
         on_new: &["INSERT INTO {schema}.places (id, code) VALUES (10, 'x')"],
@@ -79,6 +84,7 @@ async fn a_refused_move_is_tried_again(flavor: Flavor) -> Result<()> {
     let clash = Clash {
         name: "refused_move",
         tables: &["CREATE TABLE {schema}.t (id INT PRIMARY KEY, label VARCHAR(20) NOT NULL UNIQUE, {clock})"],
+        skipped: None,
         before: &["INSERT INTO {schema}.t (id, label) VALUES (1, 'one')"],
         on_old: &[
             "BEGIN",
@@ -105,6 +111,7 @@ async fn a_row_that_is_kept_where_it_was(flavor: Flavor) -> Result<()> {
             "CREATE TABLE {schema}.not_synced (id INT PRIMARY KEY, place INT, \
              FOREIGN KEY (place) REFERENCES {schema}.places (id))",
         ],
+        skipped: Some("not_synced"),
         before: &["INSERT INTO {schema}.places (id, code) VALUES (1, 'one')"],
         on_old: &[
             "UPDATE {schema}.places SET id = 11, code = 'x' WHERE id = 1",
@@ -122,6 +129,9 @@ async fn a_row_that_is_kept_where_it_was(flavor: Flavor) -> Result<()> {
         of("settled_seq") == of("last_seq") && status.is_caught_up()
     })
     .await?;
+    let there = format!("SELECT GROUP_CONCAT(id ORDER BY id) FROM {}.places", sql::name(&migration.schema));
+    let there: Option<String> = migration.new.get_conn().await?.query_first(there).await?;
+    ensure!(there.as_deref() == Some("1,2,30"), "{there:?} are there");
     let room = ["DELETE FROM {schema}.not_synced", "UPDATE {schema}.places SET code = 'y' WHERE id = 30"];
     migration.on(&migration.new, &room).await?;
     until_nothing_is_aside(&migration, 3).await?;

@@ -30,24 +30,24 @@ pub(super) fn parents_first(tables: &[PlannedTable], changes: &mut [MappedChange
 /// The first of the children that follow the last change, which is their parent's.
 fn first_follower(tables: &[PlannedTable], changes: &[MappedChange]) -> Option<usize> {
     let (parent, earlier) = changes.split_last()?;
-    let table = &tables[parent.table];
+    let below = &tables[parent.table].updates_disturb;
     let (Some(before), Some(after)) = (&parent.before, &parent.after) else { return None };
-    if table.updates_disturb.is_empty() || !table.takes_value(Some(before), Some(after)) {
+    if below.is_empty() {
         return None;
     }
     let mut cascade = Cascade::of(tables, parent.table, (before, after));
-    if cascade.moved.is_empty() {
+    if cascade.changed_keys.is_empty() {
         return None;
     }
     let mut first = None;
     for (index, change) in earlier.iter().enumerate().rev() {
         // ON UPDATE CASCADE acts like RESTRICT in the parent's own table (MySQL manual, "FOREIGN KEY Constraints").
-        let may_follow = change.table != parent.table && table.updates_disturb.contains(&change.table);
-        let (true, Some(before), Some(after)) = (may_follow, &change.before, &change.after) else { break };
-        if change.transaction != parent.transaction {
+        let is_below = change.table != parent.table && below.contains(&change.table);
+        if !is_below || change.transaction != parent.transaction {
             break;
         }
-        match cascade.place_of(&tables[change.table].links, (before, after)) {
+        let (Some(child_before), Some(child_after)) = (&change.before, &change.after) else { break };
+        match cascade.place_of(&tables[change.table].links, (child_before, child_after)) {
             Place::Behind => first = Some(index),
             Place::Any => {}
             Place::Before => break,
@@ -65,59 +65,64 @@ enum Place {
     Before,
 }
 
-/// What a change of a parent does to children, seen from the last of them to the first.
+/// What a change of a parent does to children, seen from the last of them to the first. The foreign keys are the target's, which
+/// the source's are taken to be like.
 struct Cascade<'a> {
-    table: usize,
-    row: &'a Row,
-    moved: Vec<Moved>,
+    parent: usize,
+    parent_after: &'a Row,
+    changed_keys: Vec<ChangedKey>,
     /// Children that are known to leave the old key later, as they were before.
     leaving: Vec<&'a Row>,
     tokens: Tokens,
 }
 
-/// A key of which children may have copies.
-struct Moved {
+/// A key that children may refer to, and that the parent's change alters, be it in how it is spelled.
+struct ChangedKey {
     key: usize,
     columns: Vec<usize>,
-    old: Option<u64>,
-    new: Option<u64>,
+    /// Folded; `None` where a part is NULL.
+    old_token: Option<u64>,
+    new_token: Option<u64>,
 }
 
 impl<'a> Cascade<'a> {
-    fn of(tables: &[PlannedTable], table: usize, (before, after): (&'a Row, &'a Row)) -> Cascade<'a> {
+    fn of(tables: &[PlannedTable], parent: usize, (before, after): (&'a Row, &'a Row)) -> Cascade<'a> {
         let mut tokens = Tokens::default();
-        let referred = tables[table].keys.iter().enumerate().filter(|(_, key)| key.referred);
+        let referred = tables[parent].keys.iter().enumerate().filter(|(_, key)| key.referred);
         let changed = referred.filter(|(_, key)| !same_values(&key.columns, before, after));
-        let moved = changed.map(|(key, planned)| {
-            let mut of = |row| tokens.of(Fineness::Folded, (table, key), &planned.columns, row);
-            Moved { key, columns: planned.columns.clone(), old: of(before), new: of(after) }
+        let changed = changed.map(|(key, planned)| {
+            let mut of = |row| tokens.of(Fineness::Folded, (parent, key), &planned.columns, row);
+            let (old_token, new_token) = (of(before), of(after));
+            ChangedKey { key, columns: planned.columns.clone(), old_token, new_token }
         });
-        let moved = moved.collect();
-        Cascade { table, row: after, moved, leaving: Vec::new(), tokens }
+        let changed_keys = changed.collect();
+        Cascade { parent, parent_after: after, changed_keys, leaving: Vec::new(), tokens }
     }
 
     fn place_of(&mut self, links: &[PlannedLink], (before, after): (&'a Row, &'a Row)) -> Place {
         let mut place = Place::Any;
-        for link in links.iter().filter(|link| link.parent == self.table) {
+        for link in links.iter().filter(|link| link.parent == self.parent) {
             let stays = same_values(&link.columns, before, after);
-            let Some(moved) = self.moved.iter().find(|moved| moved.key == link.key) else {
+            let Some(changed) = self.changed_keys.iter().find(|changed| changed.key == link.key) else {
                 // Nothing of this parent's has made it leave.
                 if stays { continue } else { return Place::Before }
             };
-            let mut of = |row| self.tokens.of(Fineness::Folded, (self.table, link.key), &link.columns, row);
+            let mut of = |row| self.tokens.of(Fineness::Folded, (self.parent, link.key), &link.columns, row);
             let (had, has) = (of(before), of(after));
+            let had_old = had.is_some() && had == changed.old_token;
             if stays {
-                let needs_it = has.is_some() && has == moved.old && moved.old != moved.new;
-                if needs_it && !self.leaving.contains(&after) {
+                let needs_old = had_old && changed.old_token != changed.new_token;
+                if needs_old && !self.leaving.contains(&after) {
                     return Place::Before;
                 }
                 continue;
             }
-            if had.is_none() || had != moved.old || !moved.takes_along(link, (after, has), self.row) {
+            if !had_old || !changed.takes_along(link, (after, has), self.parent_after) {
                 return Place::Before;
             }
             self.leaving.push(before);
-            if link.on_update == ReferentialAction::Cascade && moved.new.is_some() {
+            // Who has lost its reference refers to nobody, in either order.
+            if link.on_update == ReferentialAction::Cascade && changed.new_token.is_some() {
                 place = Place::Behind;
             }
         }
@@ -125,13 +130,16 @@ impl<'a> Cascade<'a> {
     }
 }
 
-impl Moved {
-    /// The foreign key makes of a child with the old key what it has become.
-    fn takes_along(&self, link: &PlannedLink, (child, has): (&Row, Option<u64>), parent: &Row) -> bool {
+impl ChangedKey {
+    /// The foreign key makes of a child with the old key what it has become. Where the key is only spelled otherwise, tokens
+    /// are equal, and values tell.
+    fn takes_along(&self, link: &PlannedLink, (child, has): (&Row, Option<u64>), parent_after: &Row) -> bool {
         let mut pairs = link.columns.iter().zip(&self.columns);
         match link.on_update {
-            ReferentialAction::Cascade if self.old != self.new && self.new.is_some() => has == self.new,
-            ReferentialAction::Cascade => pairs.all(|(column, key)| child.get(*column) == parent.get(*key)),
+            ReferentialAction::Cascade if self.old_token != self.new_token && self.new_token.is_some() => {
+                has == self.new_token
+            }
+            ReferentialAction::Cascade => pairs.all(|(column, key)| child.get(*column) == parent_after.get(*key)),
             ReferentialAction::SetNull => link.columns.iter().all(|column| child[*column].is_null()),
             ReferentialAction::Restrict => false,
         }

@@ -90,6 +90,7 @@ impl<'a> Uses<'a> {
         let table = &self.tables[slot.table];
         if slot.life == Life::Transient {
             let row = self.changes[slot.last as usize / 2].before.as_ref();
+            // Its key is to be free, as if it came.
             self.take_from_silent(node, slot, None, row);
             return self.push((slot.table, 0), &table.keys[0].columns, row, Role::Transient, node);
         }
@@ -121,7 +122,7 @@ impl<'a> Uses<'a> {
         }
     }
 
-    /// What the server removed together with a row releases values before another row may take them.
+    /// Whoever takes values comes after the deletes whose cascades may free them.
     fn take_from_silent(&mut self, node: u32, slot: &Slot, before: Option<&Row>, after: Option<&Row>) {
         let later = self.ties.silent_from[slot.table].is_some_and(|from| slot.last as usize / 2 > from);
         if later && self.tables[slot.table].takes_value(before, after) {

@@ -44,7 +44,7 @@ pub(super) struct PlannedLink {
     pub parent: usize,
     /// Index into the parent's keys.
     pub key: usize,
-    /// What the server makes of a child whose parent changes its key.
+    /// What the target makes of a child whose parent changes its key.
     pub on_update: ReferentialAction,
 }
 

@@ -12,12 +12,12 @@ pub enum Collation {
     Binary,
 }
 
-/// What foreign keys do, and whether the binlog tells of it.
+/// What foreign keys do, and whether the binlog tells what new keys of parents did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actions {
     pub on_delete: ReferentialAction,
     pub on_update: ReferentialAction,
-    pub are_logged: bool,
+    pub updates_are_logged: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -129,13 +129,13 @@ impl Database {
                 };
                 let before = self.tables[child][index].clone();
                 self.tables[child][index][PARENT] = match self.actions.on_update {
-                    // As a server does where a table refers to itself.
-                    _ if self.actions.are_logged && child == table => return Err("has children".to_owned()),
+                    // Servers treat a table that refers to itself like RESTRICT; elsewhere plans are to stand more than that.
+                    _ if self.actions.updates_are_logged && child == table => return Err("has children".to_owned()),
                     ReferentialAction::Restrict => return Err("has children".to_owned()),
                     ReferentialAction::SetNull => Value::Null,
                     ReferentialAction::Cascade => new[column].clone(),
                 };
-                if self.actions.are_logged {
+                if self.actions.updates_are_logged {
                     self.logged.push((child, before, self.tables[child][index].clone()));
                 }
             }
@@ -194,8 +194,8 @@ impl Database {
             (None, Some(after)) => self.insert(table, after.clone()),
             (Some(before), Some(after)) => match find(before) {
                 Some(index) => self.update(table, index, after.clone()),
-                // The parent came first, and has taken it along.
-                None if self.actions.are_logged && find(after).is_some() => Ok(()),
+                // The parent came first, and has taken along what is found by all its contents.
+                None if table == KEYLESS && self.actions.updates_are_logged && find(after).is_some() => Ok(()),
                 None => Err("no such row to update".to_owned()),
             },
             (Some(before), None) => {

@@ -87,12 +87,13 @@ fn case(before: &[Try], batch: &[Try], collation: Collation, actions: Actions) -
     let mut changes: Vec<MappedChange> = Vec::new();
     for attempt in batch {
         let done = attempt.run(&mut source);
+        assert!(done.is_some() || source.logged.is_empty(), "what is refused has changed nothing");
         // A server writes first what it has done to children.
         let logged = std::mem::take(&mut source.logged).into_iter().map(|(table, a, b)| (table, Some(a), Some(b)));
         let of_user = done.map(|(before, after)| (attempt.table, before, after));
         // About four changes each, so that some tie in one transaction and some over its end.
         let transaction = (changes.len() / 4) as u32;
-        for (table, before, after) in logged.filter(|_| of_user.is_some()).chain(of_user.clone()) {
+        for (table, before, after) in logged.chain(of_user) {
             let op = match (&before, &after) {
                 (None, _) => RowOp::Insert,
                 (_, None) => RowOp::Delete,
@@ -232,7 +233,7 @@ fn story(batch: &[MappedChange], plan: &Plan) -> String {
 
 /// Both actions alike, in no binlog.
 fn unlogged(action: ReferentialAction) -> Actions {
-    Actions { on_delete: action, on_update: action, are_logged: false }
+    Actions { on_delete: action, on_update: action, updates_are_logged: false }
 }
 
 fn actions() -> impl Strategy<Value = Actions> {
@@ -242,7 +243,11 @@ fn actions() -> impl Strategy<Value = Actions> {
 /// What new keys do to children is in the binlog.
 fn logged_updates() -> impl Strategy<Value = Actions> {
     let on_update = prop_oneof![Just(ReferentialAction::Cascade), Just(ReferentialAction::SetNull)];
-    on_update.prop_map(|on_update| Actions { on_delete: ReferentialAction::Restrict, on_update, are_logged: true })
+    on_update.prop_map(|on_update| Actions {
+        on_delete: ReferentialAction::Restrict,
+        on_update,
+        updates_are_logged: true,
+    })
 }
 
 fn collations() -> impl Strategy<Value = Collation> {
