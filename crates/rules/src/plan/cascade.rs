@@ -41,13 +41,20 @@ fn first_follower(tables: &[PlannedTable], changes: &[MappedChange]) -> Option<u
     }
     let mut first = None;
     for (index, change) in earlier.iter().enumerate().rev() {
-        // ON UPDATE CASCADE acts like RESTRICT in the parent's own table (MySQL manual, "FOREIGN KEY Constraints").
-        let is_below = change.table != parent.table && below.contains(&change.table);
-        if !is_below || change.transaction != parent.transaction {
+        // ON UPDATE CASCADE acts like RESTRICT in the parent's own table (MySQL manual, "FOREIGN KEY Constraints"), and so it does
+        // for what leads back to it.
+        let table = &tables[change.table];
+        let may_change_parents = change.table == parent.table || table.updates_disturb.contains(&parent.table);
+        let (Some(child_before), Some(child_after)) = (&change.before, &change.after) else { break };
+        if change.transaction != parent.transaction || may_change_parents {
             break;
         }
-        let (Some(child_before), Some(child_after)) = (&change.before, &change.after) else { break };
-        match cascade.place_of(&tables[change.table].links, (child_before, child_after)) {
+        // What has come down to a child has changed what it refers to.
+        let refers_as_before = || table.links.iter().all(|link| same_values(&link.columns, child_before, child_after));
+        if below.contains(&change.table) && refers_as_before() {
+            break;
+        }
+        match cascade.place_of(&table.links, (child_before, child_after)) {
             Place::Behind => first = Some(index),
             Place::Any => {}
             Place::Before => break,
@@ -73,7 +80,6 @@ struct Cascade<'a> {
     changed_keys: Vec<ChangedKey>,
     /// Children that are known to leave the old key later, as they were before.
     leaving: Vec<&'a Row>,
-    tokens: Tokens,
 }
 
 /// A key that children may refer to, and that the parent's change alters, be it in how it is spelled.
@@ -96,52 +102,62 @@ impl<'a> Cascade<'a> {
             ChangedKey { key, columns: planned.columns.clone(), old_token, new_token }
         });
         let changed_keys = changed.collect();
-        Cascade { parent, parent_after: after, changed_keys, leaving: Vec::new(), tokens }
+        Cascade { parent, parent_after: after, changed_keys, leaving: Vec::new() }
     }
 
     fn place_of(&mut self, links: &[PlannedLink], (before, after): (&'a Row, &'a Row)) -> Place {
-        let mut place = Place::Any;
-        for link in links.iter().filter(|link| link.parent == self.parent) {
-            let stays = same_values(&link.columns, before, after);
-            let Some(changed) = self.changed_keys.iter().find(|changed| changed.key == link.key) else {
-                // Nothing of this parent's has made it leave.
-                if stays { continue } else { return Place::Before }
-            };
-            let mut of = |row| self.tokens.of(Fineness::Folded, (self.parent, link.key), &link.columns, row);
-            let (had, has) = (of(before), of(after));
-            let had_old = had.is_some() && had == changed.old_token;
-            if stays {
-                let needs_old = had_old && changed.old_token != changed.new_token;
-                if needs_old && !self.leaving.contains(&after) {
-                    return Place::Before;
-                }
-                continue;
-            }
-            if !had_old || !changed.takes_along(link, (after, has), self.parent_after) {
+        let links = || links.iter().filter(|link| link.parent == self.parent);
+        let taken: Vec<&PlannedLink> = links().filter(|link| self.takes_along(link, before, after)).collect();
+        // References may have columns in common.
+        let is_taken = |column: &usize| taken.iter().any(|link| link.columns.contains(column));
+        for link in links() {
+            let changed = link.columns.iter().filter(|column| !same_values(&[**column], before, after));
+            let has_left = changed.into_iter().any(|column| !is_taken(column));
+            if has_left || self.needs_old(link, after) && !self.leaving.contains(&after) {
                 return Place::Before;
             }
-            self.leaving.push(before);
-            // Who has lost its reference refers to nobody, in either order.
-            if link.on_update == ReferentialAction::Cascade && changed.new_token.is_some() {
-                place = Place::Behind;
-            }
         }
-        place
+        if taken.is_empty() {
+            return Place::Any;
+        }
+        self.leaving.push(before);
+        // Who has lost its reference refers to nobody, in either order.
+        let comes_to_new = |link: &&PlannedLink| {
+            let key = self.changed_key(link);
+            link.on_update == ReferentialAction::Cascade && key.is_some_and(|key| key.new_token.is_some())
+        };
+        if taken.iter().any(comes_to_new) { Place::Behind } else { Place::Any }
     }
-}
 
-impl ChangedKey {
-    /// The foreign key makes of a child with the old key what it has become. Where the key is only spelled otherwise, tokens
-    /// are equal, and values tell.
-    fn takes_along(&self, link: &PlannedLink, (child, has): (&Row, Option<u64>), parent_after: &Row) -> bool {
-        let mut pairs = link.columns.iter().zip(&self.columns);
+    /// The foreign key makes of a child with the old key what it has become.
+    fn takes_along(&self, link: &PlannedLink, before: &Row, after: &Row) -> bool {
+        let Some(key) = self.changed_key(link) else { return false };
+        let had_old = key.old_token.is_some() && self.token(link, before) == key.old_token;
+        if !had_old || same_values(&link.columns, before, after) {
+            return false;
+        }
+        let mut pairs = link.columns.iter().zip(&key.columns);
         match link.on_update {
-            ReferentialAction::Cascade if self.old_token != self.new_token && self.new_token.is_some() => {
-                has == self.new_token
+            // As it is spelled: what folds alike may be another parent's.
+            ReferentialAction::Cascade => {
+                pairs.all(|(column, of_key)| after.get(*column) == self.parent_after.get(*of_key))
             }
-            ReferentialAction::Cascade => pairs.all(|(column, key)| child.get(*column) == parent_after.get(*key)),
-            ReferentialAction::SetNull => link.columns.iter().all(|column| child[*column].is_null()),
+            ReferentialAction::SetNull => link.columns.iter().all(|column| after[*column].is_null()),
             ReferentialAction::Restrict => false,
         }
+    }
+
+    /// The child refers to what the parent is not any more.
+    fn needs_old(&self, link: &PlannedLink, child: &Row) -> bool {
+        let key = self.changed_key(link).filter(|key| key.old_token.is_some() && key.old_token != key.new_token);
+        key.is_some_and(|key| self.token(link, child) == key.old_token)
+    }
+
+    fn changed_key(&self, link: &PlannedLink) -> Option<&ChangedKey> {
+        self.changed_keys.iter().find(|changed| changed.key == link.key)
+    }
+
+    fn token(&self, link: &PlannedLink, child: &Row) -> Option<u64> {
+        Tokens::default().of(Fineness::Folded, (self.parent, link.key), &link.columns, child)
     }
 }

@@ -1,6 +1,6 @@
 //! What servers change by themselves is in no message, and changes what a batch may do in which order.
 
-use crate::schema::{CHILDREN, KEYLESS, NICKNAMES, OPAQUE, PARENTS, TAG, TREE, mappings, mappings_with};
+use crate::schema::{CHILDREN, KEY, KEYLESS, NICKNAMES, OPAQUE, PARENT, PARENTS, TAG, TREE, mappings, mappings_with};
 use crate::shapes::{batch, in_one_transaction, steps};
 use crossfade_model::ReferentialAction::{Cascade, Restrict, SetNull};
 use crossfade_rules::{Plan, TableMapping, plan};
@@ -94,7 +94,7 @@ fn a_parent_comes_before_children_that_refer_to_it_twice() {
     tables[CHILDREN].parents.push(second);
     let changes = [(CHILDREN, "k p p", "k q p"), (CHILDREN, "k q p", "k q q"), (PARENTS, "p", "q")];
     assert_eq!(in_one_transaction(&changes, &tables), ["InOrder: 3 1 2"]);
-    // Who still refers to the old key when the parent changes does so on purpose.
+    // Who still refers to the old key when the parent changes is nobody whom it has taken along.
     let changes = [(CHILDREN, "k p p", "k q p"), (CHILDREN, "l q p", "l q q"), (PARENTS, "p", "q")];
     assert_eq!(in_one_transaction(&changes, &tables), ["InOrder: 1 3 2"]);
 }
@@ -107,4 +107,21 @@ fn a_child_that_loses_its_reference_does_not_hide_those_that_follow() {
     assert_eq!(in_one_transaction(&changes, &tables), ["InOrder: 3 1 2"]);
     let on_purpose = [(CHILDREN, "k p", "k q"), (KEYLESS, "k p", "k r"), (PARENTS, "p", "q")];
     assert_eq!(in_one_transaction(&on_purpose, &tables), ["InOrder: 1 2 3"]);
+}
+
+/// Parents of several tenants, by whom children refer to two of them.
+#[test]
+fn references_to_one_parent_may_share_a_column() {
+    let mut tables = only_updates_cascade();
+    let names = |columns: [usize; 2]| columns.map(|column| ["id", "parent", "tag"][column].to_owned()).to_vec();
+    for columns in [[PARENT, KEY], [PARENT, TAG]] {
+        let mut link = tables[NICKNAMES].parents[0].clone();
+        (link.columns, link.parent_columns) = (columns.to_vec(), names([PARENT, KEY]));
+        tables[CHILDREN].parents.push(link);
+    }
+    tables[CHILDREN].parents.remove(0);
+    let moves = (PARENTS, "p t", "p u");
+    assert_eq!(in_one_transaction(&[(CHILDREN, "p t", "p u"), moves], &tables), ["InOrder: 2 1"]);
+    assert_eq!(in_one_transaction(&[(CHILDREN, "p t r", "p u r"), moves], &tables), ["InOrder: 2 1"]);
+    assert_eq!(in_one_transaction(&[(CHILDREN, "p t r", "p u s"), moves], &tables), ["InOrder: 1 2"]);
 }
