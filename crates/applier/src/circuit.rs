@@ -2,11 +2,12 @@
 //! the rest of the source row by row.
 //!
 //! Two limits. What the target refuses, counted by rows among the last messages of the stream: a table that lost a column's
-//! width fails thousands of rows within minutes. And all that is set aside at a time, what waits behind a refused row
+//! width fails thousands of rows within minutes. Rows that it has taken since do not count: users of both sides who work on one
+//! family have many refused for a moment, until the other direction has brought a parent, or its end. And all that is set aside at a time, what waits behind a refused row
 //! included: it is held in memory, and listed in the target's checkpoint row. Both are counts, not shares of whatever has been
 //! seen so far, so that one refused row of twenty is one refused row.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Messages among which refused rows are counted.
@@ -55,13 +56,13 @@ impl fmt::Display for Tripped {
 
 pub(crate) struct Circuit {
     limits: CircuitLimits,
-    /// The last messages of rows that were refused, in order.
-    refused: VecDeque<u64>,
+    /// The last messages of rows that are refused.
+    refused: BTreeSet<u64>,
 }
 
 impl Circuit {
     pub fn new(limits: CircuitLimits) -> Circuit {
-        Circuit { limits, refused: VecDeque::new() }
+        Circuit { limits, refused: BTreeSet::new() }
     }
 
     pub fn holds(&self, parked: usize) -> bool {
@@ -82,13 +83,18 @@ impl Circuit {
             return Err(Tripped::Parked { parked, most: self.limits.most_parked, last: last() });
         }
         self.refused.retain(|seq| *seq + WINDOW > batch_last);
-        let new: Vec<u64> = refused.iter().filter(|seq| !self.refused.contains(seq)).copied().collect();
+        let new: BTreeSet<u64> = refused.iter().filter(|seq| !self.refused.contains(seq)).copied().collect();
         let (count, most) = (self.refused.len() + new.len(), self.limits.most_refused());
         if count > most {
             return Err(Tripped::Refused { refused: count, most, last: last() });
         }
         self.refused.extend(new);
         Ok(())
+    }
+
+    /// A message is not set aside any more.
+    pub fn forget(&mut self, seq: u64) {
+        self.refused.remove(&seq);
     }
 
     /// Forgets what was refused.
@@ -127,6 +133,16 @@ mod tests {
         assert_eq!(refused(&mut circuit, &[10_200], 10_200), None, "what is long past does not count");
         circuit.close();
         assert_eq!(refused(&mut circuit, &rows, 10_200), None);
+    }
+
+    #[test]
+    fn what_has_gone_through_since_does_not_count() {
+        let mut circuit = Circuit::new(LIMITS);
+        let rows: Vec<u64> = (1..=100).collect();
+        assert_eq!(refused(&mut circuit, &rows, 100), None);
+        circuit.forget(50);
+        assert_eq!(refused(&mut circuit, &[200], 200), None);
+        assert_eq!(refused(&mut circuit, &[201], 201), Some(101));
     }
 
     #[test]

@@ -326,6 +326,7 @@ impl Parking {
     pub fn leave(&mut self, seqs: impl IntoIterator<Item = u64>, now: Instant) {
         for seq in seqs {
             self.take(seq);
+            self.circuit.forget(seq);
         }
         self.keep_all_awake(now);
     }

@@ -3,7 +3,7 @@
 use crate::scenario::Scenario;
 
 pub fn scenarios() -> Vec<Scenario> {
-    vec![restrict(), cascade(), set_null(), moved_parents(), tree(), transactions()]
+    vec![restrict(), cascade(), set_null(), moved_parents(), moved_parents_of_many(), tree(), transactions()]
 }
 
 fn restrict() -> Scenario {
@@ -117,6 +117,39 @@ fn moved_parents() -> Scenario {
         5 + 3 + 1,
     )
     .on_mariadb(5 + 1 + 1)
+}
+
+/// Children whom a parent's new key changes twice, some that lose their reference to it, and references that share a column.
+fn moved_parents_of_many() -> Scenario {
+    Scenario::new(
+        "several foreign keys that follow one key",
+        &[
+            "CREATE TABLE {t}mcu (id INT PRIMARY KEY, v INT {clock})",
+            "CREATE TABLE {t}mod (customer INT, no INT, v INT, PRIMARY KEY (customer, no), \
+             FOREIGN KEY (customer) REFERENCES {t}mcu (id) ON UPDATE CASCADE {clock})",
+            "CREATE TABLE {t}mit (id INT PRIMARY KEY, customer INT, no INT, payer INT, v INT, \
+             FOREIGN KEY (customer, no) REFERENCES {t}mod (customer, no) ON UPDATE CASCADE, \
+             FOREIGN KEY (payer) REFERENCES {t}mcu (id) ON UPDATE CASCADE {clock})",
+            "CREATE TABLE {t}mst (id INT PRIMARY KEY, customer INT, v INT, \
+             FOREIGN KEY (customer) REFERENCES {t}mcu (id) ON UPDATE SET NULL {clock})",
+            "CREATE TABLE {t}mtp (tenant INT, id INT, v INT, PRIMARY KEY (tenant, id) {clock})",
+            "CREATE TABLE {t}mtc (id INT PRIMARY KEY, tenant INT, a INT, b INT, v INT, \
+             FOREIGN KEY (tenant, a) REFERENCES {t}mtp (tenant, id) ON UPDATE CASCADE, \
+             FOREIGN KEY (tenant, b) REFERENCES {t}mtp (tenant, id) ON UPDATE CASCADE {clock})",
+        ],
+        &[
+            "INSERT INTO {t}mcu (id, v) VALUES ({b}1, 1), ({b}2, 2)",
+            "INSERT INTO {t}mod (customer, no, v) VALUES ({b}1, 1, 1)",
+            "INSERT INTO {t}mit (id, customer, no, payer) VALUES ({b}1, {b}1, 1, {b}1), ({b}2, {b}1, 1, {b}2)",
+            "INSERT INTO {t}mst (id, customer) VALUES ({b}1, {b}1)",
+            "INSERT INTO {t}mtp (tenant, id) VALUES ({b}1, 1)",
+            "INSERT INTO {t}mtc (id, tenant, a) VALUES ({b}1, {b}1, 1)",
+            "UPDATE {t}mcu SET id = id + 5 WHERE id IN ({b}1, {b}2)",
+            "UPDATE {t}mtp SET tenant = {b}2 WHERE tenant = {b}1",
+        ],
+        8 + 8 + 2,
+    )
+    .on_mariadb(8 + 2 + 1)
 }
 
 fn tree() -> Scenario {
