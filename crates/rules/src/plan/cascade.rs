@@ -111,8 +111,8 @@ impl<'a> Cascade<'a> {
         // References may have columns in common.
         let is_taken = |column: &usize| taken.iter().any(|link| link.columns.contains(column));
         for link in links() {
-            let changed = link.columns.iter().filter(|column| !same_values(&[**column], before, after));
-            let has_left = changed.into_iter().any(|column| !is_taken(column));
+            let mut changed = link.columns.iter().filter(|column| !same_values(&[**column], before, after));
+            let has_left = changed.any(|column| !is_taken(column));
             if has_left || self.needs_old(link, after) && !self.leaving.contains(&after) {
                 return Place::Before;
             }
