@@ -283,7 +283,9 @@ fn print(status: &Status, clear: bool) {
     }
     for line in status.streams.iter().filter(|line| line.open_failures + line.held > 0) {
         let (stream, failed, held) = (&line.stream, line.open_failures, line.held);
-        out!("{stream}: set aside: {failed} refused by the target, {held} held; see `crossfade messages list`");
+        out!(
+            "{stream}: set aside: {failed} refused by the target, {held} held; see `crossfade messages list --status failed`, `--status held`"
+        );
     }
     for line in &status.streams {
         for standby in &line.standby {
