@@ -3,9 +3,9 @@
 //!
 //! Two limits. What the target refuses, counted by rows among the last messages of the stream: a table that lost a column's
 //! width fails thousands of rows within minutes. Rows that it has taken since do not count: users of both sides who work on one
-//! family have many refused for a moment, until the other direction has brought a parent, or its end. And all that is set aside at a time, what waits behind a refused row
-//! included: it is held in memory, and listed in the target's checkpoint row. Both are counts, not shares of whatever has been
-//! seen so far, so that one refused row of twenty is one refused row.
+//! family have many refused for a moment, until the other direction has brought a parent, or its end. And all that is set
+//! aside at a time, what waits behind a refused row included: it is held in memory, and listed in the target's checkpoint row.
+//! Both are counts, not shares of whatever has been seen so far, so that one refused row of twenty is one refused row.
 
 use std::collections::BTreeSet;
 use std::fmt;

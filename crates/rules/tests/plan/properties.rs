@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::database::{Actions, Collation, Database};
 use crate::schema::{KEY, KEYLESS, PARENT, TABLES, TAG, mappings_with, name, parent_of};
-use crossfade_model::{Clock, LaneProgress, Origin, ReferentialAction, Row, RowOp, Seen, StreamProgress, Value};
+use crate::shapes::op;
+use crossfade_model::{Clock, LaneProgress, Origin, ReferentialAction, Row, Seen, StreamProgress, Value};
 use crossfade_rules::key::folded_hash;
 use crossfade_rules::{MappedChange, Plan, Planner, Step, plan};
 use proptest::prelude::*;
@@ -94,11 +95,7 @@ fn case(before: &[Try], batch: &[Try], collation: Collation, actions: Actions) -
         // About four changes each, so that some tie in one transaction and some over its end.
         let transaction = (changes.len() / 4) as u32;
         for (table, before, after) in logged.chain(of_user) {
-            let op = match (&before, &after) {
-                (None, _) => RowOp::Insert,
-                (_, None) => RowOp::Delete,
-                _ => RowOp::Update,
-            };
+            let op = op(before.as_ref(), after.as_ref());
             let seq = 7 + changes.len() as u64;
             let (effective, seen) = (Some(Clock(seq as i64)), seen_at(seq));
             changes.push(MappedChange {

@@ -29,13 +29,18 @@ fn seen(seq: u64) -> Arc<Seen> {
     Arc::new(Seen { streams: BTreeMap::from([("reverse/new".to_owned(), progress)]) })
 }
 
-fn change(seq: u64, table: usize, before: &str, after: &str) -> MappedChange {
-    let (before, after) = (row(before), row(after));
-    let op = match (&before, &after) {
+/// What makes of one row the other.
+pub fn op(before: Option<&Row>, after: Option<&Row>) -> RowOp {
+    match (before, after) {
         (None, _) => RowOp::Insert,
         (_, None) => RowOp::Delete,
         _ => RowOp::Update,
-    };
+    }
+}
+
+fn change(seq: u64, table: usize, before: &str, after: &str) -> MappedChange {
+    let (before, after) = (row(before), row(after));
+    let op = op(before.as_ref(), after.as_ref());
     let effective = Some(Clock(seq as i64 * 10));
     MappedChange {
         seq,
