@@ -7,14 +7,15 @@
 use std::future::Future;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use sqlx::mysql::{MySql, MySqlConnection, MySqlPool, MySqlQueryResult, MySqlRow, MySqlStatement, MySqlTypeInfo};
 use sqlx::pool::PoolConnection;
-use sqlx::{Either, Execute, Executor, SqlStr};
+use sqlx::{Connection, Either, Execute, Executor, SqlStr};
 
 use crate::StoreError;
 
@@ -24,29 +25,61 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// A link slower than this many bytes a second is taken for a dead one.
 const SLOWEST_LINK: u64 = 100_000;
 
+/// So many connections are kept at hand beside the pool, which would ask each that comes back whether it lives: one more round trip
+/// for every short statement.
+pub(crate) const AT_HAND: usize = 3;
+
+/// One that has rested for longer is asked first whether it lives, …
+pub(crate) const SURE_FOR: Duration = Duration::from_secs(1);
+
+/// … and one that does not answer by then does not.
+pub(crate) const PING_LIMIT: Duration = Duration::from_secs(2);
+
+/// One that was not wanted for so long is closed, …
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(5);
+
+/// … and one that has served for so long goes back to the pool, which closes old ones.
+const SERVES_FOR: Duration = Duration::from_secs(600);
+
+/// The moment since when only younger connections are used.
+pub(crate) type AnewAt = Arc<RwLock<Option<Instant>>>;
+
 /// The pool, for statements that are answered soon. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Connections(MySqlPool);
+pub(crate) struct Connections {
+    pool: MySqlPool,
+    anew_at: AnewAt,
+    at_hand: Arc<Mutex<Vec<Spare>>>,
+}
+
+/// A connection that waits for its next statement.
+#[derive(Debug)]
+struct Spare {
+    connection: PoolConnection<MySql>,
+    taken_at: Instant,
+    used_at: Instant,
+}
 
 /// One connection out of the pool. Unless it is [kept](Held::keep), it is closed when dropped.
 pub(crate) struct Held {
-    connection: PoolConnection<MySql>,
-    is_sound: bool,
+    /// Until it is kept.
+    spare: Option<Spare>,
+    home: Connections,
 }
 
 impl Held {
     /// What was begun has ended well: somebody else may have it.
     pub fn keep(mut self) {
-        self.is_sound = true;
+        if let Some(spare) = self.spare.take() {
+            self.home.put_back(spare);
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         // Going back to the pool it would be asked whether it lives, and a dead one never answers.
-        if !self.is_sound {
-            self.connection.close_on_drop();
-        }
+        self.spare.take().map(Spare::close);
     }
 }
 
@@ -54,24 +87,78 @@ impl Deref for Held {
     type Target = MySqlConnection;
 
     fn deref(&self) -> &MySqlConnection {
-        &self.connection
+        match &self.spare {
+            Some(spare) => &spare.connection,
+            None => unreachable!("it is taken only by what ends the holding"),
+        }
     }
 }
 
 impl DerefMut for Held {
     fn deref_mut(&mut self) -> &mut MySqlConnection {
-        &mut self.connection
+        match &mut self.spare {
+            Some(spare) => &mut spare.connection,
+            None => unreachable!("it is taken only by what ends the holding"),
+        }
+    }
+}
+
+impl Spare {
+    fn close(mut self) {
+        self.connection.close_on_drop();
     }
 }
 
 impl Connections {
-    pub fn new(pool: MySqlPool) -> Connections {
-        Connections(pool)
+    pub fn new(pool: MySqlPool, anew_at: AnewAt) -> Connections {
+        Connections { pool, anew_at, at_hand: Arc::default() }
     }
 
     /// A connection for several statements. What is done with it stands in [`in_time`].
     pub async fn acquire(&self) -> Result<Held, sqlx::Error> {
-        Ok(Held { connection: self.0.acquire().await?, is_sound: false })
+        while let Some(spare) = self.take_spare() {
+            let is_sure = spare.used_at.elapsed() <= SURE_FOR;
+            let mut held = self.hold(spare);
+            if is_sure || matches!(tokio::time::timeout(PING_LIMIT, held.ping()).await, Ok(Ok(()))) {
+                return Ok(held);
+            }
+        }
+        let taken_at = Instant::now();
+        let connection = self.pool.acquire().await?;
+        Ok(self.hold(Spare { connection, taken_at, used_at: taken_at }))
+    }
+
+    fn hold(&self, spare: Spare) -> Held {
+        Held { spare: Some(spare), home: self.clone() }
+    }
+
+    /// The one that was used last.
+    fn take_spare(&self) -> Option<Spare> {
+        let anew_at = *self.anew_at.read().unwrap_or_else(PoisonError::into_inner);
+        let is_former = |spare: &Spare| anew_at.is_some_and(|at| spare.taken_at <= at);
+        let mut at_hand = self.at_hand();
+        at_hand.extract_if(.., |spare| is_former(spare) || spare.used_at.elapsed() > KEPT_FOR).for_each(Spare::close);
+        at_hand.pop()
+    }
+
+    fn put_back(&self, mut spare: Spare) {
+        spare.used_at = Instant::now();
+        let mut at_hand = self.at_hand();
+        // Under the lock: what is closed has nothing at hand any more.
+        if at_hand.len() < AT_HAND && spare.taken_at.elapsed() < SERVES_FOR && !self.pool.is_closed() {
+            at_hand.push(spare);
+        }
+    }
+
+    /// Closes all connections, also those of clones.
+    pub async fn close(&self) {
+        let closing = self.pool.close();
+        self.at_hand().drain(..).for_each(Spare::close);
+        closing.await;
+    }
+
+    fn at_hand(&self) -> MutexGuard<'_, Vec<Spare>> {
+        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn gather<'q, E: 'q + Execute<'q, MySql>>(

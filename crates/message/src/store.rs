@@ -10,13 +10,10 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOpti
 use sqlx::{ConnectOptions, Connection, Executor};
 
 use crate::StoreError;
-use crate::connections::Connections;
+use crate::connections::{AT_HAND, AnewAt, Connections, KEPT_FOR, PING_LIMIT, SURE_FOR};
 
 /// The schema that holds the store, wherever its server is.
 pub const SCHEMA: &str = "crossfade";
-
-/// A connection that has rested answers at once when it is asked whether it lives, or does not live.
-const PING_LIMIT: Duration = Duration::from_secs(2);
 
 /// One pair's part of the store. Cheap to clone; clones share connections.
 ///
@@ -33,8 +30,7 @@ pub struct Store {
     pub(crate) flag_key: Arc<str>,
     /// TLS is not asked for, but the server may insist.
     plain_first: bool,
-    /// Connections that are older are not used again.
-    moved_at: Arc<RwLock<Option<Instant>>>,
+    anew_at: AnewAt,
     /// Layouts that are known to be in the store, by id.
     pub(crate) layouts: Arc<RwLock<HashMap<u64, Arc<TableLayout>>>>,
     pub(crate) probe: Option<Probe>,
@@ -61,20 +57,20 @@ impl Store {
             // every packet of more than one record then waits 40 ms for an acknowledgement.
             options = options.ssl_mode(MySqlSslMode::Disabled);
         }
-        let moved_at: Arc<RwLock<Option<Instant>>> = Arc::default();
-        let moved = moved_at.clone();
+        let anew_at = AnewAt::default();
+        let anew = anew_at.clone();
         let pool = MySqlPoolOptions::new()
-            .max_connections(8)
+            .max_connections(8 + AT_HAND as u32)
             .acquire_timeout(Duration::from_secs(10))
-            .idle_timeout(Duration::from_secs(5))
+            .idle_timeout(KEPT_FOR)
             // A connection that has just been used is taken to live; asking first would double every short call.
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
-                let rested = meta.idle_for > Duration::from_secs(1);
-                let moved_at = *moved.read().unwrap_or_else(PoisonError::into_inner);
-                let is_elsewhere = moved_at.is_some_and(|at| meta.age > at.elapsed());
+                let rested = meta.idle_for > SURE_FOR;
+                let anew_at = *anew.read().unwrap_or_else(PoisonError::into_inner);
+                let is_former = anew_at.is_some_and(|at| meta.age > at.elapsed());
                 Box::pin(async move {
-                    if is_elsewhere {
+                    if is_former {
                         return Ok(false);
                     }
                     // One that does not answer is dead, and gives way to the next.
@@ -84,12 +80,12 @@ impl Store {
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
             .connect_lazy_with(options);
         Store {
-            pool: Connections::new(pool.clone()),
+            pool: Connections::new(pool.clone(), anew_at.clone()),
             patient: pool,
             pair: pair.into(),
             flag_key: pair.into(),
             plain_first,
-            moved_at,
+            anew_at,
             layouts: Arc::default(),
             probe: None,
         }
@@ -108,7 +104,7 @@ impl Store {
     /// Connections that are open are not used again. A server looks privileges on a schema up when a session begins to use it
     /// (MySQL manual, "When Privilege Changes Take Effect"), so those that were given meanwhile count for new sessions alone.
     pub fn begin_sessions_anew(&self) {
-        *self.moved_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.anew_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Calls `probe` at the points `inside-capture` (rows written, not committed) and `after-capture`.
@@ -140,7 +136,7 @@ impl Store {
 
     /// Closes all connections, also those of clones.
     pub async fn close(&self) {
-        self.patient.close().await;
+        self.pool.close().await;
     }
 
     /// A connection of its own, outside any schema, which may not exist yet.

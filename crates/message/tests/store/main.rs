@@ -3,6 +3,7 @@
 mod authority;
 mod breakers;
 mod capture;
+mod connections;
 mod copies;
 mod endings;
 mod lease;
