@@ -1,7 +1,8 @@
 //! From the source's binlog to the message table and the feed.
 //!
 //! Two tasks: one reads and decodes, one captures what has been read meanwhile as one batch. So batches grow by
-//! themselves while the store is busy, and a single change at an idle time is captured at once.
+//! themselves while the store is busy, and a single change at an idle time is captured at once. Between two captures there is a
+//! rest, by which many single changes cost fewer commits; heartbeats, for which the other direction waits, are captured at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,12 @@ use crate::failure::{Failure, Kind, with_causes};
 
 /// One capture's bound, beside that in bytes.
 const BATCH_ROWS: usize = 2_000;
+
+/// After a capture the next one rests so many times as long as that took, …
+const RESTS: u32 = 2;
+
+/// … and at most so long.
+const LONGEST_REST: Duration = Duration::from_millis(10);
 
 /// A position that moves without messages is saved at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -94,6 +101,8 @@ pub struct Capture {
     pub switching: watch::Receiver<Option<u64>>,
     pub probe: Probe,
     pub stop: CancellationToken,
+    /// Changes alone are not captured before.
+    pub rests_until: Instant,
 }
 
 /// What was read and is not yet captured.
@@ -276,11 +285,11 @@ impl Capture {
             }
             self.tell_reading();
             let is_switching = self.switching.borrow_and_update().is_some();
-            let save_later = pending.save_at(is_switching);
+            let capture_later = pending.due_at(self.rests_until, is_switching);
             let part = tokio::select! {
                 part = queue.recv() => part,
                 () = changed(&mut self.switching) => continue,
-                () = sleep_until(save_later) => {
+                () = sleep_until(capture_later) => {
                     if let Some(ended) = self.capture(&mut pending).await? {
                         return Ok(ended);
                     }
@@ -289,14 +298,16 @@ impl Capture {
             };
             // The reader has ended, by request or by an error that its task returns.
             let Some(part) = part else { return Ok(Ended::Stopped) };
-            let mut next = Some(part);
+            let (mut next, mut has_room) = (Some(part), true);
             while let Some(mut part) = next {
                 let Some(returned) = self.fetch_returned(&mut part).await? else { return Ok(Ended::Stopped) };
                 self.take(&mut pending, part, returned);
-                let has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < self.shares.capture_bytes;
+                has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < self.shares.capture_bytes;
                 next = if has_room { queue.try_recv() } else { None };
             }
+            let rests = has_room && pending.may_rest() && Instant::now() < self.rests_until;
             if pending.is_due()
+                && !rests
                 && let Some(ended) = self.capture(&mut pending).await?
             {
                 return Ok(ended);
@@ -425,6 +436,7 @@ impl Capture {
         let batch = std::mem::take(pending);
         let Some((end, seen)) = &batch.end else { return Ok(None) };
         (self.probe)("after-read");
+        let begun = Instant::now();
         let mut pause = Duration::from_millis(50);
         let stored_bytes = loop {
             let passed = Passed { heartbeats: &batch.heartbeats, authority: &batch.authority };
@@ -445,6 +457,7 @@ impl Capture {
                 }
             }
         };
+        self.rests_until = Instant::now() + (begun.elapsed() * RESTS).min(LONGEST_REST);
         let block = batch.messages.last().map(|last| BacklogBlock {
             last_seq: last.seq,
             bytes: stored_bytes,
@@ -485,6 +498,21 @@ impl Capture {
 }
 
 impl Pending {
+    /// When what is here is captured, if nothing more comes.
+    fn due_at(&self, rests_until: Instant, is_switching: bool) -> Option<Instant> {
+        if self.may_rest() { Some(rests_until) } else { self.save_at(is_switching) }
+    }
+
+    /// Changes alone: more of them may go into the same commit.
+    fn may_rest(&self) -> bool {
+        !self.messages.is_empty() && !self.is_awaited()
+    }
+
+    /// The other direction, or somebody who changes sides, waits until this is captured.
+    fn is_awaited(&self) -> bool {
+        !self.heartbeats.is_empty() || !self.authority.is_empty()
+    }
+
     /// When what only moves the position is saved. While users change sides, that it moves past schema `crossfade` counts as well.
     fn save_at(&self, is_switching: bool) -> Option<Instant> {
         match (self.unsaved_since, is_switching) {
@@ -496,8 +524,7 @@ impl Pending {
 
     fn is_due(&self) -> bool {
         !self.messages.is_empty()
-            || !self.heartbeats.is_empty()
-            || !self.authority.is_empty()
+            || self.is_awaited()
             || self.crossfade_bytes >= CROSSFADE_BYTES_UNSAVED
             || self.unsaved_since.is_some_and(|since| since.elapsed() >= SAVE_EVERY)
     }
@@ -587,5 +614,62 @@ async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossfade_model::{ColumnKind, RowOp, TableLayout, TableName};
+
+    use super::*;
+
+    fn changes() -> Pending {
+        let layout = TableLayout {
+            name: TableName::new("shop", "orders"),
+            columns: vec!["id".into()],
+            kinds: vec![ColumnKind::Double],
+            row_key: vec![0],
+        };
+        let change = RowChange {
+            layout: Arc::new(layout),
+            op: RowOp::Insert,
+            before: None,
+            after: Some(vec![crossfade_model::Value::Null]),
+            event_index: 0,
+        };
+        let message = Message {
+            seq: 1,
+            change,
+            origin: Origin::User,
+            seen: Arc::default(),
+            committed_at_micros: 0,
+            source_position: "1".into(),
+            effective: None,
+        };
+        Pending { messages: vec![message], ..Pending::default() }
+    }
+
+    #[test]
+    fn changes_alone_are_captured_when_the_rest_is_over() {
+        let rests_until = Instant::now() + LONGEST_REST;
+        assert!(changes().is_due() && changes().may_rest());
+        assert_eq!(changes().due_at(rests_until, false), Some(rests_until));
+        assert_eq!(Pending::default().due_at(rests_until, false), None, "nothing is there");
+    }
+
+    #[test]
+    fn what_somebody_waits_for_is_captured_at_once_with_the_changes_before_it() {
+        let beat = PassedHeartbeat { writer: "forward/old".to_owned(), counter: 1 };
+        let awaited = Pending { heartbeats: vec![beat], ..changes() };
+        assert!(awaited.is_due() && !awaited.may_rest());
+    }
+
+    #[test]
+    fn a_position_that_moves_past_no_change_does_not_wait_for_the_rest() {
+        let rests_until = Instant::now() + LONGEST_REST;
+        let since = Instant::now();
+        let moved = Pending { unsaved_since: Some(since), ..Pending::default() };
+        assert_eq!(moved.due_at(rests_until, false), Some(since + SAVE_EVERY));
+        assert!(!moved.may_rest());
     }
 }

@@ -29,7 +29,7 @@ pub mod throttle;
 mod wishes;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use crossfade_applier::{
@@ -233,6 +233,7 @@ async fn hold_lease_and_run(
         switching: switching.clone(),
         probe: probe.clone(),
         stop: running.clone(),
+        rests_until: Instant::now(),
     };
     let mut reader = reader_options(pair, direction, &source.servers, shares);
     reader.echo_watch = Some(backfill::echo_watch(&windows));
