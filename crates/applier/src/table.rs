@@ -16,6 +16,8 @@ use crate::session::{LENIENT_SQL_MODE, STRICT_SQL_MODE};
 const MAX_PLACEHOLDERS: usize = 60_000;
 /// Rows of one statement. Sizes are powers of two, so that few statements are prepared and all are used again.
 const MAX_ROWS: usize = 512;
+/// What is looked for together comes in fewer sizes still, where it is no more than this: see [`filled_up`].
+const MOST_FILLED_UP: usize = 64;
 /// Bytes of values in one statement; far below the usual `max_allowed_packet`.
 const MAX_BYTES: usize = 1 << 20;
 /// A statement whose values are larger than this together sends each of them by itself (MySQL protocol, "Sending More Than
@@ -228,7 +230,7 @@ impl TargetTable {
         let mut deleted = 0;
         let mut rest = keys;
         while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(chunk_rows(rest.len(), self.key.len()));
+            let (chunk, after) = rest.split_at(asked_rows(rest.len(), self.key.len()));
             rest = after;
             let mut sql = format!("DELETE FROM {} WHERE ", self.quoted);
             let mut params = Vec::new();
@@ -274,7 +276,7 @@ impl TargetTable {
         let mut found = Vec::with_capacity(keys.len());
         let mut rest = keys;
         while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(chunk_rows(rest.len(), self.key.len()));
+            let (chunk, after) = rest.split_at(asked_rows(rest.len(), self.key.len()));
             rest = after;
             found.extend(self.lock_chunk(conn, chunk, whole).await?);
         }
@@ -361,7 +363,8 @@ impl TargetTable {
         sql.push_str(list);
         sql.push_str(closing);
         sql.push_str(" IN (");
-        for (number, tuple) in tuples.iter().enumerate() {
+        let size = filled_up(tuples.len());
+        for (number, tuple) in tuples.iter().chain(tuples.last().into_iter().cycle()).take(size).enumerate() {
             sql.push_str(if number > 0 { "," } else { "" });
             sql.push_str(opening);
             for (part, (cell, index)) in tuple.iter().zip(columns).enumerate() {
@@ -437,7 +440,7 @@ impl TargetTable {
         let (names, mut found, mut rest) = (self.names(columns), Vec::new(), tuples);
         let table = if columns == self.key { &self.by_key } else { &self.quoted };
         while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(chunk_rows(rest.len(), columns.len()));
+            let (chunk, after) = rest.split_at(asked_rows(rest.len(), columns.len()));
             rest = after;
             let mut sql = format!("SELECT {list} FROM {table} WHERE ");
             let mut params = Vec::new();
@@ -596,6 +599,22 @@ fn chunk_rows(rows: usize, width: usize) -> usize {
     floor_power_of_two(rows.min(MAX_ROWS).min((MAX_PLACEHOLDERS / width.max(1)).max(1)))
 }
 
+/// Of so many tuples that are looked for, how many go into the next statement.
+fn asked_rows(rows: usize, width: usize) -> usize {
+    if rows <= MOST_FILLED_UP { rows } else { chunk_rows(rows, width) }
+}
+
+/// How many tuples a statement names that looks for so many: a few are filled up with the last one again, which finds nothing more,
+/// so that few statements are prepared whatever their number. One stays one.
+pub(crate) fn filled_up(tuples: usize) -> usize {
+    match tuples {
+        0..=1 | MOST_FILLED_UP.. => tuples,
+        2..=4 => 4,
+        5..=16 => 16,
+        _ => MOST_FILLED_UP,
+    }
+}
+
 fn floor_power_of_two(number: usize) -> usize {
     1 << number.max(1).ilog2()
 }
@@ -615,4 +634,51 @@ fn key_bytes<'a>(key: impl Iterator<Item = &'a Cell>) -> Vec<u8> {
         bytes.push(0xff);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn few_statements_are_prepared_whatever_number_of_rows_is_looked_for() {
+        let mut sizes = BTreeSet::new();
+        for rows in 1..=10_000 {
+            let mut rest = rows;
+            while rest > 0 {
+                let asked = asked_rows(rest, 2);
+                sizes.insert(filled_up(asked));
+                rest -= asked;
+            }
+        }
+        assert_eq!(sizes, [1, 4, 16, 64, 128, 256, 512].into());
+    }
+
+    #[test]
+    fn what_fills_a_statement_up_is_its_last_row_again() {
+        let column = |name: &str| Column::plain(name, ColumnKind::Integer { bytes: 4, unsigned: false });
+        let table = |key: Vec<usize>| {
+            let (columns, name) = (vec![column("a"), column("b")], TableName::new("s", "t"));
+            let kinds: Vec<ColumnKind> = columns.iter().map(|column| column.kind.clone()).collect();
+            TargetTable::new(&name, columns, &kinds, key, None, true, PacketLimit::new())
+        };
+        let cells: Vec<[Cell; 2]> = (1..=3).map(|number| [Cell::Int(number), Cell::Int(-number)]).collect();
+        let asked = |table: &TargetTable, rows: usize| {
+            let (mut sql, mut params) = (String::new(), Vec::new());
+            let keys: Vec<Vec<&Cell>> =
+                cells[..rows].iter().map(|row| table.key.iter().map(|index| &row[*index]).collect()).collect();
+            table.push_key_condition(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut sql, &mut params);
+            (sql, params.iter().map(|param| param.as_sql(true)).collect::<Vec<_>>().join(" "))
+        };
+        let expected = |sql: &str, params: &str| (sql.to_owned(), params.to_owned());
+        assert_eq!(asked(&table(vec![0]), 1), expected("`a` IN (?)", "1"));
+        assert_eq!(asked(&table(vec![0]), 3), expected("`a` IN (?,?,?,?)", "1 2 3 3"));
+        assert_eq!(asked(&table(vec![0, 1]), 1), expected("`a` = ? AND `b` = ?", "1 -1"));
+        assert_eq!(
+            asked(&table(vec![0, 1]), 2),
+            expected("(`a`, `b`) IN ((?,?),(?,?),(?,?),(?,?))", "1 -1 2 -2 2 -2 2 -2")
+        );
+    }
 }
