@@ -17,7 +17,7 @@ const LONGEST_GAP_MS: u64 = 60_000;
 const FRESH_MS: u64 = 3_000;
 
 /// The pace is that of the last third of the time so far, since tables differ, but of so long at least.
-const SHORTEST_SPAN_MS: u64 = 20_000;
+const SHORTEST_SPAN_MS: u64 = 10_000;
 
 /// With less than this there is nothing to reckon from.
 const LEAST_SPAN_MS: u64 = 2_000;
@@ -174,14 +174,14 @@ mod tests {
     fn time_that_a_dead_process_has_cost_counts_and_a_pause_does_not() {
         let mut history = History::default();
         history.note(0, true, done(0), None);
-        noted(&mut history, 0, 30, true, 100);
+        noted(&mut history, 0, 60, true, 100);
         // Nothing is heard of it.
-        assert!((rate(&history, 45) - 40.0).abs() < 1.0, "{}", rate(&history, 45));
-        noted(&mut history, 45, 1, true, 0);
-        assert!((rate(&history, 46) - 20.0).abs() < 1.0, "{}", rate(&history, 46));
-        let before = rate(&history, 46);
-        noted(&mut history, 46, 1_000, false, 0);
-        assert!((rate(&history, 1_046) - before).abs() < 1.0, "{}", rate(&history, 1_046));
+        assert!((rate(&history, 75) - 50.0).abs() < 1.0, "{}", rate(&history, 75));
+        noted(&mut history, 75, 1, true, 0);
+        assert!((rate(&history, 76) - 38.5).abs() < 1.0, "{}", rate(&history, 76));
+        let before = rate(&history, 76);
+        noted(&mut history, 76, 1_000, false, 0);
+        assert!((rate(&history, 1_076) - before).abs() < 1.0, "{}", rate(&history, 1_076));
     }
 
     #[test]

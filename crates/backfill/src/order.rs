@@ -6,10 +6,10 @@ use crossfade_message::{CopyState, TableCopy};
 use crossfade_rules::TableMapping;
 use crossfade_rules::chunk::CopyOrder;
 
-/// What a row of a table costs, beside other tables' rows: it is read, it is written, it has a place in each unique key, and the
-/// server looks each parent up.
+/// What a row of a table costs, beside other tables' rows: it is read, it is written, its echo is recognised, it has a place in each
+/// unique key, and the server looks each parent up.
 pub(crate) fn row_cost(mapping: &TableMapping) -> u64 {
-    (2 + mapping.unique_keys.len() + mapping.parents.len()) as u64
+    (3 + mapping.unique_keys.len() + mapping.parents.len()) as u64
 }
 
 /// What is done and what is left, by rows' costs; `None` where a table's size is not known.
