@@ -29,57 +29,90 @@ const SLOWEST_LINK: u64 = 100_000;
 /// for every short statement.
 pub(crate) const AT_HAND: usize = 3;
 
-/// One that has rested for longer is asked first whether it lives, …
+/// A connection that has rested for longer is asked whether it lives before it is used.
 pub(crate) const SURE_FOR: Duration = Duration::from_secs(1);
 
-/// … and one that does not answer by then does not.
-pub(crate) const PING_LIMIT: Duration = Duration::from_secs(2);
+/// A connection that does not answer a ping within this is dead.
+const PING_LIMIT: Duration = Duration::from_secs(2);
 
-/// One that was not wanted for so long is closed, …
+/// A connection that was not wanted for so long is closed.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(5);
 
-/// … and one that has served for so long goes back to the pool, which closes old ones.
+/// A connection that has served for so long goes back to the pool, which closes old ones.
 const SERVES_FOR: Duration = Duration::from_secs(600);
 
-/// The moment since when only younger connections are used.
-pub(crate) type AnewAt = Arc<RwLock<Option<Instant>>>;
+/// When sessions were last to begin anew, if ever: older connections are not used again. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AnewAt(Arc<RwLock<Option<Instant>>>);
 
-/// The pool, for statements that are answered soon. Cheap to clone.
+impl AnewAt {
+    pub fn begin_anew(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether a connection that was made then is from before.
+    pub fn is_former(&self, made_at: Instant) -> bool {
+        let at = *self.0.read().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| made_at <= at)
+    }
+}
+
+pub(crate) async fn is_alive(connection: &mut MySqlConnection) -> bool {
+    matches!(tokio::time::timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(())))
+}
+
+/// The pool, and a few connections kept beside it, for statements that are answered soon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     pool: MySqlPool,
     anew_at: AnewAt,
-    at_hand: Arc<Mutex<Vec<Spare>>>,
+    at_hand: Arc<Mutex<Vec<Pooled>>>,
 }
 
-/// A connection that waits for its next statement.
+/// A connection that was taken out of the pool.
 #[derive(Debug)]
-struct Spare {
+struct Pooled {
     connection: PoolConnection<MySql>,
     taken_at: Instant,
     used_at: Instant,
 }
 
+impl Pooled {
+    /// Going back to the pool it would be asked whether it lives, and a dead one never answers.
+    fn close(mut self) {
+        self.connection.close_on_drop();
+    }
+}
+
 /// One connection out of the pool. Unless it is [kept](Held::keep), it is closed when dropped.
 pub(crate) struct Held {
-    /// Until it is kept.
-    spare: Option<Spare>,
+    /// `None` only once `keep` or `drop` has taken it.
+    pooled: Option<Pooled>,
     home: Connections,
 }
+
+const TAKEN: &str = "a connection is taken only by what ends the holding";
 
 impl Held {
     /// What was begun has ended well: somebody else may have it.
     pub fn keep(mut self) {
-        if let Some(spare) = self.spare.take() {
-            self.home.put_back(spare);
+        if let Some(pooled) = self.pooled.take() {
+            self.home.put_back(pooled);
         }
+    }
+
+    /// As [`keep`](Held::keep), where the server refused what was asked. It may have ended the session with that word, so the pool
+    /// asks it first whether it lives.
+    fn keep_doubtful(mut self) {
+        drop(self.pooled.take());
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Going back to the pool it would be asked whether it lives, and a dead one never answers.
-        self.spare.take().map(Spare::close);
+        if let Some(pooled) = self.pooled.take() {
+            pooled.close();
+        }
     }
 }
 
@@ -87,25 +120,19 @@ impl Deref for Held {
     type Target = MySqlConnection;
 
     fn deref(&self) -> &MySqlConnection {
-        match &self.spare {
-            Some(spare) => &spare.connection,
-            None => unreachable!("it is taken only by what ends the holding"),
+        match &self.pooled {
+            Some(pooled) => &pooled.connection,
+            None => unreachable!("{TAKEN}"),
         }
     }
 }
 
 impl DerefMut for Held {
     fn deref_mut(&mut self) -> &mut MySqlConnection {
-        match &mut self.spare {
-            Some(spare) => &mut spare.connection,
-            None => unreachable!("it is taken only by what ends the holding"),
+        match &mut self.pooled {
+            Some(pooled) => &mut pooled.connection,
+            None => unreachable!("{TAKEN}"),
         }
-    }
-}
-
-impl Spare {
-    fn close(mut self) {
-        self.connection.close_on_drop();
     }
 }
 
@@ -116,48 +143,50 @@ impl Connections {
 
     /// A connection for several statements. What is done with it stands in [`in_time`].
     pub async fn acquire(&self) -> Result<Held, sqlx::Error> {
-        while let Some(spare) = self.take_spare() {
-            let is_sure = spare.used_at.elapsed() <= SURE_FOR;
-            let mut held = self.hold(spare);
-            if is_sure || matches!(tokio::time::timeout(PING_LIMIT, held.ping()).await, Ok(Ok(()))) {
+        while let Some(pooled) = self.take_at_hand() {
+            let is_sure = pooled.used_at.elapsed() <= SURE_FOR;
+            let mut held = self.hold(pooled);
+            if is_sure || is_alive(&mut held).await {
                 return Ok(held);
             }
         }
         let taken_at = Instant::now();
         let connection = self.pool.acquire().await?;
-        Ok(self.hold(Spare { connection, taken_at, used_at: taken_at }))
+        Ok(self.hold(Pooled { connection, taken_at, used_at: taken_at }))
     }
 
-    fn hold(&self, spare: Spare) -> Held {
-        Held { spare: Some(spare), home: self.clone() }
+    fn hold(&self, pooled: Pooled) -> Held {
+        Held { pooled: Some(pooled), home: self.clone() }
     }
 
     /// The one that was used last.
-    fn take_spare(&self) -> Option<Spare> {
-        let anew_at = *self.anew_at.read().unwrap_or_else(PoisonError::into_inner);
-        let is_former = |spare: &Spare| anew_at.is_some_and(|at| spare.taken_at <= at);
+    fn take_at_hand(&self) -> Option<Pooled> {
+        let is_over =
+            |pooled: &mut Pooled| self.anew_at.is_former(pooled.taken_at) || pooled.used_at.elapsed() > KEPT_FOR;
         let mut at_hand = self.at_hand();
-        at_hand.extract_if(.., |spare| is_former(spare) || spare.used_at.elapsed() > KEPT_FOR).for_each(Spare::close);
+        at_hand.extract_if(.., is_over).for_each(Pooled::close);
         at_hand.pop()
     }
 
-    fn put_back(&self, mut spare: Spare) {
-        spare.used_at = Instant::now();
+    /// What finds no place at hand goes back to the pool.
+    fn put_back(&self, mut pooled: Pooled) {
+        pooled.used_at = Instant::now();
         let mut at_hand = self.at_hand();
-        // Under the lock: what is closed has nothing at hand any more.
-        if at_hand.len() < AT_HAND && spare.taken_at.elapsed() < SERVES_FOR && !self.pool.is_closed() {
-            at_hand.push(spare);
+        // Asked under the lock that `close` empties it under.
+        if at_hand.len() < AT_HAND && pooled.taken_at.elapsed() < SERVES_FOR && !self.pool.is_closed() {
+            at_hand.push(pooled);
         }
     }
 
     /// Closes all connections, also those of clones.
     pub async fn close(&self) {
+        // It counts as closed from here on, so nothing is put back after what is at hand was closed.
         let closing = self.pool.close();
-        self.at_hand().drain(..).for_each(Spare::close);
+        self.at_hand().drain(..).for_each(Pooled::close);
         closing.await;
     }
 
-    fn at_hand(&self) -> MutexGuard<'_, Vec<Spare>> {
+    fn at_hand(&self) -> MutexGuard<'_, Vec<Pooled>> {
         self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,8 +236,10 @@ fn no_answer() -> sqlx::Error {
 
 /// A statement that the server refused leaves its connection as good as before.
 fn keep_unless_broken<T>(held: Held, ended: &Result<T, sqlx::Error>) {
-    if matches!(ended, Ok(_) | Err(sqlx::Error::Database(_))) {
-        held.keep();
+    match ended {
+        Ok(_) => held.keep(),
+        Err(sqlx::Error::Database(_)) => held.keep_doubtful(),
+        Err(_) => {}
     }
 }
 

@@ -1,16 +1,16 @@
 //! The connection to the store.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use crossfade_config::{Endpoint, ServerUrl, TlsMode};
 use crossfade_model::TableLayout;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{ConnectOptions, Connection, Executor};
+use sqlx::{ConnectOptions, Executor};
 
 use crate::StoreError;
-use crate::connections::{AT_HAND, AnewAt, Connections, KEPT_FOR, PING_LIMIT, SURE_FOR};
+use crate::connections::{AT_HAND, AnewAt, Connections, KEPT_FOR, SURE_FOR, is_alive};
 
 /// The schema that holds the store, wherever its server is.
 pub const SCHEMA: &str = "crossfade";
@@ -23,7 +23,7 @@ pub const SCHEMA: &str = "crossfade";
 pub struct Store {
     /// For what a running process asks and tells: answers that do not come in time are not waited for.
     pub(crate) pool: Connections,
-    /// The same connections, for what people ask and for what changes tables: that takes as long as it takes.
+    /// The pool itself, for what people ask and for what changes tables: that takes as long as it takes.
     pub(crate) patient: MySqlPool,
     pub(crate) pair: Arc<str>,
     /// The key of the flag: the pair's, or that of a group of its tables.
@@ -60,22 +60,18 @@ impl Store {
         let anew_at = AnewAt::default();
         let anew = anew_at.clone();
         let pool = MySqlPoolOptions::new()
+            // Those at hand count as taken.
             .max_connections(8 + AT_HAND as u32)
             .acquire_timeout(Duration::from_secs(10))
             .idle_timeout(KEPT_FOR)
             // A connection that has just been used is taken to live; asking first would double every short call.
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
-                let rested = meta.idle_for > SURE_FOR;
-                let anew_at = *anew.read().unwrap_or_else(PoisonError::into_inner);
-                let is_former = anew_at.is_some_and(|at| meta.age > at.elapsed());
-                Box::pin(async move {
-                    if is_former {
-                        return Ok(false);
-                    }
-                    // One that does not answer is dead, and gives way to the next.
-                    Ok(!rested || matches!(tokio::time::timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(()))))
-                })
+                let made_at = Instant::now().checked_sub(meta.age);
+                let is_former = made_at.is_none_or(|at| anew.is_former(at));
+                let has_rested = meta.idle_for > SURE_FOR;
+                // One that does not answer gives way to the next.
+                Box::pin(async move { Ok(!is_former && (!has_rested || is_alive(connection).await)) })
             })
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
             .connect_lazy_with(options);
@@ -104,7 +100,7 @@ impl Store {
     /// Connections that are open are not used again. A server looks privileges on a schema up when a session begins to use it
     /// (MySQL manual, "When Privilege Changes Take Effect"), so those that were given meanwhile count for new sessions alone.
     pub fn begin_sessions_anew(&self) {
-        *self.anew_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.anew_at.begin_anew();
     }
 
     /// Calls `probe` at the points `inside-capture` (rows written, not committed) and `after-capture`.

@@ -3,6 +3,7 @@
 
 mod answer;
 mod circuit;
+mod last_words;
 mod left_out;
 mod outset;
 mod rows;

@@ -1,8 +1,9 @@
 //! From the source's binlog to the message table and the feed.
 //!
 //! Two tasks: one reads and decodes, one captures what has been read meanwhile as one batch. So batches grow by
-//! themselves while the store is busy, and a single change at an idle time is captured at once. Between two captures there is a
-//! rest, by which many single changes cost fewer commits; heartbeats, for which the other direction waits, are captured at once.
+//! themselves while the store is busy, and a single change at an idle time is captured at once. After a capture, changes alone
+//! wait a little for more of them, so that many single ones cost fewer commits. What the other direction or a change of sides
+//! waits for goes at once, with the changes before it, and so does a full batch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,11 +31,11 @@ use crate::failure::{Failure, Kind, with_causes};
 /// One capture's bound, beside that in bytes.
 const BATCH_ROWS: usize = 2_000;
 
-/// After a capture the next one rests so many times as long as that took, …
-const RESTS: u32 = 2;
+/// Changes alone wait after a capture for so many times as long as it took, …
+const PAUSE_BY_CAPTURE: u32 = 2;
 
 /// … and at most so long.
-const LONGEST_REST: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// A position that moves without messages is saved at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -101,8 +102,8 @@ pub struct Capture {
     pub switching: watch::Receiver<Option<u64>>,
     pub probe: Probe,
     pub stop: CancellationToken,
-    /// Changes alone are not captured before.
-    pub rests_until: Instant,
+    /// No capture of changes alone begins before; set after each capture.
+    pub changes_wait_until: Instant,
 }
 
 /// What was read and is not yet captured.
@@ -285,7 +286,7 @@ impl Capture {
             }
             self.tell_reading();
             let is_switching = self.switching.borrow_and_update().is_some();
-            let capture_later = pending.due_at(self.rests_until, is_switching);
+            let capture_later = pending.due_at(self.changes_wait_until, is_switching);
             let part = tokio::select! {
                 part = queue.recv() => part,
                 () = changed(&mut self.switching) => continue,
@@ -296,23 +297,29 @@ impl Capture {
                     continue;
                 }
             };
-            // The reader has ended, by request or by an error that its task returns.
-            let Some(part) = part else { return Ok(Ended::Stopped) };
-            let (mut next, mut has_room) = (Some(part), true);
+            // The reader has ended, by request or by an error that its task returns. What it has read before is kept.
+            let Some(part) = part else {
+                let ended = if pending.may_wait() { self.capture(&mut pending).await? } else { None };
+                return Ok(ended.unwrap_or(Ended::Stopped));
+            };
+            let mut next = Some(part);
             while let Some(mut part) = next {
                 let Some(returned) = self.fetch_returned(&mut part).await? else { return Ok(Ended::Stopped) };
                 self.take(&mut pending, part, returned);
-                has_room = pending.messages.len() < BATCH_ROWS && pending.bytes < self.shares.capture_bytes;
-                next = if has_room { queue.try_recv() } else { None };
+                next = if self.has_room(&pending) { queue.try_recv() } else { None };
             }
-            let rests = has_room && pending.may_rest() && Instant::now() < self.rests_until;
-            if pending.is_due()
-                && !rests
+            let waits = pending.may_wait() && self.has_room(&pending) && Instant::now() < self.changes_wait_until;
+            if !waits
+                && pending.is_worth_saving()
                 && let Some(ended) = self.capture(&mut pending).await?
             {
                 return Ok(ended);
             }
         }
+    }
+
+    fn has_room(&self, pending: &Pending) -> bool {
+        pending.messages.len() < BATCH_ROWS && pending.bytes < self.shares.capture_bytes
     }
 
     /// What goes back to the other side becomes changes at the place of its mark. `None` when asked to stop meanwhile.
@@ -386,7 +393,7 @@ impl Capture {
             pending.unsaved_since = Some(Instant::now());
         }
         pending.end = Some((resume, (*head.seen).clone()));
-        if !pending.is_due() {
+        if !pending.is_worth_saving() {
             self.publish(pending);
         }
     }
@@ -457,7 +464,7 @@ impl Capture {
                 }
             }
         };
-        self.rests_until = Instant::now() + (begun.elapsed() * RESTS).min(LONGEST_REST);
+        self.changes_wait_until = Instant::now() + (begun.elapsed() * PAUSE_BY_CAPTURE).min(LONGEST_PAUSE);
         let block = batch.messages.last().map(|last| BacklogBlock {
             last_seq: last.seq,
             bytes: stored_bytes,
@@ -499,12 +506,12 @@ impl Capture {
 
 impl Pending {
     /// When what is here is captured, if nothing more comes.
-    fn due_at(&self, rests_until: Instant, is_switching: bool) -> Option<Instant> {
-        if self.may_rest() { Some(rests_until) } else { self.save_at(is_switching) }
+    fn due_at(&self, wait_until: Instant, is_switching: bool) -> Option<Instant> {
+        if self.may_wait() { Some(wait_until) } else { self.save_at(is_switching) }
     }
 
     /// Changes alone: more of them may go into the same commit.
-    fn may_rest(&self) -> bool {
+    fn may_wait(&self) -> bool {
         !self.messages.is_empty() && !self.is_awaited()
     }
 
@@ -522,7 +529,7 @@ impl Pending {
         }
     }
 
-    fn is_due(&self) -> bool {
+    fn is_worth_saving(&self) -> bool {
         !self.messages.is_empty()
             || self.is_awaited()
             || self.crossfade_bytes >= CROSSFADE_BYTES_UNSAVED
@@ -650,26 +657,26 @@ mod tests {
     }
 
     #[test]
-    fn changes_alone_are_captured_when_the_rest_is_over() {
-        let rests_until = Instant::now() + LONGEST_REST;
-        assert!(changes().is_due() && changes().may_rest());
-        assert_eq!(changes().due_at(rests_until, false), Some(rests_until));
-        assert_eq!(Pending::default().due_at(rests_until, false), None, "nothing is there");
+    fn changes_alone_wait_for_more_of_them() {
+        let wait_until = Instant::now() + LONGEST_PAUSE;
+        assert!(changes().is_worth_saving() && changes().may_wait());
+        assert_eq!(changes().due_at(wait_until, false), Some(wait_until));
+        assert_eq!(Pending::default().due_at(wait_until, false), None, "nothing is there");
     }
 
     #[test]
     fn what_somebody_waits_for_is_captured_at_once_with_the_changes_before_it() {
         let beat = PassedHeartbeat { writer: "forward/old".to_owned(), counter: 1 };
         let awaited = Pending { heartbeats: vec![beat], ..changes() };
-        assert!(awaited.is_due() && !awaited.may_rest());
+        assert!(awaited.is_worth_saving() && !awaited.may_wait());
     }
 
     #[test]
-    fn a_position_that_moves_past_no_change_does_not_wait_for_the_rest() {
-        let rests_until = Instant::now() + LONGEST_REST;
+    fn a_position_that_moves_past_no_change_waits_for_no_changes() {
+        let wait_until = Instant::now() + LONGEST_PAUSE;
         let since = Instant::now();
         let moved = Pending { unsaved_since: Some(since), ..Pending::default() };
-        assert_eq!(moved.due_at(rests_until, false), Some(since + SAVE_EVERY));
-        assert!(!moved.may_rest());
+        assert_eq!(moved.due_at(wait_until, false), Some(since + SAVE_EVERY));
+        assert!(!moved.may_wait());
     }
 }

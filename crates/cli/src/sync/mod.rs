@@ -233,7 +233,7 @@ async fn hold_lease_and_run(
         switching: switching.clone(),
         probe: probe.clone(),
         stop: running.clone(),
-        rests_until: Instant::now(),
+        changes_wait_until: Instant::now(),
     };
     let mut reader = reader_options(pair, direction, &source.servers, shares);
     reader.echo_watch = Some(backfill::echo_watch(&windows));
