@@ -14,10 +14,11 @@ use crate::session::{LENIENT_SQL_MODE, STRICT_SQL_MODE};
 
 /// Placeholders that one prepared statement may have (MySQL and MariaDB: 65,535), with room for the pieces of a row.
 const MAX_PLACEHOLDERS: usize = 60_000;
-/// Rows of one statement. Sizes are powers of two, so that few statements are prepared and all are used again.
+/// Rows of one statement. Sizes are powers of two, so that few statements are prepared and all are used again; those of conditions
+/// see [`padded_len`].
 const MAX_ROWS: usize = 512;
-/// What is looked for together comes in fewer sizes still, where it is no more than this: see [`filled_up`].
-const MOST_FILLED_UP: usize = 64;
+/// Longer lists are not padded.
+const MAX_PADDED: usize = 64;
 /// Bytes of values in one statement; far below the usual `max_allowed_packet`.
 const MAX_BYTES: usize = 1 << 20;
 /// A statement whose values are larger than this together sends each of them by itself (MySQL protocol, "Sending More Than
@@ -230,7 +231,7 @@ impl TargetTable {
         let mut deleted = 0;
         let mut rest = keys;
         while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(asked_rows(rest.len(), self.key.len()));
+            let (chunk, after) = rest.split_at(condition_rows(rest.len(), self.key.len()));
             rest = after;
             let mut sql = format!("DELETE FROM {} WHERE ", self.quoted);
             let mut params = Vec::new();
@@ -276,7 +277,7 @@ impl TargetTable {
         let mut found = Vec::with_capacity(keys.len());
         let mut rest = keys;
         while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(asked_rows(rest.len(), self.key.len()));
+            let (chunk, after) = rest.split_at(condition_rows(rest.len(), self.key.len()));
             rest = after;
             found.extend(self.lock_chunk(conn, chunk, whole).await?);
         }
@@ -363,8 +364,7 @@ impl TargetTable {
         sql.push_str(list);
         sql.push_str(closing);
         sql.push_str(" IN (");
-        let size = filled_up(tuples.len());
-        for (number, tuple) in tuples.iter().chain(tuples.last().into_iter().cycle()).take(size).enumerate() {
+        for (number, tuple) in padded(tuples).enumerate() {
             sql.push_str(if number > 0 { "," } else { "" });
             sql.push_str(opening);
             for (part, (cell, index)) in tuple.iter().zip(columns).enumerate() {
@@ -440,7 +440,7 @@ impl TargetTable {
         let (names, mut found, mut rest) = (self.names(columns), Vec::new(), tuples);
         let table = if columns == self.key { &self.by_key } else { &self.quoted };
         while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(asked_rows(rest.len(), columns.len()));
+            let (chunk, after) = rest.split_at(condition_rows(rest.len(), columns.len()));
             rest = after;
             let mut sql = format!("SELECT {list} FROM {table} WHERE ");
             let mut params = Vec::new();
@@ -599,19 +599,25 @@ fn chunk_rows(rows: usize, width: usize) -> usize {
     floor_power_of_two(rows.min(MAX_ROWS).min((MAX_PLACEHOLDERS / width.max(1)).max(1)))
 }
 
-/// Of so many tuples that are looked for, how many go into the next statement.
-fn asked_rows(rows: usize, width: usize) -> usize {
-    if rows <= MOST_FILLED_UP { rows } else { chunk_rows(rows, width) }
+/// Of so many tuples, how many go into the next condition. Indexes have few columns, so as many as are padded are far below
+/// [`MAX_PLACEHOLDERS`].
+pub(crate) fn condition_rows(rows: usize, width: usize) -> usize {
+    if rows <= MAX_PADDED { rows } else { chunk_rows(rows, width) }
 }
 
-/// How many tuples a statement names that looks for so many: a few are filled up with the last one again, which finds nothing more,
-/// so that few statements are prepared whatever their number. One stays one.
-pub(crate) fn filled_up(tuples: usize) -> usize {
-    match tuples {
-        0..=1 | MOST_FILLED_UP.. => tuples,
+/// The items, and the last one again where they are few, so that few statements are prepared whatever their number: for what may be
+/// said twice.
+pub(crate) fn padded<T>(items: &[T]) -> impl ExactSizeIterator<Item = &T> {
+    (0..padded_len(items.len())).map(|place| &items[place.min(items.len() - 1)])
+}
+
+/// One stays one: it has a condition of its own.
+fn padded_len(items: usize) -> usize {
+    match items {
+        0..=1 | MAX_PADDED.. => items,
         2..=4 => 4,
         5..=16 => 16,
-        _ => MOST_FILLED_UP,
+        _ => MAX_PADDED,
     }
 }
 
@@ -648,8 +654,8 @@ mod tests {
         for rows in 1..=10_000 {
             let mut rest = rows;
             while rest > 0 {
-                let asked = asked_rows(rest, 2);
-                sizes.insert(filled_up(asked));
+                let asked = condition_rows(rest, 2);
+                sizes.insert(padded_len(asked));
                 rest -= asked;
             }
         }
@@ -657,7 +663,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fills_a_statement_up_is_its_last_row_again() {
+    fn a_condition_is_padded_with_its_last_row() {
         let column = |name: &str| Column::plain(name, ColumnKind::Integer { bytes: 4, unsigned: false });
         let table = |key: Vec<usize>| {
             let (columns, name) = (vec![column("a"), column("b")], TableName::new("s", "t"));

@@ -13,9 +13,10 @@ use crate::checkpoint::CheckpointOwner;
 use crate::error::ApplyError;
 use crate::judged::JudgedStep;
 use crate::lane::Shared;
-use crate::table::filled_up;
+use crate::table::{condition_rows, padded};
 
-const ROWS_A_STATEMENT: usize = 256;
+/// Of a tombstone, but for the time.
+const COLUMNS: usize = 8;
 
 /// Tombstones that go in one transaction, so that nobody waits long for their locks.
 const PURGED_AT_A_TIME: usize = 1_000;
@@ -60,24 +61,26 @@ pub(crate) fn graves<'s>(shared: &Shared, step: &'s JudgedStep<'_>) -> Vec<Grave
 
 /// Writes tombstones inside the transaction that deletes.
 pub(crate) async fn bury(shared: &Shared, conn: &mut Conn, graves: &[Grave<'_>]) -> Result<(), mysql_async::Error> {
-    for chunk in graves.chunks(ROWS_A_STATEMENT) {
-        // One that is written twice is as good as once.
-        let size = filled_up(chunk.len());
-        let graves = chunk.iter().chain(chunk.last().into_iter().cycle()).take(size);
-        let places = vec!["(?, ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, ?, ?)"; size].join(", ");
+    let mut rest = graves;
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(condition_rows(rest.len(), COLUMNS));
+        rest = after;
+        // The same tombstone twice in one statement changes nothing.
+        let chunk = padded(chunk);
+        let places = vec!["(?, ?, ?, ?, ?, UTC_TIMESTAMP(6), ?, ?, ?)"; chunk.len()].join(", ");
         let sql = format!(
             "INSERT INTO crossfade.tombstone \
              (pair, table_schema, table_name, row_key_hash, row_key, deleted_at, clock, stream, seq) VALUES {places} \
              ON DUPLICATE KEY UPDATE deleted_at = VALUES(deleted_at), clock = VALUES(clock), stream = VALUES(stream), \
              seq = VALUES(seq), row_key = VALUES(row_key)"
         );
-        let params: Vec<Param> = graves.flat_map(|grave| params(shared, grave)).collect();
+        let params: Vec<Param> = chunk.flat_map(|grave| params(shared, grave)).collect();
         conn.exec_drop(sql, Params::Positional(params)).await?;
     }
     Ok(())
 }
 
-fn params(shared: &Shared, grave: &Grave<'_>) -> [Param; 8] {
+fn params(shared: &Shared, grave: &Grave<'_>) -> [Param; COLUMNS] {
     let Grave { table, before, clock, seq } = *grave;
     let mapping = &shared.mappings[table];
     let name = &mapping.target;

@@ -16,9 +16,6 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// never read past a bigger event.
 const LARGEST_PACKET_BYTES: usize = 1 << 30;
 
-/// Statements that a session which writes rows keeps prepared: a few for each of some dozens of tables.
-const KEPT_STATEMENTS: usize = 256;
-
 /// The driver asks for no host name check by looking for this word in the error's text, which no longer holds it; but
 /// the text still holds the name that was looked for.
 const ANY_HOST_NAME: &str = "NotValidForName.invalid";
@@ -130,7 +127,7 @@ fn options(url: &ServerUrl, purpose: Purpose, tls: Option<SslOpts>) -> OptsBuild
     match purpose {
         Purpose::Catalog => builder
             .init(vec![PLAIN_SESSION, "SET SESSION time_zone = '+00:00', sql_mode = '', sql_quote_show_create = 1"]),
-        Purpose::Apply => builder.init(vec![PLAIN_SESSION]).client_found_rows(true).stmt_cache_size(KEPT_STATEMENTS),
+        Purpose::Apply => builder.init(vec![PLAIN_SESSION]).client_found_rows(true),
         Purpose::Binlog => builder.init(vec![PLAIN_SESSION]).max_allowed_packet(Some(LARGEST_PACKET_BYTES)),
     }
 }
