@@ -48,7 +48,7 @@ pub struct Done {
     /// Rows that were read.
     pub rows: u64,
     /// The same rows by what each of them [costs](crate::order::row_cost).
-    pub work: u64,
+    pub cost: u64,
     /// Changes that were applied.
     pub applied: u64,
 }
@@ -74,7 +74,7 @@ impl History {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// So much is done by now, and so much work left; `works`: something was to be copied since the last note. Tells
+    /// So much is done by now, and so much cost left; `works`: something was to be copied since the last note. Tells
     /// whether that was so at the last note.
     pub fn note(&mut self, now_micros: i64, works: bool, mut done: Done, left: Option<u64>) -> bool {
         let worked_before = std::mem::replace(&mut self.works, works);
@@ -119,13 +119,13 @@ impl History {
             let done = number(self.latest.done).saturating_sub(number(from.done));
             done as f64 * 1_000.0 / span_ms as f64
         };
-        let work_per_second = per_second(|done| done.work);
+        let cost_per_second = per_second(|done| done.cost);
         let since_noted = self.gap_ms(now_micros).min(FRESH_MS) as f64 / 1_000.0;
-        let left = |work: u64| (work as f64 / work_per_second - since_noted).max(0.0);
+        let left = |cost: u64| (cost as f64 / cost_per_second - since_noted).max(0.0);
         Some(Speed {
             rows_per_second: per_second(|done| done.rows),
             applied_per_second: per_second(|done| done.applied),
-            seconds_left: self.left.filter(|_| work_per_second > 0.0).map(left),
+            seconds_left: self.left.filter(|_| cost_per_second > 0.0).map(left),
         })
     }
 
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn done(rows: u64) -> Done {
-        Done { rows, work: rows * 3, applied: rows / 10 }
+        Done { rows, cost: rows * 3, applied: rows / 10 }
     }
 
     fn rate(history: &History, at: i64) -> f64 {
@@ -175,9 +175,10 @@ mod tests {
         let mut history = History::default();
         history.note(0, true, done(0), None);
         noted(&mut history, 0, 60, true, 100);
-        // Nothing is heard of it.
+        // Nothing is heard of it: 1,200 rows in the last 24 of 72 s.
         assert!((rate(&history, 75) - 50.0).abs() < 1.0, "{}", rate(&history, 75));
         noted(&mut history, 75, 1, true, 0);
+        // 1,000 rows in 26 of 76 s.
         assert!((rate(&history, 76) - 38.5).abs() < 1.0, "{}", rate(&history, 76));
         let before = rate(&history, 76);
         noted(&mut history, 76, 1_000, false, 0);
@@ -193,13 +194,13 @@ mod tests {
         assert_eq!((history.speed(31 * SECOND), history.samples.len()), (None, 1));
     }
     #[test]
-    fn the_time_left_is_reckoned_by_work_and_goes_down_between_notes() {
+    fn the_time_left_is_reckoned_by_costs_and_goes_down_between_notes() {
         let mut history = History::default();
         history.note(0, true, done(0), None);
         noted(&mut history, 0, 30, true, 100);
         let left = |history: &History, at: i64| history.speed(at * SECOND).and_then(|speed| speed.seconds_left);
         assert_eq!(left(&history, 30), None, "a table's size is not known");
-        // 300 of work a second so far, whatever number of rows that will be.
+        // 300 of cost a second so far, whatever number of rows that will be.
         history.note(31 * SECOND, true, done(3_100), Some(6_000));
         assert!(left(&history, 31).is_some_and(|left| (left - 20.0).abs() < 0.1), "{:?}", left(&history, 31));
         assert!(left(&history, 33).is_some_and(|left| (left - 18.0).abs() < 0.1), "{:?}", left(&history, 33));

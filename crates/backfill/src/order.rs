@@ -13,7 +13,7 @@ pub(crate) fn row_cost(mapping: &TableMapping) -> u64 {
 }
 
 /// What is done and what is left, by rows' costs; `None` where a table's size is not known.
-pub(crate) fn work(mappings: &[TableMapping], copies: &[TableCopy]) -> (u64, Option<u64>) {
+pub(crate) fn costs(mappings: &[TableMapping], copies: &[TableCopy]) -> (u64, Option<u64>) {
     let (mut done, mut left) = (0, Some(0));
     for copy in copies {
         let cost = place(mappings, copy).map_or(1, |table| row_cost(&mappings[table]));

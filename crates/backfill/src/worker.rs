@@ -20,7 +20,7 @@ use crate::copy::Copy;
 use crate::error::BackfillError;
 use crate::history::{Done, History};
 use crate::index::{build_indexes, drop_indexes, is_pending};
-use crate::order::{ready, uncopied, work};
+use crate::order::{costs, ready, uncopied};
 use crate::slot::Slots;
 use crate::windows::{Place, Windows};
 
@@ -266,9 +266,9 @@ impl Work {
             return Ok(());
         }
         *kept_at = Instant::now();
-        let (work, left) = work(&self.shared.mappings, copies);
+        let (cost, left) = costs(&self.shared.mappings, copies);
         let rows = copies.iter().map(|copy| copy.counts.read).sum();
-        let done = Done { rows, work, applied: self.shared.applied.borrow().applied_seq };
+        let done = Done { rows, cost, applied: self.shared.applied.borrow().applied_seq };
         let was_at_work = history.note(now_micros(), is_wished, done, left);
         if !is_wished && !was_at_work {
             // A pause writes nothing.
