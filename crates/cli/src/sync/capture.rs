@@ -626,7 +626,7 @@ async fn sleep_until(due: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use crossfade_model::{ColumnKind, RowOp, TableLayout, TableName};
+    use crossfade_model::{ColumnKind, RowOp, TableLayout, TableName, Value};
 
     use super::*;
 
@@ -641,7 +641,7 @@ mod tests {
             layout: Arc::new(layout),
             op: RowOp::Insert,
             before: None,
-            after: Some(vec![crossfade_model::Value::Null]),
+            after: Some(vec![Value::Null]),
             event_index: 0,
         };
         let message = Message {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crossfade_message::Store;
 use crossfade_servers::{Flavor, Server};
 use sqlx::mysql::MySqlPool;
 
@@ -14,6 +15,17 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// What nobody uses is ended by then, by the pool or by the server.
 const LONGER_THAN_SILENCE: Duration = Duration::from_secs(15);
+
+/// A store with a server of its own, where something was asked just now, and its root.
+async fn used_store(flavor: Flavor) -> (Server, MySqlPool, Store) {
+    let server = Server::builder(flavor).start().await.unwrap();
+    let root = MySqlPool::connect(&format!("{}/mysql", server.root_url())).await.unwrap();
+    let store = store_at(&server.root_url(), "at_hand");
+    store.migrate().await.unwrap();
+    started(&store, &forward()).await;
+    store.last_seq(&forward()).await.unwrap();
+    (server, root, store)
+}
 
 async fn sessions_of_stores(root: &MySqlPool) -> BTreeSet<u64> {
     let ids: Vec<u64> = sqlx::query_scalar(
@@ -33,29 +45,20 @@ async fn pings(root: &MySqlPool) -> u64 {
 }
 
 async fn what_is_at_hand_is_used_without_being_asked(flavor: Flavor) {
-    let server = Server::builder(flavor).start().await.unwrap();
-    let root = MySqlPool::connect(&format!("{}/mysql", server.root_url())).await.unwrap();
-    let store = store_at(&server.root_url(), "at_hand");
-    store.migrate().await.unwrap();
-    started(&store, &forward()).await;
-    store.last_seq(&forward()).await.unwrap();
+    let (_server, root, store) = used_store(flavor).await;
     let (before, sessions) = (pings(&root).await, sessions_of_stores(&root).await);
     for _ in 0..200 {
         store.last_seq(&forward()).await.unwrap();
     }
     let asked = pings(&root).await - before;
     assert!(asked < 20, "{asked} pings for 200 statements");
-    assert_eq!(sessions_of_stores(&root).await, sessions);
+    // The pool may have closed one that it did not need.
+    let now = sessions_of_stores(&root).await;
+    assert!(!now.is_empty() && now.is_subset(&sessions), "{now:?} after {sessions:?}");
 }
 
 async fn nothing_at_hand_outlives_its_time(flavor: Flavor) {
-    let server = Server::builder(flavor).start().await.unwrap();
-    let root = MySqlPool::connect(&format!("{}/mysql", server.root_url())).await.unwrap();
-    let store = store_at(&server.root_url(), "its_time");
-    store.migrate().await.unwrap();
-    started(&store, &forward()).await;
-    store.last_seq(&forward()).await.unwrap();
-
+    let (_server, root, store) = used_store(flavor).await;
     let former = sessions_of_stores(&root).await;
     assert!(!former.is_empty());
     store.begin_sessions_anew();
