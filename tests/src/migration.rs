@@ -190,7 +190,7 @@ impl Migration {
             let statement = statement.replace("{schema}", &sql::name(&self.schema));
             let mut ran = connection.query_drop(&statement).await;
             // As users do with a transaction of one statement; of several, all would have to be repeated.
-            while statements.len() == 1 && ran.as_ref().is_err_and(is_deadlock) {
+            while statements.len() == 1 && ran.as_ref().is_err_and(sql::is_rolled_back) {
                 ran = connection.query_drop(&statement).await;
             }
             ran.with_context(|| format!("cannot run: {statement}"))?;
@@ -464,9 +464,4 @@ fn unique(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let short: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(24).collect();
     format!("{short}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// ER_LOCK_DEADLOCK: the server has rolled the transaction back.
-fn is_deadlock(error: &mysql_async::Error) -> bool {
-    matches!(error, mysql_async::Error::Server(server) if server.code == 1213)
 }

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Pool};
 use tokio::task::JoinSet;
 
 use crate::sql;
@@ -190,11 +190,20 @@ pub async fn changes(pool: &Pool, schema: &str) -> Result<Changes> {
     Ok(Changes { inserts, updates, deletes })
 }
 
-/// Runs one statement as a user who minds the ledger, and returns how many rows it changed.
+/// Runs one statement as a user who minds the ledger, and returns how many rows it changed. A transaction that a deadlock has
+/// rolled back is run again.
 pub async fn write(pool: &Pool, schema: &str, statement: &str) -> Result<u64> {
     let mut connection = pool.get_conn().await?;
+    let mut written = write_once(&mut connection, schema, statement).await;
+    while written.as_ref().is_err_and(sql::is_rolled_back) {
+        written = write_once(&mut connection, schema, statement).await;
+    }
+    written.with_context(|| format!("cannot run {statement}"))
+}
+
+async fn write_once(connection: &mut Conn, schema: &str, statement: &str) -> Result<u64, mysql_async::Error> {
     connection.query_drop("START TRANSACTION").await?;
-    connection.query_drop(statement).await.with_context(|| format!("cannot run {statement}"))?;
+    connection.query_drop(statement).await?;
     let rows = connection.affected_rows();
     let mut changes = Changes::default();
     changes.note(statement, rows);

@@ -56,6 +56,11 @@ pub async fn is_mariadb(connection: &mut Conn) -> Result<bool> {
     Ok(version.is_some_and(|version| version.contains("MariaDB")))
 }
 
+/// ER_LOCK_DEADLOCK, and MariaDB's ER_CHECKREAD: the server has rolled the transaction back, and users run it again.
+pub fn is_rolled_back(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(server) if matches!(server.code, 1213 | 1020))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

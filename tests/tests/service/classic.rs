@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use crossfade_flag::{FlagClient, Phase, WriteGuard};
 use crossfade_testkit::quiet::{Progress, until};
+use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Flavor, Migration, Served, Setup, on_both_brands};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Pool};
@@ -297,8 +298,7 @@ impl Writer {
                 }
             };
             match ran {
-                // ER_LOCK_DEADLOCK, and MariaDB's ER_CHECKREAD: it was rolled back.
-                Err(mysql_async::Error::Server(error)) if matches!(error.code, 1213 | 1020) => {}
+                Err(error) if sql::is_rolled_back(&error) => {}
                 ran => {
                     ran?;
                     return Ok(conn.affected_rows() > 0);

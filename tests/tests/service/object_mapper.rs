@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_testkit::binlog_window::{now, row_events};
 use crossfade_testkit::quiet::{Progress, until};
+use crossfade_testkit::sql;
 use crossfade_tests::{Direction, Flavor, Migration, Setup, on_both_brands, rounds};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
@@ -94,8 +95,7 @@ async fn session(pool: Pool, schema: String, number: u64, turns: u32) -> Result<
         match conn.exec_drop(update, (&name, id, version)).await {
             Ok(()) if conn.affected_rows() == 1 => ended.committed.push(((id, version + 1), name)),
             Ok(()) => ended.conflicts += 1,
-            // ER_LOCK_DEADLOCK, and MariaDB's ER_CHECKREAD: it was rolled back.
-            Err(mysql_async::Error::Server(error)) if matches!(error.code, 1213 | 1020) => ended.conflicts += 1,
+            Err(error) if sql::is_rolled_back(&error) => ended.conflicts += 1,
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(Duration::from_millis(2)).await;

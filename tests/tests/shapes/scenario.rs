@@ -114,7 +114,7 @@ async fn run_unit(conn: &mut Conn, statements: &[String]) -> Result<()> {
     'again: loop {
         for statement in statements {
             match conn.query_drop(statement).await {
-                Err(mysql_async::Error::Server(error)) if error.code == 1213 && attempts < 10 => {
+                Err(error) if sql::is_rolled_back(&error) && attempts < 10 => {
                     attempts += 1;
                     continue 'again;
                 }
