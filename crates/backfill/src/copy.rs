@@ -125,7 +125,7 @@ impl Copy {
             }
             let Some(chunk) = under_way.pop_front() else { return Ok(()) };
             let counted = chunk.await.map_err(|_| BackfillError::Ended)??;
-            self.pace.took(usize::try_from(counted.read).unwrap_or(usize::MAX), counted.took);
+            self.pace.took(counted.read, counted.took);
             self.pace.done(counted.read);
         }
     }
@@ -133,11 +133,12 @@ impl Copy {
     /// Reads the next chunk of what is left, between its marks.
     async fn read(&mut self, rest: KeyRange) -> Result<ReadChunk, BackfillError> {
         loop {
+            let (throttle, most_bytes) = (&self.shared.throttle, self.shared.limits.chunk_bytes);
+            let rows = throttle.at_once(self.pace.rows());
             // Before a mark is written: after that, changes wait for the chunk.
-            self.shared.throttle.until_rows_may_pass(self.pace.rows() as u64).await;
+            throttle.until_rows_may_pass(rows).await;
             let mut busy = self.shared.slots.take().await?;
             let slot = busy.slot()?;
-            let (rows, most_bytes) = (self.pace.rows(), self.shared.limits.chunk_bytes);
             let end = self.source.chunk_end(slot.reader().await?, &rest, rows).await;
             if end.is_err() {
                 slot.forget_source();
@@ -162,6 +163,9 @@ impl Copy {
                 slot.forget_source();
             }
             let (read, took) = read?;
+            // A table's last chunk is smaller, and one that is too large is read again.
+            let come = read.as_ref().map_or(0, Vec::len) as u64;
+            throttle.give_back(rows.saturating_sub(come));
             let Some(rows_read) = read else {
                 self.pace.too_large(rows);
                 continue;

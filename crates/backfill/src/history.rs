@@ -19,6 +19,9 @@ const FRESH_MS: u64 = 3_000;
 /// The pace is that of the last third of the time so far, since tables differ, but of so long at least.
 const SHORTEST_SPAN_MS: u64 = 10_000;
 
+/// Where so much of the rows passes that may pass, it is their number that decides, and not what they cost.
+const BOUNDED_FROM: f64 = 0.9;
+
 /// With less than this there is nothing to reckon from.
 const LEAST_SPAN_MS: u64 = 2_000;
 
@@ -29,7 +32,9 @@ pub struct History {
     noted_at_micros: i64,
     works: bool,
     /// What was left to be done then; `None` where a table's size is not known.
-    left: Option<u64>,
+    left: Option<Left>,
+    /// How many rows a second might be copied then, where that was bounded.
+    most_rows_per_second: Option<u32>,
     latest: Sample,
     samples: Vec<Sample>,
     sample_every_ms: u64,
@@ -53,6 +58,14 @@ pub struct Done {
     pub applied: u64,
 }
 
+/// What is left to be done, of all tables together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    pub rows: u64,
+    /// What these rows [cost](crate::order::row_cost).
+    pub cost: u64,
+}
+
 /// How fast the copying goes on the whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
@@ -74,13 +87,18 @@ impl History {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// So much is done by now, and so much cost left; `works`: something was to be copied since the last note. Tells
+    /// How many rows a second may be copied, where that is bounded.
+    pub fn bound(&mut self, most_rows_per_second: Option<u32>) {
+        self.most_rows_per_second = most_rows_per_second;
+    }
+
+    /// So much is done by now, and so much left; `works`: something was to be copied since the last note. Tells
     /// whether that was so at the last note.
-    pub fn note(&mut self, now_micros: i64, works: bool, mut done: Done, left: Option<u64>) -> bool {
+    pub fn note(&mut self, now_micros: i64, works: bool, mut done: Done, left: Option<Left>) -> bool {
         let worked_before = std::mem::replace(&mut self.works, works);
         if done.rows < self.latest.done.rows {
             // A table begins anew.
-            *self = History { works, ..History::default() };
+            *self = History { works, most_rows_per_second: self.most_rows_per_second, ..History::default() };
         }
         self.left = left;
         // A process that has just begun does not know yet.
@@ -119,14 +137,23 @@ impl History {
             let done = number(self.latest.done).saturating_sub(number(from.done));
             done as f64 * 1_000.0 / span_ms as f64
         };
-        let cost_per_second = per_second(|done| done.cost);
+        let rows_per_second = per_second(|done| done.rows);
         let since_noted = self.gap_ms(now_micros).min(FRESH_MS) as f64 / 1_000.0;
-        let left = |cost: u64| (cost as f64 / cost_per_second - since_noted).max(0.0);
+        let seconds_left =
+            self.left.and_then(|left| self.seconds_for(left, rows_per_second, per_second(|done| done.cost)));
         Some(Speed {
-            rows_per_second: per_second(|done| done.rows),
+            rows_per_second,
             applied_per_second: per_second(|done| done.applied),
-            seconds_left: self.left.filter(|_| cost_per_second > 0.0).map(left),
+            seconds_left: seconds_left.map(|seconds| (seconds - since_noted).max(0.0)),
         })
+    }
+
+    fn seconds_for(&self, left: Left, rows_per_second: f64, cost_per_second: f64) -> Option<f64> {
+        let by_cost = (cost_per_second > 0.0).then(|| left.cost as f64 / cost_per_second)?;
+        let Some(bound) = self.most_rows_per_second.map(f64::from) else { return Some(by_cost) };
+        let by_rows = left.rows as f64 / bound.max(1.0);
+        let is_bounded = rows_per_second >= bound * BOUNDED_FROM;
+        Some(if is_bounded { by_rows } else { by_cost.max(by_rows) })
     }
 
     fn gap_ms(&self, now_micros: i64) -> u64 {
@@ -193,6 +220,7 @@ mod tests {
         history.note(31 * SECOND, true, done(10), None);
         assert_eq!((history.speed(31 * SECOND), history.samples.len()), (None, 1));
     }
+
     #[test]
     fn the_time_left_is_reckoned_by_costs_and_goes_down_between_notes() {
         let mut history = History::default();
@@ -201,9 +229,33 @@ mod tests {
         let left = |history: &History, at: i64| history.speed(at * SECOND).and_then(|speed| speed.seconds_left);
         assert_eq!(left(&history, 30), None, "a table's size is not known");
         // 300 of cost a second so far, whatever number of rows that will be.
-        history.note(31 * SECOND, true, done(3_100), Some(6_000));
+        history.note(31 * SECOND, true, done(3_100), Some(Left { rows: 1_500, cost: 6_000 }));
         assert!(left(&history, 31).is_some_and(|left| (left - 20.0).abs() < 0.1), "{:?}", left(&history, 31));
         assert!(left(&history, 33).is_some_and(|left| (left - 18.0).abs() < 0.1), "{:?}", left(&history, 33));
         assert!(left(&history, 45).is_some_and(|left| left > 40.0), "{:?}: nothing is heard of it", left(&history, 45));
+    }
+
+    #[test]
+    fn where_rows_are_bounded_their_number_tells_the_time_left() {
+        let mut history = History::default();
+        history.bound(Some(100));
+        history.note(0, true, done(0), None);
+        noted(&mut history, 0, 30, true, 97);
+        // By their costs these rows would take half as long again.
+        history.note(31 * SECOND, true, done(3_010), Some(Left { rows: 2_000, cost: 9_000 }));
+        let left =
+            |history: &History| history.speed(31 * SECOND).and_then(|speed| speed.seconds_left).unwrap_or(f64::NAN);
+        assert!((left(&history) - 20.0).abs() < 0.1, "{}", left(&history));
+        history.bound(Some(20));
+        assert!(
+            (left(&history) - 100.0).abs() < 0.1,
+            "{}: whoever bounds them further is told at once",
+            left(&history)
+        );
+        // The pace is far below this bound.
+        history.bound(Some(150));
+        assert!((left(&history) - 30.8).abs() < 0.5, "{}: what rows cost decides again", left(&history));
+        history.note(31 * SECOND, true, done(3_010), Some(Left { rows: 6_000, cost: 9_000 }));
+        assert!((left(&history) - 40.0).abs() < 0.1, "{}: sooner they may not be there", left(&history));
     }
 }

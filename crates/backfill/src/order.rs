@@ -6,21 +6,26 @@ use crossfade_message::{CopyState, TableCopy};
 use crossfade_rules::TableMapping;
 use crossfade_rules::chunk::CopyOrder;
 
+use crate::history::Left;
+
 /// What a row of a table costs, beside other tables' rows: it is read, it is written, its echo is recognised, it has a place in each
 /// unique key, and the server looks each parent up.
 pub(crate) fn row_cost(mapping: &TableMapping) -> u64 {
     (3 + mapping.unique_keys.len() + mapping.parents.len()) as u64
 }
 
-/// What is done and what is left, by rows' costs; `None` where a table's size is not known.
-pub(crate) fn costs(mappings: &[TableMapping], copies: &[TableCopy]) -> (u64, Option<u64>) {
-    let (mut done, mut left) = (0, Some(0));
+/// What the rows cost that are done, and what is left; `None` where a table's size is not known.
+pub(crate) fn costs(mappings: &[TableMapping], copies: &[TableCopy]) -> (u64, Option<Left>) {
+    let (mut done, mut left) = (0, Some(Left::default()));
     for copy in copies {
         let cost = place(mappings, copy).map_or(1, |table| row_cost(&mappings[table]));
         done += cost * copy.counts.read;
         left = match copy.state {
             CopyState::Copied | CopyState::Stopped => left,
-            _ => left.zip(copy.total_rows).map(|(left, rows)| left + cost * rows.saturating_sub(copy.counts.read)),
+            _ => left.zip(copy.total_rows).map(|(left, total)| {
+                let rows = total.saturating_sub(copy.counts.read);
+                Left { rows: left.rows + rows, cost: left.cost + cost * rows }
+            }),
         };
     }
     (done, left)

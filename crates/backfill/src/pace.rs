@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use crossfade_model::{Row, Value};
 
-const FIRST_ROWS: usize = 500;
+const FIRST_ROWS: u64 = 500;
 /// Each chunk costs two marks and a wait, whatever its size.
-const FEWEST_ROWS: usize = 200;
-const MOST_ROWS: usize = 50_000;
+const FEWEST_ROWS: u64 = 200;
+const MOST_ROWS: u64 = 50_000;
 
 /// The rate is that of the last so many seconds.
 const RATE_OVER: Duration = Duration::from_secs(15);
@@ -16,9 +16,9 @@ const RATE_OVER: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Pace {
     target: Duration,
-    rows: usize,
+    rows: u64,
     /// By the bytes that a chunk may have.
-    fitting: usize,
+    fitting: u64,
     begun: Instant,
     done: VecDeque<(Instant, u64)>,
 }
@@ -27,26 +27,26 @@ impl Pace {
     /// Chunks are to take `target`, to be read and written. Those that are written already had `usual` rows, 0 where there are
     /// none: a copy that goes on need not find out anew.
     pub fn new(target: Duration, usual: u64) -> Pace {
-        let rows = usize::try_from(usual).unwrap_or(MOST_ROWS).clamp(FIRST_ROWS, MOST_ROWS);
+        let rows = usual.clamp(FIRST_ROWS, MOST_ROWS);
         Pace { target, rows, fitting: MOST_ROWS, begun: Instant::now(), done: VecDeque::new() }
     }
 
-    pub fn rows(&self) -> usize {
+    pub fn rows(&self) -> u64 {
         self.rows.min(self.fitting)
     }
 
     /// A chunk of so many rows took so long, waits not counted. The next one is at most twice as large.
-    pub fn took(&mut self, rows: usize, took: Duration) {
+    pub fn took(&mut self, rows: u64, took: Duration) {
         if rows == 0 {
             return;
         }
         let wanted = rows as f64 * self.target.as_secs_f64() / took.as_secs_f64().max(0.001);
-        let wanted = (wanted as usize).clamp(self.rows / 2, self.rows.saturating_mul(2));
+        let wanted = (wanted as u64).clamp(self.rows / 2, self.rows.saturating_mul(2));
         self.rows = wanted.clamp(FEWEST_ROWS, MOST_ROWS);
     }
 
     /// So many rows were too many for the memory that a chunk may take.
-    pub fn too_large(&mut self, rows: usize) {
+    pub fn too_large(&mut self, rows: u64) {
         self.fitting = (rows / 4).max(1);
     }
 
@@ -56,7 +56,7 @@ impl Pace {
         let bytes = rows.iter().map(of_row).sum::<usize>().max(1);
         // Half of the bound leaves room for rows that are larger.
         let fitting = (rows.len().max(1) as u128 * most_bytes as u128 / bytes as u128 / 2).max(1);
-        self.fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
+        self.fitting = u64::try_from(fitting).unwrap_or(u64::MAX);
     }
 
     /// So many rows more are done.

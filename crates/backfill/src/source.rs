@@ -97,9 +97,9 @@ impl SourceTable {
         &self,
         conn: &mut Conn,
         range: &KeyRange,
-        rows: usize,
+        rows: u64,
     ) -> Result<Option<KeyBound>, BackfillError> {
-        Ok(self.space.nth(conn, range, rows as u64).await?)
+        Ok(self.space.nth(conn, range, rows).await?)
     }
 
     /// Reads the rows of a range. `None`: they have more than `most_bytes` and would not all fit.

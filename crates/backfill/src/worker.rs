@@ -269,6 +269,7 @@ impl Work {
         let (cost, left) = costs(&self.shared.mappings, copies);
         let rows = copies.iter().map(|copy| copy.counts.read).sum();
         let done = Done { rows, cost, applied: self.shared.applied.borrow().applied_seq };
+        history.bound(self.shared.throttle.rows_per_second());
         let was_at_work = history.note(now_micros(), is_wished, done, left);
         if !is_wished && !was_at_work {
             // A pause writes nothing.

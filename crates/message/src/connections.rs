@@ -234,7 +234,7 @@ fn no_answer() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"))
 }
 
-/// A statement that the server refused leaves its connection as good as before.
+/// A connection on which the server refused something is used again once it has been asked whether it lives.
 fn keep_unless_broken<T>(held: Held, ended: &Result<T, sqlx::Error>) {
     match ended {
         Ok(_) => held.keep(),

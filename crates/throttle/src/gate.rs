@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_model::Side;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Who has asked within this time is still at work.
 const AT_WORK: Duration = Duration::from_secs(10);
@@ -37,13 +37,56 @@ pub(crate) struct Seen {
 pub struct Throttle {
     seen: watch::Receiver<Seen>,
     shared: Arc<Mutex<Shared>>,
+    passing: Arc<Passing>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The rows that were asked for so far are through by then.
-    rows_through: Option<Instant>,
     asked: Option<Instant>,
+    owed: Owed,
+}
+
+/// Rows that have passed before the rate allowed it.
+#[derive(Debug)]
+struct Owed {
+    rows: f64,
+    since: Instant,
+}
+
+impl Default for Owed {
+    fn default() -> Owed {
+        Owed { rows: 0.0, since: Instant::now() }
+    }
+}
+
+impl Owed {
+    /// Lets so many rows more pass if nothing is owed, and else tells how long that lasts.
+    fn ask(&mut self, rows: u64, now: Instant, rows_per_second: Option<u32>) -> Duration {
+        let since = std::mem::replace(&mut self.since, now);
+        let Some(rate) = rows_per_second.map(|rate| f64::from(rate.max(1))) else {
+            self.rows = 0.0;
+            return Duration::ZERO;
+        };
+        let owed = (self.rows - rate * (now - since).as_secs_f64()).max(0.0);
+        if owed < 1.0 {
+            self.rows = owed + rows as f64;
+            return Duration::ZERO;
+        }
+        self.rows = owed;
+        Duration::from_secs_f64(owed / rate)
+    }
+
+    fn give_back(&mut self, rows: u64) {
+        self.rows = (self.rows - rows as f64).max(0.0);
+    }
+}
+
+/// Rows pass one request after the other.
+#[derive(Debug, Default)]
+struct Passing {
+    turn: tokio::sync::Mutex<()>,
+    /// Fewer rows have passed than were asked for.
+    fewer: Notify,
 }
 
 impl Throttle {
@@ -53,26 +96,43 @@ impl Throttle {
     }
 
     pub(crate) fn of(seen: watch::Receiver<Seen>) -> Throttle {
-        Throttle { seen, shared: Arc::default() }
+        Throttle { seen, shared: Arc::default(), passing: Arc::default() }
     }
 
-    /// Waits until so many rows may be copied or compared.
+    /// How many rows a second may be copied or compared, where that is bounded.
+    pub fn rows_per_second(&self) -> Option<u32> {
+        self.seen.borrow().rows_per_second
+    }
+
+    /// Of so many rows those that are to be asked for at once: no more than a second's, so that the databases see a steady load.
+    pub fn at_once(&self, rows: u64) -> u64 {
+        self.rows_per_second().map_or(rows, |rate| rows.min(u64::from(rate.max(1))))
+    }
+
+    /// Waits until so many rows may be copied or compared. Whoever asked first goes first.
     pub async fn until_rows_may_pass(&self, rows: u64) {
-        self.until_open(|_| true, |_| {}).await;
-        let Some(rate) = self.seen.borrow().rows_per_second else { return };
-        let begins = {
-            let mut shared = self.shared();
-            let now = Instant::now();
-            let begins = shared.rows_through.map_or(now, |through| through.max(now));
-            shared.rows_through = Some(begins + Duration::from_secs_f64(rows as f64 / f64::from(rate.max(1))));
-            begins
-        };
-        // Somebody may set another rate, or none, meanwhile.
+        let _turn = self.passing.turn.lock().await;
         let mut seen = self.seen.clone();
-        tokio::select! {
-            () = tokio::time::sleep_until(begins.into()) => {}
-            Ok(_) = seen.wait_for(|seen| seen.rows_per_second != Some(rate)) => self.shared().rows_through = None,
+        loop {
+            self.until_open(|_| true, |_| {}).await;
+            // Somebody may set another rate, or none, while this waits.
+            let rate = self.rows_per_second();
+            let wait = self.shared().owed.ask(rows, Instant::now(), rate);
+            if wait.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait.min(AT_WORK / 2)) => {}
+                () = self.passing.fewer.notified() => {}
+                Ok(_) = seen.wait_for(|seen| seen.rows_per_second != rate) => {}
+            }
         }
+    }
+
+    /// So many rows of those that were asked for have not come: others may pass instead.
+    pub fn give_back(&self, rows: u64) {
+        self.shared().owed.give_back(rows);
+        self.passing.fewer.notify_one();
     }
 
     /// Waits until a side can bear more changes. `tell` is given each reason why it cannot.
@@ -139,17 +199,83 @@ mod tests {
         throttle.until_changes_may_pass(Side::New, |_| panic!("new has room again")).await;
     }
 
+    /// A bound for each test that waits for what must come at once; and rows that nobody waits for so long.
+    const SOON: Duration = Duration::from_millis(500);
+    const MANY_ROWS: u64 = 100_000;
+
+    fn with_rate(rows_per_second: Option<u32>) -> (watch::Sender<Seen>, Throttle) {
+        let (sender, seen) = watch::channel(Seen { reasons: vec![], rows_per_second });
+        (sender, Throttle::of(seen))
+    }
+
+    async fn passes_soon(throttle: &Throttle, rows: u64) -> bool {
+        tokio::time::timeout(SOON, throttle.until_rows_may_pass(rows)).await.is_ok()
+    }
+
     #[tokio::test]
     async fn p10_rows_pass_at_the_rate_that_is_set() {
-        let (sender, seen) = watch::channel(Seen { reasons: vec![], rows_per_second: Some(1_000) });
-        let throttle = Throttle::of(seen);
-        throttle.until_rows_may_pass(500).await;
-        let waits = throttle.until_rows_may_pass(500);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(300), waits).await.is_err(),
-            "the first rows take half a second"
-        );
-        sender.send_replace(Seen::default());
-        throttle.until_rows_may_pass(1_000_000).await;
+        let (_sender, throttle) = with_rate(Some(1_000));
+        let begun = Instant::now();
+        for _ in 0..4 {
+            throttle.until_rows_may_pass(100).await;
+        }
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(295), "{took:?}: each but the last takes a tenth of a second");
+        assert!(passes_soon(&throttle, MANY_ROWS).await);
+        assert!(!passes_soon(&throttle, 1).await);
+    }
+
+    #[tokio::test]
+    async fn p10_another_rate_counts_at_once_also_for_whoever_waits() {
+        let (sender, throttle) = with_rate(Some(1_000));
+        for other in [None, Some(10_000_000)] {
+            sender.send_modify(|seen| seen.rows_per_second = Some(1_000));
+            throttle.until_rows_may_pass(MANY_ROWS).await;
+            let (passes, ()) = tokio::join!(passes_soon(&throttle, 1), async {
+                tokio::time::sleep(SOON / 10).await;
+                sender.send_modify(|seen| seen.rows_per_second = other);
+            });
+            assert!(passes, "{other:?}");
+            sender.send_modify(|seen| seen.rows_per_second = None);
+            assert!(passes_soon(&throttle, MANY_ROWS).await);
+            sender.send_modify(|seen| seen.rows_per_second = Some(1_000));
+            assert!(passes_soon(&throttle, MANY_ROWS).await, "there was no rate for those before");
+            sender.send_modify(|seen| seen.rows_per_second = other);
+            assert!(passes_soon(&throttle, 1).await, "{other:?}, set while nobody waits");
+        }
+    }
+
+    #[tokio::test]
+    async fn p10_rows_that_were_asked_for_and_do_not_come_keep_nobody_waiting() {
+        let (_sender, throttle) = with_rate(Some(1_000));
+        throttle.until_rows_may_pass(MANY_ROWS).await;
+        let begun = Instant::now();
+        let (passes, ()) = tokio::join!(passes_soon(&throttle, 100), async {
+            tokio::time::sleep(SOON / 10).await;
+            throttle.give_back(MANY_ROWS - 200);
+        });
+        assert!(passes);
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(195), "{took:?}: 200 have come");
+        // Nothing is saved up.
+        throttle.give_back(MANY_ROWS);
+        throttle.until_rows_may_pass(MANY_ROWS).await;
+        assert!(!passes_soon(&throttle, 1).await);
+    }
+
+    #[test]
+    fn no_more_than_a_second_s_rows_are_asked_for_at_once() {
+        let at_once = |rate| with_rate(rate).1.at_once(50);
+        assert_eq!([None, Some(100), Some(20), Some(0)].map(at_once), [50, 50, 20, 1]);
+    }
+
+    #[tokio::test]
+    async fn p10_a_side_that_has_too_much_to_do_keeps_rows_waiting_that_the_rate_lets_pass() {
+        let (sender, throttle) = with_rate(Some(1_000));
+        throttle.until_rows_may_pass(100).await;
+        let (passes, ()) = tokio::join!(passes_soon(&throttle, 1), async {
+            sender.send_modify(|seen| seen.reasons.push(reason(None)));
+        });
+        assert!(!passes);
     }
 }

@@ -43,7 +43,8 @@ impl Watch {
             true => vec![Reason { side: None, text: "the databases were not looked at yet".to_owned() }],
             false => Vec::new(),
         };
-        let (sender, seen) = watch::channel(Seen { reasons: first, rows_per_second: None });
+        let rows_per_second = self.limits.borrow().rows_per_second;
+        let (sender, seen) = watch::channel(Seen { reasons: first, rows_per_second });
         let throttle = Throttle::of(seen);
         let asked = throttle.clone();
         tokio::spawn(async move {

@@ -51,7 +51,7 @@ impl TableComparison<'_> {
         let mut sample = Sample::new(self.options.sample, rand::random());
         let mut stride = self.stride().await?;
         let mut walk = ChunkWalk::through(KeyRange::default());
-        while let Some(chunk) = self.next(&mut walk, &mut stride, size.rows()).await? {
+        while let Some(chunk) = self.next(&mut walk, &mut stride, self.options.at_once(&size)).await? {
             if chunk.through.is_some() {
                 if let Some(rows) = self.chunk(&chunk, &mut size, &mut sample, row_bytes).await? {
                     stride.note(&chunk, rows);
@@ -60,7 +60,9 @@ impl TableComparison<'_> {
             }
             // Behind the last bound of the old side the new one may have any number of rows.
             let mut tail = ChunkWalk::through(chunk);
-            while let Some(chunk) = tail.next(&mut self.conns[1], &self.table.new.space, size.rows()).await? {
+            while let Some(chunk) =
+                tail.next(&mut self.conns[1], &self.table.new.space, self.options.at_once(&size)).await?
+            {
                 if tail.rest().is_none() {
                     sample.last();
                 }
@@ -107,18 +109,19 @@ impl TableComparison<'_> {
     ) -> Result<Option<u64>, VerifyError> {
         if !sample.takes() {
             self.report.chunks_left_out += 1;
-            self.progress.with(|view| view.rows_done += size.rows());
+            self.progress.with(|view| view.rows_done += self.options.at_once(size));
             return Ok(None);
         }
-        let expected = size.rows();
+        let expected = self.options.at_once(size);
         self.options.throttle.until_rows_may_pass(expected).await;
         let begun = Instant::now();
         let (old, new) = self.checksums(chunk).await?;
         let rows = old.rows.max(new.rows);
         let took = begun.elapsed();
-        // Where keys have become denser, there were more than was thought.
-        if rows > expected {
-            self.options.throttle.until_rows_may_pass(rows - expected).await;
+        match rows.checked_sub(expected) {
+            // Where keys have become denser, there were more than was thought.
+            Some(more) if more > 0 => self.options.throttle.until_rows_may_pass(more).await,
+            _ => self.options.throttle.give_back(expected.saturating_sub(rows)),
         }
         size.note(rows, rows.saturating_mul(row_bytes), took);
         self.report.chunks += 1;

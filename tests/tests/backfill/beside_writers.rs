@@ -32,8 +32,8 @@ fn writers_of(migration: &Migration, side: Side, rows: u64) -> Writers {
 }
 
 /// Loaded on the old side only. Chunks are small, so that there are many of them.
-async fn loaded_on_old(flavor: Flavor, name: &'static str, rows: u64) -> Result<Migration> {
-    let settings = "[backfill]\nchunk_bytes = \"64KiB\"\n".to_owned();
+async fn loaded_on_old(flavor: Flavor, name: &'static str, rows: u64, throttle: &str) -> Result<Migration> {
+    let settings = format!("[backfill]\nchunk_bytes = \"64KiB\"\n{throttle}");
     let migration = Migration::new(&Setup { settings, ..Setup::new(flavor, name) }).await?;
     let mut statements = vec!["USE {schema}"];
     statements.extend(TABLES);
@@ -45,7 +45,7 @@ async fn loaded_on_old(flavor: Flavor, name: &'static str, rows: u64) -> Result<
 
 async fn copied_while_both_sides_are_written(flavor: Flavor) -> Result<()> {
     let rows = u64::from(rounds(6_000, 60_000));
-    let mut migration = loaded_on_old(flavor, "backfill_both", rows).await?;
+    let mut migration = loaded_on_old(flavor, "backfill_both", rows, "").await?;
     migration.start_both().await?;
     let old = writers_of(&migration, Side::Old, rows);
     let new = writers_of(&migration, Side::New, rows);
@@ -65,7 +65,9 @@ async fn copied_while_both_sides_are_written(flavor: Flavor) -> Result<()> {
 
 async fn killed_again_and_again(flavor: Flavor) -> Result<()> {
     let rows = u64::from(rounds(8_000, 60_000));
-    let mut migration = loaded_on_old(flavor, "backfill_kill", rows).await?;
+    // However fast the machine is, it copies until the last kill.
+    let throttle = format!("[throttle]\nrows_per_second = {}\n", rounds(4_000, 20_000));
+    let mut migration = loaded_on_old(flavor, "backfill_kill", rows, &throttle).await?;
     migration.expect_lines(KILLED);
     migration.start(Direction::Reverse, &[])?;
     migration.crossfade(&["backfill", "start"]).await?;

@@ -27,8 +27,10 @@ const LIMIT: Duration = Duration::from_secs(1_800);
 /// Between two looks at how far the copying is.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 
-/// The long form's promise.
+/// The long form's promises: changes of each side's users, and of the times left that are told from half-way on so many within a
+/// quarter.
 const LEAST_CHANGES_PER_SECOND: f64 = 300.0;
+const LEAST_WITHIN_A_QUARTER: f64 = 0.9;
 
 /// What one run does.
 struct Scale {
@@ -39,20 +41,32 @@ struct Scale {
     writes_for: Option<Duration>,
     kill_every: Duration,
     most_kills: u64,
+    /// `[throttle] rows_per_second`
+    most_rows_per_second: Option<u32>,
 }
 
 impl Scale {
+    /// Copied at a rate that is set, and that leaves room beside users; in the long form with kills, as without such a rate.
+    fn bounded() -> Result<Scale> {
+        let wanted = Scale::wanted(if is_soak() { u64::MAX } else { 0 })?;
+        // It takes so long that a time left can be told.
+        Ok(Scale { rows: wanted.rows.max(6_000), most_rows_per_second: Some(rounds(400, 6_000)), ..wanted })
+    }
+
     /// `CROSSFADE_SCALE_ROWS` asks for another number of rows; a development build does not carry the rate of the long form.
     fn wanted(most_kills: u64) -> Result<Scale> {
         let asked = std::env::var("CROSSFADE_SCALE_ROWS").ok().map(|rows| rows.parse()).transpose();
         let asked: Option<u64> = asked.context("CROSSFADE_SCALE_ROWS is no number")?;
         let is_long = is_soak() || asked.is_some();
+        // Time enough to kill.
+        let most_rows_per_second = (!is_long).then_some(1_000);
         Ok(Scale {
             rows: asked.unwrap_or_else(|| u64::from(rounds(4_000, 1_000_000))),
             rate: if is_soak() { 330 } else { 40 },
             writes_for: (!is_long).then_some(Duration::from_secs(12)),
             kill_every: Duration::from_secs(if is_long { 5 } else { 1 }),
             most_kills: if is_long { most_kills } else { most_kills.min(4) },
+            most_rows_per_second,
         })
     }
 }
@@ -67,6 +81,8 @@ struct Outcome {
     kills: u64,
     echoes: u64,
     differences: u64,
+    /// Rows that somebody changed while they were copied.
+    changed: u64,
     honesty: Option<Honesty>,
     /// The same, at the speed that the machine had when the time was told.
     honesty_at_speed: Option<Honesty>,
@@ -126,10 +142,10 @@ fn roomy(flavor: Flavor) -> ServerBuilder {
 }
 
 async fn loaded_on_old(flavor: Flavor, scale: &Scale) -> Result<(Migration, u64)> {
-    // Small chunks and a bounded rate in the short form: there are many of them, and time enough to kill.
-    let small = "[backfill]\nchunk_bytes = \"64KiB\"\n\n[throttle]\nrows_per_second = 1000\n";
-    let settings = if scale.rows < 50_000 { small } else { "" };
-    let setup = Setup { settings: settings.to_owned(), ..Setup::new(flavor, "scale") };
+    // Small chunks in the short form: there are many of them.
+    let small = if scale.rows < 50_000 { "[backfill]\nchunk_bytes = \"64KiB\"\n\n" } else { "" };
+    let bound = scale.most_rows_per_second.map(|rows| format!("[throttle]\nrows_per_second = {rows}\n"));
+    let setup = Setup { settings: format!("{small}{}", bound.unwrap_or_default()), ..Setup::new(flavor, "scale") };
     let migration = match scale.rows < 50_000 {
         true => Migration::new(&setup).await?,
         false => Migration::on_servers(&setup, SharedPair::own(roomy(flavor)).await?).await?,
@@ -172,14 +188,42 @@ async fn finish(old: Writers, new: Writers) -> Result<(Written, Written)> {
 }
 
 async fn many_rows_beside_users_and_kills(flavor: Flavor) -> Result<()> {
-    copied_beside_users(flavor, Scale::wanted(u64::MAX)?).await
+    as_many_as_can_be(&copied_beside_users(flavor, Scale::wanted(u64::MAX)?).await?)
 }
 
 async fn many_rows_beside_users(flavor: Flavor) -> Result<()> {
-    copied_beside_users(flavor, Scale::wanted(0)?).await
+    as_many_as_can_be(&copied_beside_users(flavor, Scale::wanted(0)?).await?)
 }
 
-async fn copied_beside_users(flavor: Flavor, scale: Scale) -> Result<()> {
+/// The long form's promises where nothing bounds the copying but the machine.
+fn as_many_as_can_be(outcome: &Outcome) -> Result<()> {
+    if !is_soak() {
+        return Ok(());
+    }
+    ensure!(outcome.changed > 0, "nobody changed a row that was being copied");
+    let slower = outcome.per_second(outcome.old.changes.min(outcome.new.changes));
+    ensure!(slower >= LEAST_CHANGES_PER_SECOND, "users made only {slower:.0} changes a second");
+    let honesty = outcome.honesty.as_ref().context("no time left was told")?;
+    ensure!(honesty.within_a_quarter >= LEAST_WITHIN_A_QUARTER && honesty.untold == 0, "{honesty:?}");
+    Ok(())
+}
+
+/// However unlike the tables' rows are, and however far the machine is from its bounds.
+async fn time_left_of_bounded_copying(flavor: Flavor) -> Result<()> {
+    let scale = Scale::bounded()?;
+    let bound = f64::from(scale.most_rows_per_second.context("it is bounded")?);
+    let outcome = copied_beside_users(flavor, scale).await?;
+    let reached = outcome.per_second(outcome.rows) / bound;
+    // A killed process copies nothing until it is back.
+    let least = if outcome.kills > 0 { 0.5 } else { 0.85 };
+    ensure!((least..=1.15).contains(&reached), "{reached:.2} of the rate that is set");
+    let honesty = outcome.honesty.context("no time left was told")?;
+    ensure!((0.75..=1.25).contains(&honesty.median), "{honesty:?}");
+    ensure!(!is_soak() || honesty.within_a_quarter >= LEAST_WITHIN_A_QUARTER, "{honesty:?}");
+    Ok(())
+}
+
+async fn copied_beside_users(flavor: Flavor, scale: Scale) -> Result<Outcome> {
     let (rows, rate) = (Rows::new(scale.rows), scale.rate);
     let (mut migration, loaded) = loaded_on_old(flavor, &scale).await?;
     // Before changes come, since those of children would be refused for their parents.
@@ -218,6 +262,7 @@ async fn copied_beside_users(flavor: Flavor, scale: Scale) -> Result<()> {
         kills,
         echoes: status.total("echoes"),
         differences: verified["mismatches"].as_u64().unwrap_or(u64::MAX),
+        changed: copies.total("changed"),
         honesty: told.judge(begun, ended, |at| ended - at),
         honesty_at_speed: told.judge(begun, ended, |at| course.at_speed_of(at, (at - begun) / 3, ended)),
     };
@@ -233,17 +278,12 @@ async fn copied_beside_users(flavor: Flavor, scale: Scale) -> Result<()> {
     ensure!(outcome.kills >= scale.most_kills.min(2), "{} kills", outcome.kills);
     ensure!(copies.total("filled") > loaded / 2, "{}", copies.0);
     ensure!(outcome.old.deletes > 3 && outcome.new.deletes > 0, "{:?} {:?}", outcome.old, outcome.new);
-    if is_soak() {
-        ensure!(copies.total("changed") > 0, "nobody changed a row that was being copied: {}", copies.0);
-        let slower = outcome.per_second(outcome.old.changes.min(outcome.new.changes));
-        ensure!(slower >= LEAST_CHANGES_PER_SECOND, "users made only {slower:.0} changes a second");
-        let honesty = outcome.honesty.context("no time left was told")?;
-        ensure!(honesty.within_a_quarter >= 0.9 && honesty.untold == 0, "{honesty:?}");
-    }
-    migration.stop_both().await
+    migration.stop_both().await?;
+    Ok(outcome)
 }
 
 on_both_brands! {
     p6_many_rows_beside_users_and_kills => many_rows_beside_users_and_kills,
     p6_many_rows_beside_users => many_rows_beside_users,
+    p6_time_left_of_bounded_copying => time_left_of_bounded_copying,
 }
