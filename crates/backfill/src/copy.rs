@@ -133,10 +133,9 @@ impl Copy {
     /// Reads the next chunk of what is left, between its marks.
     async fn read(&mut self, rest: KeyRange) -> Result<ReadChunk, BackfillError> {
         loop {
-            let (throttle, most_bytes) = (&self.shared.throttle, self.shared.limits.chunk_bytes);
-            let rows = throttle.at_once(self.pace.rows());
             // Before a mark is written: after that, changes wait for the chunk.
-            throttle.until_rows_may_pass(rows).await;
+            let pass = self.shared.throttle.until_rows_may_pass(self.pace.rows()).await;
+            let (rows, most_bytes) = (pass.rows(), self.shared.limits.chunk_bytes);
             let mut busy = self.shared.slots.take().await?;
             let slot = busy.slot()?;
             let end = self.source.chunk_end(slot.reader().await?, &rest, rows).await;
@@ -163,13 +162,12 @@ impl Copy {
                 slot.forget_source();
             }
             let (read, took) = read?;
-            // A table's last chunk is smaller, and one that is too large is read again.
-            let come = read.as_ref().map_or(0, Vec::len) as u64;
-            throttle.give_back(rows.saturating_sub(come));
             let Some(rows_read) = read else {
+                // Its rows are asked for again.
                 self.pace.too_large(rows);
                 continue;
             };
+            pass.used(rows_read.len() as u64);
             self.pace.fits(&rows_read, most_bytes);
             (self.shared.probe)("chunk-read");
             return Ok(ReadChunk { busy, window, rows: rows_read, through: range.through, took });

@@ -19,8 +19,9 @@ const FRESH_MS: u64 = 3_000;
 /// The pace is that of the last third of the time so far, since tables differ, but of so long at least.
 const SHORTEST_SPAN_MS: u64 = 10_000;
 
-/// Where so much of the rows passes that may pass, it is their number that decides, and not what they cost.
-const BOUNDED_FROM: f64 = 0.9;
+/// From this share of the rate that is set, copying counts as held back by it: the number of rows that are left decides then, and
+/// not what they cost.
+const RATE_REACHED_FROM: f64 = 0.9;
 
 /// With less than this there is nothing to reckon from.
 const LEAST_SPAN_MS: u64 = 2_000;
@@ -87,9 +88,24 @@ impl History {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// How many rows a second may be copied, where that is bounded.
+    /// So many rows a second may be copied from now on, where that is bounded. Another bound than before begins the reckoning anew:
+    /// the pace is another, too.
     pub fn bound(&mut self, most_rows_per_second: Option<u32>) {
-        self.most_rows_per_second = most_rows_per_second;
+        if self.most_rows_per_second != most_rows_per_second {
+            self.most_rows_per_second = most_rows_per_second;
+            self.begin_anew();
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        // What was applied stays so.
+        let done = Done { applied: self.latest.done.applied, ..Done::default() };
+        *self = History {
+            works: self.works,
+            most_rows_per_second: self.most_rows_per_second,
+            latest: Sample { worked_ms: 0, done },
+            ..History::default()
+        };
     }
 
     /// So much is done by now, and so much left; `works`: something was to be copied since the last note. Tells
@@ -97,8 +113,8 @@ impl History {
     pub fn note(&mut self, now_micros: i64, works: bool, mut done: Done, left: Option<Left>) -> bool {
         let worked_before = std::mem::replace(&mut self.works, works);
         if done.rows < self.latest.done.rows {
-            // A table begins anew.
-            *self = History { works, most_rows_per_second: self.most_rows_per_second, ..History::default() };
+            // A table is copied again.
+            self.begin_anew();
         }
         self.left = left;
         // A process that has just begun does not know yet.
@@ -148,12 +164,16 @@ impl History {
         })
     }
 
+    /// `None` while nothing is copied: then a rate that is set tells nothing either.
     fn seconds_for(&self, left: Left, rows_per_second: f64, cost_per_second: f64) -> Option<f64> {
-        let by_cost = (cost_per_second > 0.0).then(|| left.cost as f64 / cost_per_second)?;
-        let Some(bound) = self.most_rows_per_second.map(f64::from) else { return Some(by_cost) };
-        let by_rows = left.rows as f64 / bound.max(1.0);
-        let is_bounded = rows_per_second >= bound * BOUNDED_FROM;
-        Some(if is_bounded { by_rows } else { by_cost.max(by_rows) })
+        if cost_per_second <= 0.0 {
+            return None;
+        }
+        let by_cost = left.cost as f64 / cost_per_second;
+        let Some(rate) = self.most_rows_per_second.map(f64::from) else { return Some(by_cost) };
+        let by_rate = left.rows as f64 / rate.max(1.0);
+        let reaches_rate = rows_per_second >= rate * RATE_REACHED_FROM;
+        Some(if reaches_rate { by_rate } else { by_cost.max(by_rate) })
     }
 
     fn gap_ms(&self, now_micros: i64) -> u64 {
@@ -246,16 +266,27 @@ mod tests {
         let left =
             |history: &History| history.speed(31 * SECOND).and_then(|speed| speed.seconds_left).unwrap_or(f64::NAN);
         assert!((left(&history) - 20.0).abs() < 0.1, "{}", left(&history));
-        history.bound(Some(20));
-        assert!(
-            (left(&history) - 100.0).abs() < 0.1,
-            "{}: whoever bounds them further is told at once",
-            left(&history)
-        );
-        // The pace is far below this bound.
+        // Twice as many may pass, and do.
+        history.bound(Some(200));
+        assert!(left(&history).is_nan(), "the pace is not known yet");
+        history.note(31 * SECOND, true, done(3_010), None);
+        noted(&mut history, 31, 2, true, 199);
+        history.note(34 * SECOND, true, done(3_607), Some(Left { rows: 2_000, cost: 9_000 }));
+        let speed = history.speed(34 * SECOND).unwrap();
+        assert!(speed.seconds_left.is_some_and(|left| (left - 10.0).abs() < 0.1), "{speed:?}");
+    }
+
+    #[test]
+    fn where_the_bound_is_not_reached_the_pace_tells_but_no_sooner_than_rows_may_pass() {
+        let mut history = History::default();
         history.bound(Some(150));
-        assert!((left(&history) - 30.8).abs() < 0.5, "{}: what rows cost decides again", left(&history));
-        history.note(31 * SECOND, true, done(3_010), Some(Left { rows: 6_000, cost: 9_000 }));
-        assert!((left(&history) - 40.0).abs() < 0.1, "{}: sooner they may not be there", left(&history));
+        history.note(0, true, done(0), None);
+        noted(&mut history, 0, 30, true, 97);
+        let mut left = |rows| {
+            history.note(31 * SECOND, true, done(3_010), Some(Left { rows, cost: 9_000 }));
+            history.speed(31 * SECOND).and_then(|speed| speed.seconds_left).unwrap_or(f64::NAN)
+        };
+        assert!((left(2_000) - 30.8).abs() < 0.5, "{}", left(2_000));
+        assert!((left(6_000) - 40.0).abs() < 0.1, "{}", left(6_000));
     }
 }

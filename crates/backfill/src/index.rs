@@ -64,7 +64,7 @@ pub(crate) async fn build_indexes(shared: &Arc<Shared>, indexes: &[DeferredIndex
     let mut conn = session(shared).await?;
     (shared.probe)("before-indexes");
     for index in indexes.iter().filter(|index| is_pending(index)) {
-        shared.throttle.until_rows_may_pass(0).await;
+        shared.throttle.until_rows_may_pass(0).await.used(0);
         let mut reason = None;
         if !exists(&mut conn, index).await? {
             tracing::info!(table = %index.target, index = index.name, "building");

@@ -1,7 +1,7 @@
 //! What work asks before it goes on.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_model::Side;
@@ -37,7 +37,7 @@ pub(crate) struct Seen {
 pub struct Throttle {
     seen: watch::Receiver<Seen>,
     shared: Arc<Mutex<Shared>>,
-    passing: Arc<Passing>,
+    queue: Arc<Queue>,
 }
 
 #[derive(Debug, Default)]
@@ -46,47 +46,86 @@ struct Shared {
     owed: Owed,
 }
 
-/// Rows that have passed before the rate allowed it.
+/// Sleeps end late. So much unused time counts, so that the rate is reached all the same.
+const MOST_CREDIT: Duration = Duration::from_millis(100);
+
+/// Rows that were let pass ahead of the rate; they become fewer by the rate in each second from `since` on.
 #[derive(Debug)]
 struct Owed {
+    /// Below 0 where there were fewer than the rate allowed.
     rows: f64,
+    rows_per_second: f64,
     since: Instant,
 }
 
 impl Default for Owed {
     fn default() -> Owed {
-        Owed { rows: 0.0, since: Instant::now() }
+        // Where nothing is owed, any rate will do.
+        Owed { rows: 0.0, rows_per_second: 1.0, since: Instant::now() }
     }
 }
 
 impl Owed {
-    /// Lets so many rows more pass if nothing is owed, and else tells how long that lasts.
-    fn ask(&mut self, rows: u64, now: Instant, rows_per_second: Option<u32>) -> Duration {
-        let since = std::mem::replace(&mut self.since, now);
-        let Some(rate) = rows_per_second.map(|rate| f64::from(rate.max(1))) else {
-            self.rows = 0.0;
-            return Duration::ZERO;
-        };
-        let owed = (self.rows - rate * (now - since).as_secs_f64()).max(0.0);
-        if owed < 1.0 {
-            self.rows = owed + rows as f64;
-            return Duration::ZERO;
-        }
-        self.rows = owed;
-        Duration::from_secs_f64(owed / rate)
-    }
-
-    fn give_back(&mut self, rows: u64) {
-        self.rows = (self.rows - rows as f64).max(0.0);
+    /// Brings what is owed to this moment and rate, and tells how long it lasts from then on.
+    fn settle(&mut self, now: Instant, rate: f64) -> Duration {
+        let paid = self.rows_per_second * (now - self.since).as_secs_f64();
+        let owed = (self.rows - paid) * worth(self.rows_per_second, rate);
+        *self = Owed { rows: owed.max(-rate * MOST_CREDIT.as_secs_f64()), rows_per_second: rate, since: now };
+        Duration::from_secs_f64(self.rows.max(0.0) / rate)
     }
 }
 
-/// Rows pass one request after the other.
+/// What a row counts, that passed at one rate, when there is another. A lower one is for rows to come: what has passed is paid off
+/// no later for it.
+fn worth(then: f64, now: f64) -> f64 {
+    (now / then).min(1.0)
+}
+
+/// Leave to copy or compare rows now. All are charged when it is given; when it is dropped, others may pass instead of those that
+/// were not used.
+#[derive(Debug)]
+#[must_use]
+pub struct Pass {
+    rows: u64,
+    used: u64,
+    /// `None`: nothing bounds them.
+    rows_per_second: Option<f64>,
+    shared: Arc<Mutex<Shared>>,
+    queue: Arc<Queue>,
+}
+
+impl Pass {
+    /// No more than were asked for, nor than a second's, so that the databases see a steady load.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// So many have come; where they are more, others wait longer.
+    pub fn used(mut self, rows: u64) {
+        self.used = rows;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let Some(rate) = self.rows_per_second else { return };
+        let owed = &mut lock(&self.shared).owed;
+        owed.rows += (self.used as f64 - self.rows as f64) * worth(rate, owed.rows_per_second);
+        self.queue.given_back.notify_one();
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    // Each change leaves it whole.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who waits for rows to pass. Whoever has the turn keeps it while it waits: so whoever asked first goes first.
 #[derive(Debug, Default)]
-struct Passing {
+struct Queue {
     turn: tokio::sync::Mutex<()>,
-    /// Fewer rows have passed than were asked for.
-    fewer: Notify,
+    /// Wakes whoever has the turn: less is owed than it reckoned with.
+    given_back: Notify,
 }
 
 impl Throttle {
@@ -96,7 +135,7 @@ impl Throttle {
     }
 
     pub(crate) fn of(seen: watch::Receiver<Seen>) -> Throttle {
-        Throttle { seen, shared: Arc::default(), passing: Arc::default() }
+        Throttle { seen, shared: Arc::default(), queue: Arc::default() }
     }
 
     /// How many rows a second may be copied or compared, where that is bounded.
@@ -104,35 +143,37 @@ impl Throttle {
         self.seen.borrow().rows_per_second
     }
 
-    /// Of so many rows those that are to be asked for at once: no more than a second's, so that the databases see a steady load.
-    pub fn at_once(&self, rows: u64) -> u64 {
-        self.rows_per_second().map_or(rows, |rate| rows.min(u64::from(rate.max(1))))
-    }
-
-    /// Waits until so many rows may be copied or compared. Whoever asked first goes first.
-    pub async fn until_rows_may_pass(&self, rows: u64) {
-        let _turn = self.passing.turn.lock().await;
+    /// Waits until rows may be copied or compared, of so many that are wanted. Whoever asked first goes first; whoever is cancelled
+    /// takes nothing, and leaves its turn to the next one.
+    pub async fn until_rows_may_pass(&self, wanted: u64) -> Pass {
+        let _turn = self.queue.turn.lock().await;
         let mut seen = self.seen.clone();
         loop {
             self.until_open(|_| true, |_| {}).await;
             // Somebody may set another rate, or none, while this waits.
-            let rate = self.rows_per_second();
-            let wait = self.shared().owed.ask(rows, Instant::now(), rate);
+            let bound = self.rows_per_second();
+            let Some(rate) = bound.map(|rate| rate.max(1)) else {
+                self.shared().owed = Owed::default();
+                return self.pass(wanted, None);
+            };
+            let wait = self.shared().owed.settle(Instant::now(), f64::from(rate));
             if wait.is_zero() {
-                return;
+                return self.pass(wanted.min(rate.into()), Some(rate.into()));
             }
             tokio::select! {
+                // It asks again in time to count as being at work.
                 () = tokio::time::sleep(wait.min(AT_WORK / 2)) => {}
-                () = self.passing.fewer.notified() => {}
-                Ok(_) = seen.wait_for(|seen| seen.rows_per_second != rate) => {}
+                () = self.queue.given_back.notified() => {}
+                Ok(_) = seen.wait_for(|seen| seen.rows_per_second != bound) => {}
             }
         }
     }
 
-    /// So many rows of those that were asked for have not come: others may pass instead.
-    pub fn give_back(&self, rows: u64) {
-        self.shared().owed.give_back(rows);
-        self.passing.fewer.notify_one();
+    fn pass(&self, rows: u64, rows_per_second: Option<f64>) -> Pass {
+        if rows_per_second.is_some() {
+            self.shared().owed.rows += rows as f64;
+        }
+        Pass { rows, used: 0, rows_per_second, shared: self.shared.clone(), queue: self.queue.clone() }
     }
 
     /// Waits until a side can bear more changes. `tell` is given each reason why it cannot.
@@ -166,9 +207,8 @@ impl Throttle {
         self.shared().asked.is_some_and(|asked| asked.elapsed() < AT_WORK)
     }
 
-    fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
-        // Each change leaves it whole.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
     }
 }
 
@@ -195,85 +235,117 @@ mod tests {
         sender.send_replace(Seen { reasons: vec![reason(None)], rows_per_second: None });
         assert!(tokio::time::timeout(soon, throttle.until_changes_may_pass(Side::Old, |_| {})).await.is_err());
         sender.send_replace(Seen::default());
-        throttle.until_rows_may_pass(1).await;
+        throttle.until_rows_may_pass(1).await.used(1);
         throttle.until_changes_may_pass(Side::New, |_| panic!("new has room again")).await;
     }
 
-    /// A bound for each test that waits for what must come at once; and rows that nobody waits for so long.
+    /// A bound for each test that waits for what must come at once.
     const SOON: Duration = Duration::from_millis(500);
-    const MANY_ROWS: u64 = 100_000;
 
     fn with_rate(rows_per_second: Option<u32>) -> (watch::Sender<Seen>, Throttle) {
         let (sender, seen) = watch::channel(Seen { reasons: vec![], rows_per_second });
         (sender, Throttle::of(seen))
     }
 
-    async fn passes_soon(throttle: &Throttle, rows: u64) -> bool {
-        tokio::time::timeout(SOON, throttle.until_rows_may_pass(rows)).await.is_ok()
+    /// `None` where nothing passes soon.
+    async fn passed_soon(throttle: &Throttle, wanted: u64) -> Option<Pass> {
+        tokio::time::timeout(SOON, throttle.until_rows_may_pass(wanted)).await.ok()
+    }
+
+    /// So many pass and come; `false` where nothing passes soon.
+    async fn come_soon(throttle: &Throttle, wanted: u64) -> bool {
+        let pass = passed_soon(throttle, wanted).await;
+        pass.map(|pass| pass.used(wanted)).is_some()
     }
 
     #[tokio::test]
-    async fn p10_rows_pass_at_the_rate_that_is_set() {
-        let (_sender, throttle) = with_rate(Some(1_000));
-        let begun = Instant::now();
-        for _ in 0..4 {
-            throttle.until_rows_may_pass(100).await;
+    async fn p10_rows_pass_at_the_rate_that_is_set_however_few_are_asked_for_at_once() {
+        for (rate, wanted) in [(1_000, 2), (1_000, 100), (50_000, 200)] {
+            let (_sender, throttle) = with_rate(Some(rate));
+            let (begun, mut rows) = (Instant::now(), 0);
+            while begun.elapsed() < SOON {
+                let pass = throttle.until_rows_may_pass(wanted).await;
+                rows += pass.rows();
+                let come = pass.rows();
+                pass.used(come);
+            }
+            let reached = rows as f64 / f64::from(rate) / begun.elapsed().as_secs_f64();
+            assert!((0.9..1.3).contains(&reached), "{reached} of {rate}, {wanted} at once");
         }
-        let took = begun.elapsed();
-        assert!(took >= Duration::from_millis(295), "{took:?}: each but the last takes a tenth of a second");
-        assert!(passes_soon(&throttle, MANY_ROWS).await);
-        assert!(!passes_soon(&throttle, 1).await);
     }
 
     #[tokio::test]
     async fn p10_another_rate_counts_at_once_also_for_whoever_waits() {
-        let (sender, throttle) = with_rate(Some(1_000));
-        for other in [None, Some(10_000_000)] {
-            sender.send_modify(|seen| seen.rows_per_second = Some(1_000));
-            throttle.until_rows_may_pass(MANY_ROWS).await;
-            let (passes, ()) = tokio::join!(passes_soon(&throttle, 1), async {
+        for other in [None, Some(10_000)] {
+            let (sender, throttle) = with_rate(Some(10));
+            throttle.until_rows_may_pass(10).await.used(10);
+            let (pass, ()) = tokio::join!(passed_soon(&throttle, 1), async {
                 tokio::time::sleep(SOON / 10).await;
                 sender.send_modify(|seen| seen.rows_per_second = other);
             });
-            assert!(passes, "{other:?}");
-            sender.send_modify(|seen| seen.rows_per_second = None);
-            assert!(passes_soon(&throttle, MANY_ROWS).await);
-            sender.send_modify(|seen| seen.rows_per_second = Some(1_000));
-            assert!(passes_soon(&throttle, MANY_ROWS).await, "there was no rate for those before");
-            sender.send_modify(|seen| seen.rows_per_second = other);
-            assert!(passes_soon(&throttle, 1).await, "{other:?}, set while nobody waits");
+            assert!(pass.is_some(), "{other:?}");
         }
     }
 
     #[tokio::test]
-    async fn p10_rows_that_were_asked_for_and_do_not_come_keep_nobody_waiting() {
-        let (_sender, throttle) = with_rate(Some(1_000));
-        throttle.until_rows_may_pass(MANY_ROWS).await;
-        let begun = Instant::now();
-        let (passes, ()) = tokio::join!(passes_soon(&throttle, 100), async {
+    async fn p10_a_rate_is_for_rows_to_come() {
+        let (sender, throttle) = with_rate(None);
+        let unbounded = throttle.until_rows_may_pass(50_000).await;
+        assert_eq!(unbounded.rows(), 50_000);
+        sender.send_modify(|seen| seen.rows_per_second = Some(1_000));
+        let pass = passed_soon(&throttle, 50_000).await.unwrap();
+        assert_eq!(pass.rows(), 1_000, "a second's");
+        // It was not charged, so nothing is given back for it.
+        drop(unbounded);
+        assert!(!come_soon(&throttle, 1).await);
+        // Half a second is owed still, and not hours.
+        sender.send_modify(|seen| seen.rows_per_second = Some(2));
+        tokio::time::sleep(SOON).await;
+        assert!(come_soon(&throttle, 2).await);
+        pass.used(1_000);
+        assert!(!come_soon(&throttle, 1).await);
+    }
+
+    #[tokio::test]
+    async fn p10_whoever_waits_may_have_a_second_s_rows_of_the_rate_of_then() {
+        let (sender, throttle) = with_rate(None);
+        sender.send_modify(|seen| seen.reasons.push(reason(None)));
+        let (pass, ()) = tokio::join!(passed_soon(&throttle, 50_000), async {
             tokio::time::sleep(SOON / 10).await;
-            throttle.give_back(MANY_ROWS - 200);
+            sender.send_modify(|seen| seen.rows_per_second = Some(100));
+            sender.send_modify(|seen| seen.reasons.clear());
+        });
+        assert_eq!(pass.map(|pass| pass.rows()), Some(100));
+    }
+
+    #[tokio::test]
+    async fn p10_rows_that_do_not_come_keep_nobody_waiting() {
+        let (_sender, throttle) = with_rate(Some(1_000));
+        let (first, begun) = (throttle.until_rows_may_pass(1_000).await, Instant::now());
+        let (passes, ()) = tokio::join!(come_soon(&throttle, 100), async {
+            tokio::time::sleep(SOON / 10).await;
+            first.used(200);
         });
         assert!(passes);
         let took = begun.elapsed();
-        assert!(took >= Duration::from_millis(195), "{took:?}: 200 have come");
-        // Nothing is saved up.
-        throttle.give_back(MANY_ROWS);
-        throttle.until_rows_may_pass(MANY_ROWS).await;
-        assert!(!passes_soon(&throttle, 1).await);
-    }
-
-    #[test]
-    fn no_more_than_a_second_s_rows_are_asked_for_at_once() {
-        let at_once = |rate| with_rate(rate).1.at_once(50);
-        assert_eq!([None, Some(100), Some(20), Some(0)].map(at_once), [50, 50, 20, 1]);
+        assert!(took >= Duration::from_millis(190), "{took:?}: 200 have come");
+        for _ in 0..3 {
+            // As where a chunk cannot be read.
+            drop(passed_soon(&throttle, 1_000).await.unwrap());
+        }
+        assert!(come_soon(&throttle, 1_000).await);
+        assert!(!come_soon(&throttle, 1).await, "no more is saved up than a late sleep");
+        // More came than had been let pass.
+        let (_sender, throttle) = with_rate(Some(1_000));
+        throttle.until_rows_may_pass(1).await.used(1_000);
+        assert!(!come_soon(&throttle, 1).await);
     }
 
     #[tokio::test]
     async fn p10_a_side_that_has_too_much_to_do_keeps_rows_waiting_that_the_rate_lets_pass() {
         let (sender, throttle) = with_rate(Some(1_000));
-        throttle.until_rows_may_pass(100).await;
-        let (passes, ()) = tokio::join!(passes_soon(&throttle, 1), async {
+        throttle.until_rows_may_pass(100).await.used(100);
+        let (passes, ()) = tokio::join!(come_soon(&throttle, 1), async {
             sender.send_modify(|seen| seen.reasons.push(reason(None)));
         });
         assert!(!passes);

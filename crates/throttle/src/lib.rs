@@ -18,5 +18,5 @@ mod outside;
 mod server;
 mod watch;
 
-pub use gate::{Reason, Throttle};
+pub use gate::{Pass, Reason, Throttle};
 pub use watch::Watch;

@@ -59,6 +59,10 @@ impl Watch {
             let mut limits = self.limits.clone();
             loop {
                 let now = limits.borrow_and_update().clone();
+                // The rate waits for no server's answer.
+                sender.send_if_modified(|known| {
+                    std::mem::replace(&mut known.rows_per_second, now.rows_per_second) != now.rows_per_second
+                });
                 let seen = Seen {
                     reasons: looked.reasons(&self, &now, asked.is_asked()).await,
                     rows_per_second: now.rows_per_second,

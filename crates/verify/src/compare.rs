@@ -6,6 +6,7 @@ use std::time::Instant;
 use crossfade_applier::read_row_where;
 use crossfade_catalog::chunk::{ChunkSize, ChunkWalk, KeyRange, KeySpace};
 use crossfade_model::Side;
+use crossfade_throttle::Pass;
 use mysql_async::Conn;
 
 use crate::passage::Passage;
@@ -51,22 +52,23 @@ impl TableComparison<'_> {
         let mut sample = Sample::new(self.options.sample, rand::random());
         let mut stride = self.stride().await?;
         let mut walk = ChunkWalk::through(KeyRange::default());
-        while let Some(chunk) = self.next(&mut walk, &mut stride, self.options.at_once(&size)).await? {
+        loop {
+            let pass = self.options.throttle.until_rows_may_pass(size.rows()).await;
+            let Some(chunk) = self.next(&mut walk, &mut stride, pass.rows()).await? else { break };
             if chunk.through.is_some() {
-                if let Some(rows) = self.chunk(&chunk, &mut size, &mut sample, row_bytes).await? {
+                if let Some(rows) = self.chunk(&chunk, pass, &mut size, &mut sample, row_bytes).await? {
                     stride.note(&chunk, rows);
                 }
                 continue;
             }
             // Behind the last bound of the old side the new one may have any number of rows.
-            let mut tail = ChunkWalk::through(chunk);
-            while let Some(chunk) =
-                tail.next(&mut self.conns[1], &self.table.new.space, self.options.at_once(&size)).await?
-            {
+            let (mut tail, mut pass) = (ChunkWalk::through(chunk), pass);
+            while let Some(chunk) = tail.next(&mut self.conns[1], &self.table.new.space, pass.rows()).await? {
                 if tail.rest().is_none() {
                     sample.last();
                 }
-                self.chunk(&chunk, &mut size, &mut sample, row_bytes).await?;
+                self.chunk(&chunk, pass, &mut size, &mut sample, row_bytes).await?;
+                pass = self.options.throttle.until_rows_may_pass(size.rows()).await;
             }
         }
         self.judge_suspects().await?;
@@ -103,26 +105,22 @@ impl TableComparison<'_> {
     async fn chunk(
         &mut self,
         chunk: &KeyRange,
+        pass: Pass,
         size: &mut ChunkSize,
         sample: &mut Sample,
         row_bytes: u64,
     ) -> Result<Option<u64>, VerifyError> {
         if !sample.takes() {
             self.report.chunks_left_out += 1;
-            self.progress.with(|view| view.rows_done += self.options.at_once(size));
+            self.progress.with(|view| view.rows_done += pass.rows());
             return Ok(None);
         }
-        let expected = self.options.at_once(size);
-        self.options.throttle.until_rows_may_pass(expected).await;
         let begun = Instant::now();
         let (old, new) = self.checksums(chunk).await?;
         let rows = old.rows.max(new.rows);
         let took = begun.elapsed();
-        match rows.checked_sub(expected) {
-            // Where keys have become denser, there were more than was thought.
-            Some(more) if more > 0 => self.options.throttle.until_rows_may_pass(more).await,
-            _ => self.options.throttle.give_back(expected.saturating_sub(rows)),
-        }
+        // Where keys have become denser, more have come than were let pass.
+        pass.used(rows);
         size.note(rows, rows.saturating_mul(row_bytes), took);
         self.report.chunks += 1;
         self.report.rows_old += old.rows;

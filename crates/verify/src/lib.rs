@@ -34,7 +34,6 @@ mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossfade_catalog::chunk::ChunkSize;
 use crossfade_catalog::{Purpose, Servers};
 use crossfade_message::Store;
 use crossfade_model::{Side, TableShape};
@@ -80,13 +79,6 @@ pub struct Options {
     pub patience: Duration,
     /// Differences of each table that are kept with their values; all are counted.
     pub keep_per_table: u64,
-}
-
-impl Options {
-    /// The rows of the next chunk.
-    fn at_once(&self, size: &ChunkSize) -> u64 {
-        self.throttle.at_once(size.rows())
-    }
 }
 
 /// Takes differences as they are found.

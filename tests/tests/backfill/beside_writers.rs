@@ -65,7 +65,7 @@ async fn copied_while_both_sides_are_written(flavor: Flavor) -> Result<()> {
 
 async fn killed_again_and_again(flavor: Flavor) -> Result<()> {
     let rows = u64::from(rounds(8_000, 60_000));
-    // However fast the machine is, it copies until the last kill.
+    // So slowly that copying outlasts the kills, however fast the machine is.
     let throttle = format!("[throttle]\nrows_per_second = {}\n", rounds(4_000, 20_000));
     let mut migration = loaded_on_old(flavor, "backfill_kill", rows, &throttle).await?;
     migration.expect_lines(KILLED);

@@ -8,7 +8,12 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use crate::{at, capture_updates, forward, on_both_servers, reverse, started, store_at, update};
 
-on_both_servers!(old_settled_days_go_and_needed_ones_stay, a_new_day_gets_its_partition, the_size_is_told);
+on_both_servers!(
+    old_settled_days_go_and_needed_ones_stay,
+    a_new_day_gets_its_partition,
+    the_size_is_told,
+    the_size_is_told_without_reading_the_messages
+);
 
 async fn fresh(flavor: Flavor) -> (Server, Store, MySqlPool) {
     let server = Server::builder(flavor).relaxed().start().await.unwrap();
@@ -167,13 +172,67 @@ async fn a_new_day_gets_its_partition(flavor: Flavor) {
 }
 
 async fn the_size_is_told(flavor: Flavor) {
-    let (_server, store, _pool) = fresh(flavor).await;
+    let (_server, store, pool) = fresh(flavor).await;
     let empty = store.size().await.unwrap();
-    assert_eq!((empty.messages, empty.blocks, empty.growth_bytes_per_day), (0, 0, 0));
+    assert_eq!((empty.messages, empty.growth_bytes_per_day), (0, 0));
     let state = started(&store, &forward()).await;
     capture_updates(&store, &state, 500).await;
     let size = store.size().await.unwrap();
-    assert_eq!((size.messages, size.blocks), (500, 1));
-    assert!(size.bytes > 0 && size.message_bytes > 1000, "{size:?}");
-    assert_eq!(size.growth_bytes_per_day, size.message_bytes * 24, "the first hour counts as an hour");
+    assert_eq!(size.messages, 500);
+    let stored: u64 = sqlx::query_scalar("SELECT CAST(SUM(stored_bytes) AS UNSIGNED) FROM message_block")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert!(size.bytes > 0 && stored > 1_000, "{size:?}");
+    assert_eq!(size.growth_bytes_per_day, stored * 24, "the first hour counts as an hour");
+}
+
+/// Blocks of one message each.
+const MANY_BLOCKS: u64 = 3_000;
+
+async fn the_size_is_told_without_reading_the_messages(flavor: Flavor) {
+    let (_server, store, pool) = fresh(flavor).await;
+    live_ten_days(&pool).await;
+    let state = started(&store, &forward()).await;
+    capture_updates(&store, &state, 1).await;
+    let rows_read = async || -> u64 {
+        let read: Vec<(String, String)> =
+            sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Handler_read%'").fetch_all(&pool).await.unwrap();
+        read.iter().map(|(_, rows)| rows.parse::<u64>().unwrap()).sum()
+    };
+    // The server's own tables are read as well.
+    store.size().await.unwrap();
+    let before = rows_read().await;
+    store.size().await.unwrap();
+    let read_of_one = rows_read().await - before;
+    let more = "INSERT INTO message_block
+        SELECT pair, stream, first_seq + ?, last_seq + ?, day, committed_from, committed_to, captured_at, source_position, format,
+               raw_bytes, stored_bytes, large_parts, seen, key_filter, payload FROM message_block WHERE first_seq + ? <= ?";
+    let mut blocks = 1;
+    while blocks < MANY_BLOCKS {
+        let copy = sqlx::query(more).bind(blocks).bind(blocks).bind(blocks).bind(MANY_BLOCKS);
+        copy.execute(&pool).await.unwrap();
+        blocks *= 2;
+    }
+    // The first ones are of days ago.
+    for (ago, first) in [(5, 1), (1, 500), (0, 1_000)] {
+        let day = sqlx::query(
+            "UPDATE message_block SET day = UTC_DATE() - INTERVAL ? DAY, captured_at = UTC_TIMESTAMP(6) - INTERVAL ? DAY
+             WHERE first_seq >= ?",
+        );
+        day.bind(ago).bind(ago).bind(first).execute(&pool).await.unwrap();
+    }
+    sqlx::query("UPDATE stream SET last_seq = ?").bind(MANY_BLOCKS).execute(&pool).await.unwrap();
+    let before = rows_read().await;
+    let size = store.size().await.unwrap();
+    let read = rows_read().await - before;
+    assert_eq!(size.messages, MANY_BLOCKS);
+    let each: u64 = sqlx::query_scalar("SELECT CAST(stored_bytes AS UNSIGNED) FROM message_block LIMIT 1")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    // Those of yesterday and today, in the day that has gone since the first of them.
+    let a_day = (MANY_BLOCKS - 500 + 1) * each;
+    assert!(size.growth_bytes_per_day.abs_diff(a_day) < a_day / 100, "{size:?} {a_day}");
+    assert!(read < read_of_one + MANY_BLOCKS / 3, "{read} rows were read, {read_of_one} where there was one block");
 }

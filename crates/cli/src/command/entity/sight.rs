@@ -96,7 +96,9 @@ impl<'e> Eyes<'e> {
         if keys.iter().any(EntityKey::is_rest) {
             return self.all_compared().await;
         }
-        self.options.throttle.until_rows_may_pass(keys.len() as u64).await;
+        // They are looked up together, however many pass: others wait for them.
+        let rows = keys.len() as u64;
+        self.options.throttle.until_rows_may_pass(rows).await.used(rows);
         // What users of the other side do from here on is newer than what is found.
         let captured = Captured::now(&self.sides.store).await?;
         let found = self.compared(keys).await?;
