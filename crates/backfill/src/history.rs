@@ -196,6 +196,10 @@ mod tests {
         }
     }
 
+    fn left(history: &History, at: i64) -> Option<f64> {
+        history.speed(at * SECOND).and_then(|speed| speed.seconds_left)
+    }
+
     fn done(rows: u64) -> Done {
         Done { rows, cost: rows * 3, applied: rows / 10 }
     }
@@ -246,7 +250,6 @@ mod tests {
         let mut history = History::default();
         history.note(0, true, done(0), None);
         noted(&mut history, 0, 30, true, 100);
-        let left = |history: &History, at: i64| history.speed(at * SECOND).and_then(|speed| speed.seconds_left);
         assert_eq!(left(&history, 30), None, "a table's size is not known");
         // 300 of cost a second so far, whatever number of rows that will be.
         history.note(31 * SECOND, true, done(3_100), Some(Left { rows: 1_500, cost: 6_000 }));
@@ -263,17 +266,28 @@ mod tests {
         noted(&mut history, 0, 30, true, 97);
         // By their costs these rows would take half as long again.
         history.note(31 * SECOND, true, done(3_010), Some(Left { rows: 2_000, cost: 9_000 }));
-        let left =
-            |history: &History| history.speed(31 * SECOND).and_then(|speed| speed.seconds_left).unwrap_or(f64::NAN);
-        assert!((left(&history) - 20.0).abs() < 0.1, "{}", left(&history));
+        assert!(left(&history, 31).is_some_and(|left| (left - 20.0).abs() < 0.1), "{:?}", left(&history, 31));
         // Twice as many may pass, and do.
         history.bound(Some(200));
-        assert!(left(&history).is_nan(), "the pace is not known yet");
+        assert_eq!(left(&history, 31), None, "the pace is not known yet");
         history.note(31 * SECOND, true, done(3_010), None);
         noted(&mut history, 31, 2, true, 199);
         history.note(34 * SECOND, true, done(3_607), Some(Left { rows: 2_000, cost: 9_000 }));
-        let speed = history.speed(34 * SECOND).unwrap();
-        assert!(speed.seconds_left.is_some_and(|left| (left - 10.0).abs() < 0.1), "{speed:?}");
+        assert!(left(&history, 34).is_some_and(|left| (left - 10.0).abs() < 0.1), "{:?}", left(&history, 34));
+    }
+
+    #[test]
+    fn what_was_applied_is_known_however_often_the_reckoning_begins_anew() {
+        let (mut history, applied) = (History::default(), 1_000_000);
+        history.note(0, true, Done { applied, ..done(100) }, None);
+        history.bound(Some(100));
+        // Another process, which has applied nothing yet; and then a table that is copied again.
+        for rows in [100, 1] {
+            history.note(SECOND, true, done(rows), None);
+            history.note(4 * SECOND, true, Done { applied: applied + 30, ..done(rows + 300) }, None);
+            let speed = history.speed(4 * SECOND).unwrap();
+            assert!(speed.applied_per_second <= 10.0, "{speed:?}");
+        }
     }
 
     #[test]
@@ -282,11 +296,10 @@ mod tests {
         history.bound(Some(150));
         history.note(0, true, done(0), None);
         noted(&mut history, 0, 30, true, 97);
-        let mut left = |rows| {
+        for (rows, seconds) in [(2_000, 30.8), (6_000, 40.0)] {
             history.note(31 * SECOND, true, done(3_010), Some(Left { rows, cost: 9_000 }));
-            history.speed(31 * SECOND).and_then(|speed| speed.seconds_left).unwrap_or(f64::NAN)
-        };
-        assert!((left(2_000) - 30.8).abs() < 0.5, "{}", left(2_000));
-        assert!((left(6_000) - 40.0).abs() < 0.1, "{}", left(6_000));
+            let told = left(&history, 31);
+            assert!(told.is_some_and(|told| (told - seconds).abs() < 0.5), "{told:?} for {rows} rows");
+        }
     }
 }

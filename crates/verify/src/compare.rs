@@ -52,8 +52,8 @@ impl TableComparison<'_> {
         let mut sample = Sample::new(self.options.sample, rand::random());
         let mut stride = self.stride().await?;
         let mut walk = ChunkWalk::through(KeyRange::default());
-        loop {
-            let pass = self.options.throttle.until_rows_may_pass(size.rows()).await;
+        while walk.rest().is_some() {
+            let mut pass = self.options.throttle.until_rows_may_pass(size.rows()).await;
             let Some(chunk) = self.next(&mut walk, &mut stride, pass.rows()).await? else { break };
             if chunk.through.is_some() {
                 if let Some(rows) = self.chunk(&chunk, pass, &mut size, &mut sample, row_bytes).await? {
@@ -62,12 +62,17 @@ impl TableComparison<'_> {
                 continue;
             }
             // Behind the last bound of the old side the new one may have any number of rows.
-            let (mut tail, mut pass) = (ChunkWalk::through(chunk), pass);
+            let mut tail = ChunkWalk::through(chunk);
             while let Some(chunk) = tail.next(&mut self.conns[1], &self.table.new.space, pass.rows()).await? {
-                if tail.rest().is_none() {
+                let is_last = tail.rest().is_none();
+                if is_last {
                     sample.last();
                 }
                 self.chunk(&chunk, pass, &mut size, &mut sample, row_bytes).await?;
+                // What is compared waits for nobody.
+                if is_last {
+                    break;
+                }
                 pass = self.options.throttle.until_rows_may_pass(size.rows()).await;
             }
         }
