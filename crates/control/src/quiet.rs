@@ -16,8 +16,15 @@ use crate::waits::Waits;
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// InnoDB shows what it has collected before, as long as somebody has asked within a tenth of a second
-/// (`CACHE_MIN_IDLE_TIME` in `trx0i_s.cc`, both brands).
+/// (`CACHE_MIN_IDLE_TIME` in `trx0i_s.cc`, both brands). So those who ask again and again keep each other from seeing anything
+/// new, unless they ask in turn.
 const STALE_FOR: Duration = Duration::from_millis(110);
+
+/// Held on a side by the tool that looks.
+const TURN: &str = "'crossfade.transactions'";
+
+/// A tool that is frozen in its turn keeps the others waiting no longer.
+const TURN_WITHIN_SECONDS: u32 = 2;
 
 const LIST: &str = "list its transactions";
 
@@ -94,8 +101,7 @@ pub(crate) async fn until_quiet(
             end_sessions(conn, side, left.iter().map(|writer| writer.session)).await?;
             ended = true;
         }
-        tokio::time::sleep(STALE_FOR).await;
-        let now = writers(conn, side).await?.0;
+        let now = writers_now(conn, side).await?;
         left = now.into_iter().filter(|later| left.iter().any(|before| before.is(later))).collect();
     }
     let mut left = prepared_names(conn, dialect, side).await?;
@@ -115,16 +121,40 @@ pub(crate) async fn until_quiet(
 async fn first_look(conn: &mut Conn, side: Side, waits: &Waits) -> Result<Vec<Writer>, ControlError> {
     let during = || during(side, LIST);
     waits.note(format!("{side} did not list its transactions"));
+    take_turn(conn, side).await?;
     in_time(side, conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT")).await?.map_err(during())?;
     let listed = loop {
         let (listed, has_own) = writers(conn, side).await?;
         if has_own {
             break listed;
         }
+        waits.note(format!(
+            "{side} did not list its transactions anew, as where somebody reads innodb_trx more than nine times a second"
+        ));
         tokio::time::sleep(STALE_FOR).await;
     };
     in_time(side, conn.query_drop("ROLLBACK")).await?.map_err(during())?;
+    end_turn(conn, side).await?;
     Ok(listed)
+}
+
+/// What has written something and not ended, as far as nobody but these tools looks at the same time.
+async fn writers_now(conn: &mut Conn, side: Side) -> Result<Vec<Writer>, ControlError> {
+    take_turn(conn, side).await?;
+    tokio::time::sleep(STALE_FOR).await;
+    let (listed, _) = writers(conn, side).await?;
+    end_turn(conn, side).await?;
+    Ok(listed)
+}
+
+/// It ends with the connection at the latest. Where somebody keeps it too long, both look.
+async fn take_turn(conn: &mut Conn, side: Side) -> Result<(), ControlError> {
+    let question = format!("DO GET_LOCK({TURN}, {TURN_WITHIN_SECONDS})");
+    in_time(side, conn.query_drop(question)).await?.map_err(during(side, LIST))
+}
+
+async fn end_turn(conn: &mut Conn, side: Side) -> Result<(), ControlError> {
+    in_time(side, conn.query_drop(format!("DO RELEASE_LOCK({TURN})"))).await?.map_err(during(side, LIST))
 }
 
 /// Transactions that have written or locked rows, and whether the session's own is listed.
@@ -140,9 +170,9 @@ async fn writers(conn: &mut Conn, side: Side) -> Result<(Vec<Writer>, bool), Con
     Ok((writers.map(|(writer, ..)| writer).collect(), has_own))
 }
 
-/// Sessions in which something is written or locked, as InnoDB has seen it within the last tenth of a second.
+/// Sessions in which something is written or locked.
 pub(crate) async fn writing_sessions(conn: &mut Conn, side: Side) -> Result<BTreeSet<u64>, ControlError> {
-    Ok(writers(conn, side).await?.0.into_iter().map(|writer| writer.session).collect())
+    Ok(writers_now(conn, side).await?.into_iter().map(|writer| writer.session).collect())
 }
 
 /// Whether it writes, and whether it is the connection's own; `None` where the server cannot show them right now.

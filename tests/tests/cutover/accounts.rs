@@ -187,8 +187,20 @@ async fn accounts_that_were_left_locked_are_let_in(flavor: Flavor) -> Result<()>
         })
         .await?;
     }
+    // One that commits under the fence, and stays as in a pool, is ended as soon as it has nothing under way.
+    let mut pooled = Conn::new(Opts::from_url(&migration.servers.old().url("app", "app"))?).await?;
+    pooled.query_drop("BEGIN").await?;
+    pooled
+        .query_drop(format!("INSERT INTO `{}`.item (writer, n, v) VALUES ('pooled', 1, 1)", migration.schema))
+        .await?;
+    let committing = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        pooled.query_drop("COMMIT").await?;
+        anyhow::Ok(pooled)
+    });
     let done = change(&migration, &["cutover"], 0).await?;
     ensure!(done["phase"] == "read_new", "{done:#}");
+    ensure!(committing.await??.query_drop("SELECT 1").await.is_err(), "it should have lost its session");
     ensure!(described(migration.servers.old()).await? == before);
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.stop_both().await

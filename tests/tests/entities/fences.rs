@@ -1,5 +1,7 @@
 //! What a fence waits for, and what it does when that does not come.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use crossfade_flag::{EntityClient, Side};
 use crossfade_tests::lines::KILLED;
@@ -7,11 +9,11 @@ use crossfade_tests::{Direction, Flavor, Served, on_both_brands};
 use mysql_async::prelude::Queryable;
 
 use crate::killed::until_frozen;
-use crate::stage::{LIMIT, entity, nodes_agree, number, on_new, setup, staged};
+use crate::stage::{LIMIT, entity, nodes_agree, number, on_new, setup, staged, staged_apart};
 
 /// A transaction that was begun before the fence and does not end: the move is undone, and users write on as before.
 async fn what_does_not_end_undoes_the_move(flavor: Flavor) -> Result<()> {
-    let mut migration = staged(&setup(flavor, "open_one", "fence_timeout = \"4s\"\nattempts = 2"), 3).await?;
+    let mut migration = staged_apart(&setup(flavor, "open_one", "fence_timeout = \"4s\"\nattempts = 2"), 3).await?;
     let served = Served::start(&migration).await?;
     let mut open = migration.old.get_conn().await?;
     open.query_drop("BEGIN").await?;
@@ -33,6 +35,24 @@ async fn what_does_not_end_undoes_the_move(flavor: Flavor) -> Result<()> {
         shown["history"].as_array().into_iter().flatten().filter_map(|event| event["state"].as_str()).collect();
     ensure!(history.iter().filter(|state| **state == "copying").count() >= 3, "{history:?}");
     ensure!(history.first() == Some(&"identified") && history.last() == Some(&"moved"), "{history:?}");
+    nodes_agree(&migration).await?;
+
+    // Where somebody reads the list all the time, the server shows nobody anything new.
+    let (pool, reads) = (migration.old.clone(), "SELECT COUNT(*) FROM information_schema.innodb_trx");
+    let monitor = tokio::spawn(async move {
+        let mut conn = pool.get_conn().await?;
+        while conn.query_drop(reads).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    });
+    let report = entity(&migration, &["move", "3"], 1).await?;
+    let reason = report["reasons"][0]["reason"].as_str().unwrap_or_default().to_owned();
+    ensure!(reason.contains("did not list its transactions anew") && reason.contains("innodb_trx"), "{reason}");
+    ensure!(!monitor.is_finished());
+    monitor.abort();
+    entity(&migration, &["move", "--state", "failed"], 0).await?;
+    ensure!(on_new(&migration).await? == [1, 2, 3]);
     nodes_agree(&migration).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
     migration.stop_both().await

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use crossfade_servers::{Server, SharedPair};
 use crossfade_tests::{Flavor, Migration, Setup, json};
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
@@ -29,7 +30,16 @@ pub fn setup(flavor: Flavor, name: &'static str, entity: &str) -> Setup {
 
 /// Users 1 to `users`, of which every third one is German; both processes run, and both sides may be written.
 pub async fn staged(setup: &Setup, users: u64) -> Result<Migration> {
-    let mut migration = Migration::new(setup).await?;
+    fill(Migration::new(setup).await?, users).await
+}
+
+/// As [`staged`], on servers of its own: for what would keep others waiting.
+pub async fn staged_apart(setup: &Setup, users: u64) -> Result<Migration> {
+    let servers = SharedPair::own(Server::builder(setup.flavor).relaxed()).await?;
+    fill(Migration::on_servers(setup, servers).await?, users).await
+}
+
+async fn fill(mut migration: Migration, users: u64) -> Result<Migration> {
     let tables = [
         format!(
             "CREATE TABLE {{schema}}.users (id BIGINT UNSIGNED PRIMARY KEY, country CHAR(2) NOT NULL, n BIGINT NOT NULL DEFAULT 0,

@@ -2,7 +2,9 @@
 
 use anyhow::{Result, ensure};
 use crossfade_tests::{Flavor, Served, on_both_brands, says};
+use futures_util::future::try_join_all;
 use mysql_async::prelude::Queryable;
+use serde_json::Value;
 
 use crate::killed::until_frozen;
 use crate::stage::{LIMIT, counts, entity, nodes_agree, number, setup, staged};
@@ -57,7 +59,27 @@ async fn the_same_command_waits_for_nobody_who_lives(flavor: Flavor) -> Result<(
     migration.stop_both().await
 }
 
+/// A server lists its transactions anew only where nobody has asked for them within a tenth of a second. Tools that fence at the
+/// same time must not keep each other from that.
+async fn many_tools_see_what_is_under_way(flavor: Flavor) -> Result<()> {
+    const TOOLS: u64 = 8;
+    let mut migration = staged(&setup(flavor, "many_tools", "fence_timeout = \"3s\"\nattempts = 1"), TOOLS).await?;
+    let ids: Vec<String> = (1..=TOOLS).map(|id| id.to_string()).collect();
+    for word in ["move", "return", "move"] {
+        let tools = ids.iter().map(|id| [word, id]).collect::<Vec<_>>();
+        let reports = try_join_all(tools.iter().map(|words| entity(&migration, words, 0))).await?;
+        let pauses: Vec<&Value> = reports.iter().map(|report| &report["pauses"]["worst_ms"]).collect();
+        println!("{flavor:?}: {word}: paused for {pauses:?} ms");
+    }
+    let all = counts(&migration).await?;
+    ensure!(all.len() == 1 && all["moved"] == TOOLS, "{all:?}");
+    nodes_agree(&migration).await?;
+    migration.until_quiet_and_equal(LIMIT).await?;
+    migration.stop_both().await
+}
+
 on_both_brands! {
+    p9_many_tools_see_what_is_under_way => many_tools_see_what_is_under_way,
     p9_two_tools_never_move_one_twice => two_tools_never_move_one_twice,
     p9_the_same_command_is_taken_over => the_same_command_waits_for_nobody_who_lives,
 }
