@@ -90,7 +90,18 @@ impl Breaker {
     /// Notes a batch that is to be applied. `true` when one of its rows goes round: the alarm was raised and handled, and
     /// the batch is not to be applied.
     pub async fn trips(&mut self, plan: &Plan, streams: &Streams<'_>) -> Result<bool, StoreError> {
-        for suspect in self.suspects(plan, streams.mappings) {
+        let suspects = self.suspects(plan, streams.mappings);
+        if suspects.is_empty() {
+            return Ok(false);
+        }
+        let keys = suspects.iter().map(|suspect| suspect.key);
+        let elsewhere = streams.store.captured_elsewhere(streams.own, keys, self.window).await?;
+        for suspect in suspects {
+            // What one side's users write again and again does not cross, and its life is much to read.
+            if !elsewhere.contains(&suspect.key) {
+                self.memory.ask_again(suspect.key, 0);
+                continue;
+            }
             let Some(crossing) = self.look_at(suspect, streams).await? else { continue };
             let (handled, until_handled) = oneshot::channel();
             // Without anybody to tell, the process is ending.

@@ -1,10 +1,11 @@
 //! The life of one row on both sides, in one order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use crossfade_model::{Message, StreamId};
 
+use crate::block::filter_may_hold;
 use crate::listing::listed;
 use crate::read::BlockHead;
 use crate::{ListedMessage, Store, StoreError};
@@ -45,6 +46,30 @@ impl Store {
             heads.extend(self.heads_of_keys(Some(&stream), before + 1, u64::MAX, key_hashes).await?);
         }
         self.life(heads, wanted).await
+    }
+
+    /// Which of these keys other streams than `own` may have captured within `age`: no is certain, yes is likely.
+    pub async fn captured_elsewhere(
+        &self,
+        own: &StreamId,
+        key_hashes: impl IntoIterator<Item = u64>,
+        age: Duration,
+    ) -> Result<HashSet<u64>, StoreError> {
+        let mut unknown: HashSet<u64> = key_hashes.into_iter().collect();
+        let mut captured = HashSet::new();
+        for state in self.stream_statuses().await? {
+            let stream = crate::read::stream_of(&state.stream)?;
+            if stream == *own {
+                continue;
+            }
+            let before = self.last_seq_before(&stream, age).await?;
+            self.visit_key_filters(Some(&stream), before + 1, u64::MAX, |_, filter| {
+                captured.extend(unknown.extract_if(|hash| filter_may_hold(filter, *hash)));
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(captured)
     }
 
     async fn life(

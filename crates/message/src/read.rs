@@ -209,6 +209,25 @@ impl Store {
         last: u64,
         key_hashes: &[u64],
     ) -> Result<Vec<BlockHead>, StoreError> {
+        let mut heads = Vec::new();
+        self.visit_key_filters(stream, first, last, |row, filter| {
+            if key_hashes.iter().any(|hash| filter_may_hold(filter, *hash)) {
+                heads.push(BlockHead::of_row(row)?);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(heads)
+    }
+
+    /// Gives the head and the key filter of each block of one stream, or of all; by stream, in order.
+    pub(crate) async fn visit_key_filters(
+        &self,
+        stream: Option<&StreamId>,
+        first: u64,
+        last: u64,
+        mut visit: impl FnMut(&MySqlRow, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let during = || StoreError::during("find messages of a row");
         let mut query = QueryBuilder::<MySql>::new(
             "SELECT stream, first_seq, last_seq, captured_at, raw_bytes, large_parts, key_filter FROM message_block WHERE pair = ",
@@ -221,14 +240,10 @@ impl Store {
         query.push(" ORDER BY stream, last_seq");
         // Row by row: the filters of a big store are more than memory should hold.
         let mut rows = query.build().fetch(&self.patient);
-        let mut heads = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(during())? {
-            let filter: &[u8] = row.try_get("key_filter").map_err(during())?;
-            if key_hashes.iter().any(|hash| filter_may_hold(filter, *hash)) {
-                heads.push(BlockHead::of_row(&row)?);
-            }
+            visit(&row, row.try_get("key_filter").map_err(during())?)?;
         }
-        Ok(heads)
+        Ok(())
     }
 
     pub(crate) async fn messages_of_block(&self, head: &BlockHead) -> Result<Vec<Message>, StoreError> {

@@ -198,6 +198,16 @@ async fn a_rows_history_spans_both_directions(flavor: Flavor) {
     let longer = store.recent_history(&[hash(42)], Duration::from_secs(7_200), is_wanted).await.unwrap();
     assert_eq!(of_life(&longer), of_life(&life));
 
+    let (batch, end) = ([update(ahead.next_seq(), 2000, "x", 9_000)], at(ahead.next_seq()));
+    store.capture(&ahead, &batch, &[[hash(2000); 2]], &end, &Seen::default(), &[]).await.unwrap();
+    for (own, age, expected) in
+        [(forward(), 60, [42].as_slice()), (reverse(), 60, &[42, 2000]), (forward(), 7_200, &[42, 1000])]
+    {
+        let asked = [42, 77, 1000, 2000].map(hash);
+        let elsewhere = store.captured_elsewhere(&own, asked, Duration::from_secs(age)).await.unwrap();
+        assert_eq!(elsewhere, expected.iter().copied().map(hash).collect(), "{own}, {age} s");
+    }
+
     let concurrent = store.read_messages_of_keys(&reverse(), 5, 20, &[hash(42)], is_wanted).await.unwrap();
     assert_eq!(concurrent.iter().map(|message| message.seq).collect::<Vec<_>>(), [14]);
 }
