@@ -24,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use args::{BackfillCommand, Cli, Command, FlagCommand, MarkCommand, MessagesCommand, SchemaCommand, ThrottleCommand};
 
+/// Rows are many small values: with glibc's allocator a process needs a third to a half more CPU for them (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Forced by a second signal.
 const EXIT_FORCED: i32 = 130;
 
