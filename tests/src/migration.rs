@@ -186,11 +186,12 @@ impl Migration {
     /// Runs statements on one side, in one session.
     pub async fn on(&self, pool: &Pool, statements: &[&str]) -> Result<()> {
         let mut connection = pool.get_conn().await?;
+        let are_transactions = !statements.iter().any(|statement| opens_transaction(statement));
         for statement in statements {
             let statement = statement.replace("{schema}", &sql::name(&self.schema));
             let mut ran = connection.query_drop(&statement).await;
             // As users do with a transaction of one statement; of several, all would have to be repeated.
-            while statements.len() == 1 && ran.as_ref().is_err_and(sql::is_rolled_back) {
+            while are_transactions && ran.as_ref().is_err_and(sql::is_rolled_back) {
                 ran = connection.query_drop(&statement).await;
             }
             ran.with_context(|| format!("cannot run: {statement}"))?;
@@ -464,4 +465,12 @@ fn unique(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let short: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(24).collect();
     format!("{short}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether what follows in the session is not committed by itself.
+fn opens_transaction(statement: &str) -> bool {
+    let statement = statement.trim_start().to_ascii_uppercase();
+    ["BEGIN", "START TRANSACTION", "XA ", "SET AUTOCOMMIT", "SET SESSION AUTOCOMMIT"]
+        .iter()
+        .any(|word| statement.starts_with(word))
 }
