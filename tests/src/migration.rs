@@ -186,12 +186,12 @@ impl Migration {
     /// Runs statements on one side, in one session.
     pub async fn on(&self, pool: &Pool, statements: &[&str]) -> Result<()> {
         let mut connection = pool.get_conn().await?;
-        let are_transactions = !statements.iter().any(|statement| opens_transaction(statement));
+        let each_commits = !statements.iter().any(|statement| opens_transaction(statement));
         for statement in statements {
             let statement = statement.replace("{schema}", &sql::name(&self.schema));
             let mut ran = connection.query_drop(&statement).await;
             // As users do with a transaction of one statement; of several, all would have to be repeated.
-            while are_transactions && ran.as_ref().is_err_and(sql::is_rolled_back) {
+            while each_commits && ran.as_ref().is_err_and(sql::is_rolled_back) {
                 ran = connection.query_drop(&statement).await;
             }
             ran.with_context(|| format!("cannot run: {statement}"))?;

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use args::{BackfillCommand, Cli, Command, FlagCommand, MarkCommand, MessagesCommand, SchemaCommand, ThrottleCommand};
 
-/// Rows are many small values: with glibc's allocator a process needs a third to a half more CPU for them (docs/performance.md).
+/// Rows are many small values: glibc's allocator takes up to 1.6 times the CPU for them (docs/performance.md, "What was tried").
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

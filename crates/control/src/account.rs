@@ -18,8 +18,6 @@ use crate::quiet::{end_sessions, writing_sessions};
 use crate::side::{during, in_time};
 use crate::waits::Waits;
 
-const ASK_EVERY: Duration = Duration::from_millis(20);
-
 /// A session that has not yet said who it is.
 const NOBODY_YET: &str = "unauthenticated user";
 
@@ -121,19 +119,19 @@ pub(crate) async fn until_gone(
 ) -> Result<(), ControlError> {
     let own = u64::from(conn.id());
     loop {
-        let writing = writing_sessions(conn, side).await?;
         let left: Vec<Session> = sessions(conn, side).await?.into_iter().filter(|one| one.id < own).collect();
         let theirs = |session: &Session| accounts.iter().any(|account| account.user == session.user);
         if !left.iter().any(|session| theirs(session) || session.user == NOBODY_YET) {
             return Ok(());
         }
+        // Asked behind the sessions: one that was idle then, and has begun to write since, is left alone.
+        let writing = writing_sessions(conn, side).await?;
         let is_late = end_after.is_some_and(|after| fence.elapsed() >= after);
         let idle = |session: &&Session| is_late || (session.is_idle && !writing.contains(&session.id));
         let ended: Vec<u64> = left.iter().filter(|one| theirs(one)).filter(idle).map(|one| one.id).collect();
         end_sessions(conn, side, ended.into_iter()).await?;
         let names: Vec<String> = left.iter().map(|session| session.id.to_string()).collect();
         waits.note(format!("sessions {} of {} on {side} had not ended", names.join(", "), listed(accounts)));
-        tokio::time::sleep(ASK_EVERY).await;
     }
 }
 

@@ -193,8 +193,14 @@ async fn accounts_that_were_left_locked_are_let_in(flavor: Flavor) -> Result<()>
     pooled
         .query_drop(format!("INSERT INTO `{}`.item (writer, n, v) VALUES ('pooled', 1, 1)", migration.schema))
         .await?;
+    // It commits when the tool has seen it write: when another one, which has nothing under way, is ended.
+    let idle = Conn::new(Opts::from_url(&migration.servers.old().url("app", "app"))?).await?;
+    let mut root = migration.servers.old().connect().await?;
     let committing = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let is_there = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {}", idle.id());
+        while root.query_first(&is_there).await? != Some(0_u64) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         pooled.query_drop("COMMIT").await?;
         anyhow::Ok(pooled)
     });
