@@ -5,6 +5,8 @@
 # With BRANDS=one, what an end-to-end suite tests on both brands of server runs on one of them, and on the other one after the next
 # commit; random work runs on both even so.
 #
+# What judges how long something takes runs after all else, with the machine to itself.
+#
 # CARGO, TEST_THREADS (tests at a time in a suite), SUITES_AT_ONCE, BRANDS
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -37,15 +39,26 @@ choose() {
         }'
 }
 
+# Of the names, those of tests that share the machine, or those that do not.
+that_run() {
+    case "$1" in
+        together) grep -v "$by_the_clock" || true ;;
+        alone) grep "$by_the_clock" || true ;;
+    esac
+}
+
 suite() {
-    local name="$1" program="$2" output chosen=()
-    output="$outputs/$(basename "$program")"
-    if [[ "$brands" == one ]]; then
-        mapfile -t chosen < <("$program" --list --format terse | sed -n 's/: test$//p' | choose "$turn")
-        chosen=(--exact "${chosen[@]}")
+    local how="$1" name="$2" program="$3" output names chosen ended=0
+    output="$outputs/$how-$(basename "$program")"
+    names="$("$program" --list --format terse | sed -n 's/: test$//p')" || ended=$?
+    if [[ "$brands" == one ]]; then names="$(choose "$turn" <<<"$names")"; fi
+    mapfile -t chosen < <(that_run "$how" <<<"$names")
+    if ((ended == 0 && ${#chosen[@]} == 0)); then return 0; fi
+    if ((ended == 0)); then
+        (cd tests && exec "$program" --exact "${chosen[@]}") >"$output" 2>&1 || ended=$?
+    else
+        echo "it does not list its tests" >"$output"
     fi
-    local ended=0
-    (cd tests && exec "$program" "${chosen[@]}") >"$output" 2>&1 || ended=$?
     {
         flock 9
         echo "     Running $name (${program#"$PWD"/})"
@@ -55,17 +68,26 @@ suite() {
     } 9>"$outputs/lock"
     return "$ended"
 }
-export -f choose suite
+export -f choose that_run suite
+
+# Has each suite run what is to be run together, or alone.
+run_suites() {
+    local how="$1" at_once="$2"
+    xargs --delimiter '\n' --max-args 1 --max-procs "$at_once" \
+        bash -o pipefail -c 'IFS=$'"'\t'"' read -r name program <<<"$2"; suite "$1" "$name" "$program"' suite "$how" <<<"$suites"
+}
+
 brands="${BRANDS:-both}"
+by_the_clock='time_left_of'
 # Without a repository always the same.
 turn="$(git rev-list --count HEAD 2>/dev/null || echo 0)"
-export brands outputs turn
+export brands by_the_clock outputs turn
 
 suites="$(sed -nE 's|.*#crossfade-tests@.*"crate_types":\["[a-z]+"\],"name":"([a-z_]+)".*"executable":"([^"]+)".*|\1\t\2|p' "$listing")"
 if [[ -z "$suites" ]]; then
     echo "error: cargo lists no end-to-end suite" >&2
     exit 1
 fi
-xargs --delimiter '\n' --max-args 1 --max-procs "${SUITES_AT_ONCE:-2}" \
-    bash -c 'IFS=$'"'\t'"' read -r name program <<<"$1"; suite "$name" "$program"' suite <<<"$suites" || status=1
+run_suites together "${SUITES_AT_ONCE:-2}" || status=1
+RUST_TEST_THREADS=1 run_suites alone 1 || status=1
 exit "$status"
