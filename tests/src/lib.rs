@@ -12,6 +12,7 @@ pub mod http;
 pub mod lines;
 mod log;
 mod migration;
+mod monitor;
 mod said;
 mod served;
 
@@ -19,5 +20,6 @@ pub use crossfade_servers::Flavor;
 
 pub use binary::{binary, is_soak, rounds, users_service};
 pub use migration::{Direction, Migration, Setup, SideUrls, account_url, create_account, secrets};
+pub use monitor::Monitor;
 pub use said::{json, says};
 pub use served::Served;

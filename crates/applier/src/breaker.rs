@@ -265,7 +265,7 @@ struct Slot {
     key: u64,
     version: u64,
     first_seq: u64,
-    /// When the first message with this version was applied, since the memory began.
+    /// When the first message with this version was applied; a clock that begins anew every 49 days, which costs one look too many.
     since_ms: u32,
     /// Messages with this version so far; 0 for an empty slot.
     times: u32,
@@ -283,12 +283,12 @@ impl Memory {
     ///
     /// A delete in between is not told: whether the row was the same afterwards shows when it is looked at.
     fn note(&mut self, key: u64, version: u64, seq: u64, now: Instant) -> Option<u64> {
-        let now_ms = u32::try_from(now.duration_since(self.began).as_millis()).unwrap_or(u32::MAX);
+        let now_ms = u32::try_from(now.duration_since(self.began).as_millis() % (1 << 32)).unwrap_or_default();
         // Of two sides' crossings, every second one is this stream's.
         let look_at = self.most.div_ceil(2).max(2);
         let window_ms = self.window_ms;
         let slot = self.slot(key);
-        let is_fresh = slot.times > 0 && now_ms.saturating_sub(slot.since_ms) <= window_ms;
+        let is_fresh = slot.times > 0 && now_ms.wrapping_sub(slot.since_ms) <= window_ms;
         if is_fresh && slot.key == key && slot.version == version {
             slot.times += 1;
             return (slot.times >= slot.look_at).then_some(slot.first_seq);
@@ -395,6 +395,15 @@ mod tests {
         let began = memory.began;
         let at = |seconds| began + Duration::from_secs(seconds);
         assert!((0..20).all(|n| memory.note(5, 1, n, at(31 * n)).is_none()));
+    }
+
+    #[test]
+    fn after_months_it_still_tells_soon_from_late() {
+        let mut memory = Memory::new(6, Duration::from_secs(60));
+        let later = memory.began + Duration::from_secs(60 * 24 * 3_600);
+        assert!((0..20).all(|n| memory.note(5, 1, n, later + Duration::from_secs(31 * n)).is_none()));
+        let soon = (20..23).map(|n| memory.note(6, 1, n, later)).collect::<Vec<_>>();
+        assert_eq!(soon, [None, None, Some(20)]);
     }
 
     #[test]

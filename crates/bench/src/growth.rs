@@ -99,10 +99,13 @@ impl Grown {
     async fn fill(&mut self, size: u64, args: &Args) -> Result<()> {
         let mut source = self.stage.source()?.connect().await?;
         let mut target = self.stage.target()?.connect().await?;
-        let have = messages(&mut target).await?;
+        let missing = size.saturating_sub(messages(&mut target).await?);
+        if missing == 0 {
+            return Ok(());
+        }
         let mut crossfade = Crossfade::prepare(&self.stage, args, Reverse::Off).await?;
         crossfade.begin()?;
-        for _ in 0..size.saturating_sub(have).div_ceil(FILLING_ROWS) {
+        for _ in 0..missing.div_ceil(FILLING_ROWS) {
             source.query_drop("UPDATE bench.filling SET number = number + 1").await?;
             self.fillings += 1;
         }

@@ -14,7 +14,7 @@ use mysql_async::{Conn, Row};
 
 use crate::ControlError;
 use crate::gate::FenceSeen;
-use crate::quiet::{end_sessions, writing_sessions};
+use crate::quiet::{ASK_EVERY, end_sessions, writing_sessions};
 use crate::side::{during, in_time};
 use crate::waits::Waits;
 
@@ -118,20 +118,23 @@ pub(crate) async fn until_gone(
     waits: &Waits,
 ) -> Result<(), ControlError> {
     let own = u64::from(conn.id());
+    let theirs = |session: &Session| accounts.iter().any(|account| account.user == session.user);
     loop {
-        let left: Vec<Session> = sessions(conn, side).await?.into_iter().filter(|one| one.id < own).collect();
-        let theirs = |session: &Session| accounts.iter().any(|account| account.user == session.user);
-        if !left.iter().any(|session| theirs(session) || session.user == NOBODY_YET) {
+        let mut left = sessions(conn, side).await?;
+        left.retain(|session| session.id < own && (theirs(session) || session.user == NOBODY_YET));
+        if left.is_empty() {
             return Ok(());
         }
-        // Asked behind the sessions: one that was idle then, and has begun to write since, is left alone.
-        let writing = writing_sessions(conn, side).await?;
-        let is_late = end_after.is_some_and(|after| fence.elapsed() >= after);
-        let idle = |session: &&Session| is_late || (session.is_idle && !writing.contains(&session.id));
-        let ended: Vec<u64> = left.iter().filter(|one| theirs(one)).filter(idle).map(|one| one.id).collect();
-        end_sessions(conn, side, ended.into_iter()).await?;
         let names: Vec<String> = left.iter().map(|session| session.id.to_string()).collect();
         waits.note(format!("sessions {} of {} on {side} had not ended", names.join(", "), listed(accounts)));
+        // Asked behind the sessions: one that was idle then, and has begun to write since, is left alone.
+        let writing = writing_sessions(conn, side, waits).await?;
+        let is_late = end_after.is_some_and(|after| fence.elapsed() >= after);
+        let ends = |session: &&Session| is_late || (session.is_idle && !writing.contains(&session.id));
+        let ended: Vec<u64> = left.iter().filter(|one| theirs(one)).filter(ends).map(|one| one.id).collect();
+        end_sessions(conn, side, ended.into_iter()).await?;
+        // A session that is ended is listed for a moment yet.
+        tokio::time::sleep(ASK_EVERY).await;
     }
 }
 

@@ -13,18 +13,17 @@ use crate::ControlError;
 use crate::side::{connect_known, during, in_time};
 use crate::waits::Waits;
 
-const ASK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// InnoDB shows what it has collected before, as long as somebody has asked within a tenth of a second
 /// (`CACHE_MIN_IDLE_TIME` in `trx0i_s.cc`, both brands). So those who ask again and again keep each other from seeing anything
 /// new, unless they ask in turn.
 const STALE_FOR: Duration = Duration::from_millis(110);
 
-/// Held on a side by the tool that looks.
-const TURN: &str = "'crossfade.transactions'";
-
-/// A tool that is frozen in its turn keeps the others waiting no longer.
-const TURN_WITHIN_SECONDS: u32 = 2;
+/// Whoever has its turn on a side holds a lock of this name. One that is frozen keeps each of the others waiting no longer than the
+/// first number of seconds; where its host has gone without a word, the server ends the turn after the second.
+const TAKE_TURN: &str = "SET @crossfade_turn = GET_LOCK('crossfade.transactions', 2), SESSION wait_timeout = 10";
+const END_TURN: &str = "SET @crossfade_turn = RELEASE_LOCK('crossfade.transactions'), SESSION wait_timeout = DEFAULT";
 
 const LIST: &str = "list its transactions";
 
@@ -89,7 +88,8 @@ pub(crate) async fn until_quiet(
         Others::Stopped { end_after } => end_after,
         Others::WriteOn => None,
     };
-    let mut left = first_look(conn, side, waits).await?;
+    waits.note(format!("{side} did not list its transactions"));
+    let mut left = writers(conn, side, waits).await?;
     let mut ended = false;
     while !left.is_empty() {
         let sessions: Vec<String> = left.iter().map(|writer| writer.session.to_string()).collect();
@@ -101,7 +101,7 @@ pub(crate) async fn until_quiet(
             end_sessions(conn, side, left.iter().map(|writer| writer.session)).await?;
             ended = true;
         }
-        let now = writers_now(conn, side).await?;
+        let now = writers(conn, side, waits).await?;
         left = now.into_iter().filter(|later| left.iter().any(|before| before.is(later))).collect();
     }
     let mut left = prepared_names(conn, dialect, side).await?;
@@ -117,78 +117,64 @@ pub(crate) async fn until_quiet(
     Ok(())
 }
 
-/// What has written something by now. A list that lacks our own transaction, begun just before, is an old one.
-async fn first_look(conn: &mut Conn, side: Side, waits: &Waits) -> Result<Vec<Writer>, ControlError> {
-    let during = || during(side, LIST);
-    waits.note(format!("{side} did not list its transactions"));
-    take_turn(conn, side).await?;
-    in_time(side, conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT")).await?.map_err(during())?;
-    let listed = loop {
-        let (listed, has_own) = writers(conn, side).await?;
-        if has_own {
-            break listed;
+/// What has written or locked something and not ended, at some moment since this was called.
+async fn writers(conn: &mut Conn, side: Side, waits: &Waits) -> Result<Vec<Writer>, ControlError> {
+    say(conn, side, TAKE_TURN).await?;
+    // The list has one of ours, so it shows for which question it was collected.
+    say(conn, side, "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+    let mut asked = 0;
+    let writers = loop {
+        if let Some(writers) = listed(conn, side).await? {
+            break writers;
         }
-        waits.note(format!(
-            "{side} did not list its transactions anew, as where somebody reads innodb_trx more than nine times a second"
-        ));
-        tokio::time::sleep(STALE_FOR).await;
+        asked += 1;
+        // At first it is what somebody had just asked, as we had ourselves.
+        let mut longer = 1.0;
+        if asked > 1 {
+            waits.note(format!(
+                "{side} did not list its transactions anew, as where somebody reads innodb_trx more than nine times a second"
+            ));
+            // Two who have no turn would else ask alternately for ever.
+            longer = rand::random_range(1.0..2.0);
+        }
+        tokio::time::sleep(STALE_FOR.mul_f64(longer)).await;
     };
-    in_time(side, conn.query_drop("ROLLBACK")).await?.map_err(during())?;
-    end_turn(conn, side).await?;
-    Ok(listed)
+    say(conn, side, "ROLLBACK").await?;
+    say(conn, side, END_TURN).await?;
+    Ok(writers)
 }
 
-/// What has written something and not ended, as far as nobody but these tools looks at the same time.
-async fn writers_now(conn: &mut Conn, side: Side) -> Result<Vec<Writer>, ControlError> {
-    take_turn(conn, side).await?;
-    tokio::time::sleep(STALE_FOR).await;
-    let (listed, _) = writers(conn, side).await?;
-    end_turn(conn, side).await?;
-    Ok(listed)
+async fn say(conn: &mut Conn, side: Side, statement: &str) -> Result<(), ControlError> {
+    in_time(side, conn.query_drop(statement)).await?.map_err(during(side, LIST))
 }
 
-/// It ends with the connection at the latest. Where somebody keeps it too long, both look.
-async fn take_turn(conn: &mut Conn, side: Side) -> Result<(), ControlError> {
-    let question = format!("DO GET_LOCK({TURN}, {TURN_WITHIN_SECONDS})");
-    in_time(side, conn.query_drop(question)).await?.map_err(during(side, LIST))
+/// Sessions in which something was written or locked and not ended, at some moment since this was called.
+pub(crate) async fn writing_sessions(
+    conn: &mut Conn,
+    side: Side,
+    waits: &Waits,
+) -> Result<BTreeSet<u64>, ControlError> {
+    Ok(writers(conn, side, waits).await?.into_iter().map(|writer| writer.session).collect())
 }
 
-async fn end_turn(conn: &mut Conn, side: Side) -> Result<(), ControlError> {
-    in_time(side, conn.query_drop(format!("DO RELEASE_LOCK({TURN})"))).await?.map_err(during(side, LIST))
-}
-
-/// Transactions that have written or locked rows, and whether the session's own is listed.
-async fn writers(conn: &mut Conn, side: Side) -> Result<(Vec<Writer>, bool), ControlError> {
-    let rows = loop {
-        match listed(conn, side).await? {
-            Some(rows) => break rows,
-            None => tokio::time::sleep(STALE_FOR).await,
-        }
+/// As [`writers`]; `None` where the server shows what it had collected before, or cannot show anything right now.
+async fn listed(conn: &mut Conn, side: Side) -> Result<Option<Vec<Writer>>, ControlError> {
+    let own = u64::from(conn.id());
+    // The list shows the statement that a transaction's session was at: for ours, this one, with a number that no other has.
+    let question = format!(
+        "SELECT CAST(trx_id AS UNSIGNED), trx_mysql_thread_id, CAST(trx_started AS CHAR), \
+           trx_rows_modified + trx_rows_locked + trx_tables_locked > 0, COALESCE(LOCATE('look {}', trx_query), 0) > 0 \
+         FROM information_schema.innodb_trx WHERE trx_state <> 'PREPARED'",
+        rand::random::<u64>()
+    );
+    let rows: Vec<(u64, u64, String, bool, bool)> = match in_time(side, conn.query(question)).await? {
+        Err(mysql_async::Error::Server(error)) if error.code == NO_TEXT => return Ok(None),
+        rows => rows.map_err(during(side, LIST))?,
     };
-    let has_own = rows.iter().any(|(_, _, is_own)| *is_own);
-    let writers = rows.into_iter().filter(|(_, writes, is_own)| *writes && !is_own);
-    Ok((writers.map(|(writer, ..)| writer).collect(), has_own))
-}
-
-/// Sessions in which something is written or locked.
-pub(crate) async fn writing_sessions(conn: &mut Conn, side: Side) -> Result<BTreeSet<u64>, ControlError> {
-    Ok(writers_now(conn, side).await?.into_iter().map(|writer| writer.session).collect())
-}
-
-/// Whether it writes, and whether it is the connection's own; `None` where the server cannot show them right now.
-async fn listed(conn: &mut Conn, side: Side) -> Result<Option<Vec<(Writer, bool, bool)>>, ControlError> {
-    let question = "SELECT CAST(trx_id AS UNSIGNED), trx_mysql_thread_id, CAST(trx_started AS CHAR), \
-                      trx_rows_modified + trx_rows_locked + trx_tables_locked > 0, trx_mysql_thread_id = CONNECTION_ID() \
-                    FROM information_schema.innodb_trx WHERE trx_state <> 'PREPARED'";
-    match in_time(side, conn.query(question)).await? {
-        Err(mysql_async::Error::Server(error)) if error.code == NO_TEXT => Ok(None),
-        rows => {
-            let rows: Vec<(u64, u64, String, bool, bool)> = rows.map_err(during(side, LIST))?;
-            let of_row =
-                |(number, session, started, writes, is_own)| (Writer { session, number, started }, writes, is_own);
-            Ok(Some(rows.into_iter().map(of_row).collect()))
-        }
-    }
+    let is_new = rows.iter().any(|(_, session, _, _, is_this)| *session == own && *is_this);
+    let others = rows.into_iter().filter(|(_, session, _, writes, _)| *session != own && *writes);
+    let writers = others.map(|(number, session, started, ..)| Writer { session, number, started });
+    Ok(is_new.then(|| writers.collect()))
 }
 
 /// What XA RECOVER lists, a text for each.

@@ -1,6 +1,7 @@
 //! The life of one row on both sides, in one order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crossfade_model::{Message, StreamId};
@@ -40,10 +41,8 @@ impl Store {
         wanted: impl Fn(&Message) -> bool,
     ) -> Result<Vec<LifeEvent>, StoreError> {
         let mut heads = Vec::new();
-        for state in self.stream_statuses().await? {
-            let stream = crate::read::stream_of(&state.stream)?;
-            let before = self.last_seq_before(&stream, age).await?;
-            heads.extend(self.heads_of_keys(Some(&stream), before + 1, u64::MAX, key_hashes).await?);
+        for (stream, first) in self.captured_within(age).await? {
+            heads.extend(self.heads_of_keys(Some(&stream), first, u64::MAX, key_hashes).await?);
         }
         self.life(heads, wanted).await
     }
@@ -57,15 +56,13 @@ impl Store {
     ) -> Result<HashSet<u64>, StoreError> {
         let mut unknown: HashSet<u64> = key_hashes.into_iter().collect();
         let mut captured = HashSet::new();
-        for state in self.stream_statuses().await? {
-            let stream = crate::read::stream_of(&state.stream)?;
+        for (stream, first) in self.captured_within(age).await? {
             if stream == *own {
                 continue;
             }
-            let before = self.last_seq_before(&stream, age).await?;
-            self.visit_key_filters(Some(&stream), before + 1, u64::MAX, |_, filter| {
+            self.visit_key_filters(Some(&stream), first, u64::MAX, |_, filter| {
                 captured.extend(unknown.extract_if(|hash| filter_may_hold(filter, *hash)));
-                Ok(())
+                Ok(if unknown.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })
             .await?;
         }
@@ -104,20 +101,25 @@ impl Store {
         Ok(merge(streams))
     }
 
-    /// The last message of a stream that was captured longer than `age` ago; 0 for none.
-    async fn last_seq_before(&self, stream: &StreamId, age: Duration) -> Result<u64, StoreError> {
-        let last: Option<u64> = sqlx::query_scalar(
-            "SELECT last_seq FROM message_block
-             WHERE pair = ? AND stream = ? AND captured_at < UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND
-             ORDER BY last_seq DESC LIMIT 1",
-        )
-        .bind(&*self.pair)
-        .bind(stream.as_str())
-        .bind(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
-        .fetch_optional(&self.patient)
-        .await
-        .map_err(StoreError::during("find messages of a row"))?;
-        Ok(last.unwrap_or(0))
+    /// All streams, each with the first message that was captured within `age`, or would be.
+    async fn captured_within(&self, age: Duration) -> Result<Vec<(StreamId, u64)>, StoreError> {
+        let mut firsts = Vec::new();
+        for state in self.stream_statuses().await? {
+            let stream = crate::read::stream_of(&state.stream)?;
+            let last_before: Option<u64> = sqlx::query_scalar(
+                "SELECT last_seq FROM message_block
+                 WHERE pair = ? AND stream = ? AND captured_at < UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND
+                 ORDER BY last_seq DESC LIMIT 1",
+            )
+            .bind(&*self.pair)
+            .bind(stream.as_str())
+            .bind(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
+            .fetch_optional(&self.patient)
+            .await
+            .map_err(StoreError::during("find messages of a row"))?;
+            firsts.push((stream, last_before.unwrap_or(0) + 1));
+        }
+        Ok(firsts)
     }
 }
 

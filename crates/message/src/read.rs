@@ -1,6 +1,7 @@
 //! Reading messages back.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
 use chrono::NaiveDateTime;
@@ -214,19 +215,20 @@ impl Store {
             if key_hashes.iter().any(|hash| filter_may_hold(filter, *hash)) {
                 heads.push(BlockHead::of_row(row)?);
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })
         .await?;
         Ok(heads)
     }
 
-    /// Gives the head and the key filter of each block of one stream, or of all; by stream, in order.
+    /// Gives the row of the head and the key filter of each block of one stream, or of all; by stream, in order, until it is told to
+    /// stop.
     pub(crate) async fn visit_key_filters(
         &self,
         stream: Option<&StreamId>,
         first: u64,
         last: u64,
-        mut visit: impl FnMut(&MySqlRow, &[u8]) -> Result<(), StoreError>,
+        mut visit: impl FnMut(&MySqlRow, &[u8]) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
         let during = || StoreError::during("find messages of a row");
         let mut query = QueryBuilder::<MySql>::new(
@@ -241,7 +243,9 @@ impl Store {
         // Row by row: the filters of a big store are more than memory should hold.
         let mut rows = query.build().fetch(&self.patient);
         while let Some(row) = rows.try_next().await.map_err(during())? {
-            visit(&row, row.try_get("key_filter").map_err(during())?)?;
+            if visit(&row, row.try_get("key_filter").map_err(during())?)?.is_break() {
+                break;
+            }
         }
         Ok(())
     }

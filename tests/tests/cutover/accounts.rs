@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Server, SharedPair};
 use crossfade_testkit::quiet::{Progress, until};
-use crossfade_tests::{Flavor, Migration, Setup, SideUrls, on_both_brands, says};
+use crossfade_tests::{Flavor, Migration, Monitor, Setup, SideUrls, on_both_brands, says};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
 use tokio::sync::watch;
@@ -187,12 +187,21 @@ async fn accounts_that_were_left_locked_are_let_in(flavor: Flavor) -> Result<()>
         })
         .await?;
     }
-    // One that commits under the fence, and stays as in a pool, is ended as soon as it has nothing under way.
+    // Where the server does not show what is under way, nobody is taken for idle.
+    let monitor = Monitor::start(&migration.old).await?;
     let mut pooled = Conn::new(Opts::from_url(&migration.servers.old().url("app", "app"))?).await?;
+    let insert = |n| format!("INSERT INTO `{}`.item (writer, n, v) VALUES ('pooled', {n}, 1)", migration.schema);
     pooled.query_drop("BEGIN").await?;
-    pooled
-        .query_drop(format!("INSERT INTO `{}`.item (writer, n, v) VALUES ('pooled', 1, 1)", migration.schema))
-        .await?;
+    pooled.query_drop(insert(1)).await?;
+    let undone = change(&migration, &["cutover"], 1).await?;
+    let reason = undone["reason"].as_str().unwrap_or_default();
+    ensure!(reason.contains("old did not list its transactions anew"), "{undone:#}");
+    monitor.end().await?;
+    pooled.query_drop("COMMIT").await.context("its session was ended")?;
+    until_flag(&migration, 1).await?;
+    // One that commits under the fence, and stays as in a pool, is ended as soon as it has nothing under way.
+    pooled.query_drop("BEGIN").await?;
+    pooled.query_drop(insert(2)).await?;
     // It commits when the tool has seen it write: when another one, which has nothing under way, is ended.
     let idle = Conn::new(Opts::from_url(&migration.servers.old().url("app", "app"))?).await?;
     let mut root = migration.servers.old().connect().await?;

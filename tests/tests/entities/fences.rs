@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use crossfade_flag::{EntityClient, Side};
 use crossfade_tests::lines::KILLED;
-use crossfade_tests::{Direction, Flavor, Served, on_both_brands};
+use crossfade_tests::{Direction, Flavor, Monitor, Served, on_both_brands};
 use mysql_async::prelude::Queryable;
 
 use crate::killed::until_frozen;
@@ -38,19 +38,11 @@ async fn what_does_not_end_undoes_the_move(flavor: Flavor) -> Result<()> {
     nodes_agree(&migration).await?;
 
     // Where somebody reads the list all the time, the server shows nobody anything new.
-    let (pool, reads) = (migration.old.clone(), "SELECT COUNT(*) FROM information_schema.innodb_trx");
-    let monitor = tokio::spawn(async move {
-        let mut conn = pool.get_conn().await?;
-        while conn.query_drop(reads).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        anyhow::Ok(())
-    });
+    let monitor = Monitor::start(&migration.old).await?;
     let report = entity(&migration, &["move", "3"], 1).await?;
     let reason = report["reasons"][0]["reason"].as_str().unwrap_or_default().to_owned();
     ensure!(reason.contains("did not list its transactions anew") && reason.contains("innodb_trx"), "{reason}");
-    ensure!(!monitor.is_finished());
-    monitor.abort();
+    monitor.end().await?;
     entity(&migration, &["move", "--state", "failed"], 0).await?;
     ensure!(on_new(&migration).await? == [1, 2, 3]);
     nodes_agree(&migration).await?;
