@@ -1,7 +1,5 @@
 //! What a fence waits for, and what it does when that does not come.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use crossfade_flag::{EntityClient, Side};
 use crossfade_tests::lines::KILLED;

@@ -1,6 +1,6 @@
 //! Components into lanes, net changes into steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crossfade_model::Origin;
 
@@ -56,8 +56,12 @@ fn lane_steps(groups: Groups, in_order: Vec<MappedChange>) -> Vec<Step> {
     net.chain(rest).collect()
 }
 
+/// With fewer rows of each table in a lane, what its statements cost beside the rows counts.
+const FEW_ROWS: usize = 100;
+
 /// Per slot its lane. Components keep together; lanes get about the same number of changes, and neighbours in the
-/// batch share a lane where they can, since they are likely to be neighbours in the table too.
+/// batch share a lane where they can, since they are likely to be neighbours in the table too. Where there are many tables, a lane
+/// gets few of them.
 fn lanes_of_slots(changes: usize, slots: &Slots, ties: &Ties, lanes: u16) -> Vec<u16> {
     let count = slots.slots.len();
     if lanes == 1 {
@@ -81,12 +85,17 @@ fn lanes_of_slots(changes: usize, slots: &Slots, ties: &Ties, lanes: u16) -> Vec
     let quota = changes.div_ceil(usize::from(lanes));
     let mut roots: Vec<usize> = (0..count).filter(|slot| ties.root[*slot] as usize == *slot).collect();
     roots.retain(|root| keyless == NONE || *root != ties.root[keyless as usize] as usize);
-    // Big ones first, each to the emptiest lane; the others fill up in order.
-    let (mut big, small): (Vec<usize>, Vec<usize>) = roots.into_iter().partition(|root| size[*root] * 4 > quota);
+    // Big ones first, each to the emptiest lane; the others fill up in order, or table by table.
+    let (mut big, mut small): (Vec<usize>, Vec<usize>) = roots.into_iter().partition(|root| size[*root] * 4 > quota);
     big.sort_by_key(|root| (std::cmp::Reverse(size[*root]), *root));
     for root in big {
         let lane = emptiest(&load);
         put(root, lane, &mut load);
+    }
+    let table = |root: &usize| slots.slots[*root].table;
+    let tables: BTreeSet<usize> = small.iter().map(table).collect();
+    if changes < tables.len() * usize::from(lanes) * FEW_ROWS {
+        small.sort_by_key(table);
     }
     let mut lane = 0;
     for root in small {

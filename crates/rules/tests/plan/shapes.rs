@@ -450,3 +450,18 @@ fn a_batch_that_does_not_fit_is_refused() {
     let narrow = MappedChange { after: Some(vec![Value::Int(1)]), ..change(3, PARENTS, "", "a") };
     assert!(matches!(refused(vec![narrow]), RulesError::RowWidth { found: 1, expected: 4, .. }));
 }
+
+#[test]
+fn a_lane_gets_few_tables_where_it_would_have_few_rows_of_each() {
+    let lanes_of = |rows: usize| {
+        let keys: Vec<String> = (0..rows).map(|row| format!("k{row}")).collect();
+        let inserts: Vec<_> =
+            keys.iter().enumerate().map(|(row, key)| ([PARENTS, TREE][row % 2], "", key.as_str())).collect();
+        let made = plan(batch(&inserts), &mappings(ReferentialAction::Restrict), 2).expect("the batch fits");
+        (1..=rows as u64).filter_map(|seq| made.lane_of(seq)).collect::<Vec<_>>()
+    };
+    assert_eq!(lanes_of(6), [0, 1, 0, 1, 0, 1], "each table in a lane");
+    let of_many = lanes_of(400);
+    assert!(of_many[..200].iter().all(|lane| *lane == 0), "neighbours stay together");
+    assert!(of_many[200..].iter().all(|lane| *lane == 1));
+}
