@@ -1,7 +1,9 @@
 //! From a batch of changes to lanes of statements.
 //!
 //! A plan depends on nothing but the changes, the mappings and the lane count, so a batch that was interrupted between
-//! two lanes is planned again identically and only its unfinished lanes run.
+//! two lanes is planned again identically and only its unfinished lanes run. Both processes plan the batches of either, to learn
+//! what a change had seen: they must agree on how lanes are filled, and a program that fills them in another way must not meet an
+//! interrupted batch of one before it.
 //!
 //! Lanes share no row, no unique value and no changed parent, so they may commit in any order. Within a lane the steps
 //! run in order; within a step the rows are independent of each other.
