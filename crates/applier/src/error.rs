@@ -39,7 +39,9 @@ pub enum ApplyError {
         "the target's checkpoint of {stream} was written under lease {found}, and the store is only at lease {mine}"
     )]
     StoreBehindTarget { stream: StreamId, mine: u64, found: u64 },
-    #[error("messages {first} to {last} of {stream} are half applied, and the tables' keys have changed since")]
+    #[error(
+        "messages {first} to {last} of {stream} are half applied, and since then the tables' keys have changed, or the program has"
+    )]
     PlanChanged { stream: StreamId, first: u64, last: u64 },
     #[error("message {seq} of {stream} is missing in the message table")]
     MessageMissing { stream: StreamId, seq: u64 },
@@ -113,8 +115,8 @@ impl ApplyError {
                  out what is to be applied once more"
             }
             ApplyError::PlanChanged { .. } => {
-                "give the tables of both sides back the columns and keys that they had, start the process, let it run for a \
-                 moment, and change them then"
+                "give the tables of both sides back the columns and keys that they had, or take the program that ran before, start \
+                 the process, let it run for a moment, and change the tables or the program then"
             }
             ApplyError::CheckpointMissing { .. } => {
                 "somebody removed it from the target's schema `crossfade`: start the process again, and it is made anew; then \

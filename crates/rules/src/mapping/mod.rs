@@ -21,6 +21,7 @@ pub use relations::{ChildLink, child_links};
 
 use crate::clock::clock_of;
 use crate::digest::Digest;
+use crate::plan::WAY_OF_FILLING_LANES;
 
 /// How a table's conflicts are decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -234,14 +235,14 @@ pub fn rules_hash(rules: &[TableRule], prefer: Side, family: FamilyPolicy) -> u6
     digest.finish()
 }
 
-/// A hash of what a plan depends on in the mappings. Stable across processes and versions.
+/// A hash of what a plan depends on in the mappings. Stable across processes, and across versions that fill lanes alike.
 ///
 /// Three things that a plan depends on as well are left out on purpose: the kinds of the columns (what is plain), whether a
 /// link that is not restricted cascades or sets to NULL (what follows), and how columns are merged. With them the hash would
 /// be another one, and a batch that was half done when the program was replaced would count as planned otherwise.
 pub fn plan_hash(tables: &[TableMapping]) -> u64 {
     let mut digest = Digest::default();
-    digest.text("crossfade plan 1").number(tables.len() as u64);
+    digest.text("crossfade plan").number(WAY_OF_FILLING_LANES).number(tables.len() as u64);
     for table in tables {
         digest.text(&table.target.schema).text(&table.target.table).number(table.columns.len() as u64);
         for column in &table.columns {

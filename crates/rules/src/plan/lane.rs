@@ -1,4 +1,5 @@
-//! Components into lanes, net changes into steps.
+//! Components into lanes, net changes into steps. Lanes filled in another way are to be told by
+//! [`WAY_OF_FILLING_LANES`](super::WAY_OF_FILLING_LANES).
 
 use std::collections::{BTreeMap, BTreeSet};
 

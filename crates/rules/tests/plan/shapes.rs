@@ -465,3 +465,19 @@ fn a_lane_gets_few_tables_where_it_would_have_few_rows_of_each() {
     assert!(of_many[..200].iter().all(|lane| *lane == 0), "neighbours stay together");
     assert!(of_many[200..].iter().all(|lane| *lane == 1));
 }
+
+/// A batch that is half applied must be divided by every program as by the one that began it. Where this fails, lanes are filled in
+/// another way: count `WAY_OF_FILLING_LANES` on, so that such a batch is refused.
+#[test]
+fn lanes_are_filled_as_the_way_of_filling_them_says() {
+    let keys: Vec<String> = (0..30).map(|row| format!("k{row}")).collect();
+    let tables = [PARENTS, TREE, NICKNAMES, KEYLESS, CHILDREN];
+    let inserts: Vec<_> = keys.iter().enumerate().map(|(row, key)| (tables[row * row % 5], "", key.as_str())).collect();
+    let few_tables: Vec<_> = keys.iter().cycle().take(420).map(|key| (PARENTS, "", key.as_str())).collect();
+    let lanes_of = |changes: &[_]| {
+        let made = planned(changes, 4);
+        (1..=30).filter_map(|seq| made.lane_of(seq)).map(|lane| lane.to_string()).collect::<String>()
+    };
+    assert_eq!(lanes_of(&inserts), "020020211202112031130311303223");
+    assert_eq!(lanes_of(&few_tables), "000000001111111122222222333333");
+}
