@@ -17,7 +17,7 @@ const LONGEST_GAP_MS: u64 = 60_000;
 const FRESH_MS: u64 = 3_000;
 
 /// The pace is that of the last third of the time so far, since tables differ, but of so long at least.
-const SHORTEST_SPAN_MS: u64 = 10_000;
+const SHORTEST_SPAN_MS: u64 = 15_000;
 
 /// From this share of the rate that is set, copying counts as held back by it: the number of rows that are left decides then, and
 /// not what they cost.

@@ -11,7 +11,7 @@ use crate::history::Left;
 /// What a row of a table costs, beside other tables' rows: it is read, it is written, its echo is recognised, it has a place in each
 /// unique key, and the server looks each parent up.
 pub(crate) fn row_cost(mapping: &TableMapping) -> u64 {
-    (3 + mapping.unique_keys.len() + mapping.parents.len()) as u64
+    (5 + mapping.unique_keys.len() + mapping.parents.len()) as u64
 }
 
 /// What the rows cost that are done, and what is left; `None` where a table's size is not known.
