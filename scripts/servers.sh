@@ -10,7 +10,7 @@
 #   --rivals    mydumper and percona-toolkit, which benchmarks measure beside crossfade. Only when asked for.
 #   --force     unpacks MySQL again, also when it is there.
 #
-# Without any of the first four it does all four. It is safe to run again (nothing happens when all is there) and to
+# Without any of the first five it does the first four. It is safe to run again (nothing happens when all is there) and to
 # run twice at once (the second waits for the first). Progress goes to stderr. Run it as root, or as a user who may
 # use sudo; sudo is only used where a package of the system is missing.
 #
