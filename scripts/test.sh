@@ -5,7 +5,7 @@
 # With BRANDS=one, what an end-to-end suite tests on both brands of server runs on one of them, and on the other one after the next
 # commit; random work runs on both even so.
 #
-# What judges how long something takes runs after all else, with the machine to itself.
+# End-to-end tests with `time_left_of` in their name, which a busy machine would fail, run after all else, one at a time.
 #
 # CARGO, TEST_THREADS (tests at a time in a suite), SUITES_AT_ONCE, BRANDS
 set -euo pipefail
@@ -39,8 +39,8 @@ choose() {
         }'
 }
 
-# Of the names, those of tests that share the machine, or those that do not.
-that_run() {
+# Of the names, those of tests that share the machine (together), or those that do not (alone).
+share_of() {
     case "$1" in
         together) grep -v "$by_the_clock" || true ;;
         alone) grep "$by_the_clock" || true ;;
@@ -52,7 +52,7 @@ suite() {
     output="$outputs/$how-$(basename "$program")"
     names="$("$program" --list --format terse | sed -n 's/: test$//p')" || ended=$?
     if [[ "$brands" == one ]]; then names="$(choose "$turn" <<<"$names")"; fi
-    mapfile -t chosen < <(that_run "$how" <<<"$names")
+    mapfile -t chosen < <(share_of "$how" <<<"$names")
     if ((ended == 0 && ${#chosen[@]} == 0)); then return 0; fi
     if ((ended == 0)); then
         (cd tests && exec "$program" --exact "${chosen[@]}") >"$output" 2>&1 || ended=$?
@@ -68,7 +68,7 @@ suite() {
     } 9>"$outputs/lock"
     return "$ended"
 }
-export -f choose that_run suite
+export -f choose share_of suite
 
 # Has each suite run what is to be run together, or alone.
 run_suites() {
@@ -78,6 +78,7 @@ run_suites() {
 }
 
 brands="${BRANDS:-both}"
+# In the names of tests that need the machine to themselves.
 by_the_clock='time_left_of'
 # Without a repository always the same.
 turn="$(git rev-list --count HEAD 2>/dev/null || echo 0)"

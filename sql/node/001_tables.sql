@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS crossfade.checkpoint (
   batch_first BIGINT UNSIGNED   NOT NULL,
   batch_last  BIGINT UNSIGNED   NOT NULL COMMENT 'inclusive',
   lanes       SMALLINT UNSIGNED NOT NULL COMMENT 'lanes that the batch was planned for',
-  plan_hash   BIGINT UNSIGNED   NOT NULL COMMENT 'of what the batch was planned by: mapping, keys, foreign keys',
+  plan_hash   BIGINT UNSIGNED   NOT NULL COMMENT 'of what the batch was planned by: mapping, keys, foreign keys, the rule for lanes',
   epoch       BIGINT UNSIGNED   NOT NULL COMMENT 'of the lease; an older process no longer finds its row',
   writes      BIGINT UNSIGNED   NOT NULL COMMENT 'counts every write, so that each one changes the row and is in the binlog',
   updated_at  DATETIME(6)       NOT NULL,

@@ -265,7 +265,8 @@ struct Slot {
     key: u64,
     version: u64,
     first_seq: u64,
-    /// When the first message with this version was applied; a clock that begins anew every 49 days, which costs one look too many.
+    /// When the first message with this version was applied; a clock that begins anew every 49 days: one look too many then, or a row
+    /// that is forgotten for a window.
     since_ms: u32,
     /// Messages with this version so far; 0 for an empty slot.
     times: u32,

@@ -115,8 +115,8 @@ impl ApplyError {
                  out what is to be applied once more"
             }
             ApplyError::PlanChanged { .. } => {
-                "give the tables of both sides back the columns and keys that they had, or take the program that ran before, start \
-                 the process, let it run for a moment, and change the tables or the program then"
+                "start the program that ran before, with the columns and keys that the tables of both sides had then; when `crossfade \
+                 status` shows that these messages are applied, change the program or the tables"
             }
             ApplyError::CheckpointMissing { .. } => {
                 "somebody removed it from the target's schema `crossfade`: start the process again, and it is made anew; then \

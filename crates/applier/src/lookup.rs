@@ -284,7 +284,8 @@ pub(crate) fn key_hashes(mapping: &TableMapping, key: &[&Value]) -> KeyHashes {
     KeyHashes { folded: folded_hash(&mapping.identity, key), exact: exact_hash(&mapping.identity, key) }
 }
 
-/// A direction's plan of a batch; planning is a pure function, so it is the one that was carried out.
+/// A direction's plan of a batch; planning is a pure function, so it is the one that was carried out, by a program with the same rule
+/// for lanes.
 pub(crate) async fn plan_of(
     store: &Store,
     stream: &StreamId,

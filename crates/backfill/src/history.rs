@@ -36,6 +36,9 @@ pub struct History {
     left: Option<Left>,
     /// How many rows a second might be copied then, where that was bounded.
     most_rows_per_second: Option<u32>,
+    /// [What rows cost](crate::order::costs_id) as they are counted here; 0 where an older program has kept it.
+    #[serde(default)]
+    costs_id: u64,
     latest: Sample,
     samples: Vec<Sample>,
     sample_every_ms: u64,
@@ -97,12 +100,21 @@ impl History {
         }
     }
 
+    /// Rows cost so much from now on. Other costs than before begin the reckoning anew: what is done would be counted in both.
+    pub fn count_by(&mut self, costs_id: u64) {
+        if self.costs_id != costs_id {
+            self.costs_id = costs_id;
+            self.begin_anew();
+        }
+    }
+
     fn begin_anew(&mut self) {
         // What was applied stays so.
         let done = Done { applied: self.latest.done.applied, ..Done::default() };
         *self = History {
             works: self.works,
             most_rows_per_second: self.most_rows_per_second,
+            costs_id: self.costs_id,
             latest: Sample { worked_ms: 0, done },
             ..History::default()
         };
@@ -274,6 +286,26 @@ mod tests {
         noted(&mut history, 31, 2, true, 199);
         history.note(34 * SECOND, true, done(3_607), Some(Left { rows: 2_000, cost: 9_000 }));
         assert!(left(&history, 34).is_some_and(|left| (left - 10.0).abs() < 0.1), "{:?}", left(&history, 34));
+    }
+
+    #[test]
+    fn where_rows_cost_otherwise_than_an_older_program_counted_them_the_reckoning_begins_anew() {
+        let mut history = History::default();
+        history.count_by(3);
+        history.note(0, true, done(0), None);
+        noted(&mut history, 0, 60, true, 100);
+        let mut history = History::parse(Some(&history.to_json()));
+        history.count_by(3);
+        assert!(history.speed(60 * SECOND).is_some(), "a process that was replaced by its like");
+        history.count_by(5);
+        let at_five = |rows: u64| Done { cost: rows * 5, ..done(rows) };
+        for second in 61..=90 {
+            let rows = second * 100;
+            history.note(second as i64 * SECOND, true, at_five(rows), Some(Left { rows: 1_000, cost: 5_000 }));
+            let told = left(&history, second as i64);
+            assert!(told.is_none_or(|told| (told - 10.0).abs() < 0.1), "{told:?} after {second} s");
+        }
+        assert!(left(&history, 90).is_some());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::copy::Copy;
 use crate::error::BackfillError;
 use crate::history::{Done, History};
 use crate::index::{build_indexes, drop_indexes, is_pending};
-use crate::order::{costs, ready, uncopied};
+use crate::order::{costs, costs_id, ready, uncopied};
 use crate::slot::Slots;
 use crate::windows::{Place, Windows};
 
@@ -269,6 +269,7 @@ impl Work {
         let (cost, left) = costs(&self.shared.mappings, copies);
         let rows = copies.iter().map(|copy| copy.counts.read).sum();
         let done = Done { rows, cost, applied: self.shared.applied.borrow().applied_seq };
+        history.count_by(costs_id(&self.shared.mappings));
         history.bound(self.shared.throttle.rows_per_second());
         let was_at_work = history.note(now_micros(), is_wished, done, left);
         if !is_wished && !was_at_work {

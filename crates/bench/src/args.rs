@@ -74,10 +74,10 @@ pub struct Args {
     /// Where the result goes as JSON
     #[arg(long, default_value = "target/bench/result.json", value_name = "FILE")]
     pub json: PathBuf,
-    /// Keep what an earlier call has measured and this one does not, as its JSON file has it; what is measured again is replaced as a
+    /// Keep what earlier calls have measured and this one does not, as their JSON files have it; what is measured again is replaced as a
     /// whole
-    #[arg(long, value_name = "FILE", conflicts_with = "contender")]
-    pub add: Option<PathBuf>,
+    #[arg(long, value_delimiter = ',', value_name = "FILE", conflicts_with = "contender")]
+    pub add: Vec<PathBuf>,
     /// Write the result as a page of the documentation too, with its chart and its figures beside it: `performance.md`, `.svg`, `.json`
     #[arg(long, value_name = "FILE")]
     pub page: Option<PathBuf>,

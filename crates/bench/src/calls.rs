@@ -16,6 +16,9 @@ pub struct Call {
     pub at: String,
     /// Of the program that was measured: differs where the program does.
     pub build: String,
+    /// Of the machine then; calls may be of different days.
+    #[serde(default)]
+    pub kernel: String,
     /// Processes that wanted to run, on average over the minute before.
     pub load_before: f64,
     /// What its figures stand for, each a server and a measurement, as `MySQL W1`.
@@ -48,19 +51,28 @@ fn subject(flavor: Flavor, measurement: Measurement) -> String {
 }
 
 impl Figures {
-    /// Those of earlier calls, with this call behind them.
+    /// Those of earlier calls, with these behind them.
     ///
     /// # Errors
     ///
-    /// They were measured on another machine, on other versions of the servers, or otherwise.
+    /// They were measured on another machine, on other versions of the servers, or otherwise; or both have measured the same.
     pub fn behind(mut self, mut earlier: Figures) -> Result<Figures> {
         let (ours, theirs) = (&self.conditions, &earlier.conditions);
         ensure!(ours == theirs, "they were measured otherwise: {theirs:?}; now it is {ours:?}; {WITHOUT}");
         let (ours, theirs) = (&self.machine, &earlier.machine);
         let alike = ours.is_like(theirs);
         ensure!(alike, "they are of another machine, or of other versions: {theirs:?}; this is {ours:?}; {WITHOUT}");
+        let there = |subject: &&String| earlier.calls.iter().any(|call| call.measured.contains(subject));
+        let twice = self.calls.iter().flat_map(|call| &call.measured).find(there);
+        ensure!(
+            twice.is_none(),
+            "they have {} as well as others do; leave one of both out",
+            twice.map_or("", String::as_str)
+        );
         earlier.machine.servers.append(&mut self.machine.servers);
         earlier.calls.append(&mut self.calls);
+        earlier.broken.append(&mut self.broken);
+        earlier.append(self);
         Ok(earlier)
     }
 
@@ -166,6 +178,15 @@ mod tests {
         let kept = figures(&[(Contender::Crossfade, 900.0), (Contender::Ceiling, 1_000.0)]);
         let kept = serde_json::from_value(kept.to_json()).unwrap();
         figures(&[]).behind(kept).unwrap()
+    }
+
+    #[test]
+    fn figures_of_several_calls_stand_beside_each_other_but_nothing_twice() {
+        let all = kept().behind(one_of_each(&["MySQL"])).unwrap();
+        let before = one_of_each(&["MySQL"]);
+        assert_eq!((all.runs.len(), all.delays.len()), (before.runs.len() + 2, before.delays.len()));
+        assert_eq!(all.runs[0].flavor, "MySQL");
+        assert!(kept().behind(all).unwrap_err().to_string().contains("MariaDB W1"));
     }
 
     #[test]

@@ -443,8 +443,7 @@ pub mod tests {
         let machine = Machine {
             cpu: "a processor".to_owned(),
             cores: 2,
-            memory_bytes: 8 << 30,
-            kernel: "6.1".to_owned(),
+            memory_gibibytes: 8,
             distribution: "a system".to_owned(),
             crossfade: "crossfade 0.1.0".to_owned(),
             servers: BTreeMap::from([("MariaDB".to_owned(), "10.11.14".to_owned())]),
@@ -462,6 +461,7 @@ pub mod tests {
         let call = Call {
             at: "2026-01-01 00:00 UTC".to_owned(),
             build: "1234".to_owned(),
+            kernel: "6.1".to_owned(),
             load_before: 0.5,
             measured: rates.first().map(|_| "MariaDB W1".to_owned()).into_iter().collect(),
         };

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Machine {
     pub cpu: String,
     pub cores: usize,
-    pub memory_bytes: u64,
-    pub kernel: String,
+    /// Rounded, since kernels keep different parts of it.
+    pub memory_gibibytes: u64,
     pub distribution: String,
     pub crossfade: String,
     /// The version of each that was measured.
@@ -28,8 +28,7 @@ impl Machine {
         Ok(Machine {
             cpu: field(&processor, "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: std::thread::available_parallelism()?.get(),
-            memory_bytes: memory_bytes(&read("/proc/meminfo")?),
-            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            memory_gibibytes: memory_gibibytes(&read("/proc/meminfo")?),
             distribution: distribution(&read("/etc/os-release").unwrap_or_default()),
             crossfade: crossfade_version(crossfade)?,
             servers: servers.collect::<Result<_>>()?,
@@ -39,8 +38,8 @@ impl Machine {
     /// Figures of both may stand beside each other.
     pub fn is_like(&self, other: &Machine) -> bool {
         let what = |machine: &Machine| {
-            let Machine { cpu, cores, memory_bytes, kernel, distribution, crossfade, servers: _ } = machine.clone();
-            (cpu, cores, memory_bytes, kernel, distribution, crossfade)
+            let Machine { cpu, cores, memory_gibibytes, distribution, crossfade, servers: _ } = machine.clone();
+            (cpu, cores, memory_gibibytes, distribution, crossfade)
         };
         let same_version = |(flavor, version)| other.servers.get(flavor).is_none_or(|other| other == version);
         what(self) == what(other) && self.servers.iter().all(same_version)
@@ -60,6 +59,10 @@ pub fn load() -> Result<f64> {
     Ok(read("/proc/loadavg")?.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0))
 }
 
+pub fn kernel() -> Result<String> {
+    Ok(read("/proc/sys/kernel/osrelease")?.trim().to_owned())
+}
+
 /// As the server's program says it, without the packager's suffix.
 pub fn version(flavor: Flavor) -> Result<String> {
     let binary = ServerBinary::find(flavor)?;
@@ -76,9 +79,9 @@ fn field(text: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-fn memory_bytes(text: &str) -> u64 {
+fn memory_gibibytes(text: &str) -> u64 {
     let kibibytes = field(text, "MemTotal").and_then(|value| value.strip_suffix(" kB")?.parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
+    (kibibytes.unwrap_or(0) + (1 << 19)) >> 20
 }
 
 fn distribution(text: &str) -> String {

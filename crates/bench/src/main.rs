@@ -81,10 +81,16 @@ async fn measure(args: &Args) -> Result<bool> {
         args.bare()?;
     }
     let at = chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string();
-    let call = Call { at, build: machine::build(&program)?, load_before: machine::load()?, measured: Vec::new() };
     let machine = Machine::ask(&program, &args.flavors())?;
+    let call = Call {
+        at,
+        build: machine::build(&program)?,
+        kernel: machine::kernel()?,
+        load_before: machine::load()?,
+        measured: Vec::new(),
+    };
     let mut figures = Figures::new(machine, args.conditions(), vec![call]);
-    if let Some(file) = &args.add {
+    for file in &args.add {
         figures = figures.behind(read(file)?).with_context(|| format!("nothing can be added to {}", file.display()))?;
     }
     let mut is_well = true;

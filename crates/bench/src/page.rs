@@ -46,13 +46,12 @@ fn section(page: &mut String, title: &str, text: &str, table: Option<String>) {
 }
 
 fn introduction(figures: &Figures) -> String {
-    let Machine { cpu, cores, memory_bytes, kernel, distribution, crossfade, servers } = &figures.machine;
-    let gibibytes = *memory_bytes as f64 / f64::from(1 << 30);
+    let Machine { cpu, cores, memory_gibibytes, distribution, crossfade, servers } = &figures.machine;
     let servers: Vec<String> = servers.iter().map(|(flavor, version)| format!("{flavor} {version}")).collect();
     format!(
         "# Performance\n\n\
          This page is written by `make bench`, and all its figures but those of the last two sections come from it: {crossfade} ({}), on {cores} \
-         cores of {cpu} with {gibibytes:.0} GiB of memory, {distribution}, Linux {kernel}. Servers and tool shared the cores. What is \
+         cores of {cpu} with {memory_gibibytes} GiB of memory, {distribution}. Servers and tool shared the cores. What is \
          compared with each other was measured in one call, contenders in turn. The higher the machine's load over the minute before it, \
          the less the absolute figures say; ratios are steadier: what slows one contender slows all.\n\n{}\n\n\
          Where nothing else is said, servers are durable: `sync_binlog=1` and `innodb_flush_log_at_trx_commit=1` on source, target and store.\n",
@@ -64,8 +63,8 @@ fn introduction(figures: &Figures) -> String {
 /// A line for each call of which something is shown, and for each measurement that came to no end.
 fn calls(figures: &Figures) -> String {
     let line = |call: &Call| {
-        let Call { at, build, load_before, measured } = call;
-        format!("- {at}, build {build}, load {load_before:.1}: {}", measured.join(", "))
+        let Call { at, build, kernel, load_before, measured } = call;
+        format!("- {at}, build {build}, Linux {kernel}, load {load_before:.1}: {}", measured.join(", "))
     };
     let calls = figures.calls.iter().filter(|call| !call.measured.is_empty()).map(line);
     let broken = figures.broken.iter().map(|broken| format!("- {}", broken.line()));

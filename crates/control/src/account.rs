@@ -4,6 +4,7 @@
 //! it says `USE` again, and with global ones to its end (MySQL manual, "When Privilege Changes Take Effect"), so its end is needed
 //! in any case; and what was granted stands in so many places that it might not be given back exactly. A lock changes none of it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crossfade_catalog::{Dialect, LockRights, known_accounts};
@@ -127,9 +128,9 @@ pub(crate) async fn until_gone(
         }
         let names: Vec<String> = left.iter().map(|session| session.id.to_string()).collect();
         waits.note(format!("sessions {} of {} on {side} had not ended", names.join(", "), listed(accounts)));
-        // Asked behind the sessions: one that was idle then, and has begun to write since, is left alone.
-        let writing = writing_sessions(conn, side, waits).await?;
         let is_late = end_after.is_some_and(|after| fence.elapsed() >= after);
+        // Asked behind the sessions: one that was idle then, and has begun to write since, is left alone.
+        let writing = if is_late { BTreeSet::new() } else { writing_sessions(conn, side, waits).await? };
         let ends = |session: &&Session| is_late || (session.is_idle && !writing.contains(&session.id));
         let ended: Vec<u64> = left.iter().filter(|one| theirs(one)).filter(ends).map(|one| one.id).collect();
         end_sessions(conn, side, ended.into_iter()).await?;

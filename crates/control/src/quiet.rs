@@ -20,8 +20,8 @@ pub(crate) const ASK_EVERY: Duration = Duration::from_millis(20);
 /// new, unless they ask in turn.
 const STALE_FOR: Duration = Duration::from_millis(110);
 
-/// Whoever has its turn on a side holds a lock of this name. One that is frozen keeps each of the others waiting no longer than the
-/// first number of seconds; where its host has gone without a word, the server ends the turn after the second.
+/// Whoever has its turn on a side holds a lock of this name. Others wait for it 2 s each time, and look without a turn then; where the
+/// holder is frozen, or its host has gone, the server ends its session after 10 idle seconds, and its turn with it.
 const TAKE_TURN: &str = "SET @crossfade_turn = GET_LOCK('crossfade.transactions', 2), SESSION wait_timeout = 10";
 const END_TURN: &str = "SET @crossfade_turn = RELEASE_LOCK('crossfade.transactions'), SESSION wait_timeout = DEFAULT";
 
@@ -40,8 +40,8 @@ struct Writer {
     started: String,
 }
 
-/// Numbers from here on are not a transaction's own: it gets that when it first writes, and is shown by where its session keeps it
-/// until then (`trx_get_id_for_print` in `trx0trx.ic`, both brands).
+/// A transaction gets its number when it first writes. Until then MySQL shows it by where its session keeps it
+/// (`trx_get_id_for_print` in `trx0trx.ic`), with numbers from here on, and MariaDB by 0 (`fill_trx_row` in `trx0i_s.cc`).
 const NO_NUMBER_YET: u64 = 1 << 48;
 
 impl Writer {
@@ -49,7 +49,7 @@ impl Writer {
     /// one within the same second looks the same, and is then another second's.
     fn is(&self, later: &Writer) -> bool {
         let same = match self.number {
-            NO_NUMBER_YET.. => self.started == later.started,
+            0 | NO_NUMBER_YET.. => self.started == later.started,
             number => number == later.number,
         };
         self.session == later.session && same
@@ -119,32 +119,33 @@ pub(crate) async fn until_quiet(
 
 /// What has written or locked something and not ended, at some moment since this was called.
 async fn writers(conn: &mut Conn, side: Side, waits: &Waits) -> Result<Vec<Writer>, ControlError> {
-    say(conn, side, TAKE_TURN).await?;
+    run(conn, side, TAKE_TURN).await?;
     // The list has one of ours, so it shows for which question it was collected.
-    say(conn, side, "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+    run(conn, side, "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
     let mut asked = 0;
     let writers = loop {
         if let Some(writers) = listed(conn, side).await? {
             break writers;
         }
         asked += 1;
-        // At first it is what somebody had just asked, as we had ourselves.
-        let mut longer = 1.0;
+        // The first answer may be what we, or another tool, had asked for just before.
+        let mut factor = 1.0;
         if asked > 1 {
             waits.note(format!(
-                "{side} did not list its transactions anew, as where somebody reads innodb_trx more than nine times a second"
+                "{side} did not list its transactions anew, as where somebody reads innodb_trx (MariaDB: or innodb_locks, innodb_lock_waits) \
+                 more than nine times a second, or writes bytes that are no text"
             ));
             // Two who have no turn would else ask alternately for ever.
-            longer = rand::random_range(1.0..2.0);
+            factor = rand::random_range(1.0..2.0);
         }
-        tokio::time::sleep(STALE_FOR.mul_f64(longer)).await;
+        tokio::time::sleep(STALE_FOR.mul_f64(factor)).await;
     };
-    say(conn, side, "ROLLBACK").await?;
-    say(conn, side, END_TURN).await?;
+    run(conn, side, "ROLLBACK").await?;
+    run(conn, side, END_TURN).await?;
     Ok(writers)
 }
 
-async fn say(conn: &mut Conn, side: Side, statement: &str) -> Result<(), ControlError> {
+async fn run(conn: &mut Conn, side: Side, statement: &str) -> Result<(), ControlError> {
     in_time(side, conn.query_drop(statement)).await?.map_err(during(side, LIST))
 }
 
@@ -210,10 +211,13 @@ mod tests {
 
     #[test]
     fn p9_a_transaction_that_only_locks_stays_the_same_when_it_first_writes() {
-        let locks = writer(7, NO_NUMBER_YET + 12, "10:00:00");
-        assert!(locks.is(&writer(7, 4_711, "10:00:00")), "it has got its number");
-        assert!(!locks.is(&writer(7, 4_711, "10:00:01")), "the session's next one");
-        assert!(!locks.is(&writer(8, 4_711, "10:00:00")), "another session's");
+        for no_number_yet in [0, NO_NUMBER_YET + 12] {
+            let locks = writer(7, no_number_yet, "10:00:00");
+            assert!(locks.is(&locks) && locks.is(&writer(7, 4_711, "10:00:00")), "it has got its number");
+            assert!(!locks.is(&writer(7, no_number_yet, "10:00:01")), "the session's next one");
+            assert!(!locks.is(&writer(7, 4_711, "10:00:01")), "the session's next one, which has written");
+            assert!(!locks.is(&writer(8, 4_711, "10:00:00")), "another session's");
+        }
         let writes = writer(7, 4_711, "10:00:00");
         assert!(writes.is(&writes) && !writes.is(&writer(7, 4_712, "10:00:00")));
     }

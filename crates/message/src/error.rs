@@ -78,7 +78,7 @@ impl StoreError {
             StoreError::NotMigrated { .. } => Some("run `crossfade init`"),
             StoreError::TooNew { .. } => Some("upgrade this program"),
             StoreError::RulesDiffer { .. } => {
-                Some("stop both processes and start them with the same configuration file")
+                Some("stop both processes and start them with the same program and the same configuration file")
             }
             StoreError::Missing { .. } => {
                 Some("the messages were purged or the store was restored from a backup; do not go on from here")

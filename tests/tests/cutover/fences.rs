@@ -91,14 +91,22 @@ async fn an_open_transaction_is_ended_if_so_wished(flavor: Flavor) -> Result<()>
     migration.stop_both().await
 }
 
-/// One that has only locked something so far, and writes under the fence.
 async fn a_transaction_that_only_locks_is_waited_for(flavor: Flavor) -> Result<()> {
-    let mut migration = staged_alone(&setup(flavor, "locks_first", "require_instances = false")).await?;
+    waits_for_one_that_locks(flavor, "locks_first", "FOR UPDATE").await
+}
+
+async fn a_transaction_that_only_shares_locks_is_waited_for(flavor: Flavor) -> Result<()> {
+    waits_for_one_that_locks(flavor, "shares_first", "LOCK IN SHARE MODE").await
+}
+
+/// One that has only locked something so far, and writes under the fence.
+async fn waits_for_one_that_locks(flavor: Flavor, name: &'static str, lock: &str) -> Result<()> {
+    let mut migration = staged_alone(&setup(flavor, name, "require_instances = false")).await?;
     migration.on(&migration.old, &["INSERT INTO {schema}.item (writer, n, v) VALUES ('locked', 1, 1)"]).await?;
     let mut conn = migration.old.get_conn().await?;
     let item = format!("`{}`.item", migration.schema);
     conn.query_drop("BEGIN").await?;
-    conn.query_drop(format!("SELECT * FROM {item} WHERE writer = 'locked' FOR UPDATE")).await?;
+    conn.query_drop(format!("SELECT * FROM {item} WHERE writer = 'locked' {lock}")).await?;
     let commits = async {
         until("the fence", LIMIT, || async {
             let now = flag(&migration).await?;
@@ -232,5 +240,6 @@ on_both_brands! {
     p9_the_side_itself_refuses_writes => the_side_itself_refuses_writes,
     p9_a_side_that_was_left_read_only_is_released => a_side_that_was_left_read_only_is_released,
     p9_a_transaction_that_only_locks_is_waited_for => a_transaction_that_only_locks_is_waited_for,
+    p9_a_transaction_that_only_shares_locks_is_waited_for => a_transaction_that_only_shares_locks_is_waited_for,
     p9_a_tool_that_wakes_up_late_refuses_nothing => a_tool_that_wakes_up_late_refuses_nothing,
 }

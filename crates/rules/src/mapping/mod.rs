@@ -21,7 +21,7 @@ pub use relations::{ChildLink, child_links};
 
 use crate::clock::clock_of;
 use crate::digest::Digest;
-use crate::plan::WAY_OF_FILLING_LANES;
+use crate::plan::LANE_RULE;
 
 /// How a table's conflicts are decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -210,12 +210,17 @@ impl TableMapping {
 }
 
 /// A hash of all rules that decide what both processes do. The order of the rules does not count. Stable across
-/// processes and versions.
+/// processes, and across versions that fill lanes alike: two that do not, must not work on one pair.
 pub fn rules_hash(rules: &[TableRule], prefer: Side, family: FamilyPolicy) -> u64 {
     let mut sorted: Vec<&TableRule> = rules.iter().collect();
     sorted.sort_by(|a, b| (&a.old, &a.new).cmp(&(&b.old, &b.new)));
     let mut digest = Digest::default();
-    digest.text("crossfade rules 2").text(prefer.as_str()).text(family.as_str()).number(sorted.len() as u64);
+    digest
+        .text("crossfade rules 2")
+        .number(LANE_RULE)
+        .text(prefer.as_str())
+        .text(family.as_str())
+        .number(sorted.len() as u64);
     for rule in sorted {
         for name in [&rule.old, &rule.new] {
             digest.text(&name.schema).text(&name.table);
@@ -238,11 +243,11 @@ pub fn rules_hash(rules: &[TableRule], prefer: Side, family: FamilyPolicy) -> u6
 /// A hash of what a plan depends on in the mappings. Stable across processes, and across versions that fill lanes alike.
 ///
 /// Three things that a plan depends on as well are left out on purpose: the kinds of the columns (what is plain), whether a
-/// link that is not restricted cascades or sets to NULL (what follows), and how columns are merged. With them the hash would
-/// be another one, and a batch that was half done when the program was replaced would count as planned otherwise.
+/// link that is not restricted cascades or sets to NULL (what follows), and how columns are merged. With one of
+/// them more the hash would be another one, and a batch that was half done when the program was replaced would count as planned otherwise.
 pub fn plan_hash(tables: &[TableMapping]) -> u64 {
     let mut digest = Digest::default();
-    digest.text("crossfade plan").number(WAY_OF_FILLING_LANES).number(tables.len() as u64);
+    digest.text("crossfade plan").number(LANE_RULE).number(tables.len() as u64);
     for table in tables {
         digest.text(&table.target.schema).text(&table.target.table).number(table.columns.len() as u64);
         for column in &table.columns {

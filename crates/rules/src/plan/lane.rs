@@ -1,5 +1,4 @@
-//! Components into lanes, net changes into steps. Lanes filled in another way are to be told by
-//! [`WAY_OF_FILLING_LANES`](super::WAY_OF_FILLING_LANES).
+//! Components into lanes, net changes into steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +11,14 @@ use super::{ChangeKind, Departure, LanePlan, MappedChange, NetChange, Plan, Seqs
 
 use super::order::Order;
 use crate::merge::Part;
+
+/// Number of the rule by which changes get their lanes, part of [`plan_hash`](crate::mapping::plan_hash) and of
+/// [`rules_hash`](crate::mapping::rules_hash). Raise it with every change that may put one into another lane (`slot` and `tie`
+/// included): a batch that an older program left half applied is refused then, and so is a program beside an older one.
+///
+/// What a change had seen tells no rule, since no release has had another one. The first that has must write it there, beside the
+/// number of lanes, and keep this one for what was captured before.
+pub(crate) const LANE_RULE: u64 = 1;
 
 /// Groups rows that can share a statement: by rank, table and kind.
 type Groups = BTreeMap<(u32, usize, ChangeKind), Vec<NetChange>>;
@@ -57,12 +64,12 @@ fn lane_steps(groups: Groups, in_order: Vec<MappedChange>) -> Vec<Step> {
     net.chain(rest).collect()
 }
 
-/// With fewer rows of each table in a lane, what its statements cost beside the rows counts.
-const FEW_ROWS: usize = 100;
+/// Rows of each table that a lane should get at least: with fewer, what a statement costs beside its rows counts.
+const LEAST_TABLE_ROWS: usize = 100;
 
-/// Per slot its lane. Components keep together; lanes get about the same number of changes, and neighbours in the
-/// batch share a lane where they can, since they are likely to be neighbours in the table too. Where there are many tables, a lane
-/// gets few of them.
+/// Per slot its lane. Components keep together, and lanes get about the same number of changes. Where each lane would get
+/// [`LEAST_TABLE_ROWS`] of each table or more, on average, lanes fill up in the order of the batch, since neighbours there are likely
+/// to be neighbours in the table too; else table by table, so that a table is in few lanes.
 fn lanes_of_slots(changes: usize, slots: &Slots, ties: &Ties, lanes: u16) -> Vec<u16> {
     let count = slots.slots.len();
     if lanes == 1 {
@@ -95,7 +102,7 @@ fn lanes_of_slots(changes: usize, slots: &Slots, ties: &Ties, lanes: u16) -> Vec
     }
     let table = |root: &usize| slots.slots[*root].table;
     let tables: BTreeSet<usize> = small.iter().map(table).collect();
-    if changes < tables.len() * usize::from(lanes) * FEW_ROWS {
+    if changes < tables.len() * usize::from(lanes) * LEAST_TABLE_ROWS {
         small.sort_by_key(table);
     }
     let mut lane = 0;

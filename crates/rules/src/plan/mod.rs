@@ -2,8 +2,7 @@
 //!
 //! A plan depends on nothing but the changes, the mappings and the lane count, so a batch that was interrupted between
 //! two lanes is planned again identically and only its unfinished lanes run. Both processes plan the batches of either, to learn
-//! what a change had seen: they must agree on how lanes are filled. A batch that was interrupted under a program that filled them in
-//! another way is refused, by its hash ([`plan_hash`](crate::mapping::plan_hash)).
+//! what a change had seen: they must agree on how lanes are filled ([`lane::LANE_RULE`]).
 //!
 //! Lanes share no row, no unique value and no changed parent, so they may commit in any order. Within a lane the steps
 //! run in order; within a step the rows are independent of each other.
@@ -29,9 +28,7 @@ use crate::merge::Part;
 use table::PlannedTable;
 
 pub use dependence::{Dependence, Dependences};
-
-/// Counts the ways in which lanes have been filled: whoever fills them otherwise counts on.
-pub(crate) const WAY_OF_FILLING_LANES: u64 = 2;
+pub(crate) use lane::LANE_RULE;
 
 /// One change of a batch, its images in the order of its mapping's columns.
 #[derive(Debug, Clone, PartialEq)]

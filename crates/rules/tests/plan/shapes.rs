@@ -466,10 +466,10 @@ fn a_lane_gets_few_tables_where_it_would_have_few_rows_of_each() {
     assert!(of_many[200..].iter().all(|lane| *lane == 1));
 }
 
-/// A batch that is half applied must be divided by every program as by the one that began it. Where this fails, lanes are filled in
-/// another way: count `WAY_OF_FILLING_LANES` on, so that such a batch is refused.
+/// A batch that is half applied must be divided by every program as by the one that began it. Where this fails, raise `LANE_RULE`, and
+/// then the lanes that are expected here.
 #[test]
-fn lanes_are_filled_as_the_way_of_filling_them_says() {
+fn changes_keep_their_lanes_from_version_to_version() {
     let keys: Vec<String> = (0..30).map(|row| format!("k{row}")).collect();
     let tables = [PARENTS, TREE, NICKNAMES, KEYLESS, CHILDREN];
     let inserts: Vec<_> = keys.iter().enumerate().map(|(row, key)| (tables[row * row % 5], "", key.as_str())).collect();
