@@ -50,7 +50,7 @@ fn introduction(figures: &Figures) -> String {
     let servers: Vec<String> = servers.iter().map(|(flavor, version)| format!("{flavor} {version}")).collect();
     format!(
         "# Performance\n\n\
-         This page is written by `make bench`, and all its figures but those of the last two sections come from it: {crossfade} ({}), on {cores} \
+         This page is written by `make bench`, and all its figures but those of the last three sections come from it: {crossfade} ({}), on {cores} \
          cores of {cpu} with {memory_gibibytes} GiB of memory, {distribution}. Servers and tool shared the cores. What is \
          compared with each other was measured in one call, contenders in turn. The higher the machine's load over the minute before it, \
          the less the absolute figures say; ratios are steadier: what slows one contender slows all.\n\n{}\n\n\
