@@ -457,7 +457,7 @@ fn a_lane_gets_few_tables_where_it_would_have_few_rows_of_each() {
         let keys: Vec<String> = (0..rows).map(|row| format!("k{row}")).collect();
         let inserts: Vec<_> =
             keys.iter().enumerate().map(|(row, key)| ([PARENTS, TREE][row % 2], "", key.as_str())).collect();
-        let made = plan(batch(&inserts), &mappings(ReferentialAction::Restrict), 2).expect("the batch fits");
+        let made = planned(&inserts, 2);
         (1..=rows as u64).filter_map(|seq| made.lane_of(seq)).collect::<Vec<_>>()
     };
     assert_eq!(lanes_of(6), [0, 1, 0, 1, 0, 1], "each table in a lane");
