@@ -115,6 +115,15 @@ impl Process {
         .with_context(|| self.log_end())
     }
 
+    /// Waits until its log has a text.
+    pub async fn until_logged(&self, text: &str, limit: Duration) -> Result<()> {
+        until(text, limit, || async {
+            let has_it = std::fs::read_to_string(&self.log)?.contains(text);
+            Ok(if has_it { Progress::Reached(()) } else { Progress::NotYet(self.log_end()) })
+        })
+        .await
+    }
+
     /// Waits for its end; running longer than `limit` is an error that shows the log's end.
     pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         match tokio::time::timeout(limit, self.child.wait()).await {

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
-use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 
@@ -63,17 +62,6 @@ async fn unlogged_mysql() -> Result<&'static SharedPair> {
     Ok(*PAIR.get_or_try_init(start).await?)
 }
 
-async fn until_frozen(migration: &mut Migration) -> Result<()> {
-    let process = migration.process(Direction::Forward)?.pid();
-    until("frozen between the marks of a chunk", LIMIT, || async {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-        let is_frozen = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
-        Ok(if is_frozen { Progress::Reached(()) } else { Progress::NotYet(stat) })
-    })
-    .await
-    .with_context(|| migration.log_ends())
-}
-
 async fn children_change_while_they_are_read(servers: &'static SharedPair, name: &'static str) -> Result<()> {
     // Tables are copied one by one; one that waits for its turn would be told to differ.
     let settings = "[verify]\nafter_backfill = false\n".to_owned();
@@ -108,7 +96,7 @@ async fn children_change_while_they_are_read(servers: &'static SharedPair, name:
         migration.stop(Direction::Forward).await?;
         migration.start(Direction::Forward, &[("CROSSFADE_FAILPOINT", "between-marks:1:stop")])?;
         migration.crossfade(&["backfill", "start", "--table", table]).await?;
-        until_frozen(&mut migration).await?;
+        migration.process(Direction::Forward)?.until_frozen(LIMIT).await?;
         migration.on(&migration.old, &["USE {schema}"].iter().chain(*changes).copied().collect::<Vec<_>>()).await?;
         migration.process(Direction::Forward)?.resume()?;
         let copies = Copies::until_copied(&migration, LIMIT).await?;

@@ -109,7 +109,7 @@ async fn a_second_process_takes_over(flavor: Flavor) -> Result<()> {
     let mut second = start_another(&migration, "second")?;
     let mut third = start_another(&migration, "third")?;
     for process in [&second, &third] {
-        until_logged(process, "standing by").await?;
+        process.until_logged("standing by", LIMIT).await?;
     }
     insert(&migration, &migration.old, 1..6).await?;
     migration.until_quiet_and_equal(LIMIT).await?;
@@ -146,14 +146,6 @@ fn start_another(migration: &Migration, name: &str) -> Result<Process> {
     let config = migration.config();
     let words = ["--config", &config.to_string_lossy(), "sync", "forward"].map(str::to_owned);
     Process::start(&binary(), &words, &[], &migration.folder.join(format!("{name}.log.txt")))
-}
-
-async fn until_logged(process: &Process, text: &str) -> Result<()> {
-    let probe = async || {
-        let log = std::fs::read_to_string(process.log())?;
-        Ok(if log.contains(text) { Progress::Reached(()) } else { Progress::NotYet(log) })
-    };
-    quiet::until(text, LIMIT, probe).await
 }
 
 /// Both end within ten seconds with exit code 0 while both sides are written, and nothing is lost or doubled.

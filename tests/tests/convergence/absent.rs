@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use crossfade_servers::Flavor;
-use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::{Direction, Migration, Setup};
 use mysql_async::prelude::Queryable;
 
@@ -42,14 +41,7 @@ async fn what_cannot_return_is_not_inserted_unseen(flavor: Flavor) -> Result<()>
     migration.stop(Direction::Reverse).await?;
     migration.start(Direction::Reverse, &[("CROSSFADE_FAILPOINT", "mid-lane:1:stop")])?;
     migration.crossfade(&["start", "reverse"]).await?;
-    let process = migration.process(Direction::Reverse)?.pid();
-    until("frozen in the middle of its transaction", LIMIT, || async {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-        let is_frozen = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
-        Ok(if is_frozen { Progress::Reached(()) } else { Progress::NotYet(stat) })
-    })
-    .await
-    .with_context(|| migration.log_ends())?;
+    migration.process(Direction::Reverse)?.until_frozen(LIMIT).await?;
     let insert = format!("INSERT INTO `{}`.guests (id, place) VALUES (1, NULL)", migration.schema);
     let mut user = migration.old.get_conn().await?;
     let inserting = tokio::spawn(async move { user.query_drop(insert).await });

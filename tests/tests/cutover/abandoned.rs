@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use crossfade_tests::{Flavor, on_both_brands, says};
 
 use crate::application::{Application, flag};
-use crate::stage::{LIMIT, THREE, change, conclude, setup, staged, until_flag, until_frozen, until_mirrored};
+use crate::stage::{LIMIT, THREE, change, conclude, setup, staged, until_flag, until_mirrored};
 
 /// Users are kept waiting for as long as the fence lasts, and no longer.
 async fn a_fence_ends_by_itself(flavor: Flavor) -> Result<()> {
@@ -34,7 +34,7 @@ async fn two_tools_do_not_meet(flavor: Flavor) -> Result<()> {
     let application = Application::start(&migration, &THREE).await?;
     let freeze = [("CROSSFADE_FAILPOINT", "switch-acknowledge:1:stop")];
     let mut frozen = migration.tool("frozen", &["cutover"], &freeze)?;
-    until_frozen(&frozen).await?;
+    frozen.until_frozen(LIMIT).await?;
     // It does not say that it still has it in hand: the second one undoes it, and does it itself.
     change(&migration, &["cutover"], 0).await?;
     let after = flag(&migration).await?;
@@ -54,7 +54,7 @@ async fn who_breaks_it_off_has_all_as_before(flavor: Flavor) -> Result<()> {
     let before = flag(&migration).await?;
     let freeze = [("CROSSFADE_FAILPOINT", "switch-drain:1:stop")];
     let mut tool = migration.tool("tool", &["cutover"], &freeze)?;
-    until_frozen(&tool).await?;
+    tool.until_frozen(LIMIT).await?;
     tool.terminate()?;
     tool.resume()?;
     let status = tool.wait(LIMIT).await?;

@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::application::{Application, acknowledge, flag};
 use crate::stage::{
-    LIMIT, THREE, change, conclude, setup, staged, staged_alone, staged_on, until_flag, until_frozen, until_mirrored,
+    LIMIT, THREE, change, conclude, setup, staged, staged_alone, staged_on, until_flag, until_mirrored,
 };
 
 /// An account that may do what the migration needs, may set read_only, and may not write in spite of it where that can be told apart.
@@ -172,7 +172,7 @@ async fn a_tool_that_wakes_up_late_refuses_nothing(flavor: Flavor) -> Result<()>
     migration.expect_lines(&["has died; old takes writes again", "error: "]);
     for point in ["switch-refuse:1:stop", "switch-refusing:1:stop"] {
         let mut tool = migration.tool("late", &["cutover"], &[("CROSSFADE_FAILPOINT", point)])?;
-        until_frozen(&tool).await?;
+        tool.until_frozen(LIMIT).await?;
         until("somebody who undoes it", LIMIT, || async {
             let mut conn = migration.new.get_conn().await?;
             let question = "SELECT memory FROM crossfade.switch_run WHERE pair = ? ORDER BY id DESC LIMIT 1";

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::finish::rows_of_pair;
-use crate::stage::{LIMIT, change, setup, until_frozen};
+use crate::stage::{LIMIT, change, setup};
 
 const CLOCK: &str = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)";
 
@@ -171,7 +171,7 @@ async fn one_after_the_other(flavor: Flavor) -> Result<()> {
     let billing = &["cutover", "--group", "billing"][..];
     let freeze = [("CROSSFADE_FAILPOINT", "switch-drain:1:stop")];
     let mut tool = migration.tool("tool", billing, &freeze)?;
-    until_frozen(&tool).await?;
+    tool.until_frozen(LIMIT).await?;
     let fenced_at = users.written[1].load(Ordering::Relaxed);
     until_more(&users.written[0], 20).await?;
     ensure!(users.written[1].load(Ordering::Relaxed) == fenced_at, "invoices were written under their fence");
@@ -319,7 +319,7 @@ async fn a_late_flag_set_takes_nobody_back(flavor: Flavor) -> Result<()> {
     let freeze = [("CROSSFADE_FAILPOINT", "flag-set:1:stop")];
     migration.expect_lines(&["somebody else has changed the flag"]);
     let mut tool = migration.tool("tool", &["flag", "set", "old_only"], &freeze)?;
-    until_frozen(&tool).await?;
+    tool.until_frozen(LIMIT).await?;
     change(&migration, &["cutover", "--group", "billing"], 0).await?;
     tool.resume()?;
     let status = tool.wait(LIMIT).await?;

@@ -5,7 +5,7 @@ use crossfade_tests::lines::{AWAY, KILLED};
 use crossfade_tests::{Direction, Flavor, on_both_brands};
 
 use crate::application::{Application, flag};
-use crate::stage::{LIMIT, THREE, change, conclude, setup, staged, start_again, until_frozen};
+use crate::stage::{LIMIT, THREE, change, conclude, setup, staged, start_again};
 
 /// The same command, killed, and then once more, finishes what it has begun: there for one point, and back for the next one.
 async fn the_same_command_goes_on(flavor: Flavor) -> Result<()> {
@@ -58,7 +58,7 @@ async fn a_dead_process_undoes_it(flavor: Flavor) -> Result<()> {
         let before = flag(&migration).await?;
         let freeze = [("CROSSFADE_FAILPOINT", "switch-acknowledge:1:stop")];
         let mut tool = migration.tool("tool", &words, &freeze)?;
-        until_frozen(&tool).await?;
+        tool.until_frozen(LIMIT).await?;
         ensure!(flag(&migration).await?.fenced, "it should hold before it has acknowledgements");
         migration.process(direction)?.kill9().await?;
         tool.resume()?;

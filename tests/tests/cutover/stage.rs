@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crossfade_servers::{Server, SharedPair};
-use crossfade_testkit::process::Process;
 use crossfade_testkit::quiet::{Progress, until};
 use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Flavor, Migration, Setup, json};
@@ -89,11 +88,6 @@ pub async fn conclude(migration: &mut Migration, application: Application) -> Re
     has_all(migration, in_charge, &ledger).await?;
     until_mirrored(migration).await?;
     Ok(ledger)
-}
-
-/// Waits until a process has frozen at its fail point.
-pub async fn until_frozen(process: &Process) -> Result<()> {
-    process.until_frozen(LIMIT).await
 }
 
 /// On servers that nobody else has: what is done there would meet other tests.

@@ -8,7 +8,6 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::killed::until_frozen;
 use crate::stage::{LIMIT, entity, setup, staged};
 
 /// Code and body.
@@ -47,7 +46,7 @@ async fn each_step_is_told(flavor: Flavor) -> Result<()> {
     for (point, wanted) in &steps {
         let freeze = format!("{point}:1:stop");
         let mut tool = migration.tool(point, &["entity", "move", "1"], &[("CROSSFADE_FAILPOINT", &freeze)])?;
-        until_frozen(&tool).await?;
+        tool.until_frozen(LIMIT).await?;
         let told = one(&served).await?;
         let (version, is_fenced) = (told.1, told.2);
         ensure!((&*told.0, told.2, told.3) == *wanted, "at {point}: {told:?}, not {wanted:?}");

@@ -6,7 +6,6 @@ use crossfade_tests::lines::KILLED;
 use crossfade_tests::{Direction, Flavor, Monitor, Served, on_both_brands};
 use mysql_async::prelude::Queryable;
 
-use crate::killed::until_frozen;
 use crate::stage::{LIMIT, entity, nodes_agree, number, on_new, setup, staged, staged_apart};
 
 /// A transaction that was begun before the fence and does not end: the move is undone, and users write on as before.
@@ -56,7 +55,7 @@ async fn a_fence_that_is_over_is_never_decided(flavor: Flavor) -> Result<()> {
     let client = EntityClient::builder(served.url()).build()?;
     let freeze = [("CROSSFADE_FAILPOINT", "entity-decide:1:stop")];
     let mut tool = migration.tool("tool", &["entity", "move", "1"], &freeze)?;
-    until_frozen(&tool).await?;
+    tool.until_frozen(LIMIT).await?;
     let guard = client.begin_write("1").await?;
     ensure!(guard.side() == Side::Old, "{guard:?}");
     migration.on(&migration.old, &["UPDATE {schema}.users SET n = 7 WHERE id = 1"]).await?;

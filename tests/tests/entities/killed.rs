@@ -92,7 +92,7 @@ async fn a_dead_process_undoes_it(flavor: Flavor) -> Result<()> {
     entity(&migration, &["add", "--all"], 0).await?;
     let mut tool =
         migration.tool("tool", &["entity", "move", "--all"], &[("CROSSFADE_FAILPOINT", "entity-fenced:1:stop")])?;
-    until_frozen(&tool).await?;
+    tool.until_frozen(LIMIT).await?;
     migration.process(Direction::Forward)?.kill9().await?;
     tool.resume()?;
     let status = tool.wait(LIMIT).await?;
@@ -110,17 +110,6 @@ async fn a_dead_process_undoes_it(flavor: Flavor) -> Result<()> {
     migration.until_quiet_and_equal(LIMIT).await?;
     has_all(&migration, &ledger).await?;
     migration.stop_both().await
-}
-
-/// Waits until a process has frozen at its fail point.
-pub async fn until_frozen(process: &crossfade_testkit::process::Process) -> Result<()> {
-    let file = format!("/proc/{}/stat", process.pid());
-    until("a frozen process", LIMIT, || async {
-        let stat = std::fs::read_to_string(&file)?;
-        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        Ok(if state == Some('T') { Progress::Reached(()) } else { Progress::NotYet(format!("{state:?}")) })
-    })
-    .await
 }
 
 on_both_brands! {

@@ -6,7 +6,6 @@ use futures_util::future::try_join_all;
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
-use crate::killed::until_frozen;
 use crate::stage::{LIMIT, counts, entity, nodes_agree, number, setup, staged};
 use crate::writers::{Users, has_all};
 
@@ -43,7 +42,7 @@ async fn the_same_command_waits_for_nobody_who_lives(flavor: Flavor) -> Result<(
     migration.expect_lines(&["somebody else has taken", "is not over"]);
     let freeze = [("CROSSFADE_FAILPOINT", "entity-decide:1:stop")];
     let mut first = migration.tool("first", &["entity", "move", "1"], &freeze)?;
-    until_frozen(&first).await?;
+    first.until_frozen(LIMIT).await?;
     // It lives and says nothing: after its time another one goes on with it.
     let report = entity(&migration, &["move", "1"], 0).await?;
     ensure!(report["resumed"] == true && number(&report, "moved")? == 1, "{report:#}");

@@ -44,14 +44,6 @@ async fn through_proxy(flavor: Flavor, name: &'static str, store_too: bool) -> R
     Ok((migration, proxy))
 }
 
-async fn until_logged(migration: &Migration, direction: Direction, word: &str) -> Result<()> {
-    until(word, LIMIT, || async {
-        let log = std::fs::read_to_string(migration.log(direction)).unwrap_or_default();
-        Ok(if log.contains(word) { Progress::Reached(()) } else { Progress::NotYet(log) })
-    })
-    .await
-}
-
 async fn a_target_that_is_away_is_waited_for(flavor: Flavor) -> Result<()> {
     let (mut migration, proxy) = through_proxy(flavor, "before_target", false).await?;
     proxy.go_away();
@@ -106,7 +98,7 @@ async fn a_store_that_is_away_is_waited_for(flavor: Flavor) -> Result<()> {
     migration.on(&migration.old, &[&insert([(1, 1)])]).await?;
     for direction in Direction::BOTH {
         migration.start(direction, &[])?;
-        until_logged(&migration, direction, WAITS).await?;
+        migration.process(direction)?.until_logged(WAITS, LIMIT).await?;
     }
     // Who asks gets an answer at once.
     let (code, _, said) = migration.crossfade_any(&["status"]).await?;
@@ -143,7 +135,7 @@ async fn a_store_that_goes_away_at_the_start_is_waited_for(flavor: Flavor) -> Re
     })
     .await?;
     proxy.go_away();
-    until_logged(&migration, Direction::Forward, WAITS).await?;
+    migration.process(Direction::Forward)?.until_logged(WAITS, LIMIT).await?;
     locker.query_drop("UNLOCK TABLES").await?;
     let ended = migration.process(Direction::Forward)?.exit_status()?;
     ensure!(ended.is_none(), "it has ended: {ended:?}");

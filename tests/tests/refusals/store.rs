@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use crossfade_servers::{Flavor, Server, SharedPair};
-use crossfade_testkit::quiet::{Progress, Status, until};
+use crossfade_testkit::quiet::Status;
 use crossfade_tests::lines::AWAY;
 use crossfade_tests::{Direction, Migration, Setup, on_both_brands};
 use mysql_async::prelude::Queryable;
@@ -97,21 +97,13 @@ async fn a_revoked_privilege_of_the_store_is_waited_for(flavor: Flavor) -> Resul
     // Who is asked to stop meanwhile does, and who is started meanwhile waits.
     migration.stop(Direction::Forward).await?;
     migration.start(Direction::Forward, &[])?;
-    until_logged(&migration, "standing by until that is mended").await?;
+    migration.process(Direction::Forward)?.until_logged("standing by until that is mended", LIMIT).await?;
     both_live(&mut migration)?;
     migration.on(&migration.new, &[&change(grant, "INSERT, UPDATE, DELETE")]).await?;
     until_status(&migration, "forward goes on by itself", is_green).await?;
     let status = until_all_is_well(&migration).await?;
     ensure!(status.number("forward", "last_seq") == 60 && status.number("reverse", "last_seq") == 0, "{}", status.0);
     migration.stop_both().await
-}
-
-async fn until_logged(migration: &Migration, word: &str) -> Result<()> {
-    until(word, LIMIT, || async {
-        let log = std::fs::read_to_string(migration.log(Direction::Forward)).unwrap_or_default();
-        Ok(if log.contains(word) { Progress::Reached(()) } else { Progress::NotYet(log) })
-    })
-    .await
 }
 
 async fn a_read_only_store_is_waited_for(flavor: Flavor) -> Result<()> {
