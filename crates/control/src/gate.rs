@@ -123,6 +123,8 @@ pub struct VerificationSeen {
     pub skipped: Vec<String>,
     /// Tables that are synced now, and that it did not know.
     pub unknown: Vec<String>,
+    /// Tables that were copied since it began.
+    pub copied: Vec<String>,
 }
 
 /// What was found of one table.
@@ -145,6 +147,7 @@ impl VerificationSeen {
             unconfirmed: 0,
             skipped: Vec::new(),
             unknown: synced.to_vec(),
+            copied: Vec::new(),
         };
         for table in tables {
             seen.unknown.retain(|name| *name != table.table);

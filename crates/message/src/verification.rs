@@ -173,15 +173,40 @@ impl Store {
         verification.check(kept.rows_affected())
     }
 
-    /// A table is compared anew.
-    pub async fn forget_differences(&self, verification: u64, table: &TableName) -> Result<(), StoreError> {
-        sqlx::query(
-            "DELETE FROM difference WHERE pair = ? AND verification = ? AND table_schema = ? AND table_name = ?",
+    /// Forgets a round of the background that has not ended and is to be made anew, with what it has found.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Overtaken`] where a newer process has it, or it has ended.
+    pub async fn give_up_round(&self, round: u64, epoch: u64) -> Result<(), StoreError> {
+        let given_up = sqlx::query(
+            "DELETE v, d FROM verification v LEFT JOIN difference d ON d.pair = v.pair AND d.verification = v.id
+             WHERE v.pair = ? AND v.id = ? AND v.epoch <= ? AND v.ended_at IS NULL",
         )
         .bind(&*self.pair)
-        .bind(verification)
+        .bind(round)
+        .bind(epoch)
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("give a comparison up"))?;
+        OpenVerification { id: round, epoch: Some(epoch) }.check(given_up.rows_affected())
+    }
+
+    /// A table is compared anew, as long as nobody else makes the comparison.
+    pub async fn forget_differences(
+        &self,
+        verification: OpenVerification,
+        table: &TableName,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE d FROM difference d JOIN verification v ON v.pair = d.pair AND v.id = d.verification
+             WHERE d.pair = ? AND d.verification = ? AND d.table_schema = ? AND d.table_name = ? AND v.epoch <=> ?",
+        )
+        .bind(&*self.pair)
+        .bind(verification.id)
         .bind(&*table.schema)
         .bind(&*table.table)
+        .bind(verification.epoch)
         .execute(&self.pool)
         .await
         .map_err(StoreError::during("forget differences"))?;

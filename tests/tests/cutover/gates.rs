@@ -131,9 +131,10 @@ async fn each_gate_is_closed_and_opened(flavor: Flavor) -> Result<()> {
     migration.stop_both().await
 }
 
-/// A comparison counts from its beginning, and for the tables that it knew.
+/// A comparison counts from its beginning, and for the tables that it knew and that were not copied since.
 async fn a_comparison_counts_for_what_it_saw(flavor: Flavor) -> Result<()> {
-    let mut migration = staged(&setup(flavor, "compared", "require_instances = false")).await?;
+    let settings = "require_instances = false\n\n[verify]\nafter_backfill = false";
+    let mut migration = staged(&setup(flavor, "compared", settings)).await?;
     let cutover = ["cutover"];
     ensure!(closed(&migration, &cutover).await?.is_empty());
     let long_ago = "UPDATE crossfade.verification SET begun_at = begun_at - INTERVAL 2 HOUR WHERE pair = ?";
@@ -141,6 +142,13 @@ async fn a_comparison_counts_for_what_it_saw(flavor: Flavor) -> Result<()> {
     conn.exec_drop(long_ago, (&migration.pair,)).await?;
     drop(conn);
     ensure!(closed(&migration, &cutover).await? == ["verified"]);
+    migration.crossfade(&["verify"]).await?;
+    ensure!(closed(&migration, &cutover).await?.is_empty());
+    let item = format!("{}.item", migration.schema);
+    migration.crossfade(&["backfill", "start", "--table", &item]).await?;
+    migration.crossfade(&["backfill", "status", "--watch"]).await?;
+    ensure!(closed(&migration, &cutover).await? == ["verified"]);
+    says(&migration, &cutover, 1, &["item was copied after the last comparison began"]).await?;
     migration.crossfade(&["verify"]).await?;
     ensure!(closed(&migration, &cutover).await?.is_empty());
     let extra = "CREATE TABLE {schema}.extra (id INT PRIMARY KEY, updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))";

@@ -16,8 +16,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const TABLES: [&str; 3] = ["a", "b", "c"];
 
 /// Three tables that are equal on both sides.
-async fn equal_tables(flavor: Flavor, name: &'static str) -> Result<Migration> {
-    let settings = "[verify]\npause = \"1s\"\n".to_owned();
+async fn equal_tables(flavor: Flavor, name: &'static str, pause: &str) -> Result<Migration> {
+    let settings = format!("[verify]\npause = \"{pause}\"\n");
     let migration = Migration::new(&Setup { settings, ..Setup::new(flavor, name) }).await?;
     for table in TABLES {
         let rows = (1..=500).map(|id| format!("({id}, 0, '2026-01-01')")).collect::<Vec<_>>().join(",");
@@ -50,7 +50,7 @@ fn has_ended_after(number: u64) -> impl Fn(&Value) -> bool {
 }
 
 async fn differences_come_up_and_go(flavor: Flavor) -> Result<()> {
-    let mut migration = equal_tables(flavor, "verify_rounds").await?;
+    let mut migration = equal_tables(flavor, "verify_rounds", "1s").await?;
     migration.start_both().await?;
     let off = migration.status().read().await?;
     ensure!(off.0["verify"]["on"] == false && off.0["verify"]["last"].is_null(), "{}", off.0);
@@ -92,7 +92,7 @@ async fn differences_come_up_and_go(flavor: Flavor) -> Result<()> {
 /// started again or a standby, and no two rounds are ever under way.
 async fn a_round_outlives_its_process(flavor: Flavor) -> Result<()> {
     let killed_after_one = [("CROSSFADE_FAILPOINT", "table-compared:1")];
-    let mut migration = equal_tables(flavor, "verify_killed").await?;
+    let mut migration = equal_tables(flavor, "verify_killed", "1s").await?;
     migration.expect_lines(KILLED);
     migration.start(Direction::Reverse, &[])?;
     migration.crossfade(&["verify", "--continuous", "on"]).await?;
@@ -151,7 +151,42 @@ async fn the_same_ends(migration: &Migration, begun: &Value) -> Result<u64> {
     Ok(number)
 }
 
+/// Rows that are to be copied are not told to differ: a round that has found them when someone asks for a copy does not end. One
+/// that begins behind the copying, without a pause, finds nothing.
+async fn a_round_gives_way_to_copying(flavor: Flavor) -> Result<()> {
+    let mut migration = equal_tables(flavor, "verify_yields", "1h").await?;
+    migration.start(Direction::Reverse, &[])?;
+    migration.crossfade(&["verify", "--continuous", "on"]).await?;
+    unseen(&migration.new, &migration.schema, &["DELETE FROM c".to_owned()]).await?;
+    migration.start(Direction::Forward, &[("CROSSFADE_FAILPOINT", "rows-compared:3:stop")])?;
+    migration.process(Direction::Forward)?.until_frozen(LIMIT).await?;
+    let table = |name: &str| format!("{}.{name}", migration.schema);
+    migration.crossfade(&["backfill", "start", "--table", &table("c")]).await?;
+    migration.crossfade(&["backfill", "pause"]).await?;
+    let first = migration.status().read().await?.0["verify"]["running"].clone();
+    ensure!(first["tables_done"] == 2, "{first}");
+
+    let [a, _, _] = TABLES.map(table);
+    migration.process(Direction::Forward)?.resume()?;
+    migration.process(Direction::Forward)?.until_logged("comparing gives way to copying", LIMIT).await?;
+    let rounds = migration.status().read().await?.0["verify"].clone();
+    ensure!(rounds["running"].is_null() && rounds["last"].is_null(), "{rounds}");
+    let shown = migration.crossfade_any(&["verify", "show", "--continuous"]).await?;
+    ensure!(shown.2.contains("no round was begun"), "{shown:?}");
+
+    migration.crossfade(&["backfill", "resume"]).await?;
+    let rounds = until_rounds(&migration, "a round behind the copying", |rounds| rounds["last"].is_object()).await?;
+    let last = &rounds["last"];
+    let number = last["verification"].as_u64().context("a round has no number")?;
+    ensure!(Some(number) > first["verification"].as_u64(), "the round of before has ended: {rounds}");
+    ensure!(last["rows"] == 1_500 && last["differences"] == 0, "{rounds}");
+    migration.crossfade(&["backfill", "start", "--table", &a]).await?;
+    until_rounds(&migration, "a round behind the next copying", has_ended_after(number)).await?;
+    migration.stop_both().await
+}
+
 on_both_brands! {
+    a_round_gives_way_to_copying => a_round_gives_way_to_copying,
     differences_come_up_and_go => differences_come_up_and_go,
     p4_a_round_outlives_its_process => a_round_outlives_its_process,
 }

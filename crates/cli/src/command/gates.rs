@@ -157,7 +157,11 @@ async fn verification_seen(store: &Store, synced: &[String]) -> anyhow::Result<O
     let Some(last) = rounds::last_whole(store).await? else { return Ok(None) };
     let reports = rounds::reports(&last);
     let age = (Utc::now() - last.begun_at).to_std().unwrap_or_default();
-    Ok(Some(VerificationSeen::new(age, reports.iter().map(compared_table), synced)))
+    let mut seen = VerificationSeen::new(age, reports.iter().map(compared_table), synced);
+    let copies = store.copies().await?.into_iter();
+    let copied = copies.filter(|copy| copy.copied_at.is_some_and(|at| at > last.begun_at));
+    seen.copied = copied.map(|copy| copy.table.to_string()).filter(|table| synced.contains(table)).collect();
+    Ok(Some(seen))
 }
 
 /// What a gate is judged by of a table that was compared.

@@ -3,6 +3,7 @@
 //! A round goes over all tables, one after the other, and is kept in the store table by table: whoever takes the lease goes on
 //! with it. Only the holder of the lease compares, and the store takes nothing of a round from a process of an older one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crossfade_config::Settings;
 use crossfade_message::{
     Comparisons, CopyState, OpenVerification, Store, StoreError, TableCopy, Verification, VerifyWish,
 };
+use crossfade_model::TableName;
 use crossfade_throttle::Throttle;
 use crossfade_verify::{Filter, Options, Progress, Sides, TablePair, TableReport};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,35 @@ pub struct Comparing {
     pub probe: Probe,
 }
 
+/// Why nothing is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Unwished,
+    /// What is to be copied first, or was copied meanwhile, would be told to differ.
+    Copying,
+}
+
+/// What of the store decides whether there is something to compare.
+struct Sight {
+    wish: Option<VerifyWish>,
+    /// Of the tables that are compared.
+    copies: Vec<TableCopy>,
+}
+
+impl Sight {
+    fn copied_at(&self) -> Option<DateTime<Utc>> {
+        self.copies.iter().filter_map(|copy| copy.copied_at).max()
+    }
+}
+
+/// A round, with what was found of the tables that are done.
+struct Round {
+    open: OpenVerification,
+    /// When something was copied last before it was opened.
+    copied_at: Option<DateTime<Utc>>,
+    reports: Vec<TableReport>,
+}
+
 impl Comparing {
     /// Compares as long as it is wished, until `running` ends. What goes wrong is tried again.
     pub async fn run(self, running: CancellationToken) -> anyhow::Result<()> {
@@ -54,15 +85,7 @@ impl Comparing {
 
     async fn rounds(&self) {
         loop {
-            let compared = match self.is_due().await {
-                Ok(true) => tokio::select! {
-                    compared = self.round() => compared,
-                    () = self.until_unwished() => Ok(()),
-                },
-                Ok(false) => Ok(()),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = compared {
+            if let Err(error) = self.look().await {
                 tracing::info!(error = with_causes(&error), "comparing in the background pauses, and goes on later");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -70,89 +93,133 @@ impl Comparing {
         }
     }
 
-    /// Nothing is to be copied first, and it is wished: then a round is open, or the pause after the last one is over. Who
-    /// wishes it anew need not wait. Or something was copied since the last round.
-    async fn is_due(&self) -> Result<bool, StoreError> {
-        let wish = self.store.verify_wish().await?;
-        if self.is_unwished(wish) {
-            return Ok(false);
+    /// Compares if it is time to. A round that copying has overtaken is given up: all of it is compared anew afterwards.
+    async fn look(&self) -> anyhow::Result<()> {
+        let (sight, last) = (self.sight().await?, self.last_round().await?);
+        match self.rest(&sight) {
+            Some(Rest::Unwished) => Ok(()),
+            Some(Rest::Copying) => match last.filter(|round| round.ended_at.is_none()) {
+                Some(round) => self.give_up(&round).await,
+                None => Ok(()),
+            },
+            None if self.is_due(&sight, last.as_ref()) => self.compare().await,
+            None => Ok(()),
         }
-        let copies = self.store.copies().await?;
-        if copies.iter().any(|copy| copy.state != CopyState::Copied) {
-            return Ok(false);
-        }
-        let last = self.last_round().await?;
-        if !wish.map_or(self.settings.verify.continuous, |wish| wish.on) {
-            let is_done = |at| last.as_ref().is_some_and(|round| round.begun_at >= at && round.ended_at.is_some());
-            return Ok(copied_at(&copies).is_some_and(|at| !is_done(at)));
-        }
-        let Some(ended_at) = last.and_then(|round| round.ended_at) else { return Ok(true) };
-        let rested = (Utc::now() - ended_at).to_std().unwrap_or_default() >= self.settings.verify.pause;
-        Ok(rested || wish.is_some_and(|wish| wish.since > ended_at))
     }
 
-    async fn until_unwished(&self) {
+    /// Something was copied since the last round that has ended. Or it is to go on for ever, and a round is open, or the pause
+    /// after the last one is over; who wishes it anew need not wait.
+    fn is_due(&self, sight: &Sight, last: Option<&Verification>) -> bool {
+        let ended = last.and_then(|round| round.ended_at.map(|ended_at| (round.begun_at, ended_at)));
+        if sight.copied_at().is_some_and(|at| ended.is_none_or(|(begun_at, _)| begun_at < at)) {
+            return true;
+        }
+        if !sight.wish.map_or(self.settings.verify.continuous, |wish| wish.on) {
+            return false;
+        }
+        let Some((_, ended_at)) = ended else { return true };
+        let rested = (Utc::now() - ended_at).to_std().unwrap_or_default() >= self.settings.verify.pause;
+        rested || sight.wish.is_some_and(|wish| wish.since > ended_at)
+    }
+
+    /// `None` where it need not rest.
+    fn rest(&self, sight: &Sight) -> Option<Rest> {
+        let verify = &self.settings.verify;
+        let is_wished = sight.wish.map_or(verify.continuous || verify.after_backfill, |wish| wish.on);
+        let is_to_be_copied = sight.copies.iter().any(|copy| copy.state != CopyState::Copied);
+        match (is_wished, is_to_be_copied) {
+            (false, _) => Some(Rest::Unwished),
+            (true, true) => Some(Rest::Copying),
+            (true, false) => None,
+        }
+    }
+
+    async fn sight(&self) -> Result<Sight, StoreError> {
+        let compared: HashSet<&TableName> = self.tables.iter().map(|table| &table.mapping.source).collect();
+        let mut copies = self.store.copies().await?;
+        copies.retain(|copy| compared.contains(&copy.table));
+        Ok(Sight { wish: self.store.verify_wish().await?, copies })
+    }
+
+    async fn until_it_must_rest(&self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             // What cannot be read is as it was.
-            let wish = self.store.verify_wish().await;
-            if wish.is_ok_and(|wish| self.is_unwished(wish)) {
+            if self.sight().await.is_ok_and(|sight| self.rest(&sight).is_some()) {
                 return;
             }
         }
     }
 
-    /// Not even after copying.
-    fn is_unwished(&self, wish: Option<VerifyWish>) -> bool {
-        let verify = &self.settings.verify;
-        !wish.map_or(verify.continuous || verify.after_backfill, |wish| wish.on)
+    async fn give_up(&self, round: &Verification) -> anyhow::Result<()> {
+        self.store.give_up_round(round.id, self.epoch).await?;
+        tracing::info!(round = round.id, "comparing gives way to copying; a new round follows");
+        Ok(())
     }
 
     async fn last_round(&self) -> Result<Option<Verification>, StoreError> {
         Ok(self.store.verifications(Comparisons::Rounds, 1).await?.into_iter().next())
     }
 
-    /// Goes on with the round that is open, or begins one, and ends it.
-    async fn round(&self) -> anyhow::Result<()> {
-        let (round, mut reports) = self.open().await?;
-        let keeper = Arc::new(InStore::new(&self.store, round, false));
-        let (sides, options, progress) = (self.sides(), self.options(), Progress::default());
-        for table in &self.tables {
-            let name = table.mapping.identity.to_string();
-            if reports.iter().any(|report| report.table == name) {
-                continue;
-            }
-            self.store.forget_differences(round.id, &table.mapping.source).await?;
-            let tables = std::slice::from_ref(table);
-            let compared = crossfade_verify::compare(&sides, tables, &options, &progress, keeper.clone()).await;
-            reports.append(&mut compared?);
-            self.store.keep_reports(round, &serde_json::to_string(&reports)?).await?;
-            (self.probe)("table-compared");
+    /// Goes on with the round that is open, or begins one, and ends it; or leaves it open where comparing must rest.
+    async fn compare(&self) -> anyhow::Result<()> {
+        let mut round = self.open().await?;
+        let is_whole = tokio::select! {
+            is_whole = self.compare_tables(&mut round) => is_whole?,
+            () = self.until_it_must_rest() => false,
+        };
+        if is_whole {
+            let Round { open, reports, .. } = &round;
+            self.store.end_verification(*open, &serde_json::to_string(reports)?).await?;
+            tell(*open, reports);
         }
-        self.store.end_verification(round, &serde_json::to_string(&reports)?).await?;
-        tell(round, &reports);
         Ok(())
     }
 
-    async fn open(&self) -> anyhow::Result<(OpenVerification, Vec<TableReport>)> {
-        let copied_at = copied_at(&self.store.copies().await?);
-        // What was compared before something was copied does not count.
-        let is_open =
-            |round: &Verification| round.ended_at.is_none() && copied_at.is_none_or(|at| round.begun_at >= at);
-        if let Some(open) = self.last_round().await?.filter(is_open) {
-            let mut reports = rounds::reports(&open);
-            // Another configuration may have other tables.
-            let is_known = |report: &TableReport| {
-                self.tables.iter().any(|table| table.mapping.identity.to_string() == report.table)
-            };
-            reports.retain(is_known);
-            tracing::info!(round = open.id, tables_done = reports.len(), "comparing goes on");
-            return Ok((self.store.adopt_round(open.id, self.epoch).await?, reports));
+    /// Those that are not done yet; whether all are in the end. What was found of a table while something was copied is not kept.
+    async fn compare_tables(&self, round: &mut Round) -> anyhow::Result<bool> {
+        let keeper = Arc::new(InStore::new(&self.store, round.open, false));
+        let (sides, options, progress) = (self.sides(), self.options(), Progress::default());
+        for table in &self.tables {
+            let name = table.mapping.identity.to_string();
+            if round.reports.iter().any(|report| report.table == name) {
+                continue;
+            }
+            self.store.forget_differences(round.open, &table.mapping.source).await?;
+            let tables = std::slice::from_ref(table);
+            let found = crossfade_verify::compare(&sides, tables, &options, &progress, keeper.clone()).await?;
+            (self.probe)("rows-compared");
+            let sight = self.sight().await?;
+            if self.rest(&sight).is_some() || sight.copied_at() != round.copied_at {
+                return Ok(false);
+            }
+            round.reports.extend(found);
+            self.store.keep_reports(round.open, &serde_json::to_string(&round.reports)?).await?;
+            (self.probe)("table-compared");
+        }
+        Ok(true)
+    }
+
+    async fn open(&self) -> anyhow::Result<Round> {
+        let copied_at = self.sight().await?.copied_at();
+        if let Some(last) = self.last_round().await?.filter(|round| round.ended_at.is_none()) {
+            if copied_at.is_none_or(|at| last.begun_at >= at) {
+                let mut reports = rounds::reports(&last);
+                // Another configuration may have other tables.
+                let is_known = |report: &TableReport| {
+                    self.tables.iter().any(|table| table.mapping.identity.to_string() == report.table)
+                };
+                reports.retain(is_known);
+                tracing::info!(round = last.id, tables_done = reports.len(), "comparing goes on");
+                let open = self.store.adopt_round(last.id, self.epoch).await?;
+                return Ok(Round { open, copied_at, reports });
+            }
+            self.give_up(&last).await?;
         }
         let tables = u32::try_from(self.tables.len()).unwrap_or(u32::MAX);
-        let round = self.store.begin_verification(ASKED, Some(self.epoch), Some(tables)).await?;
-        tracing::info!(round = round.id, tables, "comparing begins");
-        Ok((round, Vec::new()))
+        let open = self.store.begin_verification(ASKED, Some(self.epoch), Some(tables)).await?;
+        tracing::info!(round = open.id, tables, "comparing begins");
+        Ok(Round { open, copied_at, reports: Vec::new() })
     }
 
     fn sides(&self) -> Sides {
@@ -177,10 +244,6 @@ impl Comparing {
             keep_per_table: KEPT_PER_TABLE,
         }
     }
-}
-
-fn copied_at(copies: &[TableCopy]) -> Option<DateTime<Utc>> {
-    copies.iter().filter_map(|copy| copy.copied_at).max()
 }
 
 fn tell(round: OpenVerification, reports: &[TableReport]) {

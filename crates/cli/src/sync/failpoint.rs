@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Every point that `CROSSFADE_FAILPOINT` may name.
-const POINTS: [&str; 51] = [
+const POINTS: [&str; 52] = [
     "after-read",
     "inside-capture",
     "after-capture",
@@ -25,6 +25,7 @@ const POINTS: [&str; 51] = [
     "chunk-read",
     "mid-chunk",
     "after-chunk-commit",
+    "rows-compared",
     "table-compared",
     "index-dropped",
     "before-indexes",

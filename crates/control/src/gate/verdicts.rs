@@ -148,6 +148,10 @@ pub(super) fn verification(seen: &Result<Option<VerificationSeen>, String>, sett
         let why = format!("{} came to the configuration after the last comparison", listed(&seen.unknown));
         return Gate::closed(name, why, "run `crossfade verify`; `crossfade backfill start` copies what they had");
     }
+    if !seen.copied.is_empty() {
+        let why = format!("{} was copied after the last comparison began", listed(&seen.copied));
+        return Gate::closed(name, why, again);
+    }
     if !seen.skipped.is_empty() {
         let why = format!("nothing was compared of {}", listed(&seen.skipped));
         return Gate::closed(name, why, "`crossfade verify` says why; give these tables a key on both sides");

@@ -10,6 +10,7 @@ mod lease;
 mod migration;
 mod purge;
 mod requests;
+mod rounds;
 mod types;
 mod view;
 

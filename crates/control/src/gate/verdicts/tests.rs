@@ -43,6 +43,7 @@ fn compared() -> VerificationSeen {
         unconfirmed: 0,
         skipped: Vec::new(),
         unknown: Vec::new(),
+        copied: Vec::new(),
     }
 }
 
@@ -119,12 +120,13 @@ fn lag_counts_of_the_direction_that_is_drained() {
 
 #[test]
 fn going_back_asks_for_no_comparison() {
-    let faults: [fn(&mut VerificationSeen); 5] = [
+    let faults: [fn(&mut VerificationSeen); 6] = [
         |seen| seen.age = Duration::from_secs(3_601),
         |seen| (seen.worst_ppm, seen.mismatches) = (0.5, 1),
         |seen| seen.unconfirmed = 1,
         |seen| seen.skipped = vec!["app.log".to_owned()],
         |seen| seen.unknown = vec!["app.added".to_owned()],
+        |seen| seen.copied = vec!["app.users".to_owned()],
     ];
     let names: [&[&str]; 3] = [&["verified"], &["verified"], &[]];
     for fault in faults {
