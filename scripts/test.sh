@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# All tests: those of the crates one after the other, then the end-to-end suites, several at a time, since they wait more than
-# they work. A suite's output is printed whole when the suite has ended. Nothing is left out because something else failed.
+# All tests: examples in the documentation, then the suites of the crates and the end-to-end suites, several at a time, since they
+# wait more than they work. A suite's output is printed whole when the suite has ended. Nothing is left out because something else failed.
 #
 # With BRANDS=one, what an end-to-end suite tests on both brands of server runs on one of them, and on the other one after the next
 # commit; random work runs on both even so.
 #
-# End-to-end tests with `time_left_of` in their name, which a busy machine would fail, run after all else, one at a time.
+# Tests with `time_left_of` or `pass_at_the_rate` in their name, which a busy machine would fail, run after all else, one at a time.
 #
 # CARGO, TEST_THREADS (tests at a time in a suite), SUITES_AT_ONCE, BRANDS
 set -euo pipefail
@@ -22,7 +22,7 @@ trap 'rm -rf "$listing" "$outputs"' EXIT
 "$cargo" test --workspace --no-run --message-format json-render-diagnostics >"$listing"
 
 status=0
-"$cargo" test --workspace --exclude crossfade-tests --no-fail-fast || status=1
+"$cargo" test --workspace --doc --no-fail-fast || status=1
 
 # Of each two tests that differ by the brand in their names, the one whose turn it is; whatever has no such partner; and all of
 # what must run on both.
@@ -48,14 +48,14 @@ share_of() {
 }
 
 suite() {
-    local how="$1" name="$2" program="$3" output names chosen ended=0
+    local how="$1" folder="$2" name="$3" program="$4" output names chosen ended=0
     output="$outputs/$how-$(basename "$program")"
     names="$("$program" --list --format terse | sed -n 's/: test$//p')" || ended=$?
-    if [[ "$brands" == one ]]; then names="$(choose "$turn" <<<"$names")"; fi
+    if [[ "$brands" == one && "$folder" == */tests ]]; then names="$(choose "$turn" <<<"$names")"; fi
     mapfile -t chosen < <(share_of "$how" <<<"$names")
     if ((ended == 0 && ${#chosen[@]} == 0)); then return 0; fi
     if ((ended == 0)); then
-        (cd tests && exec "$program" --exact "${chosen[@]}") >"$output" 2>&1 || ended=$?
+        (cd "$folder" && exec "$program" --exact "${chosen[@]}") >"$output" 2>&1 || ended=$?
     else
         echo "it does not list its tests" >"$output"
     fi
@@ -74,19 +74,20 @@ export -f choose share_of suite
 run_suites() {
     local how="$1" at_once="$2"
     xargs --delimiter '\n' --max-args 1 --max-procs "$at_once" \
-        bash -o pipefail -c 'IFS=$'"'\t'"' read -r name program <<<"$2"; suite "$1" "$name" "$program"' suite "$how" <<<"$suites"
+        bash -o pipefail -c 'IFS=$'"'\t'"' read -r folder name program <<<"$2"; suite "$1" "$folder" "$name" "$program"' suite "$how" <<<"$suites"
 }
 
 brands="${BRANDS:-both}"
 # In the names of tests that need the machine to themselves.
-by_the_clock='time_left_of'
+by_the_clock='time_left_of\|pass_at_the_rate'
 # Without a repository always the same.
 turn="$(git rev-list --count HEAD 2>/dev/null || echo 0)"
 export brands by_the_clock outputs turn
 
-suites="$(sed -nE 's|.*#crossfade-tests@.*"crate_types":\["[a-z]+"\],"name":"([a-z_]+)".*"executable":"([^"]+)".*|\1\t\2|p' "$listing")"
+# The folder of its package, the name, and the program of each.
+suites="$(sed -nE 's|.*"manifest_path":"([^"]+)/Cargo.toml".*"crate_types":\["[a-z-]+"\],"name":"([a-zA-Z0-9_-]+)".*"overflow_checks":[a-z]+,"test":true\}.*"executable":"([^"]+)".*|\1\t\2\t\3|p' "$listing")"
 if [[ -z "$suites" ]]; then
-    echo "error: cargo lists no end-to-end suite" >&2
+    echo "error: cargo lists no suite" >&2
     exit 1
 fi
 run_suites together "${SUITES_AT_ONCE:-2}" || status=1

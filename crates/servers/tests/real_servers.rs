@@ -276,8 +276,7 @@ async fn a_server_dies_with_its_killed_parent(flavor: Flavor) -> TestResult {
     assert_eq!(helper.wait()?.signal(), Some(9));
     wait_until("the server is gone", || !is_alive(pid));
 
-    // What it left is removed by the next process that starts a server: here, one that exits without dropping its server.
-    assert!(data.exists());
+    // What it left is removed by the next process that starts a server: at the latest this one, which exits without dropping its server.
     let status = Command::new(std::env::current_exe()?)
         .args(["--exact", &format!("{module}::tests_share_a_pair_and_have_schemas_of_their_own"), "--nocapture"])
         .stdout(Stdio::null())
