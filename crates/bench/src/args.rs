@@ -118,6 +118,8 @@ enum MeasurementName {
     Decoding,
     /// From the binlog to the message table, while applying rests
     Capture,
+    /// Passing what forward has written, beside capturing the same from users
+    Echoes,
     /// Inserts where the message table is small and large
     Messages,
     /// Inserts over a few and over many tables
@@ -136,6 +138,7 @@ pub enum Measurement {
     Delay,
     Decoding,
     Capture,
+    Echoes,
     Growth(Growing),
     History(Work),
 }
@@ -148,6 +151,7 @@ impl fmt::Display for Measurement {
             Measurement::Delay => formatter.write_str("delay"),
             Measurement::Decoding => formatter.write_str("decoding"),
             Measurement::Capture => formatter.write_str("capture"),
+            Measurement::Echoes => formatter.write_str("echoes"),
             Measurement::Growth(growing) => growing.fmt(formatter),
             Measurement::History(work) => work.fmt(formatter),
         }
@@ -172,6 +176,7 @@ impl From<MeasurementName> for Measurement {
             MeasurementName::Delay => Measurement::Delay,
             MeasurementName::Decoding => Measurement::Decoding,
             MeasurementName::Capture => Measurement::Capture,
+            MeasurementName::Echoes => Measurement::Echoes,
             MeasurementName::Messages => Measurement::Growth(Growing::Messages),
             MeasurementName::Tables => Measurement::Growth(Growing::Tables),
             MeasurementName::Copying => Measurement::History(Work::Copying),

@@ -116,6 +116,7 @@ impl Figures {
             Measurement::Delay => out.delays = self.delays.extract_if(.., |run| run.flavor == flavor).collect(),
             Measurement::Decoding => out.decoding = self.decoding.extract_if(.., |run| run.flavor == flavor).collect(),
             Measurement::Capture => out.captures = self.captures.extract_if(.., |run| run.flavor == flavor).collect(),
+            Measurement::Echoes => out.echoes = self.echoes.extract_if(.., |run| run.flavor == flavor).collect(),
             Measurement::Growth(growing) => {
                 let growing = growing.to_string();
                 out.growth = self.growth.extract_if(.., |run| run.flavor == flavor && run.growing == growing).collect();
@@ -138,6 +139,8 @@ impl Figures {
         self.decoding.sort_by_key(|run| Reverse(run.flavor.clone()));
         self.captures.append(&mut more.captures);
         self.captures.sort_by_key(|run| Reverse(run.flavor.clone()));
+        self.echoes.append(&mut more.echoes);
+        self.echoes.sort_by_key(|run| Reverse(run.flavor.clone()));
         self.growth.append(&mut more.growth);
         self.growth.sort_by_key(|run| (run.growing.clone(), Reverse(run.flavor.clone())));
         self.history.append(&mut more.history);
@@ -154,11 +157,12 @@ impl Figures {
             delays,
             decoding,
             captures,
+            echoes,
             growth,
             history,
         } = self;
         let is_nothing = runs.is_empty() && delays.is_empty() && decoding.is_empty() && captures.is_empty();
-        is_nothing && growth.is_empty() && history.is_empty()
+        is_nothing && echoes.is_empty() && growth.is_empty() && history.is_empty()
     }
 }
 
@@ -219,8 +223,8 @@ mod tests {
     fn each_measurement_takes_the_place_of_its_own_figures_only() {
         let all = || one_of_each(&["MariaDB", "MySQL"]);
         let count = |figures: &Figures| {
-            let Figures { runs, delays, decoding, captures, growth, history, .. } = figures;
-            [runs.len(), delays.len(), decoding.len(), captures.len(), growth.len(), history.len()]
+            let Figures { runs, delays, decoding, captures, echoes, growth, history, .. } = figures;
+            [runs.len(), delays.len(), decoding.len(), captures.len(), echoes.len(), growth.len(), history.len()]
         };
         let before = count(&all());
         for (measurement, place) in [
@@ -229,12 +233,13 @@ mod tests {
             (Measurement::Delay, 1),
             (Measurement::Decoding, 2),
             (Measurement::Capture, 3),
-            (Measurement::Growth(crate::growth::Growing::Tables), 4),
-            (Measurement::History(crate::history::Work::Copying), 5),
+            (Measurement::Echoes, 4),
+            (Measurement::Growth(crate::growth::Growing::Tables), 5),
+            (Measurement::History(crate::history::Work::Copying), 6),
         ] {
             let mut figures = all();
             let out = figures.take_out(Flavor::MySql, measurement);
-            let mut expected = [0; 6];
+            let mut expected = [0; 7];
             expected[place] = 1;
             assert_eq!(count(&out), expected, "{measurement}");
             assert_eq!(std::array::from_fn(|kind| before[kind] - count(&figures)[kind]), expected, "{measurement}");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use crossfade_testkit::process;
+use crossfade_model::Direction;
 use mysql_async::prelude::Queryable;
 
 use crate::args::Args;
@@ -11,13 +11,6 @@ use crate::contender::{Crossfade, Reverse};
 use crate::figures::{CaptureRun, Used};
 use crate::recording::Recording;
 use crate::stage::{Durability, Stage};
-
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(5);
-
-/// The last of the workload's changes and the one that says that it is over.
-const CAPTURED: &str =
-    "SELECT CAST(COALESCE(MAX(last_seq), 0) AS UNSIGNED) FROM crossfade.stream WHERE stream LIKE 'forward%'";
 
 /// Lets crossfade capture a recording, and apply nothing.
 pub async fn measure(recording: &Recording, round: u32, args: &Args) -> Result<CaptureRun> {
@@ -38,27 +31,17 @@ pub async fn measure(recording: &Recording, round: u32, args: &Args) -> Result<C
 
 async fn measure_on(stage: &Stage, recording: &Recording, args: &Args) -> Result<(Duration, Used)> {
     let mut crossfade = Crossfade::prepare(stage, args, Reverse::Off).await?;
-    let config = stage.config().display().to_string();
-    process::run(&args.crossfade()?, &["--config", &config, "stop", "forward"], &[], COMMAND_LIMIT).await?;
+    crossfade.rest(Direction::Forward).await?;
     let mut store = stage.target()?.connect().await?;
-    let all = recording.changes + 1;
 
     let (before, began) = (stage.usage()?, Instant::now());
     crossfade.begin()?;
-    let took = loop {
-        let asked = began.elapsed();
-        let captured: Option<u64> = store.query_first(CAPTURED).await?;
-        if captured.is_some_and(|captured| captured >= all) {
-            break asked;
-        }
-        crossfade.must_run()?;
-        ensure!(asked < args.limit(), "only {captured:?} of {all} changes were captured after {:?}", args.limit());
-        tokio::time::sleep(POLL).await;
-    };
+    let all = recording.messages();
+    let captured = crossfade.until_captured(&mut store, Direction::Forward, all, args.limit()).await?;
     let after = stage.usage()?;
     for (part, _) in recording.parts() {
         let is_applied: Option<u8> = store.query_first(part.is_finished()).await?;
         ensure!(is_applied == Some(0), "changes were applied while only capture was to be measured");
     }
-    Ok((took, Used::between(before, after, Some(crossfade.end().await?))))
+    Ok((captured.at - began, Used::between(before, after, Some(crossfade.end().await?))))
 }

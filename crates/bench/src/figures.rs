@@ -23,6 +23,9 @@ pub struct Figures {
     pub delays: Vec<DelayRun>,
     pub decoding: Vec<DecodingRun>,
     pub captures: Vec<CaptureRun>,
+    // Earlier figures have none.
+    #[serde(default)]
+    pub echoes: Vec<EchoRun>,
     pub growth: Vec<GrowthRun>,
     pub history: Vec<HistoryRun>,
     pub broken: Vec<Broken>,
@@ -155,6 +158,22 @@ pub struct CaptureRun {
     pub used: Used,
 }
 
+/// Passing what forward has written of a workload, and capturing the same rows as a user's, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EchoRun {
+    pub flavor: String,
+    pub workload: String,
+    pub round: u32,
+    /// Of the workload.
+    pub changes: u64,
+    /// Rows that forward has written of them.
+    pub echoes: u64,
+    /// Rows a second, where they are recognised.
+    pub passed_per_second: f64,
+    /// Rows a second, where they are taken for a user's.
+    pub captured_per_second: f64,
+}
+
 /// Single-row inserts where there are so many messages, or tables, once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GrowthRun {
@@ -197,6 +216,7 @@ impl Figures {
             delays: Vec::new(),
             decoding: Vec::new(),
             captures: Vec::new(),
+            echoes: Vec::new(),
             growth: Vec::new(),
             history: Vec::new(),
             broken: Vec::new(),
@@ -250,7 +270,12 @@ impl Figures {
     pub fn to_json(&self) -> Value {
         let rounded = |ratio: Ratio| (ratio.name(), json!((ratio.times * 100.0).round() / 100.0));
         let ratios = [Durability::Durable, Durability::Relaxed].map(|durability| self.ratios(durability));
-        let ratios: Map<String, Value> = ratios.into_iter().flatten().map(rounded).collect();
+        let mut ratios: Map<String, Value> = ratios.into_iter().flatten().map(rounded).collect();
+        for (flavor, workload) in each_once(self.echoes.iter().map(EchoRun::subject)) {
+            let of_it = self.echoes.iter().filter(|run| run.subject() == (flavor, workload));
+            let ratio = Spread::of(of_it.map(EchoRun::ratio)).map(|ratio| (ratio.median * 100.0).round() / 100.0);
+            ratios.insert(format!("{flavor}/{workload}/echoes/captured"), json!(ratio));
+        }
         json!({
             "ratios": ratios,
             "machine": self.machine,
@@ -260,6 +285,7 @@ impl Figures {
             "delays": self.delays,
             "decoding": self.decoding,
             "captures": self.captures,
+            "echoes": self.echoes,
             "growth": self.growth,
             "history": self.history,
             "broken": self.broken,
@@ -344,6 +370,26 @@ impl CaptureRun {
     pub fn line(&self) -> String {
         let CaptureRun { flavor, workload, round, rows_per_second, used, .. } = self;
         format!("{flavor} capture of {workload}, round {round}: {rows_per_second:.0} rows/s; {}", used.line())
+    }
+
+    /// What is measured.
+    pub fn subject(&self) -> (&str, &str) {
+        (&self.flavor, &self.workload)
+    }
+}
+
+impl EchoRun {
+    pub fn line(&self) -> String {
+        let EchoRun { flavor, workload, round, changes: _, echoes, passed_per_second, captured_per_second } = self;
+        format!(
+            "{flavor} echoes of {workload}, round {round}: {echoes} passed at {passed_per_second:.0} rows/s, captured at \
+             {captured_per_second:.0}"
+        )
+    }
+
+    /// How many times as fast rows are passed as captured.
+    pub fn ratio(&self) -> f64 {
+        self.passed_per_second / self.captured_per_second
     }
 
     /// What is measured.
@@ -510,6 +556,15 @@ pub mod tests {
                 changes: 1,
                 rows_per_second: 1.0,
                 used: Used::default(),
+            });
+            all.echoes.push(EchoRun {
+                flavor: flavor.clone(),
+                workload: "W1".to_owned(),
+                round: 1,
+                changes: 1,
+                captured_per_second: 1.0,
+                echoes: 1,
+                passed_per_second: 1.0,
             });
             for growing in ["messages", "tables"] {
                 let (size, found, round, rows_per_second) = (1, 1, 1, 1.0);

@@ -16,7 +16,7 @@ use crate::figures::GrowthRun;
 use crate::recording::init;
 use crate::row;
 use crate::stage::{Durability, Side, Stage};
-use crate::workload::{FINISH_TABLE, ROW_BYTES, SCHEMA};
+use crate::workload::{self, FINISH_TABLE, ROW_BYTES, SCHEMA};
 
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Grown {
             source.query_drop(together.join(";")).await?;
         }
         self.done += 1;
-        source.query_drop(format!("UPDATE bench.finish SET done = {} WHERE id = 1", self.done)).await?;
+        source.query_drop(workload::mark(Side::Source, self.done)).await?;
         Ok(self.done)
     }
 }

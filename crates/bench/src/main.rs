@@ -12,6 +12,7 @@ mod chart;
 mod contender;
 mod decoding;
 mod delay;
+mod echoes;
 mod figures;
 mod growth;
 mod history;
@@ -122,6 +123,7 @@ async fn take(flavor: Flavor, measurement: Measurement, args: &Args, figures: &m
         }
         Measurement::Delay => delays(flavor, args, figures).await,
         Measurement::Capture => captures(flavor, args, figures).await,
+        Measurement::Echoes => echoes_of_all(flavor, args, figures).await,
         Measurement::Growth(growing) => growth::measure(flavor, growing, args, &mut figures.growth).await,
         Measurement::History(work) => history::measure(flavor, work, args, &mut figures.history).await,
         Measurement::Decoding => {
@@ -152,12 +154,35 @@ async fn throughput(
 }
 
 async fn captures(flavor: Flavor, args: &Args, figures: &mut Figures) -> Result<()> {
-    for workload in [Workload::Inserts, Workload::Updates, Workload::Mixed, Workload::Large] {
+    for_each_recording(flavor, args, async |recording, round| {
+        let run = capture::measure(recording, round, args).await?;
+        tell(format_args!("{}", run.line()));
+        figures.captures.push(run);
+        Ok(())
+    })
+    .await
+}
+
+async fn echoes_of_all(flavor: Flavor, args: &Args, figures: &mut Figures) -> Result<()> {
+    for_each_recording(flavor, args, async |recording, round| {
+        let run = echoes::measure(recording, round, args).await?;
+        tell(format_args!("{}", run.line()));
+        figures.echoes.push(run);
+        Ok(())
+    })
+    .await
+}
+
+/// Of the workloads that only the source's users write, in each round.
+async fn for_each_recording(
+    flavor: Flavor,
+    args: &Args,
+    mut measure: impl AsyncFnMut(&Recording, u32) -> Result<()>,
+) -> Result<()> {
+    for workload in Workload::one_way() {
         let recording = Recording::find_or_make(flavor, workload, args, &args.crossfade()?).await?;
         for round in 1..=args.rounds {
-            let run = capture::measure(&recording, round, args).await?;
-            tell(format_args!("{}", run.line()));
-            figures.captures.push(run);
+            measure(&recording, round).await?;
         }
     }
     Ok(())

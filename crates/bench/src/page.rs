@@ -18,6 +18,13 @@ const RELAXED: &str = "The same with `sync_binlog=0` and `innodb_flush_log_at_tr
 const CAPTURE: &str = "From the source's binlog to the message table, while applying rests (`crossfade stop forward`): from starting the \
      process until the last change is captured.";
 
+const ECHOES: &str = "What forward has written stands in the target's binlog, and the reverse process has to pass it. Beside it stands how fast \
+     a reverse process captures the very same rows from the very same binlog: that of a second pair on these servers, to which nothing \
+     of it is tagged. Both apply nothing meanwhile. They are timed in the message table, from what a user of the target wrote before \
+     the echoes to what he wrote behind them. A row that is changed several times in a batch is written once, so there can be fewer \
+     echoes than changes. Passing them takes hundredths of a second, the store is asked every 5 ms, and while the first change is \
+     captured the process reads on: these rates are rough, those of W4, which take the longest, the least.";
+
 /// The whole page.
 pub fn render(figures: &Figures, chart: &str, json: &str) -> String {
     let mut page = introduction(figures);
@@ -31,6 +38,7 @@ pub fn render(figures: &Figures, chart: &str, json: &str) -> String {
     section(&mut page, "Delay", &delay_text(&figures.conditions), delays(figures));
     section(&mut page, "Decoding alone", &decoding_text(), tables::decoding(figures, Look::Markdown));
     section(&mut page, "Capture alone", CAPTURE, tables::captures(figures, Look::Markdown));
+    section(&mut page, "Echoes", ECHOES, tables::echoes(figures, Look::Markdown));
     section(&mut page, "Growth", &growth_text(), tables::growth(figures, Look::Markdown));
     let history = tables::history(figures, Look::Markdown);
     section(&mut page, "Copying and comparing", &history_text(&figures.conditions), history);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::Args;
 use crate::machine;
-use crate::stage::{Side, server, write_config};
+use crate::stage::{PAIR, Side, server, write_config};
 use crate::workload::{self, Part, Workload};
 
 const INIT_LIMIT: Duration = Duration::from_secs(60);
@@ -63,6 +63,11 @@ impl Recording {
         self.workload.parts().iter().copied().zip(&self.facts.0)
     }
 
+    /// Where only the source's users write: their changes, and the last one, which says that they are over.
+    pub fn messages(&self) -> u64 {
+        self.changes + 1
+    }
+
     pub fn starts(&self) -> Result<Starts> {
         let place = |side| self.parts().find(|(part, _)| part.by == side).map(|(_, written)| written.start.clone());
         Ok(Starts { source: place(Side::Source).context("nothing was recorded")?, target: place(Side::Target) })
@@ -104,7 +109,7 @@ async fn record(flavor: Flavor, workload: Workload, rows: u64, folder: &Path, cr
     for server in [&source, &target] {
         workload::load_base(&mut server.connect().await?, workload).await?;
     }
-    init(crossfade, &write_config(folder, &source, &target, "")?).await?;
+    init(crossfade, &write_config(folder, PAIR, [&source, &target], "")?).await?;
     let mut facts = Vec::new();
     for part in workload.parts() {
         let server = match part.by {

@@ -20,7 +20,8 @@ pub struct Stage {
     kept: bool,
 }
 
-const CONFIG: &str = "crossfade.toml";
+/// The pair of all that is measured, unless said otherwise.
+pub const PAIR: &str = "bench";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -109,12 +110,16 @@ impl Stage {
 
     /// The file to give to `crossfade --config`, written anew.
     pub fn write_config(&self, settings: &str) -> Result<PathBuf> {
-        write_config(&self.folder, self.source()?, self.target()?, settings)
+        self.write_config_of(PAIR, settings)
+    }
+
+    pub fn write_config_of(&self, pair: &str, settings: &str) -> Result<PathBuf> {
+        write_config(&self.folder, pair, [self.source()?, self.target()?], settings)
     }
 
     /// What [`write_config`](Stage::write_config) has written.
     pub fn config(&self) -> PathBuf {
-        self.folder.join(CONFIG)
+        config(&self.folder, PAIR)
     }
 
     pub fn folder(&self) -> &Path {
@@ -165,10 +170,10 @@ fn redo_log(flavor: Flavor) -> (&'static str, &'static str) {
 }
 
 /// Writes crossfade's configuration into `folder`. The connections are plain ones, like those of the server's own replication.
-pub fn write_config(folder: &Path, source: &Server, target: &Server, settings: &str) -> Result<PathBuf> {
-    let path = folder.join(CONFIG);
+pub fn write_config(folder: &Path, pair: &str, [source, target]: [&Server; 2], settings: &str) -> Result<PathBuf> {
+    let path = config(folder, pair);
     let text = format!(
-        "pair = \"bench\"\n\n[old]\nurl = \"{}/?ssl-mode=DISABLED\"\n\n[new]\nurl = \"{}/?ssl-mode=DISABLED\"\n\n\
+        "pair = \"{pair}\"\n\n[old]\nurl = \"{}/?ssl-mode=DISABLED\"\n\n[new]\nurl = \"{}/?ssl-mode=DISABLED\"\n\n\
          [[table]]\nname = \"{}.*\"\nclock = \"{}\"\n\n{settings}\n",
         source.root_url(),
         target.root_url(),
@@ -177,6 +182,10 @@ pub fn write_config(folder: &Path, source: &Server, target: &Server, settings: &
     );
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+fn config(folder: &Path, pair: &str) -> PathBuf {
+    folder.join(format!("{pair}.toml"))
 }
 
 fn new_folder(parent: &Path) -> Result<PathBuf> {

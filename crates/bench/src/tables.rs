@@ -6,8 +6,8 @@ use comfy_table::{CellAlignment, Table};
 
 use crate::contender::Contender;
 use crate::figures::{
-    CaptureRun, DELAY_BOUNDS_MS, DelayRun, Delays, Figures, GrowthRun, HistoryRun, Ratio, RoundTrip, Run, Spread, Used,
-    each_once,
+    CaptureRun, DELAY_BOUNDS_MS, DelayRun, Delays, EchoRun, Figures, GrowthRun, HistoryRun, Ratio, RoundTrip, Run,
+    Spread, Used, each_once,
 };
 use crate::history::Way;
 use crate::stage::Durability;
@@ -31,6 +31,7 @@ pub fn all(figures: &Figures) -> String {
         round_trips(figures, Look::Terminal),
         decoding(figures, Look::Terminal),
         captures(figures, Look::Terminal),
+        echoes(figures, Look::Terminal),
         growth(figures, Look::Terminal),
         history(figures, Look::Terminal),
     ];
@@ -235,6 +236,31 @@ pub fn captures(figures: &Figures, look: Look) -> Option<String> {
             seconds(|run| Some(run.used.target_cpu_seconds)),
             seconds(|run| run.used.tool_cpu_seconds),
             seconds(|run| Some(run.used.tool_cpu_seconds? * 100_000.0 / run.changes as f64)),
+        ]);
+    }
+    filled(table)
+}
+
+/// The ratio is the median of those of the rounds.
+pub fn echoes(figures: &Figures, look: Look) -> Option<String> {
+    let header =
+        ["server", "work", "changes", "echoes", "passed rows/s", "captured rows/s", "ratio", "lowest to highest"];
+    let mut table = new_table(look, &header, 2);
+    for subject in each_once(figures.echoes.iter().map(EchoRun::subject)) {
+        let of = |value: fn(&EchoRun) -> f64| {
+            Spread::of(figures.echoes.iter().filter(|run| run.subject() == subject).map(value))
+        };
+        let median = |value| of(value).map_or_else(String::new, |spread| grouped(spread.median));
+        let Some(ratio) = of(EchoRun::ratio) else { continue };
+        table.add_row([
+            subject.0.to_owned(),
+            subject.1.to_owned(),
+            median(|run| run.changes as f64),
+            median(|run| run.echoes as f64),
+            median(|run| run.passed_per_second),
+            median(|run| run.captured_per_second),
+            format!("{:.1}", ratio.median),
+            format!("{:.1} to {:.1}", ratio.lowest, ratio.highest),
         ]);
     }
     filled(table)

@@ -1,29 +1,46 @@
 //! crossfade, as an operator starts it.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use crossfade_testkit::quiet::{Progress, StatusReader, until};
+use anyhow::{Context, Result, ensure};
+use crossfade_model::Direction;
+use crossfade_testkit::process;
+use crossfade_testkit::quiet::{Progress, Status, StatusReader, until};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
 
 use crate::args::Args;
-use crate::stage::Stage;
+use crate::stage::{PAIR, Stage};
 use crate::tool::Tool;
 use crate::usage::Usage;
 
 const MUCH_MEMORY: &str = "[memory]\nlimit = \"8GiB\"";
 const START_LIMIT: Duration = Duration::from_secs(30);
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// How often the store is asked how much is captured.
+const POLL: Duration = Duration::from_millis(5);
 
-/// The forward process, and the reverse one if it takes part.
+/// The forward process, the reverse one, or both.
 #[derive(Debug)]
 pub struct Crossfade {
+    pair: &'static str,
     program: PathBuf,
     config: PathBuf,
     /// Where logs go.
     folder: PathBuf,
     forward: Option<Tool>,
     reverse: Option<Tool>,
-    reverse_begins: bool,
+    /// Those that [`begin`](Crossfade::begin) starts.
+    timed: &'static [Direction],
+}
+
+/// How many messages a direction had in the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Captured {
+    pub messages: u64,
+    /// Before that was asked.
+    pub at: Instant,
 }
 
 /// What the reverse direction does.
@@ -35,15 +52,25 @@ pub enum Reverse {
     Runs,
     /// It begins together with forward: it has work too.
     BeginsToo,
+    /// It begins, and forward does not run.
+    Alone,
 }
 
 impl Crossfade {
     /// `init` was done before the workload.
     pub async fn prepare(stage: &Stage, args: &Args, reverse: Reverse) -> Result<Crossfade> {
-        let mut crossfade = Crossfade::new(stage, args.crossfade()?, &args.settings)?;
-        crossfade.reverse_begins = reverse == Reverse::BeginsToo;
+        Crossfade::prepare_pair(stage, PAIR, args, reverse).await
+    }
+
+    pub async fn prepare_pair(stage: &Stage, pair: &'static str, args: &Args, reverse: Reverse) -> Result<Crossfade> {
+        let mut crossfade = Crossfade::new(stage, pair, args.crossfade()?, &args.settings)?;
+        crossfade.timed = match reverse {
+            Reverse::Off | Reverse::Runs => &[Direction::Forward],
+            Reverse::BeginsToo => &[Direction::Forward, Direction::Reverse],
+            Reverse::Alone => &[Direction::Reverse],
+        };
         if reverse == Reverse::Runs {
-            let tool = crossfade.start("reverse")?;
+            let tool = crossfade.start(Direction::Reverse)?;
             let status = StatusReader::new(&crossfade.program, &crossfade.config);
             until_reverse_runs(crossfade.reverse.insert(tool), &status).await?;
         }
@@ -52,33 +79,85 @@ impl Crossfade {
 
     /// The build without a message table. It has nothing to read from when it is behind, so all must fit into its memory.
     pub fn prepare_bare(stage: &Stage, args: &Args) -> Result<Crossfade> {
-        Crossfade::new(stage, args.bare()?, &format!("{}\n{MUCH_MEMORY}", args.settings))
+        Crossfade::new(stage, PAIR, args.bare()?, &format!("{}\n{MUCH_MEMORY}", args.settings))
     }
 
-    fn new(stage: &Stage, program: PathBuf, settings: &str) -> Result<Crossfade> {
-        let config = stage.write_config(settings)?;
+    fn new(stage: &Stage, pair: &'static str, program: PathBuf, settings: &str) -> Result<Crossfade> {
+        let config = stage.write_config_of(pair, settings)?;
         Ok(Crossfade {
+            pair,
             program,
             config,
             folder: stage.folder().to_owned(),
             forward: None,
             reverse: None,
-            reverse_begins: false,
+            timed: &[Direction::Forward],
         })
     }
 
     pub fn begin(&mut self) -> Result<()> {
-        self.forward = Some(self.start("forward")?);
-        if self.reverse_begins {
-            self.reverse = Some(self.start("reverse")?);
+        for &direction in self.timed {
+            let tool = Some(self.start(direction)?);
+            match direction {
+                Direction::Forward => self.forward = tool,
+                Direction::Reverse => self.reverse = tool,
+            }
         }
         Ok(())
     }
 
-    fn start(&self, direction: &str) -> Result<Tool> {
-        let config = self.config.to_string_lossy();
+    fn start(&self, direction: Direction) -> Result<Tool> {
+        let (config, direction) = (self.config.to_string_lossy(), direction.as_str());
         let log = self.folder.join(format!("{direction}.log"));
         Tool::start(&self.program, &["--config", &config, "sync", direction], &log)
+    }
+
+    /// Lets applying rest; capture goes on.
+    pub async fn rest(&self, direction: Direction) -> Result<()> {
+        self.wish("stop", direction).await
+    }
+
+    /// Ends a [`rest`](Self::rest).
+    pub async fn go_on(&self, direction: Direction) -> Result<()> {
+        self.wish("start", direction).await
+    }
+
+    async fn wish(&self, command: &str, direction: Direction) -> Result<()> {
+        let config = self.config.to_string_lossy();
+        let arguments = ["--config", &*config, command, direction.as_str()];
+        process::run(&self.program, &arguments, &[], COMMAND_LIMIT).await?;
+        Ok(())
+    }
+
+    /// Until a direction has at least so many messages.
+    pub async fn until_captured(
+        &mut self,
+        store: &mut Conn,
+        direction: Direction,
+        least: u64,
+        limit: Duration,
+    ) -> Result<Captured> {
+        let question = format!(
+            "SELECT CAST(COALESCE(MAX(last_seq), 0) AS UNSIGNED) FROM crossfade.stream
+             WHERE pair = '{}' AND stream LIKE '{direction}/%'",
+            self.pair
+        );
+        let began = Instant::now();
+        loop {
+            let at = Instant::now();
+            let messages: u64 = store.query_first(&question).await?.context("a maximum gives one row")?;
+            if messages >= least {
+                return Ok(Captured { messages, at });
+            }
+            self.must_run()?;
+            ensure!(began.elapsed() < limit, "only {messages} of {least} changes were captured after {limit:?}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// What `status` tells.
+    pub async fn status(&self) -> Result<Status> {
+        StatusReader::new(&self.program, &self.config).read().await
     }
 
     /// Until the forward process runs.

@@ -228,7 +228,12 @@ impl Awaited<'_> {
 }
 
 /// When all of every part was seen on the other side.
-async fn until_complete(stage: &Stage, recording: &Recording, ready: &mut Ready, limit: Duration) -> Result<Instant> {
+pub async fn until_complete(
+    stage: &Stage,
+    recording: &Recording,
+    ready: &mut Ready,
+    limit: Duration,
+) -> Result<Instant> {
     let mut awaited = Vec::new();
     for (part, written) in recording.parts() {
         awaited.push(Awaited {

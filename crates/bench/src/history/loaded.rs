@@ -13,7 +13,7 @@ use super::Work;
 use crate::args::Args;
 use crate::machine;
 use crate::recording::{BinlogPlace, binlog_end, fingerprint, init, remove};
-use crate::stage::{Side, server, write_config};
+use crate::stage::{PAIR, Side, server, write_config};
 use crate::workload::SCHEMA;
 
 const FACTS: &str = "loaded.json";
@@ -70,7 +70,7 @@ async fn load(flavor: Flavor, work: Work, args: &Args, folder: &std::path::Path)
     let (source, target) = tokio::try_join!(start(Side::Source), start(Side::Target))?;
     let rows = fill(&source, args.history_rows).await?;
     fill(&target, if work == Work::Comparing { args.history_rows } else { 0 }).await?;
-    init(&args.crossfade()?, &write_config(folder, &source, &target, "")?).await?;
+    init(&args.crossfade()?, &write_config(folder, PAIR, [&source, &target], "")?).await?;
     let mut connection = source.connect().await?;
     let end = binlog_end(&source, &mut connection).await?;
     connection.disconnect().await?;

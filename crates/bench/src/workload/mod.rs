@@ -42,19 +42,24 @@ pub struct Part {
 impl Part {
     /// Written last, in a transaction of its own.
     pub fn finish(self) -> String {
-        format!("UPDATE bench.finish SET done = 1 WHERE id = {}", self.finish_id())
+        mark(self.by, 1)
     }
 
     /// Asks whether the last transaction is there.
     pub fn is_finished(self) -> String {
-        format!("SELECT done FROM bench.finish WHERE id = {}", self.finish_id())
+        format!("SELECT done FROM bench.finish WHERE id = {}", finish_id(self.by))
     }
+}
 
-    fn finish_id(self) -> u32 {
-        match self.by {
-            Side::Source => 1,
-            Side::Target => 2,
-        }
+/// What the users of a side write to tell how far they are.
+pub fn mark(side: Side, done: u64) -> String {
+    format!("UPDATE bench.finish SET done = {done} WHERE id = {}", finish_id(side))
+}
+
+fn finish_id(side: Side) -> u32 {
+    match side {
+        Side::Source => 1,
+        Side::Target => 2,
     }
 }
 
@@ -75,6 +80,11 @@ pub enum Workload {
 impl Workload {
     pub const ALL: [Workload; 5] =
         [Workload::Inserts, Workload::Updates, Workload::Mixed, Workload::Large, Workload::Both];
+
+    /// Those that only the source's users write.
+    pub fn one_way() -> impl Iterator<Item = Workload> {
+        Workload::ALL.into_iter().filter(|workload| workload.parts().len() == 1)
+    }
 
     pub fn description(self) -> &'static str {
         match self {
