@@ -90,6 +90,11 @@ if [[ -z "$suites" ]]; then
     echo "error: cargo lists no suite" >&2
     exit 1
 fi
+# The longest end-to-end suites first, so that none of them is left to run alone.
+longest='convergence cutover faults refusals authority entities service'
+suites="$(awk -F '\t' -v longest="$longest" '
+    BEGIN { for (i = split(longest, names, " "); i > 0; i--) { rank[names[i]] = i } }
+    { print ($1 ~ /\/tests$/ && $2 in rank ? rank[$2] : 99) "\t" $0 }' <<<"$suites" | sort --stable --numeric-sort --key 1,1 | cut -f 2-)"
 run_suites together "${SUITES_AT_ONCE:-2}" || status=1
 RUST_TEST_THREADS=1 run_suites alone 1 || status=1
 exit "$status"
