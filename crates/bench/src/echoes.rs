@@ -41,10 +41,14 @@ async fn measure_on(stage: &Stage, recording: &Recording, round: u32, args: &Arg
     write_echoes(stage, &mut store, recording, args).await?;
 
     let passed = read(stage, PAIR, &mut store, ALL, args).await?;
-    ensure!(passed.messages == ALL, "of echoes {} were captured", passed.messages - ALL);
-    let captured = read(stage, STRANGER, &mut store, ALL + passed.echoes, args).await?;
-    let rows = captured.messages - ALL;
-    ensure!(rows == passed.echoes, "{} echoes were recognised, but there are {rows} rows", passed.echoes);
+    ensure!(passed.messages == ALL, "{} messages where users wrote {ALL}: echoes were captured", passed.messages);
+    let rows = passed.echoes;
+    let captured = read(stage, STRANGER, &mut store, ALL + rows, args).await?;
+    let messages = captured.messages;
+    ensure!(
+        messages == ALL + rows,
+        "{rows} echoes were recognised, but with {ALL} changes of users {messages} rows are there"
+    );
     Ok(EchoRun {
         flavor: recording.flavor.to_string(),
         workload: recording.workload.to_string(),

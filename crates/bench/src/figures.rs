@@ -268,13 +268,15 @@ impl Figures {
     }
 
     pub fn to_json(&self) -> Value {
-        let rounded = |ratio: Ratio| (ratio.name(), json!((ratio.times * 100.0).round() / 100.0));
+        let rounded = |ratio: f64| json!((ratio * 100.0).round() / 100.0);
         let ratios = [Durability::Durable, Durability::Relaxed].map(|durability| self.ratios(durability));
-        let mut ratios: Map<String, Value> = ratios.into_iter().flatten().map(rounded).collect();
+        let named = |ratio: Ratio| (ratio.name(), rounded(ratio.times));
+        let mut ratios: Map<String, Value> = ratios.into_iter().flatten().map(named).collect();
         for (flavor, workload) in each_once(self.echoes.iter().map(EchoRun::subject)) {
             let of_it = self.echoes.iter().filter(|run| run.subject() == (flavor, workload));
-            let ratio = Spread::of(of_it.map(EchoRun::ratio)).map(|ratio| (ratio.median * 100.0).round() / 100.0);
-            ratios.insert(format!("{flavor}/{workload}/echoes/captured"), json!(ratio));
+            if let Some(ratio) = Spread::of(of_it.map(EchoRun::ratio)) {
+                ratios.insert(format!("{flavor}/{workload}/echoes/captured"), rounded(ratio.median));
+            }
         }
         json!({
             "ratios": ratios,

@@ -51,7 +51,7 @@ pub struct Comparing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
     Unwished,
-    /// What is to be copied first, or was copied meanwhile, would be told to differ.
+    /// What is to be copied first would be told to differ.
     Copying,
 }
 
