@@ -165,7 +165,11 @@ async fn captures(flavor: Flavor, args: &Args, figures: &mut Figures) -> Result<
 
 async fn echoes_of_all(flavor: Flavor, args: &Args, figures: &mut Figures) -> Result<()> {
     for_each_recording(flavor, args, async |recording, round| {
-        let run = echoes::measure(recording, round, args).await?;
+        let Some(run) = echoes::measure(recording, round, args).await? else {
+            let Recording { flavor, workload, .. } = recording;
+            tell(format_args!("{flavor} echoes of {workload}, round {round}: too few rows to be timed, see --rows"));
+            return Ok(());
+        };
         tell(format_args!("{}", run.line()));
         figures.echoes.push(run);
         Ok(())
