@@ -11,6 +11,12 @@ use crate::connections::{in_time, statements};
 use crate::outcome::{Images, STATEMENT_ROWS, bytes_of, chunks, cut};
 use crate::{Store, StoreError};
 
+/// Rows of messages that are not set aside any more, up to the pair. Rows are found, and so locked, by the primary key, as those who
+/// record them do. Where a server takes the index by status instead, it locks that index first, and rows of the other direction
+/// too: a deadlock with whoever records.
+const FAILURES: &str = "DELETE aside FROM failure AS aside FORCE INDEX (PRIMARY) WHERE pair = ";
+const HELD: &str = "DELETE aside FROM outcome AS aside FORCE INDEX (PRIMARY) WHERE status = 'held' AND pair = ";
+
 /// A parked message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
@@ -40,7 +46,9 @@ impl Store {
             return Ok(());
         }
         let images = self.images_of(stream, failures.iter().map(|failure| failure.seq)).await?;
-        let rows: Vec<_> = failures.iter().zip(&images).collect();
+        let mut rows: Vec<_> = failures.iter().zip(&images).collect();
+        // In one order, as outcomes are.
+        rows.sort_by_key(|(failure, _)| failure.seq);
         let work = async {
             let mut connection = self.pool.acquire().await.map_err(during())?;
             let mut transaction = connection.begin().await.map_err(during())?;
@@ -100,6 +108,21 @@ impl Store {
 
     /// Messages are not parked or held any more: those rows go. How a message ended otherwise stays.
     pub async fn clear_set_aside(&self, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
+        self.clear(&[FAILURES, HELD], stream, seqs).await
+    }
+
+    /// Messages are not refused any more, but held: their failures go.
+    pub async fn clear_failures(&self, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
+        self.clear(&[FAILURES], stream, seqs).await
+    }
+
+    /// Messages are not held any more, but refused: that they were held goes.
+    pub async fn clear_held(&self, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
+        self.clear(&[HELD], stream, seqs).await
+    }
+
+    /// Deletes rows of these messages, in one transaction.
+    async fn clear(&self, deletes: &[&str], stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
         let during = || StoreError::during("clear messages that were set aside");
         if seqs.is_empty() {
             return Ok(());
@@ -108,8 +131,8 @@ impl Store {
             let mut connection = self.pool.acquire().await.map_err(during())?;
             let mut transaction = connection.begin().await.map_err(during())?;
             for chunk in seqs.chunks(STATEMENT_ROWS) {
-                for table in ["failure WHERE", "outcome WHERE status = 'held' AND"] {
-                    let mut query = QueryBuilder::<MySql>::new(format!("DELETE FROM {table} pair = "));
+                for delete in deletes {
+                    let mut query = QueryBuilder::<MySql>::new(*delete);
                     query.push_bind(&*self.pair).push(" AND stream = ").push_bind(stream.as_str());
                     let mut list = query.push(" AND seq IN (").separated(", ");
                     for seq in chunk {

@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySql, QueryBuilder, Row};
 
-use crate::outcome::STATEMENT_ROWS;
 use crate::read::stream_of;
 use crate::stream::utc;
 use crate::{Status, Store, StoreError};
@@ -81,31 +80,6 @@ impl Store {
             .await
             .map_err(StoreError::during("read messages that failed"))?;
         row.as_ref().map(listed).transpose()
-    }
-
-    /// Messages are not refused any more, but held: their failures go.
-    pub async fn clear_failures(&self, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
-        self.delete_of("DELETE FROM failure WHERE pair = ", stream, seqs).await
-    }
-
-    /// Messages are not held any more, but refused: that they were held goes.
-    pub async fn clear_held(&self, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
-        self.delete_of("DELETE FROM outcome WHERE status = 'held' AND pair = ", stream, seqs).await
-    }
-
-    async fn delete_of(&self, statement: &str, stream: &StreamId, seqs: &[u64]) -> Result<(), StoreError> {
-        for chunk in seqs.chunks(STATEMENT_ROWS) {
-            let mut query = QueryBuilder::<MySql>::new(statement);
-            query.push_bind(&*self.pair).push(" AND stream = ").push_bind(stream.as_str()).push(" AND seq IN (");
-            let mut list = query.separated(", ");
-            for seq in chunk {
-                list.push_bind(*seq);
-            }
-            query.push(")");
-            let done = query.build().execute(&self.pool).await;
-            done.map_err(StoreError::during("clear messages that were set aside"))?;
-        }
-        Ok(())
     }
 
     /// How a message ended, by its row in `outcome`, and why; `None` where it has none.

@@ -8,6 +8,7 @@ use crossfade_message::{
 };
 use crossfade_model::{Clock, LaneProgress, Message, MessageId, RowOp, Seen, StreamProgress, TableName, Value};
 use crossfade_servers::Flavor;
+use sqlx::AssertSqlSafe;
 
 use crate::{at, capture_updates, client, forward, hash, on_both_servers, reverse, started, store, update};
 
@@ -15,6 +16,8 @@ on_both_servers!(
     every_status_shows_in_the_view_and_in_lists,
     a_replayed_end_replaces_the_one_before,
     a_message_that_ends_twice_is_kept_once,
+    clearing_waits_for_nobody_elses_rows,
+    ends_are_recorded_in_one_order,
     a_rows_history_spans_both_directions,
     what_has_seen_something_stands_after_it,
     a_loser_is_kept_with_what_it_had_seen,
@@ -160,6 +163,78 @@ async fn a_message_that_ends_twice_is_kept_once(flavor: Flavor) {
     assert_eq!((shown.status, shown.reason.as_deref()), (Status::ConflictLost, Some("the arrival")));
     let parked = store.list_failures(&FailureFilter::default(), 10).await.unwrap();
     assert_eq!(parked.iter().map(|parked| parked.error_code.as_str()).collect::<Vec<_>>(), ["1062"]);
+}
+
+/// However many are cleared, and few are held: a server that finds them by status locks what the other direction writes.
+async fn clearing_waits_for_nobody_elses_rows(flavor: Flavor) {
+    let store = store(flavor, "clearing").await;
+    for stream in [forward(), reverse()] {
+        let state = started(&store, &stream).await;
+        capture_updates(&store, &state, 400).await;
+        let ends: Vec<Outcome> = (1..=400).map(|seq| outcome(seq, Status::Stale, "overtaken")).collect();
+        store.record_outcomes(&stream, &ends).await.unwrap();
+        store.record_outcomes(&stream, &[outcome(7, Status::Held, "waits")]).await.unwrap();
+    }
+    let mut other = client(flavor).await.begin().await.unwrap();
+    sqlx::query("UPDATE outcome SET reason = 'in use' WHERE pair = 'clearing' AND stream = 'reverse/new' AND seq = 7")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let all: Vec<u64> = (1..=400).collect();
+    let cleared = tokio::time::timeout(Duration::from_secs(5), store.clear_set_aside(&forward(), &all)).await;
+    cleared.expect("it waits for the other direction").unwrap();
+    other.rollback().await.unwrap();
+    assert!(store.set_aside(&forward()).await.unwrap().is_empty());
+    assert_eq!(store.set_aside(&reverse()).await.unwrap(), [7].into());
+}
+
+/// Whoever has some of the rows, and asks for more in the order of their numbers, meets no deadlock.
+async fn ends_are_recorded_in_one_order(flavor: Flavor) {
+    let store = store(flavor, "one_order").await;
+    let state = started(&store, &forward()).await;
+    capture_updates(&store, &state, 2).await;
+    let ends = [2, 1].map(|seq| outcome(seq, Status::Held, "waits"));
+    let failures = [2, 1].map(|seq| failure(seq, "1062"));
+    store.record_outcomes(&forward(), &ends).await.unwrap();
+    store.record_failures(&forward(), &failures).await.unwrap();
+    for table in ["outcome", "failure"] {
+        let pool = client(flavor).await;
+        let touch = format!(
+            "UPDATE {table} SET table_name = 'others' WHERE pair = 'one_order' AND stream = 'forward/old' AND seq = ?"
+        );
+        let mut other = pool.begin().await.unwrap();
+        sqlx::query(AssertSqlSafe(touch.clone())).bind(1).execute(&mut *other).await.unwrap();
+        let recording = async {
+            match table {
+                "outcome" => store.record_outcomes(&forward(), &ends).await,
+                _ => store.record_failures(&forward(), &failures).await,
+            }
+        };
+        let going_on = async {
+            until_one_waits(&pool, table).await;
+            sqlx::query(AssertSqlSafe(touch.clone())).bind(2).execute(&mut *other).await?;
+            other.commit().await
+        };
+        let (recorded, gone_on) = tokio::join!(recording, going_on);
+        recorded.unwrap();
+        gone_on.unwrap();
+    }
+}
+
+/// Until a session waits for a lock of this store's table.
+async fn until_one_waits(pool: &sqlx::MySqlPool, table: &str) {
+    let waiting = format!(
+        "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%INTO {table} %'"
+    );
+    for _ in 0..50 {
+        let count: i64 = sqlx::query_scalar(AssertSqlSafe(waiting.clone())).fetch_one(pool).await.unwrap();
+        if count > 0 {
+            return;
+        }
+        // A server looks anew only when nobody has looked for 100 ms.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    panic!("nobody waits for {table}");
 }
 
 fn ids(messages: &[ListedMessage]) -> Vec<&str> {
