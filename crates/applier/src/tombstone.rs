@@ -27,13 +27,20 @@ const KEPT_AT_LEAST: Duration = Duration::from_secs(3_600);
 /// A row that a lane's step deletes.
 pub(crate) struct Grave<'a> {
     pub table: usize,
+    /// Of the row's key.
+    pub hash: u64,
     pub before: &'a Row,
     pub clock: Option<Clock>,
     pub seq: u64,
 }
 
-/// The rows that a step has deleted, and the keys that it has left.
+/// The rows that a step has deleted, and the keys that it has left; in the order in which every lane writes them, or lanes could meet
+/// in deadlocks, as where outcomes are recorded.
 pub(crate) fn graves<'s>(shared: &Shared, step: &'s JudgedStep<'_>) -> Vec<Grave<'s>> {
+    let grave = |table: usize, before, clock, seq| {
+        let hash = shared.exact_key(table, before);
+        Grave { table, hash, before, clock, seq }
+    };
     let mut graves = Vec::new();
     match step {
         JudgedStep::Net { table, rows, .. } => graves.extend(rows.iter().filter_map(|row| {
@@ -43,7 +50,7 @@ pub(crate) fn graves<'s>(shared: &Shared, step: &'s JudgedStep<'_>) -> Vec<Grave
                 None if net.after.is_none() && row.arrives() => (net.effective, net.seqs.last()),
                 _ => return None,
             };
-            Some(Grave { table: *table, before: net.before.as_ref()?, clock, seq })
+            Some(grave(*table, net.before.as_ref()?, clock, seq))
         })),
         JudgedStep::InOrder(changes) => graves.extend(changes.iter().filter_map(|judged| {
             let (change, target) = (judged.change, &shared.tables[judged.change.table]);
@@ -52,10 +59,11 @@ pub(crate) fn graves<'s>(shared: &Shared, step: &'s JudgedStep<'_>) -> Vec<Grave
                 None => judged.arrives(),
                 Some(after) => judged.leaves() && target.key_of(before) != target.key_of(after),
             };
-            let grave = Grave { table: change.table, before, clock: change.effective, seq: change.seq };
-            (ends && !shared.mappings[change.table].keyless).then_some(grave)
+            (ends && !shared.mappings[change.table].keyless)
+                .then(|| grave(change.table, before, change.effective, change.seq))
         })),
     }
+    graves.sort_by_key(|grave| (grave.table, grave.hash));
     graves
 }
 
@@ -81,7 +89,7 @@ pub(crate) async fn bury(shared: &Shared, conn: &mut Conn, graves: &[Grave<'_>])
 }
 
 fn params(shared: &Shared, grave: &Grave<'_>) -> [Param; COLUMNS] {
-    let Grave { table, before, clock, seq } = *grave;
+    let Grave { table, hash, before, clock, seq } = *grave;
     let mapping = &shared.mappings[table];
     let name = &mapping.target;
     let change = RowChange {
@@ -95,7 +103,7 @@ fn params(shared: &Shared, grave: &Grave<'_>) -> [Param; COLUMNS] {
         Param::from(&*shared.owner.pair),
         Param::from(&*name.schema),
         Param::from(&*name.table),
-        Param::from(shared.exact_key(table, before)),
+        Param::from(hash),
         Param::from(row_key_json(&change).unwrap_or_default()),
         Param::from(told_clock(mapping.policy, clock).map(|clock| clock.0)),
         Param::from(shared.owner.stream.as_str()),

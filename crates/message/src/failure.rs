@@ -11,10 +11,10 @@ use crate::connections::{in_time, statements};
 use crate::outcome::{Images, STATEMENT_ROWS, bytes_of, chunks, cut};
 use crate::{Store, StoreError};
 
-/// Rows of messages that are not set aside any more, up to the pair. Rows are found, and so locked, by the primary key, as those who
-/// record them do. Where a server takes the index by status instead, it locks that index first, and rows of the other direction
-/// too: a deadlock with whoever records.
+/// The beginning of statements, as far as the pair's value. Rows are found, and so locked, by the primary key, as whoever records them
+/// locks them.
 const FAILURES: &str = "DELETE aside FROM failure AS aside FORCE INDEX (PRIMARY) WHERE pair = ";
+/// By the index by status that index would be locked first, and rows of the other direction too: a deadlock with whoever records.
 const HELD: &str = "DELETE aside FROM outcome AS aside FORCE INDEX (PRIMARY) WHERE status = 'held' AND pair = ";
 
 /// A parked message.
@@ -47,7 +47,7 @@ impl Store {
         }
         let images = self.images_of(stream, failures.iter().map(|failure| failure.seq)).await?;
         let mut rows: Vec<_> = failures.iter().zip(&images).collect();
-        // In one order, as outcomes are.
+        // In one order, as outcomes are recorded.
         rows.sort_by_key(|(failure, _)| failure.seq);
         let work = async {
             let mut connection = self.pool.acquire().await.map_err(during())?;
@@ -127,6 +127,7 @@ impl Store {
         if seqs.is_empty() {
             return Ok(());
         }
+        debug_assert!(seqs.is_sorted(), "two that clear the same messages in another order meet in a deadlock");
         let work = async {
             let mut connection = self.pool.acquire().await.map_err(during())?;
             let mut transaction = connection.begin().await.map_err(during())?;

@@ -121,9 +121,9 @@ impl Store {
         }
         let images = self.images_of(stream, outcomes.iter().map(|outcome| outcome.seq)).await?;
         let mut rows: Vec<_> = outcomes.iter().zip(&images).collect();
-        // In one order, or lanes that record at once meet in deadlocks: a row that is recorded again is locked, and where its page
-        // splits, the server keeps the gap before it locked too, under READ COMMITTED as well. Who waits so waits for one who is
-        // further on. Of two ends of one message the later stays last.
+        // In one order, or lanes that record at once meet in deadlocks: a row that INSERT … ON DUPLICATE KEY UPDATE finds is locked,
+        // and where its page splits, the gap before it too, under READ COMMITTED as well (InnoDB's lock_rec_inherit_to_gap). Who
+        // waits so waits for one who is further on. Of two ends of one message the later stays last.
         rows.sort_by_key(|(outcome, _)| outcome.seq);
         let work = async {
             let mut connection = self.pool.acquire().await.map_err(during())?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use crossfade_model::Direction;
 use serde::Serialize;
-use sqlx::mysql::MySqlRow;
+use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, Row};
 
 use crate::lease::micros;
@@ -73,12 +73,7 @@ impl Store {
         let during = || StoreError::during(BEGIN);
         let mut connection = self.pool.acquire().await.map_err(during())?;
         let mut transaction = connection.begin().await.map_err(during())?;
-        // All who begin meet at this row, which is there since `init`.
-        sqlx::query("SELECT direction FROM direction WHERE pair = ? FOR UPDATE")
-            .bind(&*self.pair)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(during())?;
+        meet(&mut transaction, &self.pair).await.map_err(during())?;
         let open = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM switch_run WHERE pair = ? AND state = 'open' ORDER BY id DESC LIMIT 1"
         )))
@@ -180,6 +175,7 @@ impl Store {
         let mut connection = self.pool.acquire().await.map_err(during())?;
         let mut transaction = connection.begin().await.map_err(during())?;
         // Whoever takes the run over waits for this, and then finds what was wished.
+        meet(&mut transaction, &self.pair).await.map_err(during())?;
         let is_held: Option<u64> = sqlx::query_scalar(
             "SELECT id FROM switch_run WHERE id = ? AND pair = ? AND holder = ? AND state = 'open' FOR UPDATE",
         )
@@ -275,6 +271,13 @@ impl Store {
                 .map_err(StoreError::during(READ))?;
         rows.iter().map(|row| Ok(read(row)?.0)).collect()
     }
+}
+
+/// All who begin a run, take one over, or wish something as its holder meet at these rows, which are there since `init`; before they
+/// lock anything else.
+pub(crate) async fn meet(connection: &mut MySqlConnection, pair: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT direction FROM direction WHERE pair = ? FOR UPDATE").bind(pair).fetch_all(connection).await?;
+    Ok(())
 }
 
 fn read(row: &MySqlRow) -> Result<(SwitchRun, String, bool), StoreError> {

@@ -10,6 +10,7 @@ use sqlx::{MySql, QueryBuilder, Row};
 use super::{KEYS, among, key_of, number_of, repeated, side_of};
 use crate::connections::{in_time, statements};
 use crate::lease::micros;
+use crate::switch_run::meet;
 use crate::{Store, StoreError};
 
 /// A move, or a return, of the entities that were asked for.
@@ -68,7 +69,7 @@ impl Store {
         let during = || StoreError::during(HOLD);
         let work = || async {
             let mut transaction = self.patient.begin().await.map_err(during())?;
-            self.meet(&mut transaction).await?;
+            meet(&mut transaction, &self.pair).await.map_err(during())?;
             let open = sqlx::query(
                 "SELECT id, goes_to, words, has_asked, holder, held_until > UTC_TIMESTAMP(6) AS is_held FROM entity_run
                  WHERE pair = ? AND state = 'open' AND goes_to = ? AND words = ? ORDER BY id DESC LIMIT 1",
@@ -119,16 +120,6 @@ impl Store {
             Ok(held)
         };
         repeated(|| in_time(HOLD, statements(4), work())).await
-    }
-
-    /// All who begin or take over meet at this row, which is there since `init`.
-    async fn meet(&self, connection: &mut MySqlConnection) -> Result<(), StoreError> {
-        sqlx::query("SELECT direction FROM direction WHERE pair = ? FOR UPDATE")
-            .bind(&*self.pair)
-            .fetch_all(connection)
-            .await
-            .map_err(StoreError::during(HOLD))?;
-        Ok(())
     }
 
     /// Holds a run for another `ttl`; no time lets go of it. `false`: somebody else has it, or it is over.

@@ -181,8 +181,7 @@ async fn clearing_waits_for_nobody_elses_rows(flavor: Flavor) {
         .await
         .unwrap();
     let all: Vec<u64> = (1..=400).collect();
-    let cleared = tokio::time::timeout(Duration::from_secs(5), store.clear_set_aside(&forward(), &all)).await;
-    cleared.expect("it waits for the other direction").unwrap();
+    store.clear_set_aside(&forward(), &all).await.expect("it waits for the other direction");
     other.rollback().await.unwrap();
     assert!(store.set_aside(&forward()).await.unwrap().is_empty());
     assert_eq!(store.set_aside(&reverse()).await.unwrap(), [7].into());
@@ -227,8 +226,9 @@ async fn until_one_waits(pool: &sqlx::MySqlPool, table: &str) {
         "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%INTO {table} %'"
     );
     for _ in 0..50 {
-        let count: i64 = sqlx::query_scalar(AssertSqlSafe(waiting.clone())).fetch_one(pool).await.unwrap();
-        if count > 0 {
+        // Statements of other tests may hold what MySQL cannot show there; then it shows nothing.
+        let looked: Result<i64, _> = sqlx::query_scalar(AssertSqlSafe(waiting.clone())).fetch_one(pool).await;
+        if looked.is_ok_and(|count| count > 0) {
             return;
         }
         // A server looks anew only when nobody has looked for 100 ms.
