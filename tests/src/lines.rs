@@ -20,7 +20,7 @@ pub const AWAY: &[&str] = &[
     "the backlog could not be measured anew",
     "messages could not be given up; trying again",
     "the target cannot be read; trying again",
-    "old tombstones and marks could not be purged",
+    "old tombstones could not be purged",
     "the checkpoints could not be taken over; trying again",
     "the stream could not be taken over; trying again",
     "the reason could not be kept in the store",
@@ -48,7 +48,7 @@ pub const REPLACED: &[&str] = &[
     "some work did not end in time and is cut off",
     "the checkpoints could not be taken over; trying again",
     "the stream could not be taken over; trying again",
-    "old tombstones and marks could not be purged",
+    "old tombstones could not be purged",
 ];
 
 /// Another server takes a primary's place, or a replica falls behind.

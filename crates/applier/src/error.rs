@@ -91,8 +91,6 @@ impl ApplyError {
                 remedy => remedy,
             },
             ApplyError::Row { source, .. } | ApplyError::ChunkRow { source, .. } => row_remedy(source.driver_error()),
-            // What the target has is rolled back, and what the store keeps is kept again.
-            ApplyError::Store(source) if source.remedy() == Remedy::RetryAtOnce => Remedy::RetryAtOnce,
             ApplyError::Store(source) if source.is_transient() => Remedy::RetryLater,
             ApplyError::Connect(source) => source.remedy(),
             ApplyError::SessionGone => Remedy::OutcomeUnknown,

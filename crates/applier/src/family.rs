@@ -20,7 +20,6 @@ use crossfade_rules::plan::Dependence;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::checkpoint::CheckpointOwner;
 use crate::error::ApplyError;
 use crate::followers;
 use crate::hold::Waited;
@@ -480,17 +479,16 @@ pub(crate) async fn send_back(shared: &Shared, conn: &mut Conn, messages: &[Mess
     let token = rand::random::<u64>() >> 1;
     shared.store.keep_returned(&opposite, token, messages).await?;
     conn.exec_drop(
+        "DELETE FROM crossfade.returned WHERE pair = ? AND written_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY",
+        (&shared.owner.pair,),
+    )
+    .await?;
+    conn.exec_drop(
         "INSERT INTO crossfade.returned (pair, stream, token, written_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6))",
         (&shared.owner.pair, opposite.as_str(), token),
     )
     .await?;
     Ok(())
-}
-
-/// Forgets marks that the opposite stream has long read. Not where they are written: lanes that did would wait for each other.
-pub(crate) async fn forget_marks(owner: &CheckpointOwner, conn: &mut Conn) -> Result<(), ApplyError> {
-    let delete = "DELETE FROM crossfade.returned WHERE pair = ? AND written_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY";
-    Ok(conn.exec_drop(delete, (&owner.pair,)).await?)
 }
 
 /// Whether there is a mark of something that went back lately.

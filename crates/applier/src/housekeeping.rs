@@ -10,7 +10,7 @@ use crate::applier::Applier;
 use crate::edited;
 use crate::error::{ApplyError, with_causes};
 use crate::lane::{Entry, Work};
-use crate::{family, question, session, tombstone};
+use crate::{question, session, tombstone};
 
 /// How often old tombstones are looked for.
 pub(crate) const PURGE_EVERY: Duration = Duration::from_secs(60);
@@ -48,24 +48,22 @@ impl Applier {
         if self.purged_at.elapsed() < PURGE_EVERY {
             return Ok(());
         }
-        let purged = self.purge().await;
+        let purged = self.purge_tombstones().await;
         // Where one step was not enough, the next one has its turn after the next batch.
         if !matches!(purged, Ok(true)) {
             self.purged_at = Instant::now();
         }
         if let Err(error) = purged {
             self.lanes[0].forget_connection();
-            tracing::warn!(error = with_causes(&error), "old tombstones and marks could not be purged");
+            tracing::warn!(error = with_causes(&error), "old tombstones could not be purged");
         }
         Ok(())
     }
 
-    /// Returns whether there may be more to purge.
-    async fn purge(&mut self) -> Result<bool, ApplyError> {
+    async fn purge_tombstones(&mut self) -> Result<bool, ApplyError> {
         // The store first: a session that says nothing meanwhile may be dropped.
         let through = self.shared.store.seen_by_all(&self.shared.owner.stream).await?;
         let conn = self.lanes[0].connection(&self.shared).await?;
-        session::answered(family::forget_marks(&self.shared.owner, conn)).await?;
         session::answered(tombstone::purge(&self.shared.owner, conn, through)).await
     }
 

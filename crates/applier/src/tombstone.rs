@@ -34,8 +34,8 @@ pub(crate) struct Grave<'a> {
     pub seq: u64,
 }
 
-/// The rows that a step has deleted, and the keys that it has left; in the order in which every lane writes them, or lanes could meet
-/// in deadlocks, as where outcomes are recorded.
+/// The rows that a step has deleted, and the keys that it has left; in the order of their tombstones' keys, which spares lanes most
+/// deadlocks over them, as where outcomes are recorded.
 pub(crate) fn graves<'s>(shared: &Shared, step: &'s JudgedStep<'_>) -> Vec<Grave<'s>> {
     let grave = |table: usize, before, clock, seq| {
         let hash = shared.exact_key(table, before);

@@ -11,7 +11,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, Row};
 
 use crate::block::{self, PackedBlock, image_json};
-use crate::connections::{in_time, repeated};
+use crate::connections::in_time;
 use crate::deferred::{DeferredIndex, keep_indexes};
 use crate::stream::utc;
 use crate::{Store, StoreError};
@@ -170,14 +170,6 @@ impl Store {
     ///
     /// `deferred` are indexes that are to be dropped first: known together with their tables, or not at all.
     pub async fn add_copies(
-        &self,
-        tables: &[(TableName, Option<u64>)],
-        deferred: &[DeferredIndex],
-    ) -> Result<u64, StoreError> {
-        repeated(|| self.try_add_copies(tables, deferred)).await
-    }
-
-    async fn try_add_copies(
         &self,
         tables: &[(TableName, Option<u64>)],
         deferred: &[DeferredIndex],

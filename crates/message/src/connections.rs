@@ -10,7 +10,6 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crossfade_rules::Remedy;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
@@ -41,9 +40,6 @@ pub(crate) const KEPT_FOR: Duration = Duration::from_secs(5);
 
 /// A connection that has served for so long goes back to the pool, which closes old ones.
 const SERVES_FOR: Duration = Duration::from_secs(600);
-
-/// Another tool at the same rows, and the like.
-const MOST_REPEATS: u32 = 20;
 
 /// When sessions were last to begin anew, if ever: older connections are not used again. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -228,19 +224,6 @@ pub(crate) async fn in_time<T, E: From<StoreError>>(
 ) -> Result<T, E> {
     let limit = ANSWER_LIMIT + Duration::from_secs(bytes / SLOWEST_LINK);
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(StoreError::during(what)(no_answer()).into()))
-}
-
-/// Does work again that the server has rolled back for a deadlock.
-pub(crate) async fn repeated<T, F: Future<Output = Result<T, StoreError>>>(
-    work: impl Fn() -> F,
-) -> Result<T, StoreError> {
-    let mut repeats = 0;
-    loop {
-        match work().await {
-            Err(error) if error.remedy() == Remedy::RetryAtOnce && repeats < MOST_REPEATS => repeats += 1,
-            ended => return ended,
-        }
-    }
 }
 
 async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {

@@ -207,7 +207,7 @@ async fn read_only_stage(flavor: Flavor, name: &'static str) -> Result<(Migratio
 pub const READ_ONLY: &[&str] = &[
     "applying failed; trying again",
     "the heartbeat on the target failed; trying again",
-    "old tombstones and marks could not be purged",
+    "old tombstones could not be purged",
     "the target cannot be read; trying again",
 ];
 

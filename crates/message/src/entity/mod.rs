@@ -11,11 +11,11 @@ mod step;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use crossfade_model::{EntityKey, Side};
-use crossfade_rules::EntityState;
+use crossfade_rules::{EntityState, Remedy};
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySql, QueryBuilder, Row};
 
-use crate::connections::{in_time, repeated, statements};
+use crate::connections::{in_time, statements};
 use crate::stream::utc;
 use crate::{Store, StoreError};
 
@@ -25,6 +25,9 @@ pub use step::{BatchStep, Stepped};
 
 /// Keys of one statement.
 const KEYS: usize = 500;
+
+/// Another tool at the same rows, and the like.
+const MOST_REPEATS: u32 = 20;
 
 /// Reasons are told shorter than this.
 const REASON_MOST_CHARS: usize = 1_000;
@@ -64,6 +67,17 @@ pub struct EntityEvent {
 const READ: &str = "read entities";
 const COLUMNS: &str = "entity, state, side, version, fenced_until > UTC_TIMESTAMP(6) OR NOT given AS fenced, attempts, reason, run, \
                        batch, pause_ms, changed_at";
+
+/// Does work again that the server has rolled back for a deadlock.
+async fn repeated<T, F: Future<Output = Result<T, StoreError>>>(work: impl Fn() -> F) -> Result<T, StoreError> {
+    let mut repeats = 0;
+    loop {
+        match work().await {
+            Err(error) if error.remedy() == Remedy::RetryAtOnce && repeats < MOST_REPEATS => repeats += 1,
+            ended => return ended,
+        }
+    }
+}
 
 impl Store {
     /// Makes entities known that are not yet; `seen`: their rows were seen on the old side. Gives how many were not known.

@@ -7,8 +7,8 @@ use crossfade_rules::{EntityState, EntityStep};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{MySql, QueryBuilder, Row};
 
-use super::{KEYS, among, key_of, number_of, side_of};
-use crate::connections::{in_time, repeated, statements};
+use super::{KEYS, among, key_of, number_of, repeated, side_of};
+use crate::connections::{in_time, statements};
 use crate::lease::micros;
 use crate::switch_run::meet;
 use crate::{Store, StoreError};

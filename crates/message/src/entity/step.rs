@@ -8,8 +8,8 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{MySql, QueryBuilder};
 
 use super::run::{EntityBatch, is_held, states, tell};
-use super::{KEYS, among, cut, number_of};
-use crate::connections::{in_time, repeated, statements};
+use super::{KEYS, among, cut, number_of, repeated};
+use crate::connections::{in_time, statements};
 use crate::lease::micros;
 use crate::{Store, StoreError};
 
