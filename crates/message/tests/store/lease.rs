@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossfade_message::{Epoch, Health, StoreError, StreamCounters, StreamReport, Wish};
+use crossfade_message::{Epoch, Health, Held, StoreError, StreamCounters, StreamReport, Wish};
 use crossfade_model::{Direction, Position};
 use crossfade_servers::Flavor;
 
@@ -13,6 +13,7 @@ on_both_servers!(
     a_lease_passes_on_when_it_ends_or_is_released,
     different_rules_do_not_run_together,
     wishes_and_reports_are_kept,
+    a_wish_of_a_run_waits_for_who_takes_the_run_over,
     who_stands_by_shows_while_it_lives,
     settling_never_passes_the_last_message,
     journal_and_marks_are_kept,
@@ -82,6 +83,31 @@ async fn different_rules_do_not_run_together(flavor: Flavor) {
     store.lease_release("forward", forward).await.unwrap();
     assert!(store.lease_acquire("reverse", "b", TTL, 0xbbbb).await.unwrap().is_some());
     assert!(store.lease_acquire("forward", "a", TTL, u64::MAX).await.is_err());
+}
+
+/// Whoever takes a run over has locked the directions first, and goes on to the run: with the other order they meet in a deadlock.
+async fn a_wish_of_a_run_waits_for_who_takes_the_run_over(flavor: Flavor) {
+    let store = store(flavor, "wish_of_run").await;
+    let wish = Wish { declared: true, capture: true, apply: true };
+    store.set_wish(Direction::Forward, wish).await.unwrap();
+    let held = store.hold_switch_run("cutover", "me", Duration::from_secs(60)).await.unwrap();
+    let Held::Mine(run) = held else { panic!("nobody else has it") };
+    let mut other = client(flavor).await.begin().await.unwrap();
+    sqlx::query("SELECT direction FROM direction WHERE pair = 'wish_of_run' FOR UPDATE")
+        .fetch_all(&mut *other)
+        .await
+        .unwrap();
+    let wishing = store.set_wish_of_run(run.id, "me", Direction::Forward, Wish { apply: false, ..wish });
+    let taking_over = async {
+        // Long enough for the wish to be under way; where it is not, this shows less, and fails nothing.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        sqlx::query("UPDATE switch_run SET holder = 'another' WHERE id = ?").bind(run.id).execute(&mut *other).await?;
+        other.commit().await
+    };
+    let (wished, taken) = tokio::join!(wishing, taking_over);
+    taken.unwrap();
+    assert!(!wished.unwrap(), "somebody else has it");
+    assert_eq!(store.wish(Direction::Forward).await.unwrap(), Some(wish));
 }
 
 async fn wishes_and_reports_are_kept(flavor: Flavor) {
